@@ -23,7 +23,7 @@ from tunesvc.queries.operations.timeline import list_spans
 from tunesvc.queries.recommendation import get_recommendation
 from tunesvc.queries.rows import Objective
 from tunesvc.queries.studies import get_study, get_study_by_id
-from tunesvc.queries.study_summary import get_headline, list_recent_decisions, list_running
+from tunesvc.queries.study_summary import get_summary, list_recent_decisions, list_running
 from tunesvc.queries.trials.trial_results import get_results, saved_by_pruning, saving_of, subsample, subsample_best
 from tunesvc.queries.trials.trial_table import list_best_trials
 from tunesvc.queries.trials.tried_parameters import list_parameters
@@ -123,7 +123,7 @@ def test_parameters_are_columns_in_the_order_drawn_with_their_scale(database: Da
     assert [opt.text(value) for value in opt.values] == ["sgd", "adam", "lion"], "whatever was on offer at the time"
     assert lr.log
     assert np.isnan(lr.values).tolist() == [True, False, True]
-    assert lr.places()[1] == pytest.approx(0.5)
+    assert lr.normalized()[1] == pytest.approx(0.5)
 
 
 def test_a_value_of_none_and_a_number_are_choices_too(database: Database) -> None:
@@ -139,7 +139,7 @@ def test_a_value_of_none_and_a_number_are_choices_too(database: Database) -> Non
 def test_the_headline_says_what_the_search_has_gained(database: Database) -> None:
     study = fill(database, 60, 2)
     view = get_study_by_id(database, study)
-    headline = get_headline(database, view, get_results(database, study))
+    headline = get_summary(database, view, get_results(database, study))
     best = list_best_trials(database, study)[0]
     assert (headline.best, headline.best_value) == (best.number, best.value)
     assert headline.gain is not None
@@ -153,7 +153,7 @@ def test_without_phases_the_first_ten_count_as_the_start(database: Database) -> 
     with database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE decisions SET details = '{}'"))
     view = get_study_by_id(database, study)
-    gain = get_headline(database, view, get_results(database, study)).gain
+    gain = get_summary(database, view, get_results(database, study)).gain
     assert gain is not None
     assert gain.started == 10
 
@@ -229,7 +229,7 @@ def test_no_query_of_the_page_reads_a_big_table_from_end_to_end(database: Databa
         "columns": lambda db, one: get_results(db, one),
         "news": lambda db, one: get_results(db, one, before),
         "parameters": lambda db, one: list_parameters(db, one, range(40)),
-        "headline": lambda db, _: get_headline(db, view, before),
+        "headline": lambda db, _: get_summary(db, view, before),
         "recent": lambda db, one: list_recent_decisions(db, one, 300),
         "running": lambda db, one: list_running(db, one),
         "spans": lambda db, one: list_spans(db, one, 50),

@@ -305,7 +305,7 @@ def test_pages_go_on_where_they_were_when_trials_come_and_go(database: Database)
 
 @pytest.mark.parametrize("after", ["x", "0.1", "a~b", "~", "1~2~z", "0.1~9'"])
 def test_a_place_that_is_none_is_refused(shared_database: Database, study: StudyView, after: str) -> None:
-    with pytest.raises(TuneError, match="no place in a list of trials"):
+    with pytest.raises(TuneError, match="not a position in a list of trials"):
         trial_page(shared_database, Selection.of(study.study_id, Names(), "", "value"), after=after)
 
 

@@ -107,7 +107,7 @@ def test_one_choice_of_states_holds_for_every_figure() -> None:
     assert chart.columns["trial"] == [0]
     assert chart.note == "1 of 3 trials"
     assert charts.edf(ERROR, results, states=("pruned",)).rows() == [(0.7, 1.0)]
-    assert charts.choose_curves(ERROR, results, states=("complete", "failed")) == [0, 2]
+    assert charts.select_curves(ERROR, results, states=("complete", "failed")) == [0, 2]
 
 
 def test_the_best_so_far_rises_when_more_is_better() -> None:
@@ -170,7 +170,7 @@ def test_the_best_curve_is_drawn_last_and_pruned_ones_are_faded() -> None:
 def test_the_best_curves_and_those_that_run_are_always_among_those_chosen() -> None:
     values = [abs(trial - 500) + 1.0 for trial in range(1000)]
     results = study(*values, states="r" * 5 + "c" * 995)
-    numbers = charts.choose_curves(ERROR, results, limit=100)
+    numbers = charts.select_curves(ERROR, results, limit=100)
     assert len(numbers) == 100
     assert {*range(5), *range(493, 508)} <= set(numbers)
 
@@ -242,7 +242,7 @@ def test_correlations_are_of_ranks_and_of_those_that_have_both() -> None:
     assert math.isnan(spearman(np.array([1.0, 1, 1]), np.array([1.0, 2, 3])))
     chart = charts.correlations(tried([3, 2, 1], number("x", 0.1, 0.2, 0.3), choice("c", ("a", "b"), 0, 1, 0)))
     assert chart.rows()[0] == ("x", 1.0, -1.0)
-    assert "1 that are no numbers are left out" in chart.note
+    assert "1 that are not numbers are left out" in chart.note
 
 
 def test_importances_have_whiskers() -> None:

@@ -85,7 +85,7 @@ def test_and_binds_closer_than_or_and_not_closer_than_both() -> None:
         ("state == completed", "no state 'completed', did you mean 'complete'?", "completed"),
         ("state < 3", "nothing is less or more than `3`", "3"),
         ("lr < adam", "nothing is less or more than `adam`", "adam"),
-        ("lr == adam", "lr is a number, and `adam` is none", "adam"),
+        ("lr == adam", "lr is a number, and `adam` is not", "adam"),
         ("lr > nan", "nothing is less or more than `nan`", "nan"),
         ("lr <", "expected a value here", ""),
         ("lr", "expected a comparison here", ""),

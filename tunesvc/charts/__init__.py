@@ -1,16 +1,17 @@
-"""Studies as figures: pure functions from the rows of `queries` to Plotly, and one self-contained page.
+"""Figures of studies: pure functions from the rows of `queries` to Plotly, and HTML pages of them.
 
-    chart       what all share
-    progress    history, learning curves, timeline
-    parameters  parallel coordinates, slices, contours, ranks, importance, correlations
-    spread      the distribution of values
-    tradeoff    several objectives
-    figures     which of them a study has, and what they are made of
-    page        one HTML document
-    report      a study's
-    notebook    a study in a cell
+    chart             parts that all figures share
+    progress          history, learning curves, timeline
+    parameters        parallel coordinates, slices, contours, ranks, importance, correlations
+    distribution      distribution of values
+    tradeoff          several objectives
+    study_comparison  curves of several trials or studies
+    figures           the figures of a study, and their data
+    page              one HTML document
+    report            report of a study
+    notebook          a study in a notebook's cell
 
-Imports neither SQL nor Ray, and decides nothing.
+Imports neither SQL nor Ray.
 """
 
 from tunesvc.charts.chart import Chart
@@ -25,7 +26,7 @@ from tunesvc.charts.parameters import (
     rank,
     slices,
 )
-from tunesvc.charts.progress import choose_curves, history, learning_curves, timeline
+from tunesvc.charts.progress import history, learning_curves, select_curves, timeline
 from tunesvc.charts.report import report
 from tunesvc.charts.study_comparison import best_so_far, compared_curves, peer_curves
 from tunesvc.charts.tradeoff import front_of, hypervolume, pareto
@@ -36,7 +37,6 @@ __all__ = [
     "FigureOptions",
     "Reader",
     "best_so_far",
-    "choose_curves",
     "compared_curves",
     "contour",
     "correlations",
@@ -54,6 +54,7 @@ __all__ = [
     "peer_curves",
     "rank",
     "report",
+    "select_curves",
     "slices",
     "timeline",
 ]

@@ -1,6 +1,7 @@
-"""What every chart shares: its value, its look, labels that cannot act, and traces that stay small.
+"""Parts that all charts share: the `Chart` value, look, escaped labels and small traces.
 
-Pure: no database, no files. Columns of numbers go to Plotly as arrays, which it writes as a few bytes each.
+Pure: no database, no files. Columns of numbers go to Plotly as arrays, which it serialises as a few
+bytes each.
 """
 
 from __future__ import annotations
@@ -27,39 +28,41 @@ COLOURS = {
     "interrupted": "#c98a1b",
     "best": "#12a594",
 }
-"""Middle tones: they read on white as on black."""
+"""Middle tones, which are readable on white and on black."""
 
 SCALE = [[0.0, "#12a594"], [0.35, "#4f7cff"], [1.0, "#c9b8e8"]]
-"""From the best value to the worst."""
+"""Colours from the best value to the worst."""
 
 POINTS = 4_000
-"""In one chart, at most: a browser draws them within a second, without WebGL."""
-_WHOLE_TICKS = 12
-"""A tick at each whole number, up to so many."""
+"""Most points in one chart. A browser draws them within a second, without WebGL."""
+_INTEGER_TICKS_MAX = 12
+"""Longest range with a tick at each integer."""
 NOTHING = "No trial is complete yet."
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A titled figure, or, where there is nothing to draw, the reason why."""
+    """A titled figure, or the reason why there is none."""
 
     title: str
     figure: go.Figure | None
     note: str = ""
-    """Below the title: what is shown and what is left out; or why there is nothing."""
+    """Text below the title: the shown and omitted parts, or the reason why there is no figure."""
     wide: bool = False
-    """Whether it wants the whole width of the page."""
+    """True if it needs the whole width of the page."""
     columns: Mapping[str, Sequence[object] | np.ndarray] = field(default_factory=dict)
-    """What is drawn as a table, by the heads of its columns: for who cannot see it, and to take away."""
+    """The figure's data as a table, by column: for screen readers and downloads."""
 
     def rows(self, limit: int | None = None) -> list[tuple[object, ...]]:
-        """The table's rows, from the first."""
-        cut = [list(column[:limit]) for column in self.columns.values()]
-        return list(zip(*cut, strict=True))
+        """Return the first rows of the table; all if `limit` is None."""
+        columns = [list(column[:limit]) for column in self.columns.values()]
+        return list(zip(*columns, strict=True))
 
     def __len__(self) -> int:
-        """Rows of the table."""
-        return len(next(iter(self.columns.values()), ()))
+        """Return the number of rows of the table."""
+        for column in self.columns.values():
+            return len(column)
+        return 0
 
 
 def points(
@@ -68,7 +71,10 @@ def points(
     numbers: np.ndarray | None = None,
     **how: Any,
 ) -> go.Scatter:
-    """Points, each of a trial: `numbers`, or where None, `x` itself. A page finds the trial of a point by it."""
+    """Return a trace with a point per trial.
+
+    `numbers` are the trials' numbers; if None, `x` is. The page uses them to open a point's trial.
+    """
     if numbers is None:
         return go.Scatter(x=whole(x), y=y, meta={"trials": "x"}, **how)
     return go.Scatter(
@@ -81,12 +87,15 @@ def points(
 
 
 def whole(numbers: np.ndarray) -> np.ndarray:
-    """Trial numbers in four bytes each."""
+    """Return trial numbers in four bytes each."""
     return np.asarray(numbers, dtype=np.int32)
 
 
 def figure(*traces: Any, height: int = 380, **layout: Any) -> go.Figure:
-    """A figure in our look; the page colours text and grid by the reader's light or dark mode."""
+    """Return a figure in the common look.
+
+    The page's CSS colours text and grid for light and dark mode.
+    """
     base: dict[str, Any] = {
         "height": height,
         "margin": {"l": 64, "r": 20, "t": 16, "b": 48},
@@ -101,12 +110,11 @@ def figure(*traces: Any, height: int = 380, **layout: Any) -> go.Figure:
 
 
 def label(text: object, longest: int = 60) -> str:
-    """Text that Plotly shows as it is: its own markup and links are switched off."""
+    """Escape a text, so that Plotly shows it without its own markup and links, and shorten it."""
     shown = str(text)
-    return html.escape(
-        shown if len(shown) <= longest else shown[: longest - 1] + "…",
-        quote=False,
-    )
+    if len(shown) > longest:
+        shown = shown[: longest - 1] + "…"
+    return html.escape(shown, quote=False)
 
 
 def axis(
@@ -115,11 +123,15 @@ def axis(
     *,
     log: bool | None = None,
 ) -> dict[str, Any]:
-    """An axis; logarithmic where that is asked for or, with None, where it shows more."""
+    """Return an axis.
+
+    `log` requests a logarithmic scale, if all values are positive; None selects the clearer scale.
+    """
     finite = [value for value in values if math.isfinite(value)]
-    log = spans_decades(finite) if log is None else log and bool(finite) and min(finite) > 0
+    is_positive = bool(finite) and min(finite) > 0
+    log = spans_decades(finite) if log is None else log and is_positive
     decades = math.log10(max(finite) / min(finite)) if log else 0.0
-    # whole decades, about six of them; below two, Plotly's own ticks in between
+    # At most six ticks, at whole decades. Below two decades, Plotly chooses ticks in between.
     ticks = {"dtick": math.ceil(decades / 6)} if decades >= 2 else {}
     return {
         "title": {"text": label(name)},
@@ -127,24 +139,27 @@ def axis(
         **ticks,
         "automargin": True,
         "zeroline": False,
-        # not "power": the small print of its superscripts is an inline style, which the dashboard's policy blocks
+        # Not "power": its superscripts use inline styles, which the dashboard's policy blocks.
         "exponentformat": "e",
         "minexponent": 5,
     }
 
 
 def count_axis(name: str, values: Iterable[float] = ()) -> dict[str, Any]:
-    """An axis of whole numbers."""
+    """Return an axis of integers."""
     finite = [value for value in values if math.isfinite(value)]
-    # Plotly would set ticks at halves, and the format would round them: 1 2 2 3 3
-    is_short = bool(finite) and max(finite) - min(finite) <= _WHOLE_TICKS
-    return {**axis(name), "tickformat": ",d", **({"dtick": 1} if is_short else {})}
+    integers = {**axis(name), "tickformat": ",d"}
+    if finite and max(finite) - min(finite) <= _INTEGER_TICKS_MAX:
+        # Otherwise Plotly sets ticks at halves, which the format rounds: 1 2 2 3 3.
+        integers["dtick"] = 1
+    return integers
 
 
 def spans_decades(values: Iterable[float]) -> bool:
-    """Whether a logarithmic scale shows more than a linear one: a decade and a half and more, and most values low.
+    """Return True if a logarithmic scale is clearer than a linear one.
 
-    Uniform draws from 0 ... 1 may span decades as well, but their median lies near the middle.
+    This is so if the values span at least 1.5 decades and most of them are low. Uniform values
+    between 0 and 1 may span decades as well, but their median lies near the middle.
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite or min(finite) <= 0:
@@ -153,21 +168,25 @@ def spans_decades(values: Iterable[float]) -> bool:
 
 
 def short(value: object) -> str:
-    """A value in few characters."""
+    """Format a value in few characters."""
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def notes(*parts: str) -> str:
-    """Those that say something, in one line."""
+    """Join the texts that are not empty in one line."""
     return " · ".join(filter(None, parts))
 
 
-def drawn_of(shown: int, there: int, pruned: int) -> str:
-    """`9 of 36 trials`, and how many of them were pruned; nothing where all are drawn and complete."""
-    said = f"{shown:,} of {there:,} trials" if shown != there or pruned else ""
-    return said + (f", {pruned:,} pruned, at {'its' if pruned == 1 else 'their'} last value" if pruned else "")
+def describe_selection(shown: int, total: int, pruned: int) -> str:
+    """Return `9 of 36 trials, 2 pruned, at their last value`; empty if all are shown and complete."""
+    if shown == total and not pruned:
+        return ""
+    text = f"{shown:,} of {total:,} trials"
+    if pruned:
+        text += f", {pruned:,} pruned, at {'its' if pruned == 1 else 'their'} last value"
+    return text
 
 
-def showing(shown: int, there: int, what: str = "trials") -> str:
-    """`showing 1,000 of 10,000 trials`, where some are left out."""
-    return "" if shown == there else f"showing {shown:,} of {there:,} {what}"
+def showing(shown: int, total: int, what: str = "trials") -> str:
+    """Return `showing 1,000 of 10,000 trials`; empty if all are shown."""
+    return "" if shown == total else f"showing {shown:,} of {total:,} {what}"

@@ -1,6 +1,6 @@
-"""Which figures a study has, and what each is made of: the same for the dashboard, `tune report` and notebooks.
+"""Figures of a study and their data, for the dashboard, `tune report` and notebooks.
 
-Reads through `queries` only, each thing once: a `Reader` keeps what several figures share.
+Reads through `queries` only. A `Reader` reads the data that several figures share only once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tunesvc.queries.trials.attempt_events import get_curves
 from tunesvc.queries.trials.trial_results import Results, get_results
 from tunesvc.queries.trials.tried_parameters import (
     CompletedTrials,
-    tried_best,
-    tried_evenly,
+    select_best,
+    select_evenly,
 )
 from tunesvc.search.analysis.importance import TRIALS_MIN, Share
 from tunesvc.search.analysis.model_surface import ModelSurface
@@ -29,15 +29,15 @@ from tunesvc.search.analysis.model_surface import ModelSurface
 T = TypeVar("T")
 
 _CURVE_POINTS = 6_000
-"""In all curves together, about."""
-_TRIED = 4_000
-"""Trials of figures of parameters, the best and an even choice of the others."""
-_JUDGED = 4_000
-"""Trials that importances are told from, an even choice of all."""
+"""Approximate number of points in all curves together."""
+_BEST_MAX = 4_000
+"""Most trials in figures of parameters: the best, and an even sample of the others."""
+_EVENLY_MAX = 4_000
+"""Most trials for importances: an even sample of all."""
 
 
 class FigureKind(StrEnum):
-    """The figures, in the order in which a page shows them."""
+    """Kinds of figures, in the order in which a page shows them."""
 
     PARETO = "pareto"
     HYPERVOLUME = "hypervolume"
@@ -54,17 +54,17 @@ class FigureKind(StrEnum):
 
     @property
     def has_objective(self) -> bool:
-        """Whether it is about one of the objectives."""
+        """True if it shows one of the objectives."""
         return self not in (FigureKind.PARETO, FigureKind.HYPERVOLUME, FigureKind.TIMELINE)
 
     @property
     def has_pair(self) -> bool:
-        """Whether it is about two parameters."""
+        """True if it shows two parameters."""
         return self in (FigureKind.CONTOUR, FigureKind.RANK)
 
     @property
     def has_axes(self) -> bool:
-        """Whether its axes may be logarithmic."""
+        """True if its axes may be logarithmic."""
         return self not in (
             FigureKind.PARALLEL,
             FigureKind.CORRELATIONS,
@@ -74,57 +74,56 @@ class FigureKind(StrEnum):
 
     @property
     def is_wide(self) -> bool:
-        """Whether it wants the whole width of the page."""
+        """True if it needs the whole width of the page."""
         return self in (FigureKind.PARALLEL, FigureKind.SLICE, FigureKind.TIMELINE)
 
 
 @dataclass(frozen=True, slots=True)
 class FigureOptions:
-    """How a figure is to be drawn."""
+    """Options of a figure."""
 
     objective: int = 0
     parameters: tuple[str, ...] = ()
-    """Of a pair; the two most important when empty."""
+    """Pair of parameters; the two most important if empty."""
     deviation: bool = False
-    """Of the contour: how unsure the model is, instead of what it expects."""
+    """For the contour: show the model's deviation instead of its mean."""
     states: tuple[str, ...] = ()
-    """Of the trials that are drawn; all that have a value when empty."""
+    """States of the trials to show; all with a value if empty."""
     metric: str = ""
-    """Of learning curves: this one instead of the objective."""
+    """For learning curves: metric to show instead of the objective."""
 
 
 def kinds_of(view: StudyView) -> tuple[FigureKind, ...]:
-    """The figures that a study has."""
-    count = len(view.objectives)
-    left_out = {1: {FigureKind.PARETO, FigureKind.HYPERVOLUME}, 2: set()}.get(
-        count,
-        {FigureKind.HYPERVOLUME},
-    )
-    return tuple(kind for kind in FigureKind if kind not in left_out)
+    """Return the kinds of figures that a study has."""
+    excluded: set[FigureKind] = set()
+    if len(view.objectives) == 1:
+        excluded.add(FigureKind.PARETO)
+    if len(view.objectives) != 2:
+        excluded.add(FigureKind.HYPERVOLUME)
+    return tuple(kind for kind in FigureKind if kind not in excluded)
 
 
 class Reader:
-    """What figures of one study are made of, each read when it is first asked for.
+    """Data of one study's figures, each read on its first use.
 
     Args:
-        database: where to read.
-        view: the study.
-        keep: hands out what is kept under a name, or makes it of what was kept before; here for the reader's life.
+        database: Database to read. view: The study. cached: Returns the cached value of a key, or
+        makes it from its former value. If None, values are cached for the reader's lifetime.
     """
 
     def __init__(
         self,
         database: Database,
         view: StudyView,
-        keep: Callable[[tuple[Any, ...], Callable[[Any], Any]], Any] | None = None,
+        cached: Callable[[tuple[Any, ...], Callable[[Any], Any]], Any] | None = None,
     ) -> None:
         self._database = database
         self.view = view
-        self._kept: dict[tuple[Any, ...], Any] = {}
-        self._keep = keep or self._keep_here
+        self._cache: dict[tuple[Any, ...], Any] = {}
+        self._cached = cached or self._cached_here
 
     def results(self) -> Results:
-        """All trials as columns."""
+        """Return all trials as columns."""
 
         def read(before: Results | None) -> Results:
             return get_results(self._database, self.view.study_id, before)
@@ -132,28 +131,28 @@ class Reader:
         return self._get(("results",), read)
 
     def best(self, index: int, states: tuple[str, ...] = ()) -> CompletedTrials:
-        """The best trials of these states and some others."""
+        """Return the best trials in these states, and a sample of the others."""
         results = self.results()
         return self._get(
             ("best", index, states),
-            lambda _: tried_best(self._database, self.view, results, index, _TRIED, states),
+            lambda _: select_best(self._database, self.view, results, index, _BEST_MAX, states),
         )
 
     def evenly(self, index: int) -> CompletedTrials:
-        """An even choice of complete trials."""
+        """Return an even sample of complete trials."""
         results = self.results()
         return self._get(
             ("evenly", index),
-            lambda _: tried_evenly(self._database, self.view, results, index, _JUDGED),
+            lambda _: select_evenly(self._database, self.view, results, index, _EVENLY_MAX),
         )
 
     def shares(self, index: int) -> Sequence[Share]:
-        """Importances."""
+        """Return the parameters' importances."""
         tried = self.evenly(index)
         return self._get(("shares", index), lambda _: importance_shares(tried))
 
     def surface(self, index: int) -> ModelSurface | None:
-        """The model."""
+        """Return the model of an objective; None if there are no trials to fit it to."""
         results = self.results()
         return self._get(
             ("surface", index),
@@ -166,13 +165,19 @@ class Reader:
         limit: int,
         states: tuple[str, ...] = (),
     ) -> CompletedTrials:
-        """The best trials with the most important parameters alone: two by importance, more in their own order."""
+        """Return the best trials with only the most important parameters.
+
+        Two parameters are ordered by importance, more of them as in the study.
+        """
         tried = self.best(index, states)
-        ranked = [one.name for one in sorted(self.shares(index), key=lambda one: -one.share)]
-        ranked += [one.name for one in tried.parameters if one.name not in ranked]
+        names = [parameter.name for parameter in tried.parameters]
+        by_importance = sorted(self.shares(index), key=lambda share: -share.share)
+        ranked = [share.name for share in by_importance]
+        ranked += [name for name in names if name not in ranked]
+        selected = ranked[:limit]
         if limit > 2:
-            ranked = [one.name for one in tried.parameters if one.name in set(ranked[:limit])]
-        return tried.only(ranked[:limit])
+            selected = [name for name in names if name in selected]
+        return tried.with_parameters(selected)
 
     def curves(
         self,
@@ -180,57 +185,56 @@ class Reader:
         states: tuple[str, ...] = (),
         metric: str = "",
     ) -> Chart:
-        """Learning curves of some trials, by one objective or another metric."""
+        """Draw learning curves of some trials, by an objective or another metric."""
         objective, results = self.view.objectives[index], self.results()
-        numbers = progress.choose_curves(objective, results, index, states=states)
-        each = max(10, _CURVE_POINTS // max(len(numbers), 1))
-        found = get_curves(
+        numbers = progress.select_curves(objective, results, index, states=states)
+        curves = get_curves(
             self._database,
             self.view.study_id,
             numbers=numbers,
-            max_points=each,
+            max_points=max(10, _CURVE_POINTS // max(len(numbers), 1)),
         )
         best = results.best(objective, index)
         if metric or index:
             objective = replace(objective, name=metric or objective.name)
-            found = tuple(curve.of(objective.name) for curve in found)
-        return progress.learning_curves(objective, results, found, best)
+            curves = tuple(curve.of(objective.name) for curve in curves)
+        return progress.learning_curves(objective, results, curves, best)
 
     def timeline(self) -> Chart:
-        """The newest attempts."""
+        """Draw the newest attempts."""
         return progress.timeline(list_spans(self._database, self.view.study_id))
 
-    def _get(self, name: tuple[Any, ...], make: Callable[[Any], T]) -> T:
-        made: T = self._keep(name, make)
-        return made
+    def _get(self, key: tuple[Any, ...], make: Callable[[Any], T]) -> T:
+        value: T = self._cached(key, make)
+        return value
 
-    def _keep_here(self, name: tuple[Any, ...], make: Callable[[Any], Any]) -> Any:
-        if name not in self._kept:
-            self._kept[name] = make(None)
-        return self._kept[name]
+    def _cached_here(self, key: tuple[Any, ...], make: Callable[[Any], Any]) -> Any:
+        if key not in self._cache:
+            self._cache[key] = make(None)
+        return self._cache[key]
 
 
 def draw(
     kind: FigureKind,
     reader: Reader,
-    wanted: FigureOptions = FigureOptions(),
-) -> Chart:  # frozen
-    """One figure of a study."""
-    index, states = wanted.objective, wanted.states
+    options: FigureOptions = FigureOptions(),  # frozen, so a safe default
+) -> Chart:
+    """Draw one figure of a study."""
+    index, states = options.objective, options.states
     objective: Objective = reader.view.objectives[index]
     match kind:
         case FigureKind.HISTORY:
             return progress.history(objective, reader.results(), index, states)
         case FigureKind.CURVES:
-            return reader.curves(index, states, wanted.metric)
+            return reader.curves(index, states, options.metric)
         case FigureKind.PARALLEL:
-            return parameters.parallel(_limited(reader, wanted).fewer(parameters.LINES))
+            return parameters.parallel(_limited(reader, options).subsample(parameters.LINES))
         case FigureKind.SLICE:
-            return _slices(reader, wanted)
+            return _slices(reader, options)
         case FigureKind.CONTOUR:
-            return _contour(reader, wanted)
+            return _contour(reader, options)
         case FigureKind.RANK:
-            return parameters.rank(_pair(reader, wanted))
+            return parameters.rank(_pair(reader, options))
         case FigureKind.IMPORTANCE:
             return parameters.importance(reader.shares(index), objective)
         case FigureKind.CORRELATIONS:
@@ -246,41 +250,48 @@ def draw(
             return tradeoff.hypervolume(reader.view.objectives, reader.results())
 
 
-def _limited(reader: Reader, wanted: FigureOptions) -> CompletedTrials:
-    """With no more parameters than can be drawn side by side."""
-    index, states = wanted.objective, wanted.states
+def _limited(reader: Reader, options: FigureOptions) -> CompletedTrials:
+    """Return trials with at most as many parameters as fit side by side."""
+    index, states = options.objective, options.states
     tried = reader.best(index, states)
-    return tried if len(tried.parameters) <= parameters.SLICES else reader.important(index, parameters.SLICES, states)
+    if len(tried.parameters) <= parameters.SLICES:
+        return tried
+    return reader.important(index, parameters.SLICES, states)
 
 
-def _slices(reader: Reader, wanted: FigureOptions) -> Chart:
-    tried = _limited(reader, wanted)
-    there = len(tried.parameters)
-    shown = tried.fewer(parameters.SLICED // max(there, 1))
-    model = _model(reader, wanted)
+def _slices(reader: Reader, options: FigureOptions) -> Chart:
+    tried = _limited(reader, options)
+    shown = tried.subsample(parameters.SLICED // max(len(tried.parameters), 1))
+    model = _model(reader, options)
     if model is None:
         return parameters.slices(shown)
-    cuts = {one.name: model.cut(one.name) for one in shown.parameters if one.name in model.names}
+    names = [one.name for one in shown.parameters if one.name in model.names]
+    cuts = {name: model.cut(name) for name in names}
     return parameters.slices(shown, cuts, model.number)
 
 
-def _pair(reader: Reader, wanted: FigureOptions) -> CompletedTrials:
-    names = tuple(dict.fromkeys(wanted.parameters))[:2]
+def _pair(reader: Reader, options: FigureOptions) -> CompletedTrials:
+    names = tuple(dict.fromkeys(options.parameters))[:2]
     if len(names) < 2:
-        names = tuple(one.name for one in reader.important(wanted.objective, 2, wanted.states).parameters)
-    return reader.best(wanted.objective, wanted.states).only(names)
+        important = reader.important(options.objective, 2, options.states)
+        names = tuple(parameter.name for parameter in important.parameters)
+    return reader.best(options.objective, options.states).with_parameters(names)
 
 
-def _model(reader: Reader, wanted: FigureOptions) -> ModelSurface | None:
-    """The model, where it has learned from enough trials to say anything."""
-    found = reader.surface(wanted.objective) if len(reader.results()) else None
-    return found if found is not None and len(found) >= TRIALS_MIN else None
+def _model(reader: Reader, options: FigureOptions) -> ModelSurface | None:
+    """Return the model; None if it is fitted to too few trials."""
+    model = reader.surface(options.objective) if len(reader.results()) else None
+    return model if model is not None and len(model) >= TRIALS_MIN else None
 
 
-def _contour(reader: Reader, wanted: FigureOptions) -> Chart:
-    tried = _pair(reader, wanted)
-    model = _model(reader, wanted)
-    names = [one.name for one in tried.parameters]
-    plane = model.plane(*names) if model is not None and len(names) == 2 and set(names) <= set(model.names) else None
-    at = model.number if model is not None else None
-    return parameters.contour(tried.fewer(500), plane, at, deviation=wanted.deviation)
+def _contour(reader: Reader, options: FigureOptions) -> Chart:
+    tried = _pair(reader, options)
+    few = tried.subsample(500)
+    model = _model(reader, options)
+    if model is None:
+        return parameters.contour(few, None, deviation=options.deviation)
+    names = [parameter.name for parameter in tried.parameters]
+    plane = None
+    if len(names) == 2 and set(names) <= set(model.names):
+        plane = model.plane(*names)
+    return parameters.contour(few, plane, model.number, deviation=options.deviation)

@@ -1,13 +1,13 @@
-"""A study in a notebook's cell: a few lines of HTML with a drawing, light, and without scripts.
+"""A study in a notebook's cell: a few lines of HTML with a small drawing, without scripts.
 
-Colours are the notebook's own, so that it reads in light and dark. Pure, but for what it is handed.
+Uses the notebook's own colours, so that it is readable in light and dark mode. Pure.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.util.formatting import duration, number, parameter
@@ -15,56 +15,63 @@ from tunesvc.util.formatting import duration, number, parameter
 _WIDTH, _HEIGHT = 420, 72
 
 
-def card(study: StudyView, best: Sequence[TrialRow], course: Sequence[float]) -> str:
-    """HTML of a study.
+def card(study: StudyView, best: Sequence[TrialRow], history: Sequence[float]) -> str:
+    """Return the HTML of a study.
 
     Args:
-        study: which.
-        best: the trial to take, or the first trials of the front.
-        course: the best value so far, at even distances; empty where there is none.
+        study: The study.
+        best: The recommended trial, or the first trials of the front.
+        history: The best value so far, at even distances; may be empty.
     """
     reason = f": {study.reason}" if study.reason else ""
-    counts = study.counts
-    told = [
-        f"{counts.complete:,} complete",
-        f"{counts.pruned:,} pruned",
-        f"{counts.failed:,} failed",
-    ]
-    told += [f"{counts.stopped:,} stopped"] * bool(counts.stopped)
-    told += [f"{counts.running:,} running"] * bool(counts.running)
-    told += [f"{counts.interrupted:,} interrupted"] * bool(counts.interrupted)
-    told += [duration(study.active_s)] * bool(study.active_s)
     return (
         f'<div style="font: 14px/1.5 system-ui, sans-serif; max-width: 560px">'
         f"<div><strong>{_text(study.name)}</strong> {_text(study.state)}{_text(reason)}</div>"
-        f'<div style="opacity: .75">{_text(" · ".join(told))}</div>'
-        f"{_drawing(study, course)}{_best(study, best)}</div>"
+        f'<div style="opacity: .75">{_text(" · ".join(_counts(study)))}</div>'
+        f"{_drawing(study, history)}{_best(study, best)}</div>"
     )
 
 
-def _drawing(study: StudyView, course: Sequence[float]) -> str:
-    values = [value for value in course if math.isfinite(value)]
+def _counts(study: StudyView) -> Iterator[str]:
+    counts = study.counts
+    yield f"{counts.complete:,} complete"
+    yield f"{counts.pruned:,} pruned"
+    yield f"{counts.failed:,} failed"
+    if counts.stopped:
+        yield f"{counts.stopped:,} stopped"
+    if counts.running:
+        yield f"{counts.running:,} running"
+    if counts.interrupted:
+        yield f"{counts.interrupted:,} interrupted"
+    if study.active_s:
+        yield duration(study.active_s)
+
+
+def _drawing(study: StudyView, history: Sequence[float]) -> str:
+    values = [value for value in history if math.isfinite(value)]
     if len(values) < 2:
         return ""
     low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    points = " ".join(
-        f"{i * _WIDTH / (len(values) - 1):.1f},{(high - value) / span * _HEIGHT:.1f}" for i, value in enumerate(values)
-    )
+    x_scale = _WIDTH / (len(values) - 1)
+    y_scale = _HEIGHT / ((high - low) or 1.0)
+    points = [f"{i * x_scale:.1f},{(high - value) * y_scale:.1f}" for i, value in enumerate(values)]
     name = study.objectives[0].name
-    label = f"Best {name} so far, from {number(values[0])} to {number(values[-1])}"
+    label = _text(f"Best {name} so far, from {number(values[0])} to {number(values[-1])}")
+    size = f'width="{_WIDTH}" height="{_HEIGHT}"'
     return (
-        f'<svg viewBox="-2 -2 {_WIDTH + 4} {_HEIGHT + 4}" width="{_WIDTH}" height="{_HEIGHT}" role="img" '
-        f'aria-label="{_text(label)}" style="display: block; margin: 6px 0; max-width: 100%">'
-        f"<title>{_text(label)}</title>"
-        f'<polyline points="{points}" fill="none" stroke="#12a594" stroke-width="2"/></svg>'
+        f'<svg viewBox="-2 -2 {_WIDTH + 4} {_HEIGHT + 4}" {size} role="img" aria-label="{label}" '
+        'style="display: block; margin: 6px 0; max-width: 100%">'
+        f"<title>{label}</title>"
+        f'<polyline points="{" ".join(points)}" fill="none" stroke="#12a594" stroke-width="2"/>'
+        "</svg>"
     )
 
 
 def _best(study: StudyView, best: Sequence[TrialRow]) -> str:
     if not best:
         return "<div>No trial is complete and feasible yet.</div>"
-    return "<table>" + "".join(f"<tr>{_row(study, trial)}</tr>" for trial in best) + "</table>"
+    rows = [f"<tr>{_row(study, trial)}</tr>" for trial in best]
+    return f"<table>{''.join(rows)}</table>"
 
 
 def _row(study: StudyView, trial: TrialRow) -> str:

@@ -1,7 +1,7 @@
-"""One self-contained HTML page of charts and text: no server, no network, light and dark.
+"""One self-contained HTML page of charts and text, for light and dark mode.
 
-Every text from a study is escaped; what may run is Plotly and the figures' data, and a policy in the page forbids
-it to load anything.
+The page needs no server and no network. Every text from a study is escaped. Only Plotly and the
+figures' data are scripts, and a policy in the page forbids them to load anything.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ h2 { font-size: 15px; margin: 0; overflow-wrap: anywhere }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; width: 100% }
 th { text-align: left; color: var(--soft); font-weight: 500 }
 th, td { padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); white-space: nowrap }
-.said { display: grid; grid-template-columns: minmax(90px, auto) 1fr; gap: 4px 16px; margin: 8px 0 0 }
-.said dt { color: var(--soft); font-size: 13px; padding-top: 1px } .said dd { margin: 0; overflow-wrap: anywhere }
+.statements { display: grid; grid-template-columns: minmax(90px, auto) 1fr; gap: 4px 16px; margin: 8px 0 0 }
+.statements dt { color: var(--soft); font-size: 13px; padding-top: 1px }
+.statements dd { margin: 0; overflow-wrap: anywhere }
 pre { font: 13px/1.5 ui-monospace, Menlo, monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 10px 0 0;
   background: var(--ground); border-radius: 8px; padding: 10px 12px }
 @media print {
@@ -63,22 +64,23 @@ const figures = () => document.querySelectorAll(".js-plotly-plot");
 addEventListener("beforeprint", () => figures().forEach((one) => Plotly.relayout(one, { width: 680 })));
 addEventListener("afterprint", () => figures().forEach((one) => Plotly.relayout(one, { width: null, autosize: true })));
 """
-"""Paper is narrower than a screen."""
+"""Resizes the figures for print: paper is narrower than a screen."""
 
-# 'unsafe-eval': Plotly compiles what it draws with WebGL, the parallel coordinates
+# Plotly needs 'unsafe-eval' to compile WebGL drawings.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 @dataclass(frozen=True, slots=True)
 class Sentences:
-    """What there is to say, each with what it is about."""
+    """Sentences with their topics."""
 
-    said: Sequence[tuple[str, str]]
+    statements: Sequence[tuple[str, str]]
+    """(topic, sentence) each."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableBlock:
-    """Rows below their heads."""
+    """A table with headings."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -86,14 +88,14 @@ class TableBlock:
 
 @dataclass(frozen=True, slots=True)
 class CodeBlock:
-    """Text as it was written."""
+    """Preformatted text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A titled piece of the page that is no chart."""
+    """A titled part of the page that is not a chart."""
 
     title: str
     parts: Sequence[Sentences | TableBlock | CodeBlock]
@@ -109,17 +111,20 @@ def page(
     about: str = "",
     facts: Mapping[str, str] | None = None,
 ) -> str:
-    """A whole HTML document.
+    """Return a whole HTML document.
 
     Args:
-        title: the study's name.
-        cards: in the order in which they appear.
-        badge: beside the title, such as the state.
-        about: below the title.
-        facts: short figures by what they are.
+        title: Name of the study.
+        cards: Cards and charts in their order.
+        badge: Text beside the title, such as the state.
+        about: Text below the title.
+        facts: Short figures by name.
     """
     name = html.escape(title)
-    shown = "\n".join(_chart(f"chart{i}", one) if isinstance(one, Chart) else _card(one) for i, one in enumerate(cards))
+    sections = []
+    for i, one in enumerate(cards):
+        sections.append(_chart(f"chart{i}", one) if isinstance(one, Chart) else _card(one))
+    shown = "\n".join(sections)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -144,31 +149,39 @@ def page(
 
 
 def _facts(facts: Mapping[str, str]) -> str:
-    items = "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in facts.items()
-    )
-    return f'<dl class="facts">{items}</dl>'
+    items = [f"<div>{_term(name, text)}</div>" for name, text in facts.items()]
+    return f'<dl class="facts">{"".join(items)}</dl>'
+
+
+def _term(name: str, text: str) -> str:
+    return f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>"
 
 
 def _card(card: Card) -> str:
     note = f'<div class="note">{html.escape(card.note)}</div>' if card.note else ""
     parts = "".join(_part(part) for part in card.parts)
     wide = " wide" if card.is_wide else ""
-    return f'<section class="card{wide}"><h2>{html.escape(card.title)}</h2>{note}{parts}</section>'
+    title = html.escape(card.title)
+    return f'<section class="card{wide}"><h2>{title}</h2>{note}{parts}</section>'
 
 
 def _part(part: Sentences | TableBlock | CodeBlock) -> str:
     match part:
-        case Sentences(said):
-            items = "".join(f"<dt>{html.escape(about)}</dt><dd>{html.escape(text)}</dd>" for about, text in said)
-            return f'<dl class="said">{items}</dl>'
+        case Sentences(statements):
+            items = "".join(_term(topic, text) for topic, text in statements)
+            return f'<dl class="statements">{items}</dl>'
         case CodeBlock(text):
             return f"<pre>{html.escape(text)}</pre>"
         case TableBlock(heads, rows):
-            head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
-            body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-            table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            head = _table_row("th", heads)
+            body = "".join(_table_row("td", row) for row in rows)
+            table = f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
             return f'<div class="scroll" tabindex="0">{table}</div>'
+
+
+def _table_row(tag: str, cells: Sequence[str]) -> str:
+    escaped = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+    return f"<tr>{escaped}</tr>"
 
 
 def _chart(anchor: str, chart: Chart) -> str:
@@ -182,4 +195,5 @@ def _chart(anchor: str, chart: Chart) -> str:
         config={"responsive": True, "displaylogo": False, "displayModeBar": False},
     )
     wide = " wide" if chart.wide else ""
-    return f'<section class="card{wide}"><h2>{title}</h2><div class="note">{note}</div>{drawing}</section>'
+    head = f'<h2>{title}</h2><div class="note">{note}</div>'
+    return f'<section class="card{wide}">{head}{drawing}</section>'

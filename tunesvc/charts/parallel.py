@@ -1,18 +1,20 @@
-"""Parallel coordinates of lines and points: Plotly's own need WebGL and block the page for seconds. Pure."""
+"""Parallel coordinates made of lines and points. Pure.
+
+Plotly's own parallel coordinates need WebGL and block the page for seconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from tunesvc.charts.chart import figure, label, whole
 
-_TICK = 14
-"""Characters of a tick, at most."""
+_TICK_MAX = 14
+"""Most characters of a tick's label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +25,21 @@ class AxisScale:
     ticks: Sequence[float]
     texts: Sequence[str]
 
-    def heights(self, places: np.ndarray) -> np.ndarray:
-        """Places as 0 ... 1 from bottom to top."""
+    def heights(self, positions: np.ndarray) -> np.ndarray:
+        """Return positions as heights between 0 (bottom) and 1 (top)."""
         low = min(float(self.positions.min()), *self.ticks)
         high = max(float(self.positions.max()), *self.ticks)
-        heights: np.ndarray = (places - low) / ((high - low) or 1.0)
+        heights: np.ndarray = (positions - low) / ((high - low) or 1.0)
         return heights
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceGroup:
-    """Trials that are drawn in one colour."""
+    """Trials with the same colour."""
 
     name: str
-    places: np.ndarray
+    rows: np.ndarray
+    """Indices of the trials."""
     colour: str
 
 
@@ -46,13 +49,12 @@ def parallel_axes(
     groups: Sequence[ChoiceGroup],
     height: int = 420,
 ) -> go.Figure:
-    """Each trial as a line from axis to axis; later groups on top.
+    """Draw each trial as a line from axis to axis; later groups on top.
 
     Args:
-        scales: the axes from left to right, by name; positions in the order of `numbers`.
-        numbers: the trials.
-        groups: which trials are drawn in which colour.
-        height: of the figure.
+        scales: Names and scales of the axes from left to right; positions in the order of
+        `numbers`. numbers: Numbers of the trials. groups: Trials by colour. height: Height of the
+        figure.
     """
     heights = np.column_stack([scale.heights(scale.positions) for _, scale in scales])
     across = {
@@ -63,7 +65,7 @@ def parallel_axes(
         "zeroline": False,
     }
     return figure(
-        *(_lines(group, heights[group.places], numbers[group.places]) for group in groups),
+        *(_lines(group, heights[group.rows], numbers[group.rows]) for group in groups),
         _ticks([scale for _, scale in scales]),
         height=height,
         margin={"l": 20, "r": 20, "t": 40, "b": 16},
@@ -76,7 +78,7 @@ def parallel_axes(
 
 
 def _lines(group: ChoiceGroup, heights: np.ndarray, numbers: np.ndarray) -> go.Scatter:
-    """All lines of a group as one trace, with gaps between."""
+    """Return all lines of a group as one trace, with gaps between them."""
     trials, axes = heights.shape
     gap = np.full((trials, 1), np.nan)
     x = np.column_stack([np.tile(np.arange(axes, dtype=float), (trials, 1)), gap])
@@ -96,23 +98,21 @@ def _lines(group: ChoiceGroup, heights: np.ndarray, numbers: np.ndarray) -> go.S
 
 def _ticks(scales: Sequence[AxisScale]) -> go.Scatter:
     shown: list[tuple[int, float, str]] = []
-    for place, scale in enumerate(scales):
+    for axis_index, scale in enumerate(scales):
         heights = scale.heights(np.array(scale.ticks, dtype=float)).tolist()
-        shown += [(place, at, _cut(text)) for at, text in zip(heights, scale.texts, strict=True)]
+        for height, text in zip(heights, scale.texts, strict=True):
+            shown.append((axis_index, height, _shorten(text)))
     x, y, texts = zip(*shown, strict=True)
-    how: dict[str, Any] = {
-        "mode": "text",
-        "textposition": "middle right",
-        "hoverinfo": "skip",
-    }
     return go.Scatter(
         x=x,
         y=y,
         text=[f" {label(text)}" for text in texts],
         cliponaxis=False,
-        **how,
+        mode="text",
+        textposition="middle right",
+        hoverinfo="skip",
     )
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _TICK else text[: _TICK - 1] + "…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= _TICK_MAX else text[: _TICK_MAX - 1] + "…"

@@ -1,4 +1,7 @@
-"""Charts of parameters: parallel coordinates, slices, pairs, contours, importance and correlations. Pure."""
+"""Charts of parameters: parallel coordinates, slices, contours, ranks, importance, correlations.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from tunesvc.charts.chart import (
     SCALE,
     Chart,
     axis,
-    drawn_of,
+    describe_selection,
     figure,
     label,
     notes,
@@ -33,37 +36,40 @@ from tunesvc.search.analysis.importance import TRIALS_MIN, Share
 from tunesvc.search.analysis.model_surface import Slice1D, Slice2D
 
 LINES = 400
-"""Lines in parallel coordinates, at most."""
+"""Most lines in parallel coordinates."""
 SLICED = 4_000
-"""Points in the slice plot, at most."""
+"""Most points in the slice plot."""
 SLICES = 8
-"""Parameters in one slice plot or in parallel coordinates, at most."""
+"""Most parameters in one slice plot or in parallel coordinates."""
 TOO_FEW = f"It takes {TRIALS_MIN} complete trials."
 _SHADES = 8
-"""Colours of lines from the best value to the worst."""
+"""Number of colours of lines, from the best value to the worst."""
 _DARKENING = [[0, "#b9c8ff"], [1, "#2747c7"]]
 
 
-def _nothing(title: str, tried: CompletedTrials) -> Chart | None:
-    """A chart that says why it is empty, if it is."""
+def _empty_chart(title: str, tried: CompletedTrials) -> Chart | None:
+    """Return a chart with the reason why it is empty; None if there is something to draw."""
     if not len(tried):
         return Chart(title, None, NOTHING)
     return None if tried.parameters else Chart(title, None, "The trials have no parameters.")
 
 
 def _table(tried: CompletedTrials, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    return {
-        "trial": tried.numbers,
-        tried.objective.name: tried.values,
-        **{one.name: [one.text(value) for value in one.values] for one in parameters},
-    }
+    table: dict[str, Any] = {"trial": tried.numbers, tried.objective.name: tried.values}
+    for parameter in parameters:
+        table[parameter.name] = [parameter.text(value) for value in parameter.values]
+    return table
+
+
+def _describe_trials(tried: CompletedTrials) -> str:
+    return describe_selection(len(tried), tried.total, int(tried.pruned.sum()))
 
 
 def parallel(tried: CompletedTrials) -> Chart:
-    """Every trial a line through its parameters to its value; the best drawn last, on top."""
+    """Draw each trial as a line through its parameters to its value, the best on top."""
     title = f"Parallel coordinates to {tried.objective.name}"
-    if (nothing := _nothing(title, tried)) is not None:
-        return nothing
+    if (empty := _empty_chart(title, tried)) is not None:
+        return empty
     order = np.argsort(-tried.losses, kind="stable")
     shown = tried.parameters[:SLICES]
     result = number_axis(tried.values[order])
@@ -72,16 +78,12 @@ def parallel(tried: CompletedTrials) -> Chart:
         *((one.name, parameter_axis(one, order)) for one in shown),
         (tried.objective.name, result),
     ]
-    drawn = parallel_axes(
-        scales,
-        tried.numbers[order],
-        _shaded(result, tried.objective.maximize),
-    )
+    groups = _group_by_shade(result, tried.objective.maximize)
     return Chart(
         title,
-        drawn,
+        parallel_axes(scales, tried.numbers[order], groups),
         notes(
-            drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
+            _describe_trials(tried),
             showing(len(shown), len(tried.parameters), "parameters"),
             "drag a box over an axis to select",
         ),
@@ -90,17 +92,18 @@ def parallel(tried: CompletedTrials) -> Chart:
     )
 
 
-def _shaded(result: AxisScale, maximize: bool) -> list[ChoiceGroup]:
-    """Trials by their value, the best last: each shade is one trace."""
+def _group_by_shade(result: AxisScale, maximize: bool) -> list[ChoiceGroup]:
+    """Group trials by their value, the best last. Each shade is one trace."""
     heights = result.heights(result.positions)
-    badness = 1.0 - heights if maximize else heights
-    shade = np.minimum((badness * _SHADES).astype(int), _SHADES - 1)
+    losses = 1.0 - heights if maximize else heights
+    shades = np.minimum((losses * _SHADES).astype(int), _SHADES - 1)
     colours = sample_colorscale(SCALE, np.linspace(0, 1, _SHADES).tolist())
-    return [
-        ChoiceGroup(f"shade {one}", np.flatnonzero(shade == one), colours[one])
-        for one in range(_SHADES - 1, -1, -1)
-        if (shade == one).any()
-    ]
+    groups = []
+    for shade in reversed(range(_SHADES)):
+        rows = np.flatnonzero(shades == shade)
+        if len(rows):
+            groups.append(ChoiceGroup(f"shade {shade}", rows, colours[shade]))
+    return groups
 
 
 def slices(
@@ -108,16 +111,16 @@ def slices(
     cuts: Mapping[str, Slice1D] | None = None,
     at: int | None = None,
 ) -> Chart:
-    """The objective over each parameter by itself; darker points came later.
+    """Draw the objective over each single parameter; darker points are later trials.
 
     Args:
-        tried: what is drawn.
-        cuts: the model along parameters.
-        at: the trial through which the cuts go.
+        tried: Trials to draw.
+        cuts: The model along each parameter.
+        at: Number of the trial through which the cuts go.
     """
     title = f"{tried.objective.name} by parameter"
-    if (nothing := _nothing(title, tried)) is not None:
-        return nothing
+    if (empty := _empty_chart(title, tried)) is not None:
+        return empty
     shown = tried.parameters[:SLICES]
     rows = math.ceil(len(shown) / 4)
     columns = math.ceil(len(shown) / rows)
@@ -129,27 +132,26 @@ def slices(
     )
     y_axis = axis("", tried.values)
     for i, parameter in enumerate(shown):
-        place = {"row": i // columns + 1, "col": i % columns + 1}
+        cell = {"row": i // columns + 1, "col": i % columns + 1}
         cut = (cuts or {}).get(parameter.name)
-        for trace in [
-            *(_band(parameter, cut) if cut is not None else ()),
-            _slice(tried, parameter),
-        ]:
-            chart.add_trace(trace, **place)
-        chart.update_xaxes(x_axis(parameter), **place)
-        titled = {"text": label(tried.objective.name) if i % columns == 0 else ""}
-        chart.update_yaxes({**y_axis, "title": titled}, **place)
+        for trace in _band(parameter, cut) if cut is not None else ():
+            chart.add_trace(trace, **cell)
+        chart.add_trace(_slice(tried, parameter), **cell)
+        chart.update_xaxes(x_axis(parameter), **cell)
+        y_title = label(tried.objective.name) if i % columns == 0 else ""
+        chart.update_yaxes({**y_axis, "title": {"text": y_title}}, **cell)
     chart.update_layout(figure().layout)
     chart.update_layout(height=90 + 250 * rows, showlegend=False)
-    believed = f"line and band: the model, ± 2 deviations, all else as in trial {at}" if cuts else ""
+    crosses = ", crosses were pruned" if tried.pruned.any() else ""
+    band = "line and band: the model, ± 2 deviations"
     return Chart(
         title,
         chart,
         notes(
-            drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
+            _describe_trials(tried),
             showing(len(shown), len(tried.parameters), "parameters"),
-            "darker came later, crosses were pruned" if tried.pruned.any() else "darker came later",
-            believed,
+            f"darker came later{crosses}",
+            f"{band}, all else as in trial {at}" if cuts else "",
         ),
         wide=True,
         columns=_table(tried, shown),
@@ -178,32 +180,18 @@ def _symbols(pruned: np.ndarray) -> dict[str, Any]:
 
 
 def _band(parameter: Parameter, cut: Slice1D) -> tuple[go.Scatter, ...]:
-    x = [label(place, 20) for place in cut.places] if parameter.choices else np.array(cut.places, dtype=float)
-    mean, spread = cut.mean.astype(np.float32), (2 * cut.deviation).astype(np.float32)
+    """Return the model's mean with two deviations: a line with a band, or marks for choices."""
+    mean, width = cut.mean.astype(np.float32), (2 * cut.deviation).astype(np.float32)
     if parameter.choices:
-        bars = {"type": "data", "array": spread, "color": COLOURS["best"], "thickness": 1.5}
-        mark = {
-            "symbol": "line-ew",
-            "size": 18,
-            "line": {"width": 3, "color": COLOURS["best"]},
-        }
-        told = "%{x}: %{y:.5g} ± %{error_y.array:.2g}<extra>model</extra>"
-        return (
-            go.Scatter(
-                x=x,
-                y=mean,
-                mode="markers",
-                marker=mark,
-                error_y=bars,
-                hovertemplate=told,
-            ),
-        )
+        names = [label(place, 20) for place in cut.places]
+        return (_choice_marks(names, mean, width),)
+    x = np.array(cut.places, dtype=float)
     hidden = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     return (
-        go.Scatter(x=x, y=mean - spread, **hidden),
+        go.Scatter(x=x, y=mean - width, **hidden),
         go.Scatter(
             x=x,
-            y=mean + spread,
+            y=mean + width,
             fill="tonexty",
             fillcolor="rgba(18,165,148,.18)",
             **hidden,
@@ -218,6 +206,18 @@ def _band(parameter: Parameter, cut: Slice1D) -> tuple[go.Scatter, ...]:
     )
 
 
+def _choice_marks(names: list[str], mean: np.ndarray, width: np.ndarray) -> go.Scatter:
+    colour = COLOURS["best"]
+    return go.Scatter(
+        x=names,
+        y=mean,
+        mode="markers",
+        marker={"symbol": "line-ew", "size": 18, "line": {"width": 3, "color": colour}},
+        error_y={"type": "data", "array": width, "color": colour, "thickness": 1.5},
+        hovertemplate="%{x}: %{y:.5g} ± %{error_y.array:.2g}<extra>model</extra>",
+    )
+
+
 def contour(
     tried: CompletedTrials,
     plane: Slice2D | None,
@@ -225,71 +225,86 @@ def contour(
     *,
     deviation: bool = False,
 ) -> Chart:
-    """The model's mean over two parameters, with the trials that were tried there.
+    """Draw the model's mean over two parameters, with the trials.
 
     Args:
-        tried: with two parameters.
-        plane: the model over them; None without one.
-        at: the trial through which the plane goes.
-        deviation: draw how unsure the model is, instead.
+        tried: Trials with two parameters.
+        plane: The model over the two parameters; None without a model.
+        at: Number of the trial through which the plane goes.
+        deviation: Draw the model's deviation instead of its mean.
     """
     title = f"{tried.objective.name} over two parameters"
-    if (nothing := _nothing(title, tried)) is not None:
-        return nothing
-    if len(tried.parameters) < 2 or plane is None:
-        few = len(tried.parameters) < 2
-        return Chart(title, None, "It takes two parameters." if few else TOO_FEW)
+    if (empty := _empty_chart(title, tried)) is not None:
+        return empty
+    if len(tried.parameters) < 2:
+        return Chart(title, None, "It takes two parameters.")
+    if plane is None:
+        return Chart(title, None, TOO_FEW)
     first, second = tried.parameters[:2]
-    shown = {
-        "x": _ends(first, plane.first),
-        "y": _ends(second, plane.second),
-        "z": (plane.deviation if deviation else plane.mean).astype(np.float32),
-        "colorscale": [[0, "#f3f5f9"], [1, "#c98a1b"]] if deviation else SCALE,
-        "reversescale": tried.objective.maximize and not deviation,
+    trace = {
+        "x": _ticks(first, plane.first),
+        "y": _ticks(second, plane.second),
         "colorbar": {"thickness": 12, "outlinewidth": 0},
-        "customdata": (plane.mean if deviation else plane.deviation).astype(np.float32),
-        "hovertemplate": "%{x}, %{y}<br>"
-        + ("%{customdata:.5g} ± %{z:.2g}" if deviation else "%{z:.5g} ± %{customdata:.2g}")
-        + "<extra>model</extra>",
+        **(_deviation_look(plane) if deviation else _mean_look(plane, tried.objective)),
     }
     what = "how unsure the model is (one deviation)" if deviation else "what the model expects"
     return Chart(
         title,
         figure(
-            _surface(shown, first, second),
+            _surface(trace, first, second),
             _pairs(tried, first, second, ring=True),
             xaxis=x_axis(first),
             yaxis=x_axis(second),
         ),
-        notes(
-            f"{what}, all else as in trial {at}",
-            drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
-        ),
+        notes(f"{what}, all else as in trial {at}", _describe_trials(tried)),
         columns=_table(tried, (first, second)),
     )
 
 
+def _mean_look(plane: Slice2D, objective: Objective) -> dict[str, Any]:
+    return {
+        "z": plane.mean.astype(np.float32),
+        "customdata": plane.deviation.astype(np.float32),
+        "colorscale": SCALE,
+        "reversescale": objective.maximize,
+        "hovertemplate": "%{x}, %{y}<br>%{z:.5g} ± %{customdata:.2g}<extra>model</extra>",
+    }
+
+
+def _deviation_look(plane: Slice2D) -> dict[str, Any]:
+    return {
+        "z": plane.deviation.astype(np.float32),
+        "customdata": plane.mean.astype(np.float32),
+        "colorscale": [[0, "#f3f5f9"], [1, "#c98a1b"]],
+        "reversescale": False,
+        "hovertemplate": "%{x}, %{y}<br>%{customdata:.5g} ± %{z:.2g}<extra>model</extra>",
+    }
+
+
 def _surface(
-    shown: Mapping[str, Any],
+    trace: Mapping[str, Any],
     first: Parameter,
     second: Parameter,
 ) -> go.Contour | go.Heatmap:
-    """Contours between numbers; between choices there is nothing, so each is a row or column of cells."""
+    """Return contours for two numbers; with choices, separate cells, as nothing lies between."""
     if first.choices or second.choices:
         return go.Heatmap(
-            **shown,
+            **trace,
             xgap=3 if first.choices else 0,
             ygap=3 if second.choices else 0,
         )
     lines = {"width": 0.4, "color": "rgba(255,255,255,.5)"}
-    return go.Contour(**shown, ncontours=18, contours={"coloring": "heatmap"}, line=lines)
+    return go.Contour(**trace, ncontours=18, contours={"coloring": "heatmap"}, line=lines)
 
 
 def rank(tried: CompletedTrials) -> Chart:
-    """Trials over two parameters, coloured by their rank: which region holds the good ones, whatever the scale."""
+    """Draw trials over two parameters, coloured by their rank.
+
+    Ranks show the region of good trials independently of the values' scale.
+    """
     title = f"Rank of {tried.objective.name} over two parameters"
-    if (nothing := _nothing(title, tried)) is not None:
-        return nothing
+    if (empty := _empty_chart(title, tried)) is not None:
+        return empty
     if len(tried.parameters) < 2:
         return Chart(title, None, "It takes two parameters.")
     first, second = tried.parameters[:2]
@@ -313,7 +328,7 @@ def rank(tried: CompletedTrials) -> Chart:
             xaxis=x_axis(first),
             yaxis=x_axis(second),
         ),
-        drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
+        _describe_trials(tried),
         columns={**_table(tried, (first, second)), "rank": ranks.astype(int) + 1},
     )
 
@@ -329,7 +344,10 @@ def _pairs(
     has = ~np.isnan(first.values) & ~np.isnan(second.values)
     if "color" in marker:
         marker["color"] = marker["color"][has]
-    look = {"size": 4, "color": "rgba(20,26,38,.65)", "line": {"width": 0.8, "color": "#fff"}} if ring else {"size": 6}
+    look: dict[str, Any] = {"size": 6}
+    if ring:
+        outline = {"width": 0.8, "color": "#fff"}
+        look = {"size": 4, "color": "rgba(20,26,38,.65)", "line": outline}
     return points(
         column(first, has),
         column(second, has),
@@ -342,17 +360,19 @@ def _pairs(
 
 
 def importance(shares: Sequence[Share], objective: Objective) -> Chart:
-    """How much each parameter decides over whether a trial is among the best, with how sure that is."""
+    """Draw each parameter's share in separating the best trials from all, with intervals."""
     title = f"Importance for {objective.name}"
     if not shares:
         return Chart(title, None, TOO_FEW)
     ordered = sorted(shares, key=lambda one: one.share)
     middle = np.array([one.share for one in ordered])
-    ends = {
+    low = np.array([one.low for one in ordered])
+    high = np.array([one.high for one in ordered])
+    whiskers = {
         "type": "data",
         "symmetric": False,
-        "array": np.maximum(np.array([one.high for one in ordered]) - middle, 0.0),
-        "arrayminus": np.maximum(middle - np.array([one.low for one in ordered]), 0.0),
+        "array": np.maximum(high - middle, 0.0),
+        "arrayminus": np.maximum(middle - low, 0.0),
         "thickness": 1.2,
         "width": 4,
         "color": COLOURS["pruned"],
@@ -361,7 +381,7 @@ def importance(shares: Sequence[Share], objective: Objective) -> Chart:
         orientation="h",
         x=middle,
         y=[label(one.name, 30) for one in ordered],
-        error_x=ends,
+        error_x=whiskers,
         marker={"color": COLOURS["complete"]},
         hovertemplate="%{y}: %{x:.1%}<extra></extra>",
     )
@@ -385,10 +405,10 @@ def importance(shares: Sequence[Share], objective: Objective) -> Chart:
 
 
 def correlations(tried: CompletedTrials) -> Chart:
-    """Rank correlations (Spearman) of numeric parameters and the objective, each with each."""
+    """Draw the rank correlations (Spearman) of numeric parameters and the objective."""
     title = f"Correlations with {tried.objective.name}"
-    if (nothing := _nothing(title, tried)) is not None:
-        return nothing
+    if (empty := _empty_chart(title, tried)) is not None:
+        return empty
     numeric = [one for one in tried.parameters if not one.choices and one.low < one.high]
     names = [*(one.name for one in numeric), tried.objective.name]
     if len(names) < 2:
@@ -409,20 +429,20 @@ def correlations(tried: CompletedTrials) -> Chart:
         xgap=1,
         ygap=1,
     )
-    chosen = len(tried.parameters) - len(numeric)
-    down = {**axis(""), "type": "category", "autorange": "reversed"}
+    omitted = len(tried.parameters) - len(numeric)
+    downward = {**axis(""), "type": "category", "autorange": "reversed"}
     return Chart(
         title,
         figure(
             trace,
             height=max(320, min(720, 120 + 30 * len(names))),
             xaxis={**axis(""), "type": "category"},
-            yaxis=down,
+            yaxis=downward,
         ),
         notes(
             "Spearman's",
-            drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
-            f"{chosen} that are no numbers are left out" if chosen else "",
+            _describe_trials(tried),
+            f"{omitted} that are not numbers are left out" if omitted else "",
         ),
         columns={
             "": names,
@@ -432,7 +452,7 @@ def correlations(tried: CompletedTrials) -> Chart:
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of ranks over the trials that have both; NaN where one of them does not vary."""
+    """Return the rank correlation over trials that have both; NaN if one of them is constant."""
     has = ~np.isnan(a) & ~np.isnan(b)
     first, second = _ranks(a[has]), _ranks(b[has])
     if len(first) < 3 or first.std() == 0 or second.std() == 0:
@@ -441,7 +461,7 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """From 0; equal values share the mean of theirs."""
+    """Return ranks from 0; equal values share their mean rank."""
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks: np.ndarray = (ends - (counts + 1) / 2)[group]
@@ -449,7 +469,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def column(parameter: Parameter, has: np.ndarray) -> Any:
-    """A parameter's values for a figure's axis."""
+    """Return a parameter's values for a figure's axis."""
     values = parameter.values[has]
     if not parameter.choices:
         return values.astype(np.float32)
@@ -457,12 +477,14 @@ def column(parameter: Parameter, has: np.ndarray) -> Any:
     return [names[int(value)] for value in values]
 
 
-def _ends(parameter: Parameter, values: Sequence[Any]) -> Any:
-    return [label(value, 20) for value in values] if parameter.choices else np.array(values, dtype=np.float32)
+def _ticks(parameter: Parameter, values: Sequence[Any]) -> Any:
+    if parameter.choices:
+        return [label(value, 20) for value in values]
+    return np.array(values, dtype=np.float32)
 
 
 def x_axis(parameter: Parameter) -> dict[str, Any]:
-    """The axis of a parameter."""
+    """Return the axis of a parameter."""
     if parameter.choices:
         names = [label(name, 20) for name in parameter.choices]
         return {
@@ -471,8 +493,8 @@ def x_axis(parameter: Parameter) -> dict[str, Any]:
             "categoryorder": "array",
             "categoryarray": names,
         }
-    there = parameter.values[~np.isnan(parameter.values)]
-    return axis(parameter.name, there, log=parameter.log)
+    present = parameter.values[~np.isnan(parameter.values)]
+    return axis(parameter.name, present, log=parameter.log)
 
 
 _ABSENT = "absent"
@@ -482,14 +504,12 @@ def parameter_axis(
     parameter: Parameter,
     order: np.ndarray | slice = slice(None),
 ) -> AxisScale:
-    """A parameter as positions; where a trial does not have it, set apart."""
+    """Return a parameter's values as positions, with a separate one for trials without it."""
     values = parameter.values[order]
     if not parameter.choices:
         return number_axis(values, parameter.log)
-    ticks, texts = (
-        [float(i) for i in range(len(parameter.choices))],
-        list(parameter.choices),
-    )
+    ticks = [float(i) for i in range(len(parameter.choices))]
+    texts = list(parameter.choices)
     absent = np.isnan(values)
     if absent.any():
         ticks, texts = [-1.0, *ticks], [_ABSENT, *texts]
@@ -497,23 +517,27 @@ def parameter_axis(
 
 
 def number_axis(values: np.ndarray, log: bool | None = None) -> AxisScale:
-    """Numbers as positions, NaN set apart. `log` None: logarithmic where that shows more."""
+    """Return numbers as positions, with a separate one for NaN.
+
+    `log` requests a logarithmic scale; None selects the clearer scale.
+    """
     absent = ~np.isfinite(values)
-    there = values[~absent]
-    if not len(there):
+    present = values[~absent]
+    if not len(present):
         return AxisScale(np.zeros(len(values)), [0.0], [_ABSENT])
-    log = spans_decades(there) if log is None else log and bool(there.min() > 0)
-    placed = np.log10(there) if log else there
-    low, high = float(placed.min()), float(placed.max())
-    few = np.unique(there)
-    if len(few) <= 8 and (few == np.round(few)).all():
-        ticks = [float(tick) for tick in (np.log10(few) if log else few)]
+    log = spans_decades(present) if log is None else log and bool(present.min() > 0)
+    scaled = np.log10(present) if log else present
+    low, high = float(scaled.min()), float(scaled.max())
+    distinct = np.unique(present)
+    if len(distinct) <= 8 and (distinct == np.round(distinct)).all():
+        # Few integers: a tick at each.
+        ticks = [float(tick) for tick in (np.log10(distinct) if log else distinct)]
     else:
         ticks = [float(tick) for tick in np.linspace(low, high, 5)]
     texts = [f"{10**tick if log else tick:.3g}" for tick in ticks]
     below = low - 0.15 * ((high - low) or 1.0)
     positions = np.full(len(values), below)
-    positions[~absent] = placed
+    positions[~absent] = scaled
     if absent.any():
         ticks, texts = [below, *ticks], [_ABSENT, *texts]
     return AxisScale(positions, ticks, texts)

@@ -1,4 +1,4 @@
-"""Charts over time: the optimisation history, learning curves, and the timeline of workers. Pure."""
+"""Charts over time: optimisation history, learning curves, timeline of workers. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunesvc.charts.chart import (
     Chart,
     axis,
     count_axis,
-    drawn_of,
+    describe_selection,
     figure,
     label,
     notes,
@@ -29,9 +29,9 @@ from tunesvc.queries.rows import Objective, ReportCurve
 from tunesvc.queries.trials.trial_results import Results, subsample, subsample_best
 
 _FAILED = 1_000
-"""Marks of failed trials, at most."""
+"""Most marks of failed trials."""
 CURVES = 300
-"""Learning curves in one chart, at most."""
+"""Most learning curves in one chart."""
 
 
 def history(
@@ -40,59 +40,48 @@ def history(
     index: int = 0,
     states: Collection[str] = (),
 ) -> Chart:
-    """Every trial by number: its value, or where it was stopped or failed; and the best so far.
+    """Draw each trial's value by number, failed trials as marks, and the best so far.
 
     Args:
-        objective: what is drawn.
-        results: all trials of the study.
-        index: the objective's place among the values.
-        states: of the trials that are drawn; all without them.
+        objective: Objective to draw.
+        results: All trials of the study.
+        index: Index of the objective among the values.
+        states: States of the trials to draw; all if empty.
     """
     title = f"History of {objective.name}"
-    places = np.flatnonzero(results.drawable(index, states))
-    failed = np.flatnonzero(results.of_state("failed")) if not states or "failed" in states else places[:0]
-    if not len(places) and not len(failed):
+    rows = np.flatnonzero(results.with_value(index, states))
+    failed = np.flatnonzero(results.of_state("failed"))
+    if states and "failed" not in states:
+        failed = failed[:0]
+    if not len(rows) and not len(failed):
         return Chart(title, None, NOTHING)
-    costs = results.losses(objective, index)
-    shown = places[subsample_best(costs[places], results.numbers[places], POINTS)]
-    complete, pruned = (
-        results.of_state("complete")[shown],
-        results.of_state("pruned")[shown],
-    )
+    losses = results.losses(objective, index)
+    shown = rows[subsample_best(losses[rows], results.numbers[rows], POINTS)]
+    complete = results.of_state("complete")[shown]
+    pruned = results.of_state("pruned")[shown]
     feasible = results.feasible[shown]
+    good, infeasible = shown[complete & feasible], shown[complete & ~feasible]
     candidates = np.flatnonzero(results.candidates() & results.done(index))
-    drawn = figure(
-        _points(
-            "complete",
-            results,
-            shown[complete & feasible],
-            index,
-            COLOURS["complete"],
-        ),
-        _points(
-            "infeasible",
-            results,
-            shown[complete & ~feasible],
-            index,
-            COLOURS["infeasible"],
-        ),
+    trial_axis = count_axis("trial", results.numbers)
+    history_figure = figure(
+        _points("complete", results, good, index, COLOURS["complete"]),
+        _points("infeasible", results, infeasible, index, COLOURS["infeasible"]),
         _points("pruned", results, shown[pruned], index, COLOURS["pruned"], "x"),
         _failed(results, failed),
         _best_so_far(objective, results, candidates, index),
-        xaxis={
-            **count_axis("trial", results.numbers),
-            "range": _whole_range(results.numbers),
-        },
+        xaxis={**trial_axis, "range": _number_range(results.numbers)},
         yaxis=axis(objective.name, results.values[shown, index]),
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
+    selection = describe_selection(
+        len(shown) + len(failed),
+        len(results),
+        int(pruned.sum()),
+    )
     return Chart(
         title,
-        drawn,
-        notes(
-            drawn_of(len(shown) + len(failed), len(results), int(pruned.sum())),
-            f"{len(failed):,} failed: the marks below" if len(failed) else "",
-        ),
+        history_figure,
+        notes(selection, f"{len(failed):,} failed: the marks below" if len(failed) else ""),
         columns={
             "trial": results.numbers[shown],
             objective.name: results.values[shown, index],
@@ -103,8 +92,8 @@ def history(
     )
 
 
-def _whole_range(numbers: np.ndarray) -> list[float]:
-    """To the last trial, whatever became of it."""
+def _number_range(numbers: np.ndarray) -> list[float]:
+    """Return the range of the axis up to the last trial, even if that has no value."""
     last = float(numbers.max(initial=0))
     return [-0.02 * max(last, 10.0), last + 0.02 * max(last, 10.0)]
 
@@ -112,32 +101,32 @@ def _whole_range(numbers: np.ndarray) -> list[float]:
 def _points(
     name: str,
     results: Results,
-    places: np.ndarray,
+    rows: np.ndarray,
     index: int,
     colour: str,
     symbol: str = "circle",
 ) -> go.Scatter:
     return points(
-        results.numbers[places],
-        results.values[places, index],
+        results.numbers[rows],
+        results.values[rows, index],
         mode="markers",
         name=name,
-        visible=bool(len(places)),
+        visible=bool(len(rows)),
         marker={"color": colour, "size": 6, "opacity": 0.75, "symbol": symbol},
         hovertemplate=f"trial %{{x}}, {name}: %{{y:.5g}}<extra></extra>",
     )
 
 
-def _failed(results: Results, places: np.ndarray) -> go.Scatter:
-    """Marks at the lower edge: a failed trial has no value."""
-    places = places[subsample(results.numbers[places], _FAILED)]
+def _failed(results: Results, rows: np.ndarray) -> go.Scatter:
+    """Return marks at the lower edge: failed trials have no value."""
+    rows = rows[subsample(results.numbers[rows], _FAILED)]
     return points(
-        results.numbers[places],
-        np.full(len(places), 0.015, dtype=np.float32),
+        results.numbers[rows],
+        np.full(len(rows), 0.015, dtype=np.float32),
         mode="markers",
         name="failed",
         yaxis="y2",
-        visible=bool(len(places)),
+        visible=bool(len(rows)),
         marker={"color": COLOURS["failed"], "size": 7, "symbol": "triangle-up"},
         hovertemplate="trial %{x} failed<extra></extra>",
     )
@@ -146,16 +135,19 @@ def _failed(results: Results, places: np.ndarray) -> go.Scatter:
 def _best_so_far(
     objective: Objective,
     results: Results,
-    places: np.ndarray,
+    rows: np.ndarray,
     index: int,
 ) -> go.Scatter:
-    values = results.values[places, index]
-    best = np.maximum.accumulate(values) if objective.maximize else np.minimum.accumulate(values)
-    # only where it changes, and at the end: a study of 100,000 trials has a few dozen such points
-    kept = np.flatnonzero(np.diff(best, prepend=np.nan) != 0)
-    numbers, best = results.numbers[places[kept]], best[kept]
-    if len(numbers):  # it holds until the last trial, whatever became of that
-        numbers, best = np.append(numbers, results.numbers[-1]), np.append(best, best[-1])
+    values = results.values[rows, index]
+    extreme = np.maximum if objective.maximize else np.minimum
+    best = extreme.accumulate(values)
+    # Only improvements and the end: a study of 100,000 trials has a few dozen such points.
+    improvements = np.flatnonzero(np.diff(best, prepend=np.nan) != 0)
+    numbers, best = results.numbers[rows[improvements]], best[improvements]
+    if len(numbers):
+        # Extend the line to the last trial, even if that has no value.
+        numbers = np.append(numbers, results.numbers[-1])
+        best = np.append(best, best[-1])
     return go.Scatter(
         x=whole(numbers),
         y=best,
@@ -167,29 +159,31 @@ def _best_so_far(
 
 
 def _records(objective: Objective, results: Results, index: int) -> np.ndarray:
-    """The best so far, of every trial; NaN before the first candidate."""
-    costs = np.where(
-        results.done(index) & results.feasible,
-        results.losses(objective, index),
-        np.inf,
-    )
-    best = np.minimum.accumulate(costs)
+    """Return the best value so far at every trial; NaN before the first candidate."""
+    is_candidate = results.done(index) & results.feasible
+    losses = np.where(is_candidate, results.losses(objective, index), np.inf)
+    best = np.minimum.accumulate(losses)
     best = np.where(np.isfinite(best), best, np.nan)
     return -best if objective.maximize else best
 
 
-def choose_curves(
+def select_curves(
     objective: Objective,
     results: Results,
     index: int = 0,
     limit: int = CURVES,
     states: Collection[str] = (),
 ) -> list[int]:
-    """Numbers of the trials whose learning curves are worth drawing: the best, those that run, an even choice."""
-    tried = np.flatnonzero(results.in_states(states) & ~np.isnan(results.steps))
-    costs = np.where(results.candidates(), results.losses(objective, index), np.inf)
-    costs = np.where(results.in_states(["running", "interrupted"]), -np.inf, costs)[tried]
-    return [int(number) for number in results.numbers[tried[subsample_best(costs, results.numbers[tried], limit)]]]
+    """Return the numbers of trials to draw learning curves of.
+
+    These are the running ones, the best, and an even sample of the others.
+    """
+    rows = np.flatnonzero(results.in_states(states) & ~np.isnan(results.steps))
+    losses = np.where(results.candidates(), results.losses(objective, index), np.inf)
+    # Running trials count as the best, so that they are selected.
+    losses = np.where(results.in_states(["running", "interrupted"]), -np.inf, losses)[rows]
+    selected = rows[subsample_best(losses, results.numbers[rows], limit)]
+    return [int(number) for number in results.numbers[selected]]
 
 
 def learning_curves(
@@ -198,43 +192,39 @@ def learning_curves(
     curves: Sequence[ReportCurve],
     best: int | None,
 ) -> Chart:
-    """Curves by step: the best trial's on top, pruned ones faded.
+    """Draw curves by step: the best trial's on top, pruned ones faded.
 
     Args:
-        objective: what the curves are of.
-        results: all trials of the study.
-        curves: those to draw, see `choose_curves`.
-        best: the best trial's number.
+        objective: Objective of the curves.
+        results: All trials of the study.
+        curves: Curves to draw, see `select_curves`.
+        best: Number of the best trial.
     """
     title = f"Learning curves of {objective.name}"
-    drawn = [curve for curve in curves if any(point.value is not None for point in curve.points)]
-    if not drawn:
-        return Chart(
-            title,
-            None,
-            "No trial has reported yet; curves appear for objectives that call trial.report().",
-        )
-    states = {state: set(results.numbers[results.of_state(state)].tolist()) for state in _OPACITY if state != "best"}
-    groups: dict[str, list[ReportCurve]] = {}
-    for curve in drawn:
-        kinds = [state for state, numbers in states.items() if curve.trial_number in numbers]
-        kind = "best" if curve.trial_number == best else (kinds or ["running"])[0]
-        groups.setdefault(kind, []).append(curve)
-    order = [kind for kind in _OPACITY if kind in groups]
-    flat = [(curve.trial_number, point.step, point.value) for curve in drawn for point in curve.points]
-    numbers, steps, values = (np.array(column, dtype=float) for column in zip(*flat, strict=True))
-    chart = figure(
-        *(_curve_trace(kind, groups[kind]) for kind in order),
+    shown = [curve for curve in curves if any(point.value is not None for point in curve.points)]
+    if not shown:
+        hint = "curves appear for objectives that call trial.report()"
+        return Chart(title, None, f"No trial has reported yet; {hint}.")
+    groups = _group_by_state(results, shown, best)
+    rows = []
+    for curve in shown:
+        rows += [(curve.trial_number, point.step, point.value) for point in curve.points]
+    numbers, steps, values = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    curve_figure = figure(
+        *(_curve_trace(state, groups[state]) for state in _OPACITY if state in groups),
         xaxis=count_axis("step", steps),
         yaxis=axis(objective.name, values),
     )
     reported = int((~np.isnan(results.steps)).sum())
+    running = int(results.of_state("running").sum())
+    interrupted = int(results.of_state("interrupted").sum())
     return Chart(
         title,
-        chart,
+        curve_figure,
         notes(
-            showing(len(drawn), max(reported, len(drawn)), "curves"),
-            *(f"{len(states[state]):,} {state}" for state in ("running", "interrupted") if states[state]),
+            showing(len(shown), max(reported, len(shown)), "curves"),
+            f"{running:,} running" if running else "",
+            f"{interrupted:,} interrupted" if interrupted else "",
         ),
         columns={
             "trial": whole(numbers),
@@ -242,6 +232,25 @@ def learning_curves(
             objective.name: values,
         },
     )
+
+
+def _group_by_state(
+    results: Results,
+    curves: Sequence[ReportCurve],
+    best: int | None,
+) -> dict[str, list[ReportCurve]]:
+    """Return curves by their trial's state, or `best`; unknown states count as running."""
+    states = dict(zip(results.numbers.tolist(), results.states.tolist(), strict=True))
+    groups: dict[str, list[ReportCurve]] = {}
+    for curve in curves:
+        code = states.get(curve.trial_number)
+        state = "running" if code is None else STATES_SHOWN[code]
+        if state not in _OPACITY:
+            state = "running"
+        if curve.trial_number == best:
+            state = "best"
+        groups.setdefault(state, []).append(curve)
+    return groups
 
 
 _OPACITY = {
@@ -255,11 +264,11 @@ _OPACITY = {
     "running": 0.9,
     "best": 1.0,
 }
-"""In the order in which they are drawn."""
+"""Opacity by state, in drawing order."""
 
 
 def _curve_trace(kind: str, curves: Sequence[ReportCurve]) -> go.Scatter:
-    """All curves of a kind as one trace, with gaps between: one trace per curve would be slow."""
+    """Return all curves of a kind as one trace with gaps: one trace per curve would be slow."""
     x: list[float] = []
     y: list[float] = []
     numbers: list[int] = []
@@ -270,13 +279,13 @@ def _curve_trace(kind: str, curves: Sequence[ReportCurve]) -> go.Scatter:
         x.append(np.nan)
         y.append(np.nan)
         numbers += [curve.trial_number] * (len(curve.points) + 1)
-    lonely = all(len(curve.points) == 1 for curve in curves)
+    are_points = all(len(curve.points) == 1 for curve in curves)
     return go.Scatter(
         x=np.array(x, dtype=np.float32),
         y=np.array(y),
         customdata=np.array(numbers, dtype=np.int32),
         meta={"trials": "customdata"},
-        mode="markers" if lonely else "lines",
+        mode="markers" if are_points else "lines",
         name=kind,
         opacity=_OPACITY[kind],
         connectgaps=False,
@@ -299,15 +308,18 @@ _BAR_COLOURS: Mapping[str, str] = {
 
 
 def timeline(spans: Sequence[Span]) -> Chart:
-    """When which worker ran which trial: a lane for each, whose gaps are idle time."""
+    """Draw the trials of each worker over time. Gaps in a lane are idle time."""
     title = "Timeline of workers"
     if not spans:
         return Chart(title, None, "No attempt has started yet.")
     lanes = sorted({(span.node, span.lane) for span in spans})
     names = {lane: f"{label(lane[0], 30)} · {lane[1] + 1}" for lane in lanes}
-    states = [state for state in _BAR_COLOURS if any(span.state == state for span in spans)]
-    chart = figure(
-        *(_bars(state, [span for span in spans if span.state == state], names) for state in states),
+    by_state: dict[str, list[Span]] = {}
+    for span in spans:
+        by_state.setdefault(span.state, []).append(span)
+    states = [state for state in _BAR_COLOURS if state in by_state]
+    timeline_figure = figure(
+        *(_bars(state, by_state[state], names) for state in states),
         height=min(900, 120 + 34 * len(lanes)),
         barmode="overlay",
         xaxis={**axis("UTC"), "type": "date"},
@@ -318,13 +330,13 @@ def timeline(spans: Sequence[Span]) -> Chart:
             "categoryorder": "array",
         },
     )
-    idle = idle_share(spans)
+    plural = "s" if len(lanes) > 1 else ""
     return Chart(
         title,
-        chart,
+        timeline_figure,
         notes(
             f"the newest {SPANS:,} attempts" if len(spans) >= SPANS else "",
-            f"{len(lanes)} worker{'s' if len(lanes) > 1 else ''}, idle {idle:.0%} of the time",
+            f"{len(lanes)} worker{plural}, idle {idle_share(spans):.0%} of the time",
         ),
         wide=True,
         columns={
@@ -332,24 +344,23 @@ def timeline(spans: Sequence[Span]) -> Chart:
             "attempt": [span.attempt for span in spans],
             "state": [str(span.state) for span in spans],
             "worker": [f"{span.node} · {span.lane + 1}" for span in spans],
-            "from": [_moment(span.started_at) for span in spans],
-            "until": [_moment(span.ended_at) for span in spans],
+            "from": [_format_time(span.started_at) for span in spans],
+            "until": [_format_time(span.ended_at) for span in spans],
         },
     )
 
 
 def idle_share(spans: Sequence[Span]) -> float:
-    """Share of the time between the first start and the last end in which workers had nothing to do, all together."""
-    first, last = (
-        min(span.started_at for span in spans),
-        max(span.ended_at for span in spans),
-    )
-    there = (last - first).total_seconds() * len({(span.node, span.lane) for span in spans})
-    busy = sum((span.ended_at - span.started_at).total_seconds() for span in spans)
-    return max(0.0, 1.0 - busy / there) if there > 0 else 0.0
+    """Return the idle share of all workers' time from the first start to the last end."""
+    first = min(span.started_at for span in spans)
+    last = max(span.ended_at for span in spans)
+    workers = len({(span.node, span.lane) for span in spans})
+    available_s = (last - first).total_seconds() * workers
+    busy_s = sum((span.ended_at - span.started_at).total_seconds() for span in spans)
+    return max(0.0, 1.0 - busy_s / available_s) if available_s > 0 else 0.0
 
 
-def _moment(at: datetime) -> str:
+def _format_time(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -358,22 +369,23 @@ def _bars(
     spans: Sequence[Span],
     names: Mapping[tuple[str, int], str],
 ) -> go.Bar:
-    starts = np.array([span.started_at.timestamp() * 1000 for span in spans])
-    # Plotly measures bars on a date axis in milliseconds
-    lengths = np.array([max(1.0, (span.ended_at - span.started_at).total_seconds() * 1000) for span in spans])
+    # Plotly measures bars on a date axis in milliseconds.
+    starts_ms = np.array([span.started_at.timestamp() * 1000 for span in spans])
+    lasted_s = np.array([(span.ended_at - span.started_at).total_seconds() for span in spans])
     messages = [label(span.message or "", 100) for span in spans]
-    told = {"text": messages} if any(messages) else {}
+    has_messages = any(messages)
+    text_line = "<br>%{text}" if has_messages else ""
     return go.Bar(
         orientation="h",
         name=state,
         width=0.72,
-        base=starts,
-        x=lengths,
+        base=starts_ms,
+        x=np.maximum(1.0, lasted_s * 1000),
         y=[names[span.node, span.lane] for span in spans],
         customdata=np.array([span.trial_number for span in spans], dtype=np.int32),
         meta={"trials": "customdata", "moments": "base"},
         marker={"color": _BAR_COLOURS[state], "line": {"width": 0}},
-        **told,
+        text=messages if has_messages else None,
         textposition="none",
-        hovertemplate=f"<b>trial %{{customdata}}</b> {state}<br>%{{y}}{'<br>%{text}' if told else ''}<extra></extra>",
+        hovertemplate=f"<b>trial %{{customdata}}</b> {state}<br>%{{y}}{text_line}<extra></extra>",
     )

@@ -1,4 +1,4 @@
-"""A study as one file to send to somebody: what it has come to, whether it is well, its figures, how it was searched.
+"""Report of a study as one file to share: results, health, figures and explanation.
 
 Reads through `queries` only.
 """
@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -24,13 +25,16 @@ from tunesvc.queries.trials.trial_table import list_best_trials
 from tunesvc.spec.yaml.document import written
 from tunesvc.util.formatting import duration, number, parameter
 
+if TYPE_CHECKING:
+    from tunesvc.search.analysis.recommend import Recommendation
+
 LISTED = 50
-"""The best trials that are listed."""
+"""Most trials in the list of the best."""
 _PACKAGES = ("tunesvc", "optuna", "ray", "numpy", "scipy")
 
 
 def report(database: Database, study: StudyView) -> str:
-    """The HTML of a study's report."""
+    """Return a study's report as HTML."""
     best = list_best_trials(database, study.study_id, limit=LISTED)
     return page(
         study.name,
@@ -50,66 +54,71 @@ def _parts(
     yield _health(database, study)
     yield from _figures(database, study)
     if best:
-        several = len(study.objectives) > 1
-        there = study.counts.complete
-        note = f"the best {len(best)} of {there:,} complete trials" if there > len(best) and not several else ""
-        yield Card(
-            "Pareto front" if several else "Best trials",
-            [_table(study, best)],
-            note,
-        )
-    told = explain_study(database, study)
-    yield Card(
-        "How it was searched",
-        [Sentences([(one.topic, one.text) for one in told.statements])],
-    )
+        yield _best(study, best)
+    explanation = explain_study(database, study)
+    sentences = [(one.topic, one.text) for one in explanation.statements]
+    yield Card("How it was searched", [Sentences(sentences)])
     if study.spec is not None:
         yield Card("Study file", [CodeBlock(study.source_text or written(study.spec))])
     yield Card("Made with", [Sentences(list(_versions()))])
 
 
+def _best(study: StudyView, best: Sequence[TrialRow]) -> Card:
+    table = _table(study, best)
+    if len(study.objectives) > 1:
+        return Card("Pareto front", [table])
+    complete = study.counts.complete
+    note = ""
+    if complete > len(best):
+        note = f"the best {len(best)} of {complete:,} complete trials"
+    return Card("Best trials", [table], note)
+
+
 def _answer(database: Database, study: StudyView) -> Card:
-    """The parameters to take."""
+    """Return the card with the recommended parameters."""
     answer = get_recommendation(database, study)
     rows = answer_rows(database, study, answer)[:1]
     if not rows:
-        return Card(
-            "Parameters to take",
-            [Sentences([("", "No trial is complete and feasible yet.")])],
-        )
-    values = ", ".join(
-        f"{objective.name} = {number(value)}"
-        for objective, value in zip(study.objectives, rows[0].values or (), strict=False)
-    )
-    told = [("observed", f"Trial {rows[0].number}: {values}.")]
-    if answer is not None and (evidence := answer.describe(study.shared_seeds)):
-        told.append(("evidence", f"{evidence[0].upper()}{evidence[1:]}."))
-    if answer is not None and answer.luckiest != answer.number:
-        told.append(
-            (
-                "luckiest",
-                f"Trial {answer.luckiest} has the best observed value, {answer.luck}.",
-            )
-        )
-    if len(study.objectives) > 1:
-        told.append(
-            (
-                "choice",
-                "One of the front, which is listed below: no other beats it in every objective.",
-            )
-        )
+        nothing = Sentences([("", "No trial is complete and feasible yet.")])
+        return Card("Parameters to take", [nothing])
+    sentences = Sentences(list(_describe_answer(study, answer, rows[0])))
     params = yaml.safe_dump(dict(rows[0].params), sort_keys=False, allow_unicode=True)
-    return Card("Parameters to take", [Sentences(told), CodeBlock(params)], is_wide=False)
+    return Card("Parameters to take", [sentences, CodeBlock(params)], is_wide=False)
+
+
+def _describe_answer(
+    study: StudyView,
+    answer: Recommendation | None,
+    row: TrialRow,
+) -> Iterator[tuple[str, str]]:
+    pairs = zip(study.objectives, row.values or (), strict=False)
+    values = ", ".join(f"{objective.name} = {number(value)}" for objective, value in pairs)
+    yield "observed", f"Trial {row.number}: {values}."
+    if answer is not None and (evidence := answer.describe(study.shared_seeds)):
+        yield "evidence", f"{evidence[0].upper()}{evidence[1:]}."
+    if answer is not None and answer.luckiest != answer.number:
+        best = f"Trial {answer.luckiest} has the best observed value"
+        yield "luckiest", f"{best}, {answer.luck}."
+    if len(study.objectives) > 1:
+        front = "One of the front, which is listed below"
+        yield "choice", f"{front}: no other beats it in every objective."
 
 
 def _health(database: Database, study: StudyView) -> Card:
     examined = health(database, study)
-    told = [(check.name, f"{finding.text} {finding.advice}") for check, finding in examined.findings]
-    early = [check.name for check in examined.checks if check.silence is not None and check.silence.is_early]
-    silent = [check.name for check in examined.checks if check.silence is not None and not check.silence.is_early]
-    told += [("nothing found", ", ".join(silent))] * bool(silent)
-    told += [("too early", ", ".join(early))] * bool(early)
-    return Card("Health", [Sentences(told)], is_wide=False)
+    sentences = []
+    for check, finding in examined.findings:
+        sentences.append((check.name, f"{finding.text} {finding.advice}"))
+    early: list[str] = []
+    passed: list[str] = []
+    for check in examined.checks:
+        if check.silence is not None:
+            (early if check.silence.is_early else passed).append(check.name)
+    if passed:
+        sentences.append(("nothing found", ", ".join(passed)))
+    if early:
+        sentences.append(("too early", ", ".join(early)))
+    return Card("Health", [Sentences(sentences)], is_wide=False)
 
 
 def _figures(database: Database, study: StudyView) -> Iterator[Chart]:
@@ -145,19 +154,20 @@ def _about(study: StudyView) -> str:
 
 
 def _table(study: StudyView, best: Sequence[TrialRow]) -> TableBlock:
-    names = list(dict.fromkeys(name for trial in best for name in trial.params))
-    heads = ["trial", *(objective.name for objective in study.objectives), *names]
-    rows = [
-        [
-            str(trial.number),
-            *(short(value) for value in trial.values or ()),
-            *(parameter(trial.params[name]) if name in trial.params else "–" for name in names),
-        ]
-        for trial in best
-    ]
+    params: dict[str, None] = {}
+    for trial in best:
+        params.update(dict.fromkeys(trial.params))
+    heads = ["trial", *(objective.name for objective in study.objectives), *params]
+    rows = []
+    for trial in best:
+        values = [short(value) for value in trial.values or ()]
+        shown = {name: parameter(value) for name, value in trial.params.items()}
+        texts = [shown.get(name, "–") for name in params]
+        rows.append([str(trial.number), *values, *texts])
     return TableBlock(heads, rows)
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    yield from ((name, metadata.version(name)) for name in _PACKAGES)
+    for name in _PACKAGES:
+        yield name, metadata.version(name)
     yield "Python", platform.python_version()

@@ -1,4 +1,4 @@
-"""Curves side by side: one trial's among its peers, chosen trials', and studies' best values so far. Pure."""
+"""Charts that compare curves of trials, and best values so far of studies. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PALETTE = (
     "#d6409f",
     "#7a8c1e",
 )
-"""Of things compared; they repeat, with another dash."""
+"""Colours of compared trials or studies; they repeat with another dash."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -39,45 +39,47 @@ def peer_curves(
     objective: Objective,
     own: ReportCurve,
     peers: Mapping[str, Sequence[ReportCurve]],
-    there: int,
+    total: int,
 ) -> Chart:
-    """A trial's curve, bold, among others.
+    """Draw a trial's curve in bold among others.
 
     Args:
-        objective: the first, which curves are of.
-        own: of the trial.
-        peers: of other trials, by what they are: `best`, `compared` and `nearest` stand out, `others` are faded.
-        there: trials of the study.
+        objective: The first objective, which the curves show.
+        own: Curve of the trial.
+        peers: Curves of other trials by kind: `best`, `compared` and `nearest` are highlighted,
+            `others` are faded.
+        total: Number of trials in the study.
     """
     title = f"Its curve of {objective.name}"
     if not any(point.value is not None for point in own.points):
-        return Chart(
-            title,
-            None,
-            "It has reported nothing; a curve appears when the objective calls trial.report().",
-        )
-    kinds = [kind for kind in ("others", "nearest", "compared", "best") if peers.get(kind)]
-    drawn = [*(curve for kind in kinds for curve in peers[kind]), own]
-    traces = [_group(kind, peers[kind]) for kind in kinds]
-    mark = {"line": {"color": _OWN, "width": 3.5}, "marker": {"color": _OWN, "size": 6}}
-    traces.append(_joined(f"trial {own.trial_number}", [own], mode=_mode([own]), **mark))
+        hint = "a curve appears when the objective calls trial.report()"
+        return Chart(title, None, f"It has reported nothing; {hint}.")
+    curves: list[ReportCurve] = []
+    traces = []
+    for kind in ("others", "nearest", "compared", "best"):
+        if group := peers.get(kind):
+            curves += group
+            traces.append(_group(kind, group))
+    look = {"line": {"color": _OWN, "width": 3.5}, "marker": {"color": _OWN, "size": 6}}
+    traces.append(_joined(f"trial {own.trial_number}", [own], mode=_mode([own]), **look))
+    curves.append(own)
     return Chart(
         title,
         figure(
             *traces,
-            xaxis=count_axis("step", _steps(drawn)),
-            yaxis=axis(objective.name, _values(drawn)),
+            xaxis=count_axis("step", _steps(curves)),
+            yaxis=axis(objective.name, _values(curves)),
         ),
-        notes(showing(len(drawn), there, "curves"), "click one to open its trial"),
-        columns=_columns(objective, drawn),
+        notes(showing(len(curves), total, "curves"), "click one to open its trial"),
+        columns=_columns(objective, curves),
     )
 
 
 def compared_curves(objective: Objective, curves: Sequence[ReportCurve]) -> Chart:
-    """The curves of a few trials, a colour each."""
+    """Draw the curves of a few trials in different colours."""
     title = f"Curves of {objective.name}"
-    drawn = [curve for curve in curves if any(point.value is not None for point in curve.points)]
-    if not drawn:
+    shown = [curve for curve in curves if any(point.value is not None for point in curve.points)]
+    if not shown:
         return Chart(title, None, "None of these trials has reported.")
     traces = [
         _joined(
@@ -87,26 +89,26 @@ def compared_curves(objective: Objective, curves: Sequence[ReportCurve]) -> Char
             line=_line(i),
             marker=_marker(i),
         )
-        for i, curve in enumerate(drawn)
+        for i, curve in enumerate(shown)
     ]
-    made = figure(
+    curve_figure = figure(
         *traces,
-        xaxis=count_axis("step", _steps(drawn)),
-        yaxis=axis(objective.name, _values(drawn)),
+        xaxis=count_axis("step", _steps(shown)),
+        yaxis=axis(objective.name, _values(shown)),
     )
-    return Chart(title, made, columns=_columns(objective, drawn))
+    return Chart(title, curve_figure, columns=_columns(objective, shown))
 
 
-def best_so_far(metric: str, courses: Mapping[str, Sequence[tuple[int, float]]]) -> Chart:
-    """The best value so far over the number of trials, a line for each study.
+def best_so_far(metric: str, histories: Mapping[str, Sequence[tuple[int, float]]]) -> Chart:
+    """Draw the best value so far over the number of trials, one line per study.
 
     Args:
-        metric: what all of them optimise.
-        courses: by study: trials that were there, and the best value of them; where it changes, and at the end.
+        metric: Metric that all studies optimise.
+        histories: (number of trials, best value) by study, see `comparison.best_value_history`.
     """
     title = f"Best {metric} so far"
-    drawn = {name: points for name, points in courses.items() if points}
-    if not drawn:
+    shown = {name: points for name, points in histories.items() if points}
+    if not shown:
         return Chart(title, None, "None of these studies has a complete trial.")
     traces = [
         go.Scatter(
@@ -118,10 +120,12 @@ def best_so_far(metric: str, courses: Mapping[str, Sequence[tuple[int, float]]])
             marker=_marker(i),
             hovertemplate=f"{label(name, 40)}: %{{y:.5g}} after %{{x}} trials<extra></extra>",
         )
-        for i, (name, points) in enumerate(drawn.items())
+        for i, (name, points) in enumerate(shown.items())
     ]
-    flat = [(name, count, value) for name, points in drawn.items() for count, value in points]
-    names, counts, values = zip(*flat, strict=True)
+    rows = []
+    for name, points in shown.items():
+        rows += [(name, count, value) for count, value in points]
+    names, counts, values = zip(*rows, strict=True)
     return Chart(
         title,
         figure(*traces, xaxis=axis("trials"), yaxis=axis(metric, values)),
@@ -148,12 +152,12 @@ def _group(kind: str, curves: Sequence[ReportCurve]) -> go.Scatter:
 
 
 def _joined(name: str, curves: Sequence[ReportCurve], **look: Any) -> go.Scatter:
-    """Curves as one trace, with gaps between."""
+    """Return curves as one trace, with gaps between them."""
     rows: list[tuple[float, float, int]] = []
     for curve in curves:
-        rows += [
-            (point.step, np.nan if point.value is None else point.value, curve.trial_number) for point in curve.points
-        ]
+        for point in curve.points:
+            value = np.nan if point.value is None else point.value
+            rows.append((point.step, value, curve.trial_number))
         rows.append((np.nan, np.nan, curve.trial_number))
     x, y, numbers = (np.array(column) for column in zip(*rows, strict=True))
     return go.Scatter(
@@ -189,10 +193,15 @@ def _steps(curves: Sequence[ReportCurve]) -> list[float]:
 
 
 def _values(curves: Sequence[ReportCurve]) -> list[float]:
-    return [point.value for curve in curves for point in curve.points if point.value is not None]
+    values = []
+    for curve in curves:
+        values += [point.value for point in curve.points if point.value is not None]
+    return values
 
 
 def _columns(objective: Objective, curves: Sequence[ReportCurve]) -> dict[str, list[Any]]:
-    flat = [(curve.trial_number, point.step, point.value) for curve in curves for point in curve.points]
-    numbers, steps, values = (list(column) for column in zip(*flat, strict=True))
+    rows = []
+    for curve in curves:
+        rows += [(curve.trial_number, point.step, point.value) for point in curve.points]
+    numbers, steps, values = (list(column) for column in zip(*rows, strict=True))
     return {"trial": numbers, "step": steps, objective.name: values}

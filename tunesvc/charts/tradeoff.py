@@ -1,4 +1,4 @@
-"""Charts of several objectives: the Pareto front among all complete trials, and how far it has come. Pure."""
+"""Charts of several objectives: the Pareto front and the hypervolume. Pure."""
 
 from __future__ import annotations
 
@@ -26,22 +26,31 @@ from tunesvc.charts.parameters import number_axis
 from tunesvc.queries.rows import Objective
 from tunesvc.queries.trials.trial_results import Results, subsample
 from tunesvc.queries.trials.trial_table import pareto_mask
+from tunesvc.search.tracking.objectives import orient_each
 
 _POINTS = 3_000
 
 
 def front_of(objectives: Sequence[Objective], results: Results) -> np.ndarray:
-    """Which trials no other dominates; mask."""
-    places = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
-    sign = np.array([-1.0 if objective.maximize else 1.0 for objective in objectives])
-    found = np.zeros(len(results), dtype=bool)
-    if len(places):
-        found[places[pareto_mask(results.values[places] * sign)]] = True
-    return found
+    """Return a mask of the trials that no other trial dominates."""
+    rows = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
+    mask = np.zeros(len(results), dtype=bool)
+    if len(rows):
+        losses = results.values[rows] * _orientation(objectives)
+        mask[rows[pareto_mask(losses)]] = True
+    return mask
+
+
+def _orientation(objectives: Sequence[Objective]) -> np.ndarray:
+    """Return the factors that turn values into losses; shape (objectives,)."""
+    return orient_each([objective.goal for objective in objectives])
 
 
 def pareto(objectives: Sequence[Objective], results: Results, front: np.ndarray) -> Chart:
-    """Trials by their objectives: two as a plane, more as parallel axes; the front stands out."""
+    """Draw trials by their objectives, with the front highlighted.
+
+    Two objectives are a plane, more of them parallel axes.
+    """
     title = "Pareto front"
     done = results.of_state("complete") & np.isfinite(results.values).all(axis=1)
     if not done.any():
@@ -62,7 +71,7 @@ def pareto(objectives: Sequence[Objective], results: Results, front: np.ndarray)
         columns={
             "trial": results.numbers[shown],
             **{objective.name: results.values[shown, i] for i, objective in enumerate(objectives)},
-            "front": ["yes" if one else "no" for one in front[shown]],
+            "front": np.where(front[shown], "yes", "no"),
         },
     )
 
@@ -86,18 +95,18 @@ def _plane(
 def _cloud(
     name: str,
     results: Results,
-    places: np.ndarray,
+    rows: np.ndarray,
     colour: str,
     size: int,
     mode: str,
 ) -> Any:
     return points(
-        results.values[places, 0],
-        results.values[places, 1],
-        results.numbers[places],
+        results.values[rows, 0],
+        results.values[rows, 1],
+        results.numbers[rows],
         mode=mode,
         name=name,
-        visible=bool(len(places)),
+        visible=bool(len(rows)),
         marker={"color": colour, "size": size},
         line={"color": colour, "width": 1, "dash": "dot"},
         hovertemplate="trial %{customdata}<br>%{x:.5g}, %{y:.5g}<extra></extra>",
@@ -111,10 +120,9 @@ def _axes(
     best: np.ndarray,
 ) -> go.Figure:
     order = np.concatenate([others[subsample(results.numbers[others], 300)], best[:100]])
-    scales = [
-        ("trial", number_axis(results.numbers[order].astype(float), False)),
-        *((with_goal(one), number_axis(results.values[order, i])) for i, one in enumerate(objectives)),
-    ]
+    scales = [("trial", number_axis(results.numbers[order].astype(float), False))]
+    for i, objective in enumerate(objectives):
+        scales.append((with_goal(objective), number_axis(results.values[order, i])))
     is_best = np.isin(order, best)
     groups = [
         ChoiceGroup("other trials", np.flatnonzero(~is_best), COLOURS["pruned"]),
@@ -124,54 +132,57 @@ def _axes(
 
 
 def hypervolume(objectives: Sequence[Objective], results: Results) -> Chart:
-    """How much of the objectives' plane is dominated after each trial: the course of a study of two objectives."""
+    """Draw the area that is dominated after each trial of a study of two objectives."""
     title = "Hypervolume"
     if len(objectives) != 2:
         return Chart(title, None, "It is drawn for two objectives.")
-    places = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
-    if not len(places):
+    rows = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
+    if not len(rows):
         return Chart(title, None, NOTHING)
-    sign = np.array([-1.0 if objective.maximize else 1.0 for objective in objectives])
-    costs = results.values[places] * sign
-    at, volumes = _course(costs)
-    numbers = results.numbers[places[at]]
+    orientation = _orientation(objectives)
+    losses = results.values[rows] * orientation
+    indices, areas = _area_history(losses)
+    numbers = results.numbers[rows[indices]]
     trace = go.Scatter(
         x=whole(numbers),
-        y=volumes,
+        y=areas,
         mode="lines",
         line={"color": COLOURS["best"], "width": 2.5, "shape": "hv"},
         hovertemplate="trial %{x}: %{y:.5g}<extra></extra>",
     )
-    reference = costs.max(axis=0) * sign
+    reference = losses.max(axis=0) * orientation
     bound = ", ".join(f"{value:.4g}" for value in reference)
     return Chart(
         title,
         figure(trace, xaxis=count_axis("trial"), yaxis=axis("dominated area")),
-        f"what is dominated, up to the worst values seen ({label(bound)})",
-        columns={"trial": numbers, "dominated area": volumes},
+        f"the dominated area, up to the worst values ({label(bound)})",
+        columns={"trial": numbers, "dominated area": areas},
     )
 
 
-def _course(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the dominated area grew, and how large it was then."""
-    reference = costs.max(axis=0)
+def _area_history(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices at which the dominated area grew, and the areas; shape (changes,) each."""
+    reference_a, reference_b = losses.max(axis=0).tolist()
     front: list[tuple[float, float]] = []
-    at, volumes = [], []
-    for i, (a, b) in enumerate(costs.tolist()):
-        if any(one[0] <= a and one[1] <= b for one in front):
+    indices, areas = [], []
+    for i, (a, b) in enumerate(losses.tolist()):
+        if any(other_a <= a and other_b <= b for other_a, other_b in front):
             continue
-        front = sorted(
-            [one for one in front if not (a <= one[0] and b <= one[1])] + [(a, b)],
-        )
-        ends = [one[0] for one in front[1:]] + [float(reference[0])]
-        at.append(i)
-        volumes.append(sum((end - one[0]) * (reference[1] - one[1]) for one, end in zip(front, ends, strict=True)))
-    if at[-1] != len(costs) - 1:
-        at.append(len(costs) - 1)
-        volumes.append(volumes[-1])
-    return np.array(at), np.array(volumes)
+        front = [other for other in front if not (a <= other[0] and b <= other[1])]
+        front = sorted([*front, (a, b)])
+        # Sorted by `a`, the area is a sum of rectangles up to the next point of the front.
+        ends = [next_a for next_a, _ in front[1:]] + [reference_a]
+        area = 0.0
+        for (start, level), end in zip(front, ends, strict=True):
+            area += (end - start) * (reference_b - level)
+        indices.append(i)
+        areas.append(area)
+    if indices[-1] != len(losses) - 1:
+        indices.append(len(losses) - 1)
+        areas.append(areas[-1])
+    return np.array(indices), np.array(areas)
 
 
 def with_goal(objective: Objective) -> str:
-    """`val_error (minimize)`."""
+    """Return the name with the goal: `val_error (minimize)`."""
     return f"{objective.name} ({objective.goal})"

@@ -31,7 +31,7 @@ def importance_shares(tried: CompletedTrials) -> tuple[Share, ...]:
 
     varied = [parameter for parameter in tried.parameters if parameter.low < parameter.high]
     names = [parameter.name for parameter in varied]
-    positions = [parameter.places() for parameter in varied]
+    positions = [parameter.normalized() for parameter in varied]
     choices = [len(parameter.choices) for parameter in varied]
     return importances(names, positions, choices, tried.losses)
 

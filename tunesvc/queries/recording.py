@@ -20,7 +20,7 @@ from tunesvc.db.schema.ids import number_of
 from tunesvc.errors import TuneError
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.sql import in_study
-from tunesvc.queries.warm_start_source import teacher
+from tunesvc.queries.warm_start_source import load_warm_start
 from tunesvc.search.prefetched_proposals import DRAWN_AT
 from tunesvc.search.replay import RecordedStep, Recording
 
@@ -48,7 +48,7 @@ def load_recording(database: Database, view: StudyView) -> Recording:
         spec,
         {trial.number: trial for trial in trials},
         ordered,
-        lambda: teacher(database, spec),
+        lambda: load_warm_start(database, spec),
     )
 
 

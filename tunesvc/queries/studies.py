@@ -1,4 +1,4 @@
-"""Studies: the list, and one by its name."""
+"""Studies as rows: lists of them, and one by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def list_study_names(
     prefix: str = "",
     limit: int = 200,
 ) -> tuple[str, ...]:
-    """Names that begin with `prefix`, newest first."""
+    """Return study names that begin with `prefix`, the newest first."""
     query = (
         sa.select(table.c.name)
         .where(table.c.name.startswith(prefix, autoescape=True))
@@ -37,17 +37,17 @@ def list_study_names(
 
 
 class StudyFilter(TypedDict, total=False):
-    """Which studies are wanted; all that are named have to hold."""
+    """Filter of studies: all given conditions must hold."""
 
     search: str
-    """Their name, owner or tags contain this, in either case."""
+    """Text in the name, owner or tags, ignoring case."""
     states: Sequence[StudyStatus]
-    """One of these, where there are any."""
+    """Any of these states; any state if empty."""
     tags: Sequence[str]
-    """They have all of these."""
+    """All of these tags."""
     owner: str | None
     among: Collection[int] | None
-    """Of these ids."""
+    """Any of these ids."""
 
 
 def list_studies(
@@ -55,29 +55,25 @@ def list_studies(
     limit: int = 200,
     **only: Unpack[StudyFilter],
 ) -> tuple[StudyRow, ...]:
-    """At most so many studies, newest first."""
-    query = _narrowed(_overview(), only).order_by(table.c.study_id.desc()).limit(limit)
+    """Return at most `limit` studies, the newest first."""
+    query = _filtered(_overview(), only).order_by(table.c.study_id.desc()).limit(limit)
     with database.engine.connect() as connection:
         return tuple(_study_row(row) for row in connection.execute(query))
 
 
 def count_studies(database: Database, **only: Unpack[StudyFilter]) -> int:
-    """How many studies there are."""
-    query = _narrowed(sa.select(sa.func.count()).select_from(table), only)
+    """Count the studies."""
+    query = _filtered(sa.select(sa.func.count()).select_from(table), only)
     with database.engine.connect() as connection:
-        found: int = connection.execute(query).scalar_one()
-    return found
+        count: int = connection.execute(query).scalar_one()
+    return count
 
 
-def _narrowed(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
+def _filtered(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
     if search := only.get("search"):
-        looked_at = sa.func.concat_ws(
-            "\n",
-            table.c.name,
-            table.c.owner,
-            sa.func.array_to_string(table.c.tags, "\n"),
-        )
-        query = query.where(looked_at.icontains(search, autoescape=True))
+        tags_text = sa.func.array_to_string(table.c.tags, "\n")
+        searched = sa.func.concat_ws("\n", table.c.name, table.c.owner, tags_text)
+        query = query.where(searched.icontains(search, autoescape=True))
     if tags := only.get("tags"):
         query = query.where(table.c.tags.contains(sa.cast(list(tags), table.c.tags.type)))
     if (owner := only.get("owner")) is not None:
@@ -90,7 +86,7 @@ def _narrowed(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
 
 
 def _status() -> sa.ColumnElement[str]:
-    """A study's `StudyStatus`."""
+    """Return a study's `StudyStatus`."""
     is_attended = sa.exists().where(
         leases.c.study_id == table.c.study_id,
         leases.c.expires_at > sa.func.now(),
@@ -108,11 +104,14 @@ def list_labels(
     *,
     among: Collection[int] | None = None,
 ) -> Labels:
-    """Owners and tags that there are, by name; of all studies, or `among` these ids."""
-    tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct().order_by("tag").limit(limit)
-    owners = sa.select(table.c.owner).where(table.c.owner != "").distinct().order_by(table.c.owner).limit(limit)
+    """Return all owners and tags by name, of all studies or of those `among` these ids."""
+    tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct()
+    tags = tags.order_by("tag").limit(limit)
+    owners = sa.select(table.c.owner).where(table.c.owner != "").distinct()
+    owners = owners.order_by(table.c.owner).limit(limit)
     if among is not None:
-        tags, owners = (query.where(table.c.study_id.in_(among)) for query in (tags, owners))
+        tags = tags.where(table.c.study_id.in_(among))
+        owners = owners.where(table.c.study_id.in_(among))
     with database.engine.connect() as connection:
         return Labels(
             tuple(connection.execute(owners).scalars()),
@@ -121,34 +120,33 @@ def list_labels(
 
 
 def get_study(database: Database, name: str) -> StudyView:
-    """One study.
+    """Return a study by its name.
 
     Raises:
-        StudyNotFound: there is none; the text suggests the nearest name.
+        StudyNotFound: there is no such study; the text suggests the nearest name.
     """
     with database.engine.connect() as connection:
         return _view(connection, stored.find(connection, name))
 
 
 def get_study_by_id(database: Database, study_id: int) -> StudyView:
-    """One study by its id.
+    """Return a study by its id.
 
     Raises:
-        StudyNotFound: there is none.
+        StudyNotFound: there is no such study.
     """
     with database.engine.connect() as connection:
         return _view(connection, stored.get(connection, study_id))
 
 
 def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
-    row = connection.execute(
-        _overview().where(table.c.study_id == record.study_id),
-    ).one_or_none()
-    if row is None:  # it was deleted between the two
+    query = _overview().where(table.c.study_id == record.study_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:  # deleted between the two queries
         raise StudyNotFound(f"study {record.name!r} has just been deleted")
-    shown = _study_row(row)
+    study = _study_row(row)
     return StudyView(
-        **{field.name: getattr(shown, field.name) for field in fields(shown)},
+        **{field.name: getattr(study, field.name) for field in fields(study)},
         spec=record.spec,
         source_text=record.source_text,
         source_dir=record.source_dir,
@@ -156,16 +154,11 @@ def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
 
 
 def _overview() -> sa.Select[Any]:
-    """One row per study; every figure comes from an index range of that study's own rows."""
-    counted, held, minimum, maximum = (
-        _counts(),
-        _gpu_hours(),
-        _first(ascending=True),
-        _first(ascending=False),
-    )
-    coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner)).label(
-        "coordinator",
-    )
+    """Select one row per study. Each figure reads an index range of that study's own rows."""
+    counts, usage = _counts(), _gpu_hours()
+    minimum, maximum = _extreme(ascending=True), _extreme(ascending=False)
+    best_value = sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum)
+    coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner))
     return (
         sa.select(
             table.c.study_id,
@@ -181,18 +174,16 @@ def _overview() -> sa.Select[Any]:
             table.c.owner,
             table.c.tags,
             table.c.note,
-            coordinator,
+            coordinator.label("coordinator"),
             _closing(),
-            counted,
-            held.c.gpu_hours,
-            sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum).label(
-                "best_value",
-            ),
+            counts,
+            usage.c.gpu_hours,
+            best_value.label("best_value"),
         )
         .select_from(table)
         .outerjoin(leases, leases.c.study_id == table.c.study_id)
-        .join(counted, sa.true())
-        .join(held, sa.true())
+        .join(counts, sa.true())
+        .join(usage, sa.true())
     )
 
 
@@ -201,34 +192,38 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
         sa.select(state_shown().label("state"), trials.c.started_at)
         .where(trials.c.study_id == table.c.study_id)
         .correlate(table)
-        .offset(0)  # else Postgres works out the state anew for each of the counts below
+        .offset(0)  # otherwise Postgres computes the state again for each of the counts below
         .lateral("shown")
     )
 
-    def of(state: str, name: str) -> sa.Label[int]:
-        return sa.func.count().filter(shown.c.state == state).label(name)
+    def count(state: str) -> sa.Label[int]:
+        return sa.func.count().filter(shown.c.state == state).label(state)
 
+    cancelled = sa.func.count().filter(
+        shown.c.state == "stopped",
+        shown.c.started_at.is_(None),
+    )
     return (
         sa.select(
-            of("waiting", "waiting"),
-            of("running", "running"),
-            of("queued", "queued"),
-            of("interrupted", "interrupted"),
-            of("paused", "paused"),
-            of("complete", "complete"),
-            of("pruned", "pruned"),
-            of("failed", "failed"),
-            of("stopped", "stopped"),
-            sa.func.count().filter(shown.c.state == "stopped", shown.c.started_at.is_(None)).label("withdrawn"),
+            count("waiting"),
+            count("running"),
+            count("queued"),
+            count("interrupted"),
+            count("paused"),
+            count("complete"),
+            count("pruned"),
+            count("failed"),
+            count("stopped"),
+            cancelled.label("cancelled"),
         )
         .select_from(shown)
-        .lateral("counted")
+        .lateral("counts")
     )
 
 
 def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
-    """GPU time held. An attempt whose coordinator is gone counts until its last report."""
-    last_word = (
+    """Sum up GPU hours. An attempt whose coordinator is gone counts until its last report."""
+    last_report = (
         sa.select(sa.func.max(reports.c.reported_at))
         .where(
             reports.c.trial_id == attempts.c.trial_id,
@@ -237,10 +232,10 @@ def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
         .correlate(attempts)
         .scalar_subquery()
     )
-    now = sa.case((leases.c.expires_at > sa.func.now(), sa.func.now()), else_=last_word)
+    now = sa.case((leases.c.expires_at > sa.func.now(), sa.func.now()), else_=last_report)
     until = sa.func.coalesce(attempts.c.ended_at, now, attempts.c.started_at)
-    seconds = sa.extract("epoch", until - attempts.c.started_at)
-    total = sa.func.coalesce(sa.func.sum(attempts.c.gpus * sa.cast(seconds, sa.Double)), 0.0) / 3600
+    seconds = sa.cast(sa.extract("epoch", until - attempts.c.started_at), sa.Double)
+    total = sa.func.coalesce(sa.func.sum(attempts.c.gpus * seconds), 0.0) / 3600
     first = first_trial_id(table.c.study_id)
     return (
         sa.select(total.label("gpu_hours"))
@@ -250,12 +245,12 @@ def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
         )
         .where(attempts.c.gpus > 0, attempts.c.started_at.is_not(None))
         .correlate(table, leases)
-        .lateral("held")
+        .lateral("usage")
     )
 
 
-def _first(ascending: bool) -> sa.ScalarSelect[float]:
-    """The least or greatest first value of a study's candidates, where it has one objective; the first in an index."""
+def _extreme(ascending: bool) -> sa.ScalarSelect[float]:
+    """Select the least or greatest value of a study with one objective. Reads one index entry."""
     value = first_value()
     return (
         sa.select(value)
@@ -269,7 +264,7 @@ def _first(ascending: bool) -> sa.ScalarSelect[float]:
 
 
 def _closing() -> sa.Label[str | None]:
-    """The last pause or stop that waits for a coordinator, or is being carried out by one."""
+    """Select the last pause or stop that its coordinator has not completed."""
     return (
         sa.select(commands.c.kind)
         .where(commands.c.study_id == table.c.study_id, commands.c.done_at.is_(None))
@@ -297,7 +292,7 @@ def _study_row(row: Any) -> StudyRow:
     budget = None if row.budget is None else Budget.model_validate(row.budget)
     unfinished = counts.running + counts.queued + counts.interrupted + counts.waiting
     usage = policy.Usage(
-        counts.total - row.withdrawn,
+        counts.total - row.cancelled,
         unfinished,
         row.active_s,
         row.gpu_hours,
@@ -330,8 +325,10 @@ def _objectives(
 ) -> tuple[Objective, ...]:
     if metrics is not None:
         names = [metric["name"] for metric in metrics]
+    elif len(directions) == 1:
+        names = ["value"]
     else:
-        names = ["value"] if len(directions) == 1 else [f"value_{i}" for i in range(len(directions))]
+        names = [f"value_{i}" for i in range(len(directions))]
     return tuple(
         Objective(name, "maximize" if direction == "maximize" else "minimize")
         for name, direction in zip(names, directions, strict=True)

@@ -1,4 +1,4 @@
-"""The failure of a study that ended without a result, with the objective's own words."""
+"""Failure of a study that ended without a result, with the objective's own message."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tunesvc.queries.studies import get_study
 from tunesvc.queries.trials.attempt_events import list_attempts
 from tunesvc.queries.trials.trial_table import list_trials
 
-LOOKED_AT = 20
-"""First failed trials, among which one with a traceback is preferred."""
+EXAMINED_MAX = 20
+"""First failed trials that are searched for one with a traceback."""
 
 
 def find_failure(database: Database, name: str) -> StudyFailed | None:
-    """Return the error of a study that ended without a result, or None when it has one or is not over.
+    """Return the error of a study that ended without a result; None if it has one or runs.
 
     Raises:
         StudyNotFound: there is no such study.
@@ -21,17 +21,16 @@ def find_failure(database: Database, name: str) -> StudyFailed | None:
     view = get_study(database, name)
     if not view.is_failure:
         return None
-    numbers = [row.number for row in list_trials(database, view.study_id, states=["failed"], limit=LOOKED_AT)]
-    found = list_attempts(database, view.study_id, numbers=numbers) if numbers else ()
+    failed = list_trials(database, view.study_id, states=["failed"], limit=EXAMINED_MAX)
+    numbers = [row.number for row in failed]
+    attempts = list_attempts(database, view.study_id, numbers=numbers) if numbers else ()
     reason = view.reason or "no trial came to a result"
     text = f"study {name!r} failed: {reason}"
-    telling = sorted(
-        (attempt for attempt in found if attempt.message),
-        key=lambda attempt: attempt.traceback is None,
-    )
-    if not telling:
+    with_message = [attempt for attempt in attempts if attempt.message]
+    if not with_message:
         return StudyFailed(text, name)
-    first = telling[0]
+    # The first attempt with a traceback, or else the first one.
+    first = min(with_message, key=lambda attempt: attempt.traceback is None)
     message = str(first.message)
     if message not in reason:
         text += f"; trial {first.trial_number}: {message}"

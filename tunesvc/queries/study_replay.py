@@ -1,4 +1,4 @@
-"""Replays of stored studies: the same sampler and pruner once more, or others on what was recorded."""
+"""Replays of stored studies with the same sampler and pruner, or with others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Choice = TypeVar("Choice", Sampler, Pruner)
 
 @dataclass(frozen=True, slots=True)
 class StudyReplay:
-    """A study's own decisions, asked for once more."""
+    """Comparison of a study's decisions with those of a replay."""
 
     asks: ReplayCount
     prunes: ReplayCount
@@ -39,31 +39,34 @@ class StudyReplay:
 
 
 def replay_study(database: Database, view: StudyView) -> StudyReplay:
-    """Ask the study's sampler and pruner once more, with the seeds and the history that they had."""
-    played = load_recording(database, view)
-    spec = played.spec
-    pruner = make_pruner(spec)
-    return StudyReplay(
-        *redraw(
-            played,
-            _maker(spec),
-            spec.sampler.name,
-            pruner,
-            spec.pruner.name,
-            last_step(spec),
-        )
+    """Replay a study's sampler and pruner with their recorded seeds and history."""
+    recording = load_recording(database, view)
+    spec = recording.spec
+    asks, prunes, promotions = redraw(
+        recording,
+        _sampler_maker(spec),
+        spec.sampler.name,
+        make_pruner(spec),
+        spec.pruner.name,
+        last_step(spec),
     )
+    return StudyReplay(asks, prunes, promotions)
 
 
 def replay_pruner(database: Database, view: StudyView, pruner: str) -> PrunerComparison:
-    """What another pruner would have done on the recorded curves; `pruner` as the spec writes it.
+    """Run another pruner on the recorded curves.
+
+    Args:
+        database: Database to read.
+        view: Study to replay.
+        pruner: The pruner in YAML, as in a study file.
 
     Raises:
-        SpecError: there is no such pruner, or it refuses its options.
+        SpecError: there is no such pruner, or an option of it is wrong.
     """
-    played = load_recording(database, view)
-    spec = played.spec.model_copy(update={"pruner": _read(Pruner, pruner)})
-    return judge(played, make_pruner(spec), spec.pruner.name, last_step(spec))
+    recording = load_recording(database, view)
+    spec = recording.spec.model_copy(update={"pruner": _parse(Pruner, pruner)})
+    return judge(recording, make_pruner(spec), spec.pruner.name, last_step(spec))
 
 
 def replay_sampler(
@@ -71,28 +74,29 @@ def replay_sampler(
     view: StudyView,
     sampler: str,
 ) -> tuple[ReplayedProposal, ...]:
-    """What another sampler would have proposed at each ask, on the recorded history; `sampler` as the spec writes it.
+    """Return the proposals of another sampler at each ask of the recorded history.
+
+    Args:
+        database: Database to read.
+        view: Study to replay.
+        sampler: The sampler in YAML, as in a study file.
 
     Raises:
-        SpecError: there is no such sampler, it refuses its options, or the objective declares the parameters itself.
+        SpecError: there is no such sampler, an option of it is wrong, or the objective declares the
+            parameters itself.
     """
-    played = load_recording(database, view)
-    if played.spec.define_by_run:
-        raise SpecError(
-            f"study {view.name!r} declares its parameters in the objective: nothing is drawn at the ask",
-        )
-    other = _read(Sampler, sampler)
-    return propose(
-        played,
-        _maker(played.spec.model_copy(update={"sampler": other})),
-        other.seed,
-    )
+    recording = load_recording(database, view)
+    if recording.spec.define_by_run:
+        where = f"study {view.name!r} declares its parameters in the objective"
+        raise SpecError(f"{where}: nothing is drawn at the ask")
+    other = _parse(Sampler, sampler)
+    spec = recording.spec.model_copy(update={"sampler": other})
+    return propose(recording, _sampler_maker(spec), other.seed)
 
 
-def _maker(spec: StudySpec) -> SamplerMaker:
-    from tunesvc.search.registry.sampler_registry import (
-        make_sampler,  # brings all that samplers need, for which no other question waits
-    )
+def _sampler_maker(spec: StudySpec) -> SamplerMaker:
+    # Imports all samplers' libraries, which are slow to import.
+    from tunesvc.search.registry.sampler_registry import make_sampler
 
     def make(seed: int) -> Any:
         return make_sampler(seeded(spec, seed), Space(spec.parameters))
@@ -100,14 +104,11 @@ def _maker(spec: StudySpec) -> SamplerMaker:
     return make
 
 
-def _read(kind: type[Choice], text: str) -> Choice:
-    what = kind.__name__.lower()
+def _parse(model: type[Choice], text: str) -> Choice:
+    option = model.__name__.lower()
     try:
-        written = yaml.safe_load(text)
-        return kind.model_validate(
-            {"name": written} if isinstance(written, str) else written,
-        )
+        value = yaml.safe_load(text)
+        return model.model_validate({"name": value} if isinstance(value, str) else value)
     except (yaml.YAMLError, ValidationError):
-        raise SpecError(
-            f"--{what} {text!r}: write a name or a mapping, as in a study file",
-        ) from None
+        expected = "write a name or a mapping, as in a study file"
+        raise SpecError(f"--{option} {text!r}: {expected}") from None

@@ -1,9 +1,10 @@
-"""Where a study stands at a glance: its best, what the search has gained, what runs now and what happened lately."""
+"""Summary of a study: best trial, improvement, running trials and recent decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -18,84 +19,83 @@ from tunesvc.queries.trials.trial_results import PruningSavings, Results, saving
 from tunesvc.queries.trials.trial_table import list_trials
 
 _START_MAX = 200
-"""Trials that a start phase is looked for in."""
+"""First trials that are searched for a start phase."""
 _START = 10
-"""The first so many count as the start of a search that does not say which were drawn blindly."""
+"""Number of trials in the start phase of a sampler that records no phases."""
 RUNNING = 30
-_NEWS_OF = 500
-"""Newest trials whose decisions are looked at; an index finds those, not the newest decisions of a study."""
+_RECENT_TRIALS = 500
+"""Newest trials whose decisions are read. An index finds these, but not a study's newest
+decisions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Improvement:
-    """How much better the search is than its start, when it drew blindly."""
+    """Improvement of the search over its start phase, in which trials were random."""
 
     started: int
-    """Trials of the start."""
+    """Number of trials in the start phase."""
     start_best: float
     best: float
 
     @property
     def amount(self) -> float:
-        """In the metric's units, never negative."""
+        """Improvement in the metric's units, never negative."""
         return abs(self.best - self.start_best)
 
     @property
     def share(self) -> float | None:
-        """Of the start's best value; None where that is 0."""
+        """Improvement as a share of the start's best value; None if that is 0."""
         return self.amount / abs(self.start_best) if self.start_best else None
 
 
 @dataclass(frozen=True, slots=True)
 class StudySummary:
-    """A study of one objective in a few figures; what there is nothing to say of is None."""
+    """Key figures of a study; None for those that it lacks."""
 
     best: int | None
-    """The trial with the best observed value."""
+    """Number of the trial with the best observed value; None with several objectives."""
     best_value: float | None
     since: int
-    """Trials that have come to a result after it."""
+    """Number of later trials with a result."""
     gain: Improvement | None
     saved: PruningSavings | None
     forecast: policy.ImprovementForecast | None
 
 
-def get_headline(database: Database, view: StudyView, results: Results) -> StudySummary:
-    """The study's figures."""
+def get_summary(database: Database, view: StudyView, results: Results) -> StudySummary:
+    """Return the key figures of a study."""
     objective = view.objectives[0]
     single = len(view.objectives) == 1
     number = results.best(objective) if single else None
     if number is None:
         return StudySummary(None, None, 0, None, saving_of(results), None)
-    place = int(np.searchsorted(results.numbers, number))
-    resulted = results.of_state("complete") | results.of_state("pruned")
+    row = int(np.searchsorted(results.numbers, number))
+    best_value = float(results.values[row, 0])
+    has_result = results.of_state("complete") | results.of_state("pruned")
     return StudySummary(
         best=number,
-        best_value=float(results.values[place, 0]),
-        since=int(resulted[place + 1 :].sum()),
-        gain=_gain(database, view, results, float(results.values[place, 0])),
+        best_value=best_value,
+        since=int(has_result[row + 1 :].sum()),
+        gain=_improvement(database, view, results, best_value),
         saved=saving_of(results),
         forecast=expected(view, results),
     )
 
 
 def expected(view: StudyView, results: Results) -> policy.ImprovementForecast | None:
-    """What improvement is to be expected; None with several objectives, or too early to tell."""
+    """Forecast further improvement; None with several objectives, or with too few trials."""
     if len(view.objectives) > 1 or view.spec is None:
         return None
     objective = view.objectives[0]
-    ended = np.flatnonzero(~np.isnan(results.ended_s))
-    ended = ended[np.argsort(results.ended_s[ended], kind="stable")]
-    costs = np.where(results.candidates(), results.losses(objective), np.inf)[ended]
-    best = np.minimum.accumulate(costs) if len(costs) else costs
-    incumbents = [value if np.isfinite(value) else None for value in (-best if objective.maximize else best).tolist()]
+    finished = np.flatnonzero(~np.isnan(results.ended_s))
+    by_end = finished[np.argsort(results.ended_s[finished], kind="stable")]
+    losses = np.where(results.candidates(), results.losses(objective), np.inf)[by_end]
+    best_losses = np.minimum.accumulate(losses) if len(losses) else losses
+    best_values = -best_losses if objective.maximize else best_losses
+    incumbents = [value if np.isfinite(value) else None for value in best_values.tolist()]
     counts = view.counts
-    usage = policy.Usage(
-        counts.total,
-        counts.total - counts.done,
-        view.active_s,
-        view.gpu_hours,
-    )
+    unfinished = counts.total - counts.done
+    usage = policy.Usage(counts.total, unfinished, view.active_s, view.gpu_hours)
     return policy.forecast(view.spec.budget.stop_when, incumbents, usage)
 
 
@@ -104,7 +104,7 @@ def list_running(
     study_id: int,
     limit: int = RUNNING,
 ) -> tuple[tuple[TrialRow, ReportCurve], ...]:
-    """Trials that run or were interrupted, the newest first, each with its curve in few points."""
+    """Return running and interrupted trials with thinned curves, the newest first."""
     rows = list_trials(
         database,
         study_id,
@@ -112,9 +112,12 @@ def list_running(
         limit=limit,
         order="newest",
     )
-    found = get_curves(database, study_id, numbers=[row.number for row in rows], max_points=40) if rows else ()
-    drawn = {curve.trial_number: curve for curve in found}
-    return tuple((row, drawn.get(row.number, ReportCurve(row.number, ()))) for row in rows)
+    if not rows:
+        return ()
+    numbers = [row.number for row in rows]
+    curves = get_curves(database, study_id, numbers=numbers, max_points=40)
+    by_number = {curve.trial_number: curve for curve in curves}
+    return tuple((row, by_number.get(row.number, ReportCurve(row.number, ()))) for row in rows)
 
 
 def list_queued(
@@ -122,7 +125,7 @@ def list_queued(
     study_id: int,
     limit: int = RUNNING,
 ) -> tuple[TrialRow, ...]:
-    """Trials that a worker holds and has not begun, the first ones first."""
+    """Return trials in workers' queues, the oldest first."""
     return list_trials(database, study_id, states=["queued"], limit=limit)
 
 
@@ -132,43 +135,43 @@ def list_recent_decisions(
     newest: int,
     limit: int = 12,
 ) -> tuple[DecisionRow, ...]:
-    """The last decisions, newest first: those about the study, and about its trials from `newest` - 500 on."""
+    """Return the newest decisions first: about the study, and about trials from `newest` - 500 on."""
     table = decisions
-    about = (table.c.trial_number > newest - _NEWS_OF, table.c.trial_number.is_(None))
-    parts = [
-        sa.select(*DECISION_COLUMNS)
-        .where(table.c.study_id == study_id, one)
-        .order_by(table.c.decision_id.desc())
-        .limit(limit)
-        .subquery()
-        for one in about
-    ]
-    both = sa.union_all(*(sa.select(part) for part in parts)).subquery()
+
+    def newest_where(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        query = (
+            sa.select(*DECISION_COLUMNS)
+            .where(table.c.study_id == study_id, condition)
+            .order_by(table.c.decision_id.desc())
+            .limit(limit)
+        )
+        return sa.select(query.subquery())
+
+    of_trials = newest_where(table.c.trial_number > newest - _RECENT_TRIALS)
+    of_study = newest_where(table.c.trial_number.is_(None))
+    both = sa.union_all(of_trials, of_study).subquery()
     query = sa.select(both).order_by(both.c.decision_id.desc()).limit(limit)
     with database.engine.connect() as connection:
         return tuple(DecisionRow(*row) for row in connection.execute(query))
 
 
-def _gain(
+def _improvement(
     database: Database,
     view: StudyView,
     results: Results,
     best: float,
 ) -> Improvement | None:
-    start = _start(database, view.study_id)
-    of_start = np.isin(results.numbers, start) if start else results.numbers < _START
-    costs = results.losses(view.objectives[0])[of_start & results.candidates()]
-    if not len(costs) or of_start.all():
+    start = _start_phase(database, view.study_id)
+    in_start = np.isin(results.numbers, start) if start else results.numbers < _START
+    losses = results.losses(view.objectives[0])[in_start & results.candidates()]
+    if not len(losses) or in_start.all():
         return None
-    return Improvement(
-        int(of_start.sum()),
-        float(-costs.min() if view.objectives[0].maximize else costs.min()),
-        best,
-    )
+    start_best = -losses.min() if view.objectives[0].maximize else losses.min()
+    return Improvement(int(in_start.sum()), float(start_best), best)
 
 
-def _start(database: Database, study_id: int) -> Sequence[int]:
-    """Numbers of the trials that were drawn before the search had learned anything."""
+def _start_phase(database: Database, study_id: int) -> Sequence[int]:
+    """Return the numbers of the trials that the sampler proposed in its start phase."""
     table = decisions
     query = sa.select(table.c.trial_number).where(
         table.c.study_id == study_id,

@@ -1,4 +1,4 @@
-"""Earlier studies, as those learn from them that name them in their `warm_start`."""
+"""Source studies of a spec's `warm_start`."""
 
 from __future__ import annotations
 
@@ -22,21 +22,24 @@ GOALS: Mapping[StudyDirection, Goal] = {
 }
 
 
-def teacher(database: Database, spec: StudySpec) -> WarmStart | None:
-    """What the studies of the spec's `warm_start` teach; None without any. One that was deleted teaches nothing."""
+def load_warm_start(database: Database, spec: StudySpec) -> WarmStart | None:
+    """Return the trials of the spec's `warm_start` studies; None without any.
+
+    A deleted study contributes no trials.
+    """
     if not spec.warm_start:
         return None
     storage = PgStorage(database)
-    found = []
+    sources = []
     for name in spec.warm_start:
         try:
             with database.engine.connect() as connection:
                 record = study_records.find(connection, name)
         except StudyNotFound:
-            found.append(SourceStudy(f"{name}, which is deleted", None, ()))
+            sources.append(SourceStudy(f"{name}, which is deleted", None, ()))
             continue
         trials = storage.get_all_trials(record.study_id, deepcopy=False)
         directions = storage.get_study_directions(record.study_id)
         goals = [GOALS[direction] for direction in directions]
-        found.append(SourceStudy(name, record.spec, trials, goals))
-    return WarmStart(spec, Space(spec.parameters), found)
+        sources.append(SourceStudy(name, record.spec, trials, goals))
+    return WarmStart(spec, Space(spec.parameters), sources)

@@ -44,7 +44,7 @@ from tunesvc.execution.driver.ray_pool import ExecutorMaker
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.interpreter import Interpreter
 from tunesvc.execution.objectives.pickled_function import pickle_function
-from tunesvc.queries.warm_start_source import teacher
+from tunesvc.queries.warm_start_source import load_warm_start
 from tunesvc.runtime.takeover import await_end, stand_by
 from tunesvc.search.exhaustion import is_complete, is_distinct, is_exhausted, trials_max
 from tunesvc.search.optimizer import Optimizer
@@ -443,7 +443,7 @@ def _optimizer(
     space = Space(spec.parameters)
     memory = _recording_storage(database, record, spec, space)
     seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
-    warm_start = None if is_complete(spec) else teacher(database, spec)
+    warm_start = None if is_complete(spec) else load_warm_start(database, spec)
     optimizer = Optimizer(
         memory,
         space,

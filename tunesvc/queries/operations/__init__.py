@@ -1,1 +1,1 @@
-"""The running system: cluster, leases, requests, the timeline of attempts."""
+"""Queries about the running system: cluster, leases, requests, timeline of attempts."""

@@ -1,11 +1,13 @@
-"""The cluster as coordinators see it: nodes, who holds what on them, and the queue with why each waits.
+"""The cluster as coordinators see it: nodes, attempts on them, and the queue with its reasons.
 
-The dashboard has no part in any cluster. Each coordinator records what its own has every few seconds, so this is what
-they know: nodes of several studies on one cluster are told once, by their key. All ages are by the database's clock.
+The dashboard is connected to no cluster. Each coordinator records the nodes of its cluster every
+few seconds. A node that several studies share is one row, by its key. All ages are by the
+database's clock.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,25 +27,25 @@ from tunesvc.spec import Resources
 from tunesvc.util import formatting
 
 STALE_S = 30.0
-"""Coordinators tell of their nodes every 10 s: one that was not told of for so long may be gone."""
+"""Coordinators record their nodes every 10 s: a node not recorded for this long may be gone."""
 FORGOTTEN_S = 600.0
-"""What nobody has told of for so long is left out."""
-QUEUED = 200
-"""Attempts and enqueued trials that are listed, at most."""
+"""Nodes not recorded for this long are left out."""
+QUEUED_MAX = 200
+"""Most queued attempts and trials that are listed."""
 _LIVE = (AttemptState.OPENED, AttemptState.RUNNING)
-_WANTED = (StudyState.CREATED, StudyState.RUNNING, StudyState.PAUSED)
+_UNFINISHED_STUDIES = (StudyState.CREATED, StudyState.RUNNING, StudyState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
 class RunningAttemptRow:
-    """An attempt that runs."""
+    """A running attempt."""
 
     study_id: int
     study: str
     trial_number: int
     attempt: int
     address: str | None
-    """Of its node."""
+    """Address of its node."""
     devices: tuple[str, ...]
     cpus: float
     gpus: float
@@ -63,96 +65,106 @@ class NodeRow:
     seen_at: datetime
     age_s: float
     studies: tuple[str, ...]
-    """Whose coordinators see it."""
+    """Studies whose coordinators record it."""
     held: tuple[RunningAttemptRow, ...]
+    """Attempts that run on it."""
 
     @property
     def is_stale(self) -> bool:
-        """Whether it may be gone."""
+        """True if it may be gone."""
         return self.age_s > STALE_S
 
     def used(self, name: str) -> float:
-        """How much of a resource is held, by whomever."""
+        """Return the used amount of a resource, including use by other programs."""
         return max(0.0, self.total.get(name, 0.0) - self.free.get(name, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedRow:
-    """An attempt, or trials that have none yet, and what they wait for."""
+    """A waiting attempt, or trials without one, with the reason."""
 
     study_id: int
     study: str
     trials: tuple[int, ...]
     count: int
-    """How many trials; `trials` names the first."""
+    """Number of trials; `trials` contains the first ones."""
     since: datetime | None
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorRow:
-    """Who runs a study."""
+    """Coordinator of a study."""
 
     study_id: int
     study: str
     owner: str
     """`host:pid`."""
     left_s: float
-    """Until its lease runs out, unless it renews it."""
+    """Time until its lease expires, unless it is renewed."""
     running: int
+    """Number of running attempts."""
     waiting: int
-    """Attempts."""
+    """Number of waiting attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """All that is known."""
+    """Nodes, attempts, queue and coordinators."""
 
     nodes: tuple[NodeRow, ...]
     elsewhere: tuple[RunningAttemptRow, ...]
-    """What runs on a node that nobody has told of."""
+    """Attempts that run on unknown nodes."""
     waiting: tuple[QueuedRow, ...]
     coordinators: tuple[CoordinatorRow, ...]
 
     def total(self, name: str) -> tuple[float, float]:
-        """How much of a resource is held, and how much there is."""
+        """Return the used and the total amount of a resource on nodes that are not stale."""
         fresh = [node for node in self.nodes if not node.is_stale]
-        return sum(node.used(name) for node in fresh), sum(node.total.get(name, 0.0) for node in fresh)
+        used = sum(node.used(name) for node in fresh)
+        return used, sum(node.total.get(name, 0.0) for node in fresh)
 
 
 def get_cluster(database: Database, among: Collection[int] | None = None) -> ClusterView:
-    """Nodes, their users, the queue, and who runs what.
+    """Return nodes with their attempts, the queue, and the coordinators.
 
     Args:
-        database: where to read.
-        among: tell of these studies only; of all when None. What others hold is told of nodes all the same.
+        database: Database to read.
+        among: Ids of the studies to include; all if None. Amounts in use always include others.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
     with translate_unavailable(), database.engine.connect() as connection:
-        seen = connection.execute(_seen()).all()
-        live = [row for row in connection.execute(live_attempts()) if among is None or row.study_id in among]
-        coordinators = tuple(row for row in _coordinators(connection, live) if among is None or row.study_id in among)
+        node_rows = connection.execute(_select_nodes()).all()
+        live = [row for row in connection.execute(live_attempts()) if _is_among(row, among)]
+        coordinators = [row for row in _coordinators(connection, live) if _is_among(row, among)]
         attended = {row.study_id for row in coordinators}
-        held = [(row, _held(row)) for row in live if row.state == AttemptState.RUNNING]
-        nodes, placed = _nodes(seen, [one for _, one in held], among)
-        own: dict[int, list[NodeInfo]] = {}
-        for row in seen:
-            if row.age_s <= STALE_S:
-                own.setdefault(row.study_id, []).append(
-                    NodeInfo(row.key, row.address, row.host, row.total, row.free),
-                )
-        waiting = [
-            _opened(row, own.get(row.study_id, []), attended) for row in live if row.state == AttemptState.OPENED
-        ]
-        waiting += [_queued(row, attended) for row in connection.execute(_queue(among))]
-        elsewhere = tuple(one for _, one in held if one not in placed)
-        return ClusterView(nodes, elsewhere, tuple(waiting[:QUEUED]), coordinators)
+        running = [_running(row) for row in live if row.state == AttemptState.RUNNING]
+        nodes, placed = _place_on_nodes(node_rows, running, among)
+        fresh_nodes = _fresh_nodes_by_study(node_rows)
+        opened = [row for row in live if row.state == AttemptState.OPENED]
+        waiting = [_opened(row, fresh_nodes.get(row.study_id, []), attended) for row in opened]
+        waiting += [_queued(row, attended) for row in connection.execute(_select_queue(among))]
+        elsewhere = tuple(one for one in running if one not in placed)
+        return ClusterView(nodes, elsewhere, tuple(waiting[:QUEUED_MAX]), tuple(coordinators))
+
+
+def _is_among(row: Any, among: Collection[int] | None) -> bool:
+    return among is None or row.study_id in among
+
+
+def _fresh_nodes_by_study(rows: Sequence[Any]) -> dict[int, list[NodeInfo]]:
+    nodes: dict[int, list[NodeInfo]] = {}
+    for row in rows:
+        if row.age_s <= STALE_S:
+            node = NodeInfo(row.key, row.address, row.host, row.total, row.free)
+            nodes.setdefault(row.study_id, []).append(node)
+    return nodes
 
 
 def live_attempts() -> sa.Select[Any]:
-    """Every attempt that is not over, of all studies, the oldest first."""
+    """Select every live attempt of all studies, the oldest first."""
     attempts, studies = tables.attempts, tables.studies
     return (
         sa.select(
@@ -180,68 +192,77 @@ def live_attempts() -> sa.Select[Any]:
     )
 
 
-def _seen() -> sa.Select[Any]:
+def _select_nodes() -> sa.Select[Any]:
     nodes, studies = tables.nodes, tables.studies
     age = sa.cast(sa.extract("epoch", sa.func.now() - nodes.c.seen_at), sa.Double)
+    longest = sa.func.make_interval(0, 0, 0, 0, 0, 0, FORGOTTEN_S)
     return (
         sa.select(nodes, studies.c.name, age.label("age_s"))
         .select_from(nodes)
         .join(studies, studies.c.study_id == nodes.c.study_id)
-        .where(nodes.c.seen_at > sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, FORGOTTEN_S))
+        .where(nodes.c.seen_at > sa.func.now() - longest)
         .order_by(nodes.c.host, nodes.c.address, nodes.c.key, nodes.c.seen_at.desc())
     )
 
 
-def _nodes(
-    seen: Sequence[Any],
-    held: Sequence[RunningAttemptRow],
+def _place_on_nodes(
+    node_rows: Sequence[Any],
+    running: Sequence[RunningAttemptRow],
     among: Collection[int] | None,
 ) -> tuple[tuple[NodeRow, ...], set[RunningAttemptRow]]:
-    """Each node as it was told of last, and the attempts that were found on one."""
+    """Return each node as recorded last, and the attempts that were assigned to one."""
     by_key: dict[str, list[Any]] = {}
-    for row in seen:
+    for row in node_rows:
         by_key.setdefault(row.key, []).append(row)
+    # Fresh nodes first: attempts run on them, not on a former node of the same machine.
+    groups = sorted(by_key.values(), key=lambda rows: min(row.age_s for row in rows) > STALE_S)
     placed: set[RunningAttemptRow] = set()
-    found = []
-    # those that are alive first: what runs is on them, not on what the machine was before
-    for key, rows in sorted(
-        by_key.items(),
-        key=lambda one: min(row.age_s for row in one[1]) > STALE_S,
-    ):
-        ids = {row.study_id for row in rows}
-        here = tuple(
-            one for one in held if one.study_id in ids and one.address == rows[0].address and one not in placed
-        )
+    nodes = []
+    for rows in groups:
+        study_ids = {row.study_id for row in rows}
+        here = []
+        for one in running:
+            is_here = one.study_id in study_ids and one.address == rows[0].address
+            if is_here and one not in placed:
+                here.append(one)
         placed.update(here)
-        newest = max(rows, key=lambda row: row.seen_at)
-        names = tuple(
-            sorted({row.name for row in rows if among is None or row.study_id in among}),
-        )
-        found.append(
-            NodeRow(
-                key,
-                newest.address,
-                newest.host,
-                newest.total,
-                newest.free,
-                newest.seen_at,
-                newest.age_s,
-                names,
-                here,
-            )
-        )
-    return _without_ghosts(found), placed
+        names = {row.name for row in rows if _is_among(row, among)}
+        nodes.append(_node(rows, tuple(sorted(names)), tuple(here)))
+    return _without_former_nodes(nodes), placed
 
 
-def _without_ghosts(nodes: Sequence[NodeRow]) -> tuple[NodeRow, ...]:
-    """One row per machine, unless several clusters on it are alive: each local Ray gives its machine a new key."""
-    youngest: dict[tuple[str, str], NodeRow] = {}
+def _node(
+    rows: Sequence[Any],
+    studies: tuple[str, ...],
+    attempts: tuple[RunningAttemptRow, ...],
+) -> NodeRow:
+    newest = max(rows, key=lambda row: row.seen_at)
+    return NodeRow(
+        newest.key,
+        newest.address,
+        newest.host,
+        newest.total,
+        newest.free,
+        newest.seen_at,
+        newest.age_s,
+        studies,
+        attempts,
+    )
+
+
+def _without_former_nodes(nodes: Sequence[NodeRow]) -> tuple[NodeRow, ...]:
+    """Drop the stale former nodes of a machine: each local Ray gives its machine a new key."""
+    newest: dict[tuple[str, str], NodeRow] = {}
     for node in sorted(nodes, key=lambda node: node.age_s):
-        youngest.setdefault((node.host, node.address), node)
-    return tuple(node for node in nodes if not node.is_stale or node.held or youngest[node.host, node.address] is node)
+        newest.setdefault((node.host, node.address), node)
+
+    def is_current(node: NodeRow) -> bool:
+        return not node.is_stale or bool(node.held) or newest[node.host, node.address] is node
+
+    return tuple(node for node in nodes if is_current(node))
 
 
-def _held(row: Any) -> RunningAttemptRow:
+def _running(row: Any) -> RunningAttemptRow:
     return RunningAttemptRow(
         row.study_id,
         row.name,
@@ -257,42 +278,35 @@ def _held(row: Any) -> RunningAttemptRow:
 
 def _opened(row: Any, nodes: Sequence[NodeInfo], attended: set[int]) -> QueuedRow:
     if row.study_id not in attended:
-        why = f"no process runs the study; {_continues(row)}"
+        why = f"no process runs the study; {_describe_resume(row)}"
     else:
         why = why_waits(nodes, Resources.model_validate(row.resources or {}))
-    return QueuedRow(
-        row.study_id,
-        row.name,
-        (number_of(row.trial_id),),
-        1,
-        row.opened_at,
-        why,
-    )
+    number = number_of(row.trial_id)
+    return QueuedRow(row.study_id, row.name, (number,), 1, row.opened_at, why)
 
 
-def _queue(among: Collection[int] | None) -> sa.Select[Any]:
-    """Trials that wait for an attempt, by study: enqueued ones, and those that are to be run again."""
+def _select_queue(among: Collection[int] | None) -> sa.Select[Any]:
+    """Select trials without a live attempt by study: enqueued ones, and those to be run again."""
     trials, studies, attempts = tables.trials, tables.studies, tables.attempts
-    served = sa.exists().where(
+    has_attempt = sa.exists().where(
         attempts.c.trial_id == trials.c.trial_id,
         attempts.c.state.in_(_LIVE),
     )
-    found = (
+    is_to_run_again = sa.and_(
+        state_shown().in_(["running", "interrupted"]),
+        ~has_attempt,
+    )
+    waiting = (
         sa.select(
             trials.c.state,
             sa.func.count().label("count"),
             sa.func.array_agg(trials.c.number).label("numbers"),
         )
         .where(trials.c.study_id == studies.c.study_id)
-        .where(
-            sa.or_(
-                trials.c.state == "waiting",
-                sa.and_(state_shown().in_(["running", "interrupted"]), ~served),
-            )
-        )
+        .where(sa.or_(trials.c.state == "waiting", is_to_run_again))
         .group_by(trials.c.state)
         .correlate(studies)
-        .lateral("found")
+        .lateral("waiting")
     )
     return (
         sa.select(
@@ -300,16 +314,16 @@ def _queue(among: Collection[int] | None) -> sa.Select[Any]:
             studies.c.name,
             studies.c.state.label("study_state"),
             _has_program(),
-            found,
+            waiting,
         )
         .select_from(studies)
-        .join(found, sa.true())
+        .join(waiting, sa.true())
         .where(
-            studies.c.state.in_(_WANTED),
+            studies.c.state.in_(_UNFINISHED_STUDIES),
             sa.true() if among is None else studies.c.study_id.in_(among),
         )
         .order_by(studies.c.study_id)
-        .limit(QUEUED)
+        .limit(QUEUED_MAX)
     )
 
 
@@ -322,25 +336,21 @@ def _has_program() -> sa.Label[bool]:
     return named.label("has_program")
 
 
-def _continues(row: Any) -> str:
-    return f"`{formatting.resume_command(row.name, has_program=row.has_program)}` continues it"
+def _describe_resume(row: Any) -> str:
+    command = formatting.resume_command(row.name, has_program=row.has_program)
+    return f"`{command}` continues it"
 
 
 def _queued(row: Any, attended: set[int]) -> QueuedRow:
     if row.study_id in attended:
-        why = "enqueued: next as soon as one that runs is over" if row.state == "waiting" else "to be run again"
+        is_enqueued = row.state == "waiting"
+        why = "enqueued: starts when a running one ends" if is_enqueued else "to be run again"
     elif row.study_state == StudyState.PAUSED:
-        why = f"the study is paused; {_continues(row)}"
+        why = f"the study is paused; {_describe_resume(row)}"
     else:
-        why = f"no process runs the study; {_continues(row)}"
-    return QueuedRow(
-        row.study_id,
-        row.name,
-        tuple(sorted(row.numbers)[:8]),
-        row.count,
-        None,
-        why,
-    )
+        why = f"no process runs the study; {_describe_resume(row)}"
+    numbers = tuple(sorted(row.numbers)[:8])
+    return QueuedRow(row.study_id, row.name, numbers, row.count, None, why)
 
 
 def _coordinators(
@@ -356,15 +366,15 @@ def _coordinators(
         .where(leases.c.expires_at > sa.func.now())
         .order_by(studies.c.name)
     )
-    counted = [(row.study_id, row.state) for row in live]
+    counts = Counter((row.study_id, row.state) for row in live)
     return tuple(
         CoordinatorRow(
             row.study_id,
             row.name,
             row.owner,
             row.left_s,
-            counted.count((row.study_id, AttemptState.RUNNING)),
-            counted.count((row.study_id, AttemptState.OPENED)),
+            counts[row.study_id, AttemptState.RUNNING],
+            counts[row.study_id, AttemptState.OPENED],
         )
         for row in connection.execute(query)
     )

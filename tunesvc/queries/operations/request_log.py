@@ -1,4 +1,4 @@
-"""Who asked what of a study, when, and what came of it."""
+"""Log of the requests to a study, with their results."""
 
 from __future__ import annotations
 
@@ -20,32 +20,29 @@ def list_requests(
     before: int | None = None,
     limit: int = 100,
 ) -> tuple[RequestRow, ...]:
-    """What was asked, the newest first.
+    """Return requests, the newest first.
 
     Args:
-        database: where to read.
-        study_id: of which study.
-        before: the last `command_id` of the page before.
-        limit: at most so many.
+        database: Database to read.
+        study_id: Study of the requests.
+        before: Last `command_id` of the previous page.
+        limit: Most requests to return.
     """
     table = commands
     query = sa.select(
-        *(
-            table.c.command_id,
-            table.c.kind,
-            table.c.payload,
-            table.c.asked_by,
-            table.c.asked_at,
-        ),
-        *(table.c.done_at, table.c.answer),
+        table.c.command_id,
+        table.c.kind,
+        table.c.payload,
+        table.c.asked_by,
+        table.c.asked_at,
+        table.c.done_at,
+        table.c.answer,
     ).where(table.c.study_id == study_id)
     if before is not None:
         query = query.where(table.c.command_id < before)
+    query = query.order_by(table.c.command_id.desc()).limit(limit)
     with database.engine.connect() as connection:
-        rows = connection.execute(
-            query.order_by(table.c.command_id.desc()).limit(limit),
-        ).all()
-    return tuple(_row(row) for row in rows)
+        return tuple(_row(row) for row in connection.execute(query))
 
 
 def _row(row: Any) -> RequestRow:
@@ -61,15 +58,17 @@ def _row(row: Any) -> RequestRow:
 
 
 def describe(kind: str, payload: Mapping[str, Any]) -> str:
-    """A request in words."""
+    """Describe a request in words."""
     number = payload.get("number")
     match kind:
         case "extend":
-            return f"extend by {', '.join(_more(name, amount) for name, amount in payload.items())}"
+            amounts = [_describe_amount(name, amount) for name, amount in payload.items()]
+            return f"extend by {', '.join(amounts)}"
         case "parallelism":
             return f"run {payload.get('trials') or 'as many trials as fit'} at a time"
         case "widen":
-            return f"widen {'; '.join(_wider(name, change) for name, change in payload.get('parameters', {}).items())}"
+            changes = payload.get("parameters", {}).items()
+            return f"widen {'; '.join(_describe_change(name, change) for name, change in changes)}"
         case "enqueue" if "near" in payload:
             return f"try near trial {payload['near']}"
         case "enqueue":
@@ -77,26 +76,28 @@ def describe(kind: str, payload: Mapping[str, Any]) -> str:
         case "retry" | "stop_trial":
             return f"{kind.removesuffix('_trial')} trial {number}"
         case "tag":
-            changes = [f"+{one}" for one in payload.get("add", ())] + [f"-{one}" for one in payload.get("remove", ())]
-            return f"tag {_what(number)}: {' '.join(changes)}"
+            added = [f"+{tag}" for tag in payload.get("add", ())]
+            removed = [f"-{tag}" for tag in payload.get("remove", ())]
+            return f"tag {_describe_target(number)}: {' '.join(added + removed)}"
         case "note":
-            return f"note of {_what(number)}: {payload.get('note') or '(none)'}"
+            return f"note of {_describe_target(number)}: {payload.get('note') or '(none)'}"
     return kind
 
 
-def _what(number: int | None) -> str:
+def _describe_target(number: int | None) -> str:
     return "the study" if number is None else f"trial {number}"
 
 
-def _more(name: str, amount: Any) -> str:
+def _describe_amount(name: str, amount: Any) -> str:
     if name == "wall" and isinstance(amount, (int, float)):
         return f"{formatting.duration(amount)} of wall time"
     return f"{amount} {name.replace('gpu_hours', 'GPU hours')}"
 
 
-def _wider(name: str, change: Any) -> str:
+def _describe_change(name: str, change: Any) -> str:
     if not isinstance(change, Mapping):
         return str(name)
     if "values" in change:
         return f"{name} by {', '.join(map(str, change['values']))}"
-    return f"{name} to {formatting.parameter(change.get('min', ''))}…{formatting.parameter(change.get('max', ''))}"
+    low, high = change.get("min", ""), change.get("max", "")
+    return f"{name} to {formatting.parameter(low)}…{formatting.parameter(high)}"

@@ -1,4 +1,4 @@
-"""Why a study is where it is: who may write for it, which attempts live where, what waits and for what.
+"""Diagnosis of a study: its lease, live attempts, waiting trials, requests and failures.
 
 All ages are by the database's clock.
 """
@@ -23,45 +23,45 @@ from tunesvc.queries.sql import in_study, state_shown
 from tunesvc.queries.studies import get_study as study_view
 
 _NEWEST = 100
-"""Attempts whose logs are looked through."""
+"""Newest attempts whose logs are searched."""
 LIVE = (AttemptState.OPENED, AttemptState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """The right to write for the study, as it was taken last."""
+    """The newest lease on the study."""
 
     owner: str
     """`host:pid`."""
     token: int
-    """How often it has changed hands."""
+    """Fencing token: number of owners so far."""
     left_s: float
-    """Until it runs out; negative: since then."""
+    """Time until it expires; negative if it has expired."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveAttemptRow:
-    """An attempt that is not over."""
+    """An unfinished attempt."""
 
     trial_number: int
     number: int
     state: AttemptState
-    """`opened`: it waits for its resources."""
+    """`opened` while it waits for its resources."""
     node: str | None
     pid: int | None
     devices: tuple[str, ...]
     age_s: float
-    """Since it was opened or, once it runs, started."""
+    """Time since it was opened or, once it runs, started."""
     reported_s: float | None
-    """Since its last report."""
+    """Time since its last report."""
     left_s: float | None
-    """Until its worker is given up, unless it gives a sign of life."""
+    """Time until its worker counts as lost without a further heartbeat."""
     stop_cause: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class CommandRow:
-    """Something that was asked and is not carried out yet."""
+    """A pending request."""
 
     kind: str
     asked_by: str
@@ -70,30 +70,30 @@ class CommandRow:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What there is to know about a study that does not do what somebody expects."""
+    """State of a study and its trials, to find out why it does not progress."""
 
     study: StudyView
     lease: LeaseRow | None
-    """None when nobody ever ran it."""
+    """None if no coordinator ever ran it."""
     live: tuple[LiveAttemptRow, ...]
     to_run_again: tuple[int, ...]
-    """Trials that are not over and have no live attempt."""
+    """Unfinished trials without a live attempt."""
     enqueued: tuple[int, ...]
-    """Trials that somebody enqueued and nobody has run yet."""
+    """Enqueued trials that have not run yet."""
     commands: tuple[CommandRow, ...]
     failures: Mapping[str, int]
-    """Attempts that failed, by class."""
+    """Number of failed attempts by class."""
     keeps_memory: Mapping[int, str]
-    """What workers noted in the logs of the newest trials about memory that they keep, by trial."""
+    """Notes of workers in the newest trials' logs about memory that they keep, by trial."""
     events: tuple[tuple[datetime, str], ...]
-    """The newest decisions about the study's machinery: retries, failing samplers, changed code."""
+    """Newest decisions about execution: retries, failing samplers, changed code."""
 
 
 def diagnose(database: Database, name: str, events: int = 5) -> Diagnosis:
-    """All that explains the study's state.
+    """Return the diagnosis of a study.
 
     Raises:
-        StudyNotFound: there is none; the text suggests the nearest name.
+        StudyNotFound: there is no such study; the text suggests the nearest name.
         DatabaseUnavailable: the database does not answer.
     """
     with translate_unavailable():
@@ -102,9 +102,9 @@ def diagnose(database: Database, name: str, events: int = 5) -> Diagnosis:
             return Diagnosis(
                 view,
                 _lease(connection, view.study_id),
-                _live(connection, view.study_id),
-                _numbers(connection, view.study_id, "running", "interrupted"),
-                _numbers(connection, view.study_id, "waiting"),
+                _live_attempts(connection, view.study_id),
+                _without_attempt(connection, view.study_id, "running", "interrupted"),
+                _without_attempt(connection, view.study_id, "waiting"),
                 _commands(connection, view.study_id),
                 _failures(connection, view.study_id),
                 _keeps_memory(connection, view.study_id),
@@ -124,24 +124,22 @@ def _keeps_memory(connection: sa.Connection, study_id: int) -> dict[int, str]:
         logs.c.trial_id.in_(newest),
         logs.c.text.startswith(KEEPS_MEMORY, autoescape=True),
     )
-    return {number_of(row.trial_id): row.text for row in connection.execute(query.order_by(logs.c.trial_id))}
+    rows = connection.execute(query.order_by(logs.c.trial_id))
+    return {number_of(row.trial_id): row.text for row in rows}
 
 
 def _lease(connection: sa.Connection, study_id: int) -> LeaseRow | None:
     table = tables.leases
-    row = connection.execute(
-        sa.select(
-            table.c.owner,
-            table.c.token,
-            _seconds(table.c.expires_at - sa.func.now()),
-        ).where(table.c.study_id == study_id)
-    ).one_or_none()
+    left_s = _seconds(table.c.expires_at - sa.func.now())
+    query = sa.select(table.c.owner, table.c.token, left_s).where(table.c.study_id == study_id)
+    row = connection.execute(query).one_or_none()
     return None if row is None else LeaseRow(*row)
 
 
-def _live(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...]:
+def _live_attempts(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...]:
     table, reports = tables.attempts, tables.reports
-    reported = (
+    began_at = sa.func.coalesce(table.c.started_at, table.c.opened_at)
+    reported_at = (
         sa.select(sa.func.max(reports.c.reported_at))
         .where(reports.c.trial_id == table.c.trial_id, reports.c.attempt == table.c.number)
         .scalar_subquery()
@@ -154,11 +152,9 @@ def _live(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...
             table.c.node,
             table.c.pid,
             table.c.devices,
-            _seconds(
-                sa.func.now() - sa.func.coalesce(table.c.started_at, table.c.opened_at),
-            ),
-            _seconds(sa.func.now() - reported),
-            _seconds(table.c.expires_at - sa.func.now()),
+            _seconds(sa.func.now() - began_at).label("age_s"),
+            _seconds(sa.func.now() - reported_at).label("reported_s"),
+            _seconds(table.c.expires_at - sa.func.now()).label("left_s"),
             table.c.stop_cause,
         )
         .where(in_study(table.c.trial_id, study_id), table.c.state.in_(LIVE))
@@ -166,29 +162,36 @@ def _live(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...
     )
     return tuple(
         LiveAttemptRow(
-            number_of(row[0]),
-            row[1],
-            AttemptState(row[2]),
-            row[3],
-            row[4],
-            tuple(row[5] or ()),
-            *row[6:],
+            number_of(row.trial_id),
+            row.number,
+            AttemptState(row.state),
+            row.node,
+            row.pid,
+            tuple(row.devices or ()),
+            row.age_s,
+            row.reported_s,
+            row.left_s,
+            row.stop_cause,
         )
         for row in connection.execute(query)
     )
 
 
-def _numbers(connection: sa.Connection, study_id: int, *states: str) -> tuple[int, ...]:
-    """Trials of these states that no live attempt serves; paused ones want none."""
+def _without_attempt(
+    connection: sa.Connection,
+    study_id: int,
+    *states: str,
+) -> tuple[int, ...]:
+    """Return the numbers of trials in these states that have no live attempt."""
     trials, attempts = tables.trials, tables.attempts
-    served = sa.exists().where(
+    has_attempt = sa.exists().where(
         attempts.c.trial_id == trials.c.trial_id,
         attempts.c.state.in_(LIVE),
     )
     query = sa.select(trials.c.number).where(
         trials.c.study_id == study_id,
         state_shown().in_(states),
-        ~served,
+        ~has_attempt,
     )
     return tuple(connection.execute(query.order_by(trials.c.number)).scalars())
 
@@ -233,8 +236,11 @@ def _events(
         .order_by(table.c.decision_id.desc())
         .limit(limit)
     )
-    rows = connection.execute(query).all()
-    return tuple((at, reason if number is None else f"trial {number}: {reason}") for at, number, reason in rows[::-1])
+    events = []
+    for decided_at, number, reason in reversed(connection.execute(query).all()):
+        text = reason if number is None else f"trial {number}: {reason}"
+        events.append((decided_at, text))
+    return tuple(events)
 
 
 def _seconds(interval: Any) -> sa.ColumnElement[float]:

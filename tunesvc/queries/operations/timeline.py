@@ -1,4 +1,4 @@
-"""When which worker was busy: the newest attempts as spans of time, on the lanes that their workers make."""
+"""Timeline of workers: the newest attempts as spans of time, in lanes by worker."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ class Span:
     pid: int | None
     started_at: datetime
     ended_at: datetime
-    """Of a running one: now."""
+    """Now, for a running attempt."""
     message: str | None
     lane: int = 0
-    """Of its node: as many lanes as attempts ran at a time; a worker's attempts share one where they can."""
+    """Lane on its node. A node has as many lanes as attempts ran at a time; attempts of one worker
+    share a lane if possible."""
 
 
 def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[Span, ...]:
-    """Attempts of the newest trials that have started, by their start."""
+    """Return the started attempts of the newest trials, by start."""
     table = attempts
     newest = (
         sa.select(
@@ -45,8 +46,8 @@ def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[S
             table.c.node,
             table.c.pid,
             table.c.started_at,
-            sa.func.coalesce(table.c.ended_at, sa.func.now()),
-            sa.func.left(table.c.message, 200),
+            sa.func.coalesce(table.c.ended_at, sa.func.now()).label("ended_at"),
+            sa.func.left(table.c.message, 200).label("message"),
         )
         .where(in_study(table.c.trial_id, study_id), table.c.started_at.is_not(None))
         .order_by(table.c.trial_id.desc(), table.c.number.desc())
@@ -54,31 +55,32 @@ def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[S
     )
     with database.engine.connect() as connection:
         rows = connection.execute(newest).all()
-    found = [
+    spans = [
         Span(
-            number_of(row[0]),
-            row[1],
-            AttemptState(row[2]),
-            row[3] or "an unknown node",
-            row[4],
-            row[5],
-            row[6],
-            row[7],
+            number_of(row.trial_id),
+            row.number,
+            AttemptState(row.state),
+            row.node or "an unknown node",
+            row.pid,
+            row.started_at,
+            row.ended_at,
+            row.message,
         )
         for row in rows
     ]
-    return assign_lanes(found)
+    return assign_lanes(spans)
 
 
-def assign_lanes(found: Iterable[Span]) -> tuple[Span, ...]:
-    """The spans in order of their start, each on a lane of its node that was free, its own worker's if that was."""
-    free: dict[str, list[tuple[datetime, int | None]]] = {}
-    placed = []
-    for span in sorted(found, key=lambda span: (span.started_at, span.trial_number)):
-        lanes = free.setdefault(span.node, [])
-        open_ones = [i for i, (until, _) in enumerate(lanes) if until <= span.started_at]
-        own = [i for i in open_ones if lanes[i][1] == span.pid and span.pid is not None]
-        lane = (own or open_ones or [len(lanes)])[0]
+def assign_lanes(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Assign each span a free lane of its node, preferably its worker's; return them by start."""
+    lanes_by_node: dict[str, list[tuple[datetime, int | None]]] = {}
+    """For each lane, the end of its last span and that span's worker."""
+    assigned = []
+    for span in sorted(spans, key=lambda span: (span.started_at, span.trial_number)):
+        lanes = lanes_by_node.setdefault(span.node, [])
+        free = [i for i, (until, _) in enumerate(lanes) if until <= span.started_at]
+        own = [i for i in free if lanes[i][1] == span.pid and span.pid is not None]
+        lane = (own or free or [len(lanes)])[0]
         lanes[lane : lane + 1] = [(max(span.ended_at, span.started_at), span.pid)]
-        placed.append(replace(span, lane=lane))
-    return tuple(placed)
+        assigned.append(replace(span, lane=lane))
+    return tuple(assigned)

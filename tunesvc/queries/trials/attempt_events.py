@@ -1,4 +1,4 @@
-"""What happened to trials: attempts, decisions, curves and logs."""
+"""Events of trials: attempts, decisions, curves and logs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tunesvc.queries.sql import DECISION_COLUMNS, in_study
 
 _IDS = pg.ARRAY(sa.BigInteger)
 _LOG_ROWS = 2_000
-"""Rows of output that are looked at from the end."""
+"""Most rows of output that are read from the end."""
 
 
 def list_attempts(
@@ -29,7 +29,7 @@ def list_attempts(
     numbers: Sequence[int] | None = None,
     limit: int | None = None,
 ) -> tuple[AttemptRow, ...]:
-    """Executions, by trial and attempt; of the trials `numbers`, or of all."""
+    """Return attempts by trial and attempt number, of the trials `numbers` or of all."""
     table = tables.attempts
     query = (
         sa.select(
@@ -67,14 +67,14 @@ def list_decisions(
     after: int = 0,
     limit: int | None = None,
 ) -> tuple[DecisionRow, ...]:
-    """Decisions in the order in which they were taken; about trial `number`, or all.
+    """Return decisions in the order in which they were made.
 
     Args:
-        database: where to read.
-        study_id: whose decisions.
-        number: about this trial only.
-        after: the last `decision_id` of the page before.
-        limit: at most so many.
+        database: Database to read.
+        study_id: Study of the decisions.
+        number: Trial of the decisions; all if None.
+        after: Last `decision_id` of the previous page.
+        limit: Most decisions to return.
     """
     table = tables.decisions
     query = sa.select(*DECISION_COLUMNS).where(
@@ -95,30 +95,31 @@ def get_curves(
     numbers: Sequence[int] | None = None,
     max_points: int | None = None,
 ) -> tuple[ReportCurve, ...]:
-    """Learning curves by trial number; where several attempts reported a step, the newest attempt's value.
+    """Return learning curves by trial number.
 
-    Reports that a later attempt superseded, by going on from an earlier checkpoint, are no part of a curve.
+    If several attempts reported a step, the curve has the newest attempt's value. It does not
+    contain reports that a later attempt superseded by resuming from an earlier checkpoint.
 
     Args:
-        database: where to read.
-        study_id: whose trials.
-        numbers: of these trials; all when None.
-        max_points: thin every curve out to about so many points, the last one always among them.
+        database: Database to read.
+        study_id: Study of the trials.
+        numbers: Trials to read; all if None.
+        max_points: Approximate number of points to thin each curve to; the last one is kept.
     """
+    query = _points(_of(tables.reports.c.trial_id, study_id, numbers), max_points)
     with database.engine.connect() as connection:
-        rows = connection.execute(
-            _points(_of(tables.reports.c.trial_id, study_id, numbers), max_points),
-        ).all()
-    return tuple(
-        ReportCurve(number_of(one), tuple(_point(row) for row in group))
-        for one, group in groupby(rows, key=lambda row: int(row.trial_id))
-    )
+        rows = connection.execute(query).all()
+    curves = []
+    for id_, group in groupby(rows, key=lambda row: int(row.trial_id)):
+        points = tuple(_point(row) for row in group)
+        curves.append(ReportCurve(number_of(id_), points))
+    return tuple(curves)
 
 
 def get_curve(database: Database, study_id: int, number: int) -> ReportCurve:
-    """One trial's learning curve, every step of it."""
-    found = get_curves(database, study_id, numbers=[number])
-    return found[0] if found else ReportCurve(number, ())
+    """Return one trial's learning curve with every step."""
+    curves = get_curves(database, study_id, numbers=[number])
+    return curves[0] if curves else ReportCurve(number, ())
 
 
 def list_logs(
@@ -130,15 +131,15 @@ def list_logs(
     after: tuple[int, int] = (0, 0),
     limit: int = 1000,
 ) -> tuple[LogRow, ...]:
-    """A trial's output in order.
+    """Return a trial's output in order.
 
     Args:
-        database: where to read.
-        study_id: whose trial.
-        number: which trial.
-        attempt: of this attempt only.
+        database: Database to read.
+        study_id: Study of the trial.
+        number: Number of the trial.
+        attempt: Attempt to read; all if None.
         after: `LogRow.cursor` of the last row read.
-        limit: at most so many rows.
+        limit: Most rows to return.
     """
     table = tables.logs
     query = sa.select(
@@ -153,14 +154,12 @@ def list_logs(
     )
     if attempt is not None:
         query = query.where(table.c.attempt == attempt)
+    query = query.order_by(table.c.attempt, table.c.seq).limit(limit)
     with database.engine.connect() as connection:
-        rows = connection.execute(
-            query.order_by(table.c.attempt, table.c.seq).limit(limit),
-        ).all()
-    return tuple(LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at) for row in rows)
+        return tuple(_log_row(row) for row in connection.execute(query))
 
 
-def log_end(
+def get_log_end(
     database: Database,
     study_id: int,
     number: int,
@@ -168,18 +167,17 @@ def log_end(
     before: tuple[int, int] | None = None,
     characters: int = 100_000,
 ) -> tuple[tuple[LogRow, ...], bool]:
-    """The end of a trial's output, in order: at most about so many characters, but at least one row. And whether there
-    is more before it.
+    """Return the end of a trial's output in order, and True if there is more before it.
 
     Args:
-        database: where to read.
-        study_id: whose trial.
-        number: which trial.
-        before: `LogRow.cursor` of a row: what ends right before it.
-        characters: at most about so many.
+        database: Database to read.
+        study_id: Study of the trial.
+        number: Number of the trial.
+        before: `LogRow.cursor` of the row that follows; None for the end of the output.
+        characters: Approximate number of characters to return; at least one row is returned.
     """
     table = tables.logs
-    place = sa.tuple_(table.c.attempt, table.c.seq)
+    cursor = sa.tuple_(table.c.attempt, table.c.seq)
     query = sa.select(
         table.c.attempt,
         table.c.seq,
@@ -188,21 +186,24 @@ def log_end(
         table.c.logged_at,
     ).where(table.c.trial_id == trial_id(study_id, number))
     if before is not None:
-        query = query.where(place < sa.tuple_(*before))
+        query = query.where(cursor < sa.tuple_(*before))
     newest = query.order_by(table.c.attempt.desc(), table.c.seq.desc()).limit(_LOG_ROWS).subquery()
-    backwards = (newest.c.attempt.desc(), newest.c.seq.desc())
-    behind = sa.func.sum(sa.func.length(newest.c.text)).over(
-        order_by=backwards,
-    ) - sa.func.length(newest.c.text)
-    measured = sa.select(newest, behind.label("behind")).subquery()
-    near = sa.select(measured).where(measured.c.behind < characters)
+    newest_first = (newest.c.attempt.desc(), newest.c.seq.desc())
+    length = sa.func.length(newest.c.text)
+    following = sa.func.sum(length).over(order_by=newest_first) - length
+    measured = sa.select(newest, following.label("following")).subquery()
+    end = sa.select(measured).where(measured.c.following < characters)
     with database.engine.connect() as connection:
-        rows = connection.execute(near.order_by(measured.c.attempt, measured.c.seq)).all()
-        found = tuple(LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at) for row in rows)
-        earlier = query.where(place < sa.tuple_(*found[0].cursor)).limit(1) if found else None
-        return found, earlier is not None and connection.execute(
-            earlier,
-        ).first() is not None
+        rows = connection.execute(end.order_by(measured.c.attempt, measured.c.seq)).all()
+        found = tuple(_log_row(row) for row in rows)
+        if not found:
+            return (), False
+        earlier = query.where(cursor < sa.tuple_(*found[0].cursor)).limit(1)
+        return found, connection.execute(earlier).first() is not None
+
+
+def _log_row(row: Any) -> LogRow:
+    return LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at)
 
 
 def _of(
@@ -212,9 +213,8 @@ def _of(
 ) -> sa.ColumnElement[bool]:
     if numbers is None:
         return in_study(column, study_id)
-    return column == sa.any_(
-        sa.cast([trial_id(study_id, number) for number in numbers], _IDS),
-    )
+    ids = [trial_id(study_id, number) for number in numbers]
+    return column == sa.any_(sa.cast(ids, _IDS))
 
 
 def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Select[Any]:
@@ -234,15 +234,18 @@ def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Sel
     )
     if max_points is None:
         return newest
-    every = newest.subquery("newest")
-    place = sa.func.row_number().over(partition_by=every.c.trial_id, order_by=every.c.step)
-    length = sa.func.count().over(partition_by=every.c.trial_id)
-    ranked = sa.select(every, place.label("place"), length.label("length")).subquery(
-        "ranked",
-    )
+    points = newest.subquery("newest")
+    position = sa.func.row_number().over(partition_by=points.c.trial_id, order_by=points.c.step)
+    length = sa.func.count().over(partition_by=points.c.trial_id)
+    ranked = sa.select(
+        points,
+        position.label("position"),
+        length.label("length"),
+    ).subquery("ranked")
     stride = sa.func.greatest(1, (ranked.c.length + max_points - 1) // max_points)
-    kept = sa.or_((ranked.c.place - 1) % stride == 0, ranked.c.place == ranked.c.length)
-    return sa.select(ranked).where(kept).order_by(ranked.c.trial_id, ranked.c.step)
+    is_last = ranked.c.position == ranked.c.length
+    thinned = sa.or_((ranked.c.position - 1) % stride == 0, is_last)
+    return sa.select(ranked).where(thinned).order_by(ranked.c.trial_id, ranked.c.step)
 
 
 def _point(row: Any) -> Point:

@@ -1,4 +1,7 @@
-"""Names that a study's trials are filtered, sorted and shown by: objectives, parameters, metrics, constraints."""
+"""Names by which a study's trials are filtered, sorted and shown.
+
+These are objectives, parameters, metrics, constraints and attributes.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,15 @@ from tunesvc.queries.trials.trial_metrics import attr_names
 
 
 def names_of(database: Database, study: StudyView) -> Names:
-    """The names that a study has beyond those of all studies; parameters in the order of its spec."""
+    """Return a study's own names, with parameters in the order of its spec."""
     with database.engine.connect() as connection:
-        drawn = _params(connection, study.study_id)
+        stored = _params(connection, study.study_id)
         attrs = attr_names(connection, study.study_id)
     declared = [] if study.spec is None else list(study.spec.parameters)
-    order = [
-        *(name for name in declared if name in drawn),
-        *sorted(drawn.keys() - set(declared)),
-    ]
+    order = [name for name in declared if name in stored]
+    order += sorted(stored.keys() - set(declared))
     objectives = tuple(objective.name for objective in study.objectives)
-    params = {name: drawn[name] for name in order}
+    params = {name: stored[name] for name in order}
     return Names(objectives, params, attrs.metrics, attrs.constraints, attrs.attrs)
 
 
@@ -37,7 +38,7 @@ def distributions(
     study_id: int,
     params: Iterable[str],
 ) -> dict[str, tuple[str, ...]]:
-    """All distributions that parameters were drawn from, as Optuna's JSON: several, where a space was widened."""
+    """Return all distributions of parameters as Optuna's JSON; several if the space was widened."""
     found: dict[str, tuple[str, ...]] = {}
     for name in params:
         query = _of(study_id, name).with_only_columns(trial_params.c.distribution).distinct()
@@ -53,16 +54,22 @@ def _of(study_id: int, name: str) -> sa.Select[Any]:
 
 
 def _params(connection: sa.Connection, study_id: int) -> dict[str, bool]:
-    """Parameters, and whether each is a number, which Optuna does not let change within a study.
+    """Return the parameters by name, True for numbers.
 
-    Trials are many and names are few, so it leaps from one name to the next in an index.
+    Optuna does not let the kind of a parameter change within a study. Trials are many and names are
+    few, so this skips from one name to the next in an index ("loose index scan").
     """
+    name, distribution = trial_params.c.name, trial_params.c.distribution
     own = study_key(trial_params.c.trial_id) == study_id
-    first = sa.select(trial_params.c.name, trial_params.c.distribution).where(own).order_by(trial_params.c.name)
+    first = sa.select(name, distribution).where(own).order_by(name)
     found = sa.select(first.limit(1).subquery()).cte("found", recursive=True)
-    following = first.where(trial_params.c.name > found.c.name).limit(1).correlate(found).lateral("following")
+    next_name = first.where(name > found.c.name).limit(1).correlate(found).lateral("following")
     found = found.union_all(
-        sa.select(following).select_from(found).join(following, sa.true()),
+        sa.select(next_name).select_from(found).join(next_name, sa.true()),
     )
     rows = connection.execute(sa.select(found.c.name, found.c.distribution)).all()
-    return {row.name: not isinstance(distribution_of(row.distribution), CategoricalDistribution) for row in rows}
+    params = {}
+    for row in rows:
+        kind = distribution_of(row.distribution)
+        params[row.name] = not isinstance(kind, CategoricalDistribution)
+    return params

@@ -1,12 +1,14 @@
-"""The language in which trials are filtered: `lr < 0.01 and optimizer == "adam"`. Text -> tree, names resolved. Pure.
+"""Filter language for trials, such as `lr < 0.01 and optimizer == "adam"`.
+
+Parses text to a tree with resolved names. Pure.
 
     state == complete and (value <= 0.1 or number > 500)
     1e-4 < lr <= 0.01 and not optimizer in [sgd, "my own"]
     duration > 15m and failure != none and "batch size" >= 64
 
-A name stands on one side of each comparison, a value on the other; words that are values need no quotes. What a trial
-does not have (a conditional parameter, a value) satisfies `== none` and no other comparison. NaN equals `nan`, and is
-neither less nor more than anything.
+A comparison has a name on one side and a value on the other; words that are values need no quotes.
+A missing field (a conditional parameter, a value) satisfies `== none` and no other comparison. NaN
+equals `nan`, and is neither less nor more than any number.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ from tunesvc.spec import ParamValue
 from tunesvc.spec.units import parse_duration_s
 
 LONGEST = 2_000
-"""Characters of a filter."""
-_DEEPEST = 40
+"""Most characters of a filter."""
+_DEPTH_MAX = 40
 _COMPARISONS_MAX = 200
-_LISTED = 30
-"""Names that an error lists."""
+_LISTED_MAX = 30
+"""Most names listed in an error."""
 
 
 class FieldKind(StrEnum):
-    """What a name of the language stands for."""
+    """Kind of a field that a name refers to."""
 
     NUMBER = "number"
     STATE = "state"
@@ -52,7 +54,7 @@ class FieldKind(StrEnum):
 
     @property
     def is_text(self) -> bool:
-        """Whether its values are words without an order."""
+        """True if its values are words, which have no order."""
         return self in (FieldKind.STATE, FieldKind.FAILURE, FieldKind.TAG)
 
 
@@ -68,46 +70,46 @@ MEANINGS = {
     FieldKind.FEASIBLE: "whether it keeps every constraint; true or false",
     FieldKind.TAG: "== for a tag that it has, != for one that it has not",
 }
-"""The names that every study has."""
+"""Names that every study has, with descriptions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a comparison is about."""
+    """Field of a trial."""
 
     kind: FieldKind
     name: str = ""
-    """Of a parameter, metric or constraint."""
+    """Name of a parameter, metric or constraint."""
     index: int = 0
-    """Of the objective, for `VALUE`."""
+    """Index of the objective, for `VALUE`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A field against a value: `==`, `!=`, `<`, `<=`, `>` or `>=`."""
+    """Comparison of a field with a value: `==`, `!=`, `<`, `<=`, `>` or `>=`."""
 
     field: Field
     op: str
-    wanted: ParamValue
+    value: ParamValue
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """What does not hold."""
+    """Negation of a filter."""
 
     part: Filter
 
 
 @dataclass(frozen=True, slots=True)
 class All:
-    """What holds altogether; always, without parts."""
+    """Conjunction of filters; true without parts."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """What holds for one of several."""
+    """Disjunction of filters."""
 
     parts: tuple[Filter, ...]
 
@@ -118,26 +120,27 @@ EVERYTHING = All(())
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a study's trials have, beyond what all trials have."""
+    """Names of one study's fields, in addition to those of every study."""
 
     objectives: Sequence[str] = ()
     params: Mapping[str, bool] = field(default_factory=dict)
-    """Parameters, and whether each is a number."""
+    """Parameters; True for numbers."""
     metrics: Sequence[str] = ()
-    """Numbers that trials returned or reported, objectives among them."""
+    """Numbers that trials returned or reported, including objectives."""
     constraints: Sequence[str] = ()
     attrs: Sequence[str] = ()
-    """User attributes that are no numbers. They are shown, and nothing is filtered by them."""
+    """User attributes that are not numbers: shown, but not filtered by."""
 
     @property
     def other_metrics(self) -> list[str]:
-        """Metrics that are no objectives."""
+        """Metrics that are not objectives."""
         return [name for name in self.metrics if name not in self.objectives]
 
     def find(self, name: str) -> Field | None:
-        """What a name stands for; `params.NAME` and `metrics.NAME` are those, where a shorter name is taken.
+        """Return the field of a name; None if there is none.
 
-        A constraint is always `constraints.NAME`.
+        `params.NAME` and `metrics.NAME` refer to fields whose short names are ambiguous. A
+        constraint is always `constraints.NAME`.
         """
         if name in MEANINGS:
             return Field(FieldKind(name))
@@ -155,40 +158,38 @@ class Names:
 
     @property
     def all(self) -> list[str]:
-        """Every name that can be used."""
+        """Every name that a filter may use."""
         constraints = (f"constraints.{name}" for name in self.constraints)
         own = (*self.objectives, *self.params, *self.metrics, *constraints)
         return list(dict.fromkeys((*map(str, MEANINGS), *own)))
 
 
 def parse(text: str, names: Names) -> Filter:
-    """The filter that a text means; every trial's when it is blank.
+    """Parse a filter; a blank text selects every trial.
 
     Raises:
-        FilterError: it means nothing; the error points at the place and names what there is.
+        FilterError: the text is not a filter; the error has the position and the possible names.
     """
     if len(text) > LONGEST:
-        raise FilterError(
-            f"a filter has at most {LONGEST:,} characters",
-            text[:LONGEST],
-            0,
-            1,
-        )
-    return _Parser(text, names).whole() if text.strip() else EVERYTHING
+        problem = f"a filter has at most {LONGEST:,} characters"
+        raise FilterError(problem, text[:LONGEST], 0, 1)
+    return _Parser(text, names).parse() if text.strip() else EVERYTHING
 
 
-def holds(actual: ParamValue, op: str, wanted: ParamValue) -> bool:
-    """Whether a comparison is true of what a trial has; None when it does not have it."""
-    if actual is None or wanted is None:
-        return (actual is None) == (wanted is None) if op == "==" else actual is not None and wanted is None
-    if _is_nan(actual) or _is_nan(wanted):
-        same = _is_nan(actual) and _is_nan(wanted)
+def holds(actual: ParamValue, op: str, value: ParamValue) -> bool:
+    """Return True if a comparison holds for a trial's actual value; None means that it has none."""
+    if actual is None or value is None:
+        if op == "==":
+            return actual is None and value is None
+        return actual is not None and value is None
+    if _is_nan(actual) or _is_nan(value):
+        same = _is_nan(actual) and _is_nan(value)
         return {"==": same, "!=": not same}.get(op, False)
-    if _sort(actual) is not _sort(wanted):
+    if _type_of(actual) is not _type_of(value):
         return op == "!="
-    if op not in ("==", "!=") and _sort(actual) is not float:
+    if op not in ("==", "!=") and _type_of(actual) is not float:
         return False
-    return bool(_OPERATORS[op](actual, wanted))
+    return bool(_OPERATORS[op](actual, value))
 
 
 _OPERATORS: Mapping[str, Callable[[Any, Any], object]] = {
@@ -206,13 +207,13 @@ def _is_nan(value: ParamValue) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _sort(value: ParamValue) -> type:
+def _type_of(value: ParamValue) -> type:
     if isinstance(value, bool):
         return bool
     return float if isinstance(value, (int, float)) else str
 
 
-# --- text -> tokens ------------------------------------------------------------------------------------
+# --- text -> tokens ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +224,8 @@ class _Token:
     start: int
     end: int
 
-    def says(self, *words: str) -> bool:
-        """Whether it is one of these keywords or marks, unquoted."""
+    def is_any(self, *words: str) -> bool:
+        """Return True if it is one of these keywords or marks, unquoted."""
         return self.kind in ("word", "mark") and self.text.lower() in words
 
 
@@ -247,9 +248,10 @@ def _tokens(text: str) -> Iterator[_Token]:
         found = _TOKEN.match(text, at)
         if found is None or found.lastgroup is None:
             start = at + len(text[at:]) - len(text[at:].lstrip())
-            quote = text[start] in "\"'`"
-            raise FilterError("the quote is not closed" if quote else f"{text[start]!r} means nothing here",
-                              text, start, len(text) if quote else start + 1)  # fmt: skip
+            if text[start] in "\"'`":
+                raise FilterError("the quote is not closed", text, start, len(text))
+            problem = f"{text[start]!r} means nothing here"
+            raise FilterError(problem, text, start, start + 1)
         kind = found.lastgroup
         yield _Token(kind, found[kind], found.start(kind), found.end(kind))
         if kind == "end":
@@ -257,11 +259,11 @@ def _tokens(text: str) -> Iterator[_Token]:
         at = found.end()
 
 
-# --- tokens -> tree ------------------------------------------------------------------------------------
+# --- tokens -> tree ------------------------------------------------------------------------------
 
 
 class _Parser:
-    """Recursive descent: `or`, `and`, `not`, then comparisons, which may be chained."""
+    """Recursive descent parser: `or`, `and`, `not`, then comparisons, which may be chained."""
 
     def __init__(self, text: str, names: Names) -> None:
         self._text = text
@@ -271,11 +273,11 @@ class _Parser:
         self._depth = 0
         self._comparisons = 0
 
-    def whole(self) -> Filter:
-        found = self._or()
+    def parse(self) -> Filter:
+        filter_ = self._or()
         if self._next.kind != "end":
             self._fail("expected `and`, `or` or the end here", self._next)
-        return found
+        return filter_
 
     @property
     def _next(self) -> _Token:
@@ -287,9 +289,9 @@ class _Parser:
         return token
 
     def _skip(self, *words: str) -> bool:
-        found = self._next.says(*words)
-        self._at += found
-        return found
+        is_next = self._next.is_any(*words)
+        self._at += is_next
+        return is_next
 
     def _or(self) -> Filter:
         parts = [self._and()]
@@ -306,22 +308,22 @@ class _Parser:
     def _not(self) -> Filter:
         opening = self._next
         self._depth += 1
-        if self._depth > _DEEPEST:
+        if self._depth > _DEPTH_MAX:
             self._fail("this is nested too deeply", opening)
         if self._skip("not"):
-            found: Filter = Not(self._not())
+            filter_: Filter = Not(self._not())
         elif self._skip("("):
-            found = self._or()
+            filter_ = self._or()
             if not self._skip(")"):
                 self._fail("expected `)`", self._next)
         else:
-            found = self._comparison()
+            filter_ = self._comparison()
         self._depth -= 1
-        return found
+        return filter_
 
     def _comparison(self) -> Filter:
         left = self._operand("a name")
-        if self._next.says("not") and self._tokens[self._at + 1].says("in"):
+        if self._next.is_any("not") and self._tokens[self._at + 1].is_any("in"):
             self._at += 2
             return All(tuple(self._compare(left, "!=", one) for one in self._list()))
         if self._skip("in"):
@@ -335,21 +337,16 @@ class _Parser:
             left = right
         if parts:
             return parts[0] if len(parts) == 1 else All(tuple(parts))
-        if self._name(left).kind is not FieldKind.FEASIBLE:
-            self._fail(
-                "expected a comparison here, such as `< 0.1` or `== adam`",
-                self._next,
-            )
+        # `feasible` alone is short for `feasible == true`.
+        if self._field(left).kind is not FieldKind.FEASIBLE:
+            problem = "expected a comparison here, such as `< 0.1` or `== adam`"
+            self._fail(problem, self._next)
         return Comparison(Field(FieldKind.FEASIBLE), "==", True)
 
     def _operand(self, what: str) -> _Token:
         token = self._take()
-        if token.kind not in ("number", "quoted", "word") or token.says(
-            "and",
-            "or",
-            "not",
-            "in",
-        ):
+        is_keyword = token.is_any("and", "or", "not", "in")
+        if token.kind not in ("number", "quoted", "word") or is_keyword:
             self._fail(f"expected {what} here", token)
         return token
 
@@ -358,81 +355,85 @@ class _Parser:
         if closing is None:
             self._fail("expected a list here, such as `[sgd, adam]`", self._next)
         self._take()
-        found = [self._operand("a value")]
+        items = [self._operand("a value")]
         while self._skip(","):
-            found.append(self._operand("a value"))
+            items.append(self._operand("a value"))
         if not self._skip(closing):
             self._fail(f"expected `,` or `{closing}` here", self._next)
-        return found
+        return items
 
     def _compare(self, left: _Token, op: str, right: _Token) -> Comparison:
         self._comparisons += 1
         if self._comparisons > _COMPARISONS_MAX:
             self._fail(f"a filter has at most {_COMPARISONS_MAX} comparisons", left)
-        flipped = left.kind == "number" or (self._known(left) is None and self._known(right) is not None)
+        left_is_field = left.kind != "number" and self._find(left) is not None
+        # `0.1 > lr` is read as `lr < 0.1`. If neither is a name, the error is about the left one.
+        flipped = left.kind == "number" or (not left_is_field and self._find(right) is not None)
         name, value = (right, left) if flipped else (left, right)
-        found = self._name(name)
+        compared = self._field(name)
         op = _FLIPPED[op] if flipped else op
-        return Comparison(found, op, self._wanted(found, op, value))
+        return Comparison(compared, op, self._checked_value(compared, op, value))
 
-    def _name(self, token: _Token) -> Field:
-        found = self._known(token)
+    def _field(self, token: _Token) -> Field:
+        found = self._find(token)
         if found is None:
-            self._unknown(token)
+            self._fail_unknown(token)
         return found
 
-    def _unknown(self, token: _Token) -> NoReturn:
+    def _fail_unknown(self, token: _Token) -> NoReturn:
         if token.kind == "number":
             self._fail("a comparison needs a name on one side", token)
-        there, text = self._names.all, _unquoted(token)
-        near = difflib.get_close_matches(text, there, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else "."
-        listed = ", ".join(there[:_LISTED]) + (f" and {len(there) - _LISTED} more" if len(there) > _LISTED else "")
-        self._fail(f"there is no {text!r}{hint} There are: {listed}", token)
+        names, text = self._names.all, _unquoted(token)
+        listed = ", ".join(names[:_LISTED_MAX])
+        if len(names) > _LISTED_MAX:
+            listed += f" and {len(names) - _LISTED_MAX} more"
+        self._fail(f"there is no {text!r}{_hint(text, names)} There are: {listed}", token)
 
-    def _known(self, token: _Token) -> Field | None:
+    def _find(self, token: _Token) -> Field | None:
         return None if token.kind == "number" else self._names.find(_unquoted(token))
 
-    def _wanted(self, found: Field, op: str, token: _Token) -> ParamValue:
-        value = self._value(found, token)
-        ordered = op not in ("==", "!=")
-        if ordered and (value is None or _is_nan(value) or _sort(value) is not float or found.kind.is_text):
-            self._fail(
-                f"nothing is less or more than `{token.text}`; compare it with == or !=",
-                token,
-            )
+    def _checked_value(self, compared: Field, op: str, token: _Token) -> ParamValue:
+        value = self._value(compared, token)
+        if op not in ("==", "!="):
+            self._check_ordered(compared, value, token)
         if value is None:
             return None
-        if found.kind is FieldKind.STATE and value == "fail":  # as Optuna calls it
-            return "failed"
-        if found.kind is FieldKind.STATE and value not in STATES_SHOWN:
-            near = difflib.get_close_matches(str(value), STATES_SHOWN, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else "."
-            self._fail(
-                f"there is no state {value!r}{hint} There are: {', '.join(STATES_SHOWN)}",
-                token,
-            )
-        if found.kind is FieldKind.FEASIBLE and not isinstance(value, bool):
+        if compared.kind is FieldKind.STATE:
+            return self._state(value, token)
+        if compared.kind is FieldKind.FEASIBLE and not isinstance(value, bool):
             self._fail("`feasible` is true or false", token)
-        if self._is_number(found) and _sort(value) is not float:
-            self._fail(
-                f"{found.name or found.kind} is a number, and `{token.text}` is none",
-                token,
-            )
+        if self._is_number(compared) and _type_of(value) is not float:
+            name = compared.name or compared.kind
+            self._fail(f"{name} is a number, and `{token.text}` is not", token)
         return value
 
-    def _is_number(self, found: Field) -> bool:
-        if found.kind is FieldKind.PARAM:
-            return self._names.params[found.name]
-        return not found.kind.is_text and found.kind is not FieldKind.FEASIBLE
+    def _check_ordered(self, compared: Field, value: ParamValue, token: _Token) -> None:
+        is_number = value is not None and _type_of(value) is float and not _is_nan(value)
+        if compared.kind.is_text or not is_number:
+            problem = f"nothing is less or more than `{token.text}`"
+            self._fail(f"{problem}; compare it with == or !=", token)
 
-    def _value(self, found: Field, token: _Token) -> ParamValue:
-        if found.kind.is_text and not token.says("none", "null"):
+    def _state(self, value: ParamValue, token: _Token) -> ParamValue:
+        if value == "fail":  # Optuna's word
+            return "failed"
+        if value not in STATES_SHOWN:
+            hint = _hint(str(value), STATES_SHOWN)
+            listed = ", ".join(STATES_SHOWN)
+            self._fail(f"there is no state {value!r}{hint} There are: {listed}", token)
+        return value
+
+    def _is_number(self, compared: Field) -> bool:
+        if compared.kind is FieldKind.PARAM:
+            return self._names.params[compared.name]
+        return not compared.kind.is_text and compared.kind is not FieldKind.FEASIBLE
+
+    def _value(self, compared: Field, token: _Token) -> ParamValue:
+        if compared.kind.is_text and not token.is_any("none", "null"):
             return _unquoted(token)
         if token.kind == "number":
             return _number(token.text)
         if token.kind == "word":
-            if found.kind is FieldKind.DURATION and token.text[0].isdigit():
+            if compared.kind is FieldKind.DURATION and token.text[0].isdigit():
                 return self._seconds(token)
             return _CONSTANTS.get(token.text.lower(), token.text)
         return _unquoted(token)
@@ -457,9 +458,16 @@ _CONSTANTS: Mapping[str, ParamValue] = {
 }
 
 
+def _hint(text: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(text, names, n=1)
+    return f", did you mean {near[0]!r}?" if near else "."
+
+
 def _number(text: str) -> float | int:
     return int(text) if re.fullmatch(r"[-+]?\d{1,15}", text) else float(text)
 
 
 def _unquoted(token: _Token) -> str:
-    return re.sub(r"\\(.)", r"\1", token.text[1:-1]) if token.kind == "quoted" else token.text
+    if token.kind != "quoted":
+        return token.text
+    return re.sub(r"\\(.)", r"\1", token.text[1:-1])

@@ -1,4 +1,7 @@
-"""A filter of trials as SQL over the table `trials`. Every value and name is bound, none is ever part of the text."""
+"""Filters of trials as SQL over the table `trials`.
+
+Every value and name is a bound parameter, never a part of the SQL text.
+"""
 
 from __future__ import annotations
 
@@ -35,21 +38,21 @@ from tunesvc.spec import ParamValue
 
 Condition = sa.ColumnElement[bool]
 _LONG = 2**63 - 1
-_ONLY_SHOWN = (*UNFINISHED, "failed", "stopped")
-"""States that are stored otherwise."""
+_DERIVED_STATES = (*UNFINISHED, "failed", "stopped")
+"""Shown states that are not stored as such."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParamDistributions:
-    """What the parameters of a filter were drawn from, see `columns.distributions`."""
+    """Distributions of a filter's parameters, see `columns.distributions`."""
 
     study_id: int
     distributions: Mapping[str, Sequence[str]]
 
 
-def params_of(wanted: Filter) -> Iterator[str]:
-    """The parameters that a filter names."""
-    match wanted:
+def params_of(filter_: Filter) -> Iterator[str]:
+    """Yield the parameters that a filter names."""
+    match filter_:
         case All(parts) | AnyOf(parts):
             for part in parts:
                 yield from params_of(part)
@@ -59,46 +62,46 @@ def params_of(wanted: Filter) -> Iterator[str]:
             yield field.name
 
 
-def condition(wanted: Filter, drawn: ParamDistributions) -> Condition:
-    """What selects the trials that a filter means."""
-    match wanted:
+def condition(filter_: Filter, params: ParamDistributions) -> Condition:
+    """Return the condition that selects a filter's trials."""
+    match filter_:
         case All(parts):
-            return sa.and_(sa.true(), *(condition(part, drawn) for part in parts))
+            return sa.and_(sa.true(), *(condition(part, params) for part in parts))
         case AnyOf(parts):
-            return sa.or_(sa.false(), *(condition(part, drawn) for part in parts))
+            return sa.or_(sa.false(), *(condition(part, params) for part in parts))
         case Not(part):
-            return sa.not_(condition(part, drawn))
+            return sa.not_(condition(part, params))
         case Comparison():
-            return _comparison(wanted, drawn)
+            return _comparison(filter_, params)
 
 
-def _comparison(one: Comparison, drawn: ParamDistributions) -> Condition:
+def _comparison(one: Comparison, params: ParamDistributions) -> Condition:
     match one.field.kind:
         case FieldKind.PARAM:
-            return _param(one, drawn)
+            return _param(one, params)
         case FieldKind.FEASIBLE:
-            feasible = is_feasible([drawn.study_id])
+            feasible = is_feasible([params.study_id])
             return sa.or_(
-                sa.and_(feasible, sa.literal(holds(True, one.op, one.wanted))),
-                sa.and_(~feasible, sa.literal(holds(False, one.op, one.wanted))),
+                sa.and_(feasible, sa.literal(holds(True, one.op, one.value))),
+                sa.and_(~feasible, sa.literal(holds(False, one.op, one.value))),
             )
         case FieldKind.TAG:
             return _tag(one)
         case FieldKind.STATE | FieldKind.FAILURE:
-            return _two_valued(_column(one), one.op, one.wanted, sa.Text())
-        case FieldKind.NUMBER if isinstance(one.wanted, int) and abs(one.wanted) <= _LONG:
-            return _two_valued(trials.c.number, one.op, one.wanted, sa.BigInteger())
+            return _two_valued(_column(one), one.op, one.value, sa.Text())
+        case FieldKind.NUMBER if isinstance(one.value, int) and abs(one.value) <= _LONG:
+            return _two_valued(trials.c.number, one.op, one.value, sa.BigInteger())
         case _:
-            return _two_valued(_column(one), one.op, one.wanted, sa.Double())
+            return _two_valued(_column(one), one.op, one.value, sa.Double())
 
 
 def _column(one: Comparison) -> sa.ColumnElement[Any]:
-    """What a trial has for a name other than a parameter's."""
+    """Return a trial's value of a name other than a parameter."""
     match one.field.kind:
         case FieldKind.NUMBER:
             return trials.c.number
         case FieldKind.STATE:
-            return state_shown() if one.wanted in _ONLY_SHOWN else trials.c.state
+            return state_shown() if one.value in _DERIVED_STATES else trials.c.state
         case FieldKind.VALUE:
             value: sa.ColumnElement[Any] = trials.c["values"][one.field.index + 1]
             return value
@@ -113,7 +116,8 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
             last = sa.select(attempts.c.failure).where(
                 attempts.c.trial_id == trials.c.trial_id,
             )
-            return last.order_by(attempts.c.number.desc()).limit(1).correlate(trials).scalar_subquery()
+            last = last.order_by(attempts.c.number.desc()).limit(1)
+            return last.correlate(trials).scalar_subquery()
         case FieldKind.STEP:
             return _newest(reports.c.step)
         case FieldKind.LAST:
@@ -129,68 +133,77 @@ def _newest(column: Any) -> sa.ColumnElement[Any]:
         reports.c.trial_id == trials.c.trial_id,
         ~reports.c.superseded,
     )
-    return query.order_by(reports.c.attempt.desc(), reports.c.step.desc()).limit(1).correlate(trials).scalar_subquery()
+    newest = query.order_by(reports.c.attempt.desc(), reports.c.step.desc()).limit(1)
+    return newest.correlate(trials).scalar_subquery()
 
 
 def _two_valued(
     column: sa.ColumnElement[Any],
     op: str,
-    wanted: ParamValue,
-    kind: Any,
+    value: ParamValue,
+    sql_type: Any,
 ) -> Condition:
-    """True or false, never NULL, so that `not` means the contrary."""
-    if wanted is None:
+    """Return a comparison that is never NULL, so that `not` inverts it."""
+    if value is None:
         return column.is_(None) if op == "==" else column.is_not(None)
-    return sa.func.coalesce(_compared(column, op, wanted, kind), sa.false())
+    return sa.func.coalesce(_compared(column, op, value, sql_type), sa.false())
 
 
-def _compared(column: Any, op: str, wanted: ParamValue, kind: Any) -> Condition:
-    value: Any = sa.literal(wanted, kind)
+def _compared(column: Any, op: str, value: ParamValue, sql_type: Any) -> Condition:
+    literal: Any = sa.literal(value, sql_type)
     match op:
         case "==":
-            return sa.and_(column == value)
+            return sa.and_(column == literal)
         case "!=":
-            return sa.and_(column != value)
+            return sa.and_(column != literal)
         case "<":
-            return sa.and_(column < value)
+            return sa.and_(column < literal)
         case "<=":
-            return sa.and_(column <= value)
-    more = column > value if op == ">" else column >= value
-    # Postgres holds NaN for the greatest of all numbers
-    return sa.and_(more, column != sa.literal(math.nan, sa.Double)) if isinstance(kind, sa.Double) else sa.and_(more)
+            return sa.and_(column <= literal)
+    more = column > literal if op == ">" else column >= literal
+    if isinstance(sql_type, sa.Double):
+        # Postgres sorts NaN above all numbers.
+        return sa.and_(more, column != sa.literal(math.nan, sa.Double))
+    return sa.and_(more)
 
 
 def _tag(one: Comparison) -> Condition:
-    """A trial has any number of tags, so `!=` is the contrary of `==`."""
+    # A trial may have several tags: `!=` means that it does not have this one.
     tags = trial_annotations.c.tags
-    named = sa.func.cardinality(tags) > 0 if one.wanted is None else sa.literal(one.wanted, sa.Text) == sa.any_(tags)
-    has = _exists(
-        sa.select(sa.literal(1)).where(
-            trial_annotations.c.trial_id == trials.c.trial_id,
-            named,
-        )
-    )
-    return has if (one.op == "==") == (one.wanted is not None) else ~has
+    if one.value is None:
+        matches: Condition = sa.func.cardinality(tags) > 0
+    else:
+        matches = sa.literal(one.value, sa.Text) == sa.any_(tags)
+    of_trial = trial_annotations.c.trial_id == trials.c.trial_id
+    has = _exists(sa.select(sa.literal(1)).where(of_trial, matches))
+    return has if (one.op == "==") == (one.value is not None) else ~has
 
 
-def _param(one: Comparison, drawn: ParamDistributions) -> Condition:
-    """A parameter is stored as Optuna does: the number, or the index of the category in its distribution."""
-    written = drawn.distributions[one.field.name]
-    having = sa.select(sa.literal(1)).where(
+def _param(one: Comparison, params: ParamDistributions) -> Condition:
+    """Return a comparison with a parameter.
+
+    As Optuna does, the table stores the number, or the index of the category in its distribution.
+    """
+    stored = params.distributions[one.field.name]
+    of_trial = sa.select(sa.literal(1)).where(
         trial_params.c.trial_id == trials.c.trial_id,
-        study_key(trial_params.c.trial_id) == drawn.study_id,
+        study_key(trial_params.c.trial_id) == params.study_id,
         trial_params.c.name == one.field.name,
     )
-    if one.wanted is None:
-        there = having.where(
-            sa.or_(sa.false(), *(_drawn(text, "!=", None) for text in written)),
-        )
-        return ~_exists(there) if one.op == "==" else _exists(there)
-    numbers = [text for text in written if not isinstance(distribution_of(text), CategoricalDistribution)]
-    branches = [_drawn(text, one.op, one.wanted) for text in written if text not in numbers]
+    if one.value is None:
+        not_none = [_of_distribution(text, "!=", None) for text in stored]
+        has_value = _exists(of_trial.where(sa.or_(sa.false(), *not_none)))
+        return ~has_value if one.op == "==" else has_value
+    choices = [text for text in stored if _is_choice(text)]
+    numbers = [text for text in stored if not _is_choice(text)]
+    branches = [_of_distribution(text, one.op, one.value) for text in choices]
     if numbers:
-        branches.append(_numeric(numbers, one, among=written))
-    return _exists(having.where(sa.or_(sa.false(), *branches)))
+        branches.append(_numeric(numbers, one, among=stored))
+    return _exists(of_trial.where(sa.or_(sa.false(), *branches)))
+
+
+def _is_choice(text: str) -> bool:
+    return isinstance(distribution_of(text), CategoricalDistribution)
 
 
 def _exists(query: sa.Select[Any]) -> Condition:
@@ -198,23 +211,24 @@ def _exists(query: sa.Select[Any]) -> Condition:
 
 
 def _numeric(numbers: Sequence[str], one: Comparison, among: Sequence[str]) -> Condition:
-    if isinstance(one.wanted, (str, bool)):
+    if isinstance(one.value, (str, bool)):
         return sa.true() if one.op == "!=" else sa.false()
-    compared = _compared(trial_params.c.value, one.op, one.wanted, sa.Double())
+    compared = _compared(trial_params.c.value, one.op, one.value, sa.Double())
     if len(numbers) == len(among):
         return compared
     texts = sa.cast(list(numbers), pg.ARRAY(sa.Text))
     return sa.and_(trial_params.c.distribution == sa.any_(texts), compared)
 
 
-def _drawn(text: str, op: str, wanted: ParamValue) -> Condition:
-    """Values of one distribution; of categories those indices whose choice the comparison is true of."""
+def _of_distribution(text: str, op: str, value: ParamValue) -> Condition:
+    """Return the condition for one distribution; of choices, for the indices that match."""
     distribution = distribution_of(text)
-    of_this = trial_params.c.distribution == text
+    is_this = trial_params.c.distribution == text
     if not isinstance(distribution, CategoricalDistribution):
-        return of_this
-    fitting = [float(i) for i, choice in enumerate(distribution.choices) if holds(choice, op, wanted)]
-    return sa.and_(
-        of_this,
-        trial_params.c.value == sa.any_(sa.cast(fitting, pg.ARRAY(sa.Double))),
-    )
+        return is_this
+    matching = []
+    for index, choice in enumerate(distribution.choices):
+        if holds(choice, op, value):
+            matching.append(float(index))
+    indices = sa.cast(matching, pg.ARRAY(sa.Double))
+    return sa.and_(is_this, trial_params.c.value == sa.any_(indices))

@@ -1,5 +1,7 @@
-"""Trials by filter and sort, a page at a time. Pages go on after a key, never after a count, so the last is as quick
-as the first, and trials that come meanwhile shift nothing.
+"""Trials by filter and sort, a page at a time.
+
+A page starts after a key, not at an offset: the last page is as fast as the first, and new trials
+shift no rows between pages.
 """
 
 from __future__ import annotations
@@ -50,43 +52,42 @@ _SORTABLE = (
 
 @dataclass(frozen=True, slots=True)
 class TrialSort:
-    """What trials are sorted by. Those that do not have it come last; equal ones are by number."""
+    """Sort order of trials. Trials without the field come last; equal ones are by number."""
 
     field: Field
     descending: bool = False
 
     @staticmethod
     def of(text: str, names: Names) -> TrialSort:
-        """`number`, `-value`, `params.lr`: a name, with `-` the largest first.
+        """Parse `number`, `-value` or `params.lr`: a name, with `-` for descending order.
 
         Raises:
-            TuneError: there is no such name, or nothing sorts by it.
+            TuneError: there is no such name, or trials cannot be sorted by it.
         """
         name = text.removeprefix("-")
         field = names.find(name)
         if field is None or field.kind not in _SORTABLE:
             own = (*names.objectives, *names.params, *names.other_metrics)
-            there = ["number", "state", "value", "duration", *own]
-            near = difflib.get_close_matches(name, there, n=1)
+            sortable = ["number", "state", "value", "duration", *own]
+            near = difflib.get_close_matches(name, sortable, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "."
-            raise TuneError(
-                f"trials cannot be sorted by {name!r}{hint} There are: {', '.join(there[:30])}",
-            )
+            listed = ", ".join(sortable[:30])
+            raise TuneError(f"trials cannot be sorted by {name!r}{hint} There are: {listed}")
         return TrialSort(field, text.startswith("-"))
 
 
 @dataclass(frozen=True, slots=True)
 class TrialPage:
-    """Some trials in order."""
+    """A page of trials in order."""
 
     rows: tuple[TrialRow, ...]
     after: str | None
-    """Where the next page goes on; None when there is none."""
+    """Key after which the next page starts; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which trials of a study, in which order."""
+    """Filter and order of a study's trials."""
 
     study_id: int
     where: Filter
@@ -94,7 +95,7 @@ class Selection:
 
     @staticmethod
     def of(study_id: int, names: Names, where: str = "", sort: str = "number") -> Selection:
-        """From texts, see `filter_language` and `TrialSort.of`."""
+        """Parse a filter and a sort order, see `filter_language` and `TrialSort.of`."""
         return Selection(study_id, parse(where, names), TrialSort.of(sort, names))
 
 
@@ -105,21 +106,19 @@ def trial_page(
     after: str = "",
     limit: int = 100,
 ) -> TrialPage:
-    """A page of trials.
+    """Return a page of trials.
 
     Args:
-        database: where to read.
-        selection: which trials, in which order.
-        after: `TrialPage.after` of the page before.
-        limit: at most so many.
+        database: Database to read.
+        selection: Filter and order of the trials.
+        after: `TrialPage.after` of the previous page.
+        limit: Most trials to return.
     """
     with database.engine.connect() as connection:
-        found = _numbers(connection, selection, after, limit + 1)
-    more = found[limit - 1].text if len(found) > limit else None
-    return TrialPage(
-        rows_of(database, selection.study_id, [place.number for place in found[:limit]]),
-        more,
-    )
+        keys = _keys(connection, selection, after, limit + 1)
+    next_page = keys[limit - 1].text if len(keys) > limit else None
+    numbers = [key.number for key in keys[:limit]]
+    return TrialPage(rows_of(database, selection.study_id, numbers), next_page)
 
 
 def trial_chunks(
@@ -127,7 +126,7 @@ def trial_chunks(
     selection: Selection,
     limit: int | None = None,
 ) -> Iterator[tuple[TrialRow, ...]]:
-    """The trials of a selection, or the first `limit`, so many at a time that memory stays flat."""
+    """Yield the selected trials, or the first `limit`, in chunks that keep memory use constant."""
     after: str | None = ""
     while after is not None and limit != 0:
         size = _CHUNK if limit is None else min(limit, _CHUNK)
@@ -138,22 +137,21 @@ def trial_chunks(
 
 
 def count_trials(database: Database, selection: Selection) -> int:
-    """How many trials a selection has."""
+    """Count the selected trials."""
     with database.engine.connect() as connection:
-        wanted = _condition(connection, selection)
         query = sa.select(sa.func.count()).where(
             trials.c.study_id == selection.study_id,
-            wanted,
+            _condition(connection, selection),
         )
         return int(connection.execute(query).scalar_one())
 
 
 @dataclass(frozen=True, slots=True)
 class _PageKey:
-    """Where a trial is in the order: its key, and its number among equal ones."""
+    """Position of a trial in the order: its key, and its number among equal keys."""
 
     key: Any
-    """None for a trial that has none."""
+    """None for a trial without the field."""
     number: int
 
     @property
@@ -163,103 +161,90 @@ class _PageKey:
     @staticmethod
     def of(text: str, sort: TrialSort) -> _PageKey:
         key, _, number = text.rpartition("~")
+        is_text = sort.field.kind is FieldKind.STATE
         try:
-            return _PageKey(
-                (key if sort.field.kind is FieldKind.STATE else float(key)) if key else None,
-                int(number),
-            )
+            if not key:
+                return _PageKey(None, int(number))
+            return _PageKey(key if is_text else float(key), int(number))
         except ValueError:
-            raise TuneError(
-                f"{text!r} is no place in a list of trials: begin with the first page",
-            ) from None
+            problem = f"{text!r} is not a position in a list of trials"
+            raise TuneError(f"{problem}: begin with the first page") from None
 
 
 def _condition(connection: sa.Connection, selection: Selection) -> Condition:
     names = set(params_of(selection.where))
-    drawn = ParamDistributions(
-        selection.study_id,
-        distributions(connection, selection.study_id, names),
-    )
-    wanted = condition(selection.where, drawn)
+    stored = distributions(connection, selection.study_id, names)
+    matches = condition(selection.where, ParamDistributions(selection.study_id, stored))
     if selection.where == EVERYTHING or selection.sort.field.kind is FieldKind.NUMBER:
-        return wanted
-    # once for all trials: in the order of an index, a filter that lets few through would be asked of each by itself
+        return matches
+    # Evaluate the filter once for all trials. In the order of an index, Postgres would evaluate it
+    # trial by trial, which is slow for a filter that few trials pass.
     matching = sa.select(trials.c.trial_id).where(
         trials.c.study_id == selection.study_id,
-        wanted,
+        matches,
     )
-    return trials.c.trial_id.in_(
-        sa.select(matching.cte("matching").prefix_with("MATERIALIZED").c.trial_id),
-    )
+    materialized = matching.cte("matching").prefix_with("MATERIALIZED")
+    return trials.c.trial_id.in_(sa.select(materialized.c.trial_id))
 
 
-def _numbers(
+def _keys(
     connection: sa.Connection,
     selection: Selection,
     after: str,
     limit: int,
 ) -> list[_PageKey]:
-    """The next places: first of the trials that have a key, then of those that have none, by number."""
-    wanted, place = (
-        _condition(connection, selection),
-        _PageKey.of(after, selection.sort) if after else None,
-    )
+    """Return the next positions: trials with a key first, then those without one, by number."""
+    matches = _condition(connection, selection)
+    position = _PageKey.of(after, selection.sort) if after else None
     found: list[_PageKey] = []
-    if place is None or place.key is not None:
-        found = _ask(connection, _having(selection, place).where(wanted).limit(limit))
-        place = None
-    if len(found) < limit and selection.sort.field.kind not in (
-        FieldKind.NUMBER,
-        FieldKind.STATE,
-    ):
-        found += _ask(
-            connection,
-            _lacking(selection, place).where(wanted).limit(limit - len(found)),
-        )
+    if position is None or position.key is not None:
+        query = _select_with_key(selection, position).where(matches)
+        found = _read_keys(connection, query.limit(limit))
+        position = None
+    every_trial_has_key = selection.sort.field.kind in (FieldKind.NUMBER, FieldKind.STATE)
+    if len(found) < limit and not every_trial_has_key:
+        query = _select_without_key(selection, position).where(matches)
+        found += _read_keys(connection, query.limit(limit - len(found)))
     return found
 
 
-def _ask(connection: sa.Connection, query: sa.Select[Any]) -> list[_PageKey]:
+def _read_keys(connection: sa.Connection, query: sa.Select[Any]) -> list[_PageKey]:
     return [_PageKey(row.key, row.number) for row in connection.execute(query)]
 
 
-def _having(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
-    """Trials that have what is sorted by, after a place."""
+def _select_with_key(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
+    """Select trials that have the sort field, after a position."""
     field, study_id = selection.sort.field, selection.study_id
     number: Any = trials.c.number
     key = _key(field)
     query = sa.select(key.label("key"), number.label("number"))
     if field.kind is FieldKind.PARAM:
-        number = trial_params.c.trial_id  # what the index ends with
-        query = query.select_from(
-            trial_params.join(trials, trials.c.trial_id == number),
-        ).where(study_key(number) == study_id, trial_params.c.name == field.name)
+        number = trial_params.c.trial_id  # the last column of the index
+        joined = trial_params.join(trials, trials.c.trial_id == number)
+        query = query.select_from(joined).where(
+            study_key(number) == study_id,
+            trial_params.c.name == field.name,
+        )
     else:
         query = query.where(trials.c.study_id == study_id, key.is_not(None))
     if after is not None:
         last = trial_id(study_id, after.number) if field.kind is FieldKind.PARAM else after.number
-        here, there = (
-            sa.tuple_(key, number),
-            sa.tuple_(sa.literal(after.key, key.type), last),
-        )
-        query = query.where(here < there if selection.sort.descending else here > there)
+        row = sa.tuple_(key, number)
+        position = sa.tuple_(sa.literal(after.key, key.type), last)
+        query = query.where(row < position if selection.sort.descending else row > position)
     return query.order_by(*_directed(selection.sort, key, number))
 
 
-def _lacking(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
-    """Trials without it, after a place."""
-    field, descending, number = (
-        selection.sort.field,
-        selection.sort.descending,
-        trials.c.number,
-    )
+def _select_without_key(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
+    """Select trials without the sort field, after a position."""
+    field, descending = selection.sort.field, selection.sort.descending
+    number = trials.c.number
     if field.kind is FieldKind.PARAM:
-        own = (
+        lacks: Condition = ~sa.exists().where(
             trial_params.c.trial_id == trials.c.trial_id,
             trial_params.c.name == field.name,
+            study_key(trial_params.c.trial_id) == selection.study_id,
         )
-        of_study = study_key(trial_params.c.trial_id) == selection.study_id
-        lacks: Condition = ~sa.exists().where(*own, of_study)
     else:
         lacks = _key(field).is_(None)
     query = sa.select(sa.null().label("key"), number).where(
@@ -282,18 +267,20 @@ def _key(field: Field) -> sa.ColumnElement[Any]:
         case FieldKind.STATE:
             return trials.c.state
         case FieldKind.VALUE:
+            if field.index == 0:
+                return first_value()
             value: Any = trials.c["values"][field.index + 1]
-            # what is no number comes last in both directions
-            return first_value() if field.index == 0 else sa.func.nullif(value, math.nan, type_=sa.Double())
+            # NaN becomes NULL, so that it comes last in both directions.
+            return sa.func.nullif(value, math.nan, type_=sa.Double())
         case FieldKind.PARAM:
             return trial_params.c.value
         case FieldKind.METRIC:
-            return _at_its_end(metric(field.name))
+            return _final(metric(field.name))
         case FieldKind.CONSTRAINT:
-            return _at_its_end(constraint(field.name))
-    return _at_its_end(duration_s())
+            return _final(constraint(field.name))
+    return _final(duration_s())
 
 
-def _at_its_end(value: sa.ColumnElement[float]) -> sa.ColumnElement[float]:
-    """A number of a trial that ended: of one that runs it would change between two pages."""
+def _final(value: sa.ColumnElement[float]) -> sa.ColumnElement[float]:
+    # NULL for running trials: their values would change between two pages.
     return sa.case((trials.c.ended_at.is_not(None), sa.func.nullif(value, math.nan)))

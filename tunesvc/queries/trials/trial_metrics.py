@@ -1,7 +1,8 @@
-"""A trial's metrics, constraints and attributes: names in a study, values of trials, columns of SQL.
+"""Metrics, constraints and attributes of trials: names, values and SQL columns.
 
-A metric is a number that a trial returned beside its objectives, which is kept as a user attribute, or that it
-reported; what it returned counts. A constraint is kept as Optuna does: an excess by name, kept where it is <= 0.
+A metric is a number that a trial returned in addition to its objectives, stored as a user
+attribute, or else one that it reported. A constraint is stored as in Optuna: an excess by name,
+satisfied if it is <= 0.
 """
 
 from __future__ import annotations
@@ -19,39 +20,39 @@ from tunesvc.db.schema.tables import trials
 from tunesvc.queries.sql import JSON_NUMBER, in_study, json_number
 
 _REPORTS = 200
-"""Newest reports of a study that its metrics are known by."""
+"""Newest reports of a study that are searched for names of metrics."""
 _ATTRS = 5_000
-"""Attributes of a study's newest trials, and of its oldest, that its metrics are known by."""
+"""Attributes of the newest and of the oldest trials that are searched for names of metrics."""
 _LONGEST = 10_000
-"""Bytes of an attribute in a list of trials; the trial's own page has longer ones."""
+"""Most bytes of an attribute in a list of trials; the trial's own page has longer ones."""
 _CONSTRAINT = "constraints:"
 _OLD_CONSTRAINTS = "constraints"
-"""The list that older versions of Optuna wrote; its members are named by their place."""
+"""List that older versions of Optuna wrote; its members are named by their index."""
 
 _IDS = pg.ARRAY(sa.BigInteger)
 
 
 @dataclass(frozen=True, slots=True)
 class AttrNames:
-    """What a study's trials have, by name in alphabetical order."""
+    """Names of metrics, constraints and attributes in a study, in alphabetical order."""
 
     metrics: tuple[str, ...]
     constraints: tuple[str, ...]
     attrs: tuple[str, ...]
-    """User attributes that are no numbers."""
+    """User attributes that are not numbers."""
 
 
 @dataclass(slots=True)
 class TrialAttrs:
-    """What one trial has."""
+    """Metrics, constraints and attributes of one trial."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     constraints: dict[str, float] = field(default_factory=dict)
-    """How far each bound is exceeded; kept where it is <= 0."""
+    """Excess over each bound; satisfied if <= 0."""
     attrs: dict[str, Any] = field(default_factory=dict)
 
     def add(self, kind: str, name: str, value: Any) -> None:
-        """Sort a stored attribute in."""
+        """Add a stored attribute."""
         if kind == "system":
             self.constraints |= _excesses(name, value)
         elif _is_number(value):
@@ -61,7 +62,7 @@ class TrialAttrs:
 
 
 def attr_names(connection: sa.Connection, study_id: int) -> AttrNames:
-    """Names in a study, by its newest and oldest trials and its newest reports."""
+    """Return names in a study, from its newest and oldest trials and its newest reports."""
     constraints: set[str] = set()
     metrics, attrs = set(_reported_names(connection, study_id)), set()
     for row in connection.execute(_stored_names(study_id)):
@@ -78,58 +79,59 @@ def attrs_of(
     study_id: int,
     ids: Sequence[int],
 ) -> Mapping[int, TrialAttrs]:
-    """What trials have, by their ids."""
-    found = {one: TrialAttrs() for one in ids}
+    """Return metrics, constraints and attributes by trial id."""
+    found = {id_: TrialAttrs() for id_ in ids}
     table = tables.trial_attrs
     query = sa.select(table.c.trial_id, table.c.kind, table.c.name, table.c.value).where(
         table.c.trial_id == sa.any_(sa.cast(list(ids), _IDS)),
         _is_shown(),
         sa.func.octet_length(table.c.value) <= _LONGEST,
     )
-    for row in connection.execute(
-        query.order_by(table.c.trial_id, table.c.kind, table.c.name),
-    ):
+    query = query.order_by(table.c.trial_id, table.c.kind, table.c.name)
+    for row in connection.execute(query):
         found[row.trial_id].add(row.kind, row.name, json.loads(row.value))
     names = _reported_names(connection, study_id)
-    lacking = [one for one, has in found.items() if not has.metrics.keys() >= set(names)]
-    for trial, name, value in _reported(connection, lacking, names):
-        found[trial].metrics.setdefault(name, value)
+    # Reports are read only for trials that did not return all of these metrics.
+    incomplete = [id_ for id_, attrs in found.items() if not attrs.metrics.keys() >= set(names)]
+    for id_, name, value in _last_reported(connection, incomplete, names):
+        found[id_].metrics.setdefault(name, value)
     return found
 
 
 def metric(name: str) -> sa.ColumnElement[float]:
-    """A trial's metric: what it returned, else what it reported last."""
+    """Return a trial's metric: the returned one, or else the last reported one."""
     table = tables.trial_attrs
-    kept = (
+    returned = sa.select(json_number(table.c.value)).where(
         table.c.trial_id == trials.c.trial_id,
         table.c.kind == "user",
         table.c.name == name,
     )
-    returned = sa.select(json_number(table.c.value)).where(*kept).correlate(trials)
-    newest = _newest(name, trials.c.trial_id).correlate(trials)
+    reported = _newest(name, trials.c.trial_id)
     return sa.func.coalesce(
-        returned.scalar_subquery(),
-        newest.scalar_subquery(),
+        returned.correlate(trials).scalar_subquery(),
+        reported.correlate(trials).scalar_subquery(),
         type_=sa.Double(),
     )
 
 
 def constraint(name: str) -> sa.ColumnElement[float]:
-    """How far a trial exceeds a constraint."""
+    """Return a trial's excess over a constraint."""
     table = tables.trial_attrs
-    kept = table.c.trial_id == trials.c.trial_id, table.c.kind == "system"
-    stored = table.c.name == _CONSTRAINT + name
+    is_named = table.c.name == _CONSTRAINT + name
     value: Any = json_number(table.c.value)
     if name.isdecimal():
-        listed = sa.func.string_to_array(
-            sa.func.translate(table.c.value, "[] ", ""),
-            ",",
-            type_=pg.ARRAY(sa.Text),
-        )
+        # The name may be an index into the old list.
+        items = sa.func.translate(table.c.value, "[] ", "")
+        listed = sa.func.string_to_array(items, ",", type_=pg.ARRAY(sa.Text))
         is_list = table.c.name == _OLD_CONSTRAINTS
         value = sa.case((is_list, json_number(listed[int(name) + 1])), else_=value)
-        stored = sa.or_(stored, is_list)
-    return sa.select(value).where(*kept, stored).limit(1).correlate(trials).scalar_subquery()
+        is_named = sa.or_(is_named, is_list)
+    query = sa.select(value).where(
+        table.c.trial_id == trials.c.trial_id,
+        table.c.kind == "system",
+        is_named,
+    )
+    return query.limit(1).correlate(trials).scalar_subquery()
 
 
 def _is_shown() -> sa.ColumnElement[bool]:
@@ -148,7 +150,7 @@ def _is_number(value: Any) -> bool:
 def _excesses(name: str, value: Any) -> dict[str, float]:
     if name == _OLD_CONSTRAINTS:
         listed = value if isinstance(value, list) else []
-        return {str(at): one for at, one in enumerate(listed) if _is_number(one)}
+        return {str(index): one for index, one in enumerate(listed) if _is_number(one)}
     return {name.removeprefix(_CONSTRAINT): value} if _is_number(value) else {}
 
 
@@ -194,28 +196,27 @@ def _reported_names(connection: sa.Connection, study_id: int) -> tuple[str, ...]
         .subquery()
     )
     name = sa.func.jsonb_object_keys(newest.c.metrics).label("name")
-    # the writer's None is JSON's null
+    # Reports without metrics are stored as JSON's null.
     is_object = sa.func.jsonb_typeof(newest.c.metrics) == "object"
-    return tuple(
-        connection.execute(
-            sa.select(name).where(is_object).distinct().order_by(name),
-        ).scalars()
-    )
+    query = sa.select(name).where(is_object).distinct().order_by(name)
+    return tuple(connection.execute(query).scalars())
 
 
-def _reported(
+def _last_reported(
     connection: sa.Connection,
     ids: Sequence[int],
     names: Sequence[str],
 ) -> Iterable[tuple[int, str, float]]:
-    """What trials reported last by each of these names."""
+    """Return (trial id, name, value) of the last report of each metric."""
     if not ids or not names:
         return ()
-    trial = sa.func.unnest(sa.cast(list(ids), _IDS)).table_valued("id", name="of_trial").render_derived()
-    wanted = sa.func.unnest(sa.cast(list(names), pg.ARRAY(sa.Text))).table_valued("name", name="named").render_derived()
-    newest = _newest(wanted.c.name, trial.c.id).correlate(trial, wanted).lateral("newest")
-    query = sa.select(trial.c.id, wanted.c.name, newest.c.value)
-    joined = trial.join(wanted, sa.true()).join(newest, sa.true())
+    id_array = sa.cast(list(ids), _IDS)
+    name_array = sa.cast(list(names), pg.ARRAY(sa.Text))
+    trial = sa.func.unnest(id_array).table_valued("id", name="of_trial").render_derived()
+    named = sa.func.unnest(name_array).table_valued("name", name="named").render_derived()
+    newest = _newest(named.c.name, trial.c.id).correlate(trial, named).lateral("newest")
+    query = sa.select(trial.c.id, named.c.name, newest.c.value)
+    joined = trial.join(named, sa.true()).join(newest, sa.true())
     return [tuple(row) for row in connection.execute(query.select_from(joined))]
 
 

@@ -1,6 +1,7 @@
-"""A study's trials as columns: what charts of everything need, at a small part of what whole rows cost.
+"""Trials of a study as columns, for charts of all trials. Much cheaper to read than whole rows.
 
-Finished trials do not change any more, so a later look reads only what can be new: `results(..., before=earlier)`.
+Finished trials do not change, so a later call reads only what can be new:
+`get_results(..., before=earlier)`.
 """
 
 from __future__ import annotations
@@ -28,74 +29,76 @@ _UNFINISHED = tuple(_CODES[state] for state in UNFINISHED)
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All trials by number, one entry each in every column."""
+    """All trials by number: columns with one entry per trial."""
 
     numbers: np.ndarray
     states: np.ndarray
-    """Places in `STATES_SHOWN`."""
+    """Indices into `STATES_SHOWN`."""
     values: np.ndarray
-    """Shape (trials, objectives); NaN where there is none."""
+    """Shape (trials, objectives); NaN for missing values."""
     feasible: np.ndarray
     steps: np.ndarray
-    """How many were trained up to the newest report; NaN without one."""
+    """Number of steps up to the newest report; NaN without a report."""
     ended_s: np.ndarray
-    """Seconds since 1970; NaN while it is not over."""
+    """Seconds since 1970; NaN for unfinished trials."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def of_state(self, state: str) -> np.ndarray:
-        """Which trials are in a state."""
-        found: np.ndarray = self.states == _CODES[state]
-        return found
+        """Return a mask of the trials in a state."""
+        mask: np.ndarray = self.states == _CODES[state]
+        return mask
 
     def in_states(self, states: Collection[str]) -> np.ndarray:
-        """Which trials are in one of these states; all without them."""
-        found: np.ndarray = np.isin(
-            self.states,
-            [_CODES[state] for state in states or _CODES],
-        )
-        return found
+        """Return a mask of the trials in one of these states; of all if empty."""
+        codes = [_CODES[state] for state in states or _CODES]
+        mask: np.ndarray = np.isin(self.states, codes)
+        return mask
 
     def done(self, index: int = 0) -> np.ndarray:
-        """Which trials are complete with a value of this objective that can be drawn."""
-        found: np.ndarray = self.of_state("complete") & np.isfinite(self.values[:, index])
-        return found
+        """Return a mask of the complete trials with a finite value of this objective."""
+        mask: np.ndarray = self.of_state("complete") & np.isfinite(self.values[:, index])
+        return mask
 
-    def drawable(self, index: int = 0, states: Collection[str] = ()) -> np.ndarray:
-        """Which trials of these states, of any without them, have a value of this objective that can be drawn."""
-        found: np.ndarray = self.in_states(states) & np.isfinite(self.values[:, index])
-        return found
+    def with_value(self, index: int = 0, states: Collection[str] = ()) -> np.ndarray:
+        """Return a mask of the trials in these states with a finite value of this objective."""
+        mask: np.ndarray = self.in_states(states) & np.isfinite(self.values[:, index])
+        return mask
 
     def candidates(self) -> np.ndarray:
-        """Which trials may be best: complete, all values numbers, and feasible."""
-        found: np.ndarray = self.of_state("complete") & self.feasible & ~np.isnan(self.values).any(axis=1)
-        return found
+        """Return a mask of the trials that may be best: complete, feasible, without NaN."""
+        has_nan = np.isnan(self.values).any(axis=1)
+        mask: np.ndarray = self.of_state("complete") & self.feasible & ~has_nan
+        return mask
 
     def losses(self, objective: Objective, index: int = 0) -> np.ndarray:
-        """One objective's values such that small is good."""
+        """Return one objective's values oriented so that small is good."""
         column: np.ndarray = self.values[:, index]
         return -column if objective.maximize else column
 
     def best(self, objective: Objective, index: int = 0) -> int | None:
-        """Number of the candidate with the best value; of equal ones the first."""
-        places = np.flatnonzero(self.candidates())
-        return int(self.numbers[places[np.argmin(self.losses(objective, index)[places])]]) if len(places) else None
+        """Return the number of the candidate with the best value; of equal ones the first."""
+        rows = np.flatnonzero(self.candidates())
+        if not len(rows):
+            return None
+        first = np.argmin(self.losses(objective, index)[rows])
+        return int(self.numbers[rows[first]])
 
 
 @dataclass(frozen=True, slots=True)
 class PruningSavings:
-    """What stopping trials early has saved."""
+    """Estimated savings by stopping trials early."""
 
     pruned: int
     whole: int
-    """Trials that reported and came to their end."""
+    """Number of complete trials with reports."""
     full_steps: float
-    """What a complete trial takes, the median."""
+    """Median of the steps of a complete trial."""
     steps: float
-    """That were not trained, about."""
+    """Estimated number of steps saved."""
     share: float
-    """Of what it would have taken otherwise."""
+    """Saved share of the steps without pruning."""
 
 
 def get_results(
@@ -103,33 +106,35 @@ def get_results(
     study_id: int,
     before: Results | None = None,
 ) -> Results:
-    """All trials as columns.
+    """Return all trials as columns.
 
     Args:
-        database: where to read.
-        study_id: whose trials.
-        before: an earlier answer for the same study; only what can have changed since is read.
+        database: Database to read.
+        study_id: Study of the trials.
+        before: Earlier result for the same study; reads only what can have changed since.
     """
-    is_open = None if before is None or not len(before) else before.numbers[np.isin(before.states, _UNFINISHED)]
     condition = trials.c.study_id == study_id
-    if before is not None and is_open is not None:
-        ids = sa.cast(
-            [trial_id(study_id, int(number)) for number in is_open],
-            pg.ARRAY(sa.BigInteger),
-        )
-        is_new = sa.or_(
-            trials.c.number > int(before.numbers[-1]),
-            trials.c.trial_id == sa.any_(ids),
-        )
-        condition = sa.and_(condition, is_new)
-    feasible = is_feasible([study_id]) if is_open is None else is_feasible()
+    feasible = is_feasible([study_id])
+    if before is not None and len(before):
+        condition = sa.and_(condition, _is_new(study_id, before))
+        feasible = is_feasible()
     with database.engine.connect() as connection:
-        width = connection.execute(_OBJECTIVES, {"study": study_id}).scalar() or 1
+        width = connection.execute(_COUNT_OBJECTIVES, {"study": study_id}).scalar() or 1
         packed = connection.execute(_packed(study_id, condition, feasible, width)).scalar()
-    return _joined(before, _unpacked(packed, width))
+    return _merged(before, _unpacked(packed, width))
 
 
-_OBJECTIVES = sa.text("SELECT cardinality(directions) FROM studies WHERE study_id = :study")
+def _is_new(study_id: int, before: Results) -> sa.ColumnElement[bool]:
+    """Return the condition that a trial may differ from an earlier result."""
+    unfinished = before.numbers[np.isin(before.states, _UNFINISHED)]
+    ids = [trial_id(study_id, int(number)) for number in unfinished]
+    return sa.or_(
+        trials.c.number > int(before.numbers[-1]),
+        trials.c.trial_id == sa.any_(sa.cast(ids, pg.ARRAY(sa.BigInteger))),
+    )
+
+
+_COUNT_OBJECTIVES = sa.text("SELECT cardinality(directions) FROM studies WHERE study_id = :study")
 
 
 def _packed(
@@ -138,7 +143,10 @@ def _packed(
     feasible: sa.ColumnElement[bool],
     width: int,
 ) -> sa.Select[Any]:
-    """All rows as one string of doubles: as rows, 100,000 trials would take Python a second of work."""
+    """Select all rows as one string of doubles.
+
+    As rows, 100,000 trials would take Python a second.
+    """
     last_step = (
         sa.select(reports.c.step)
         .where(reports.c.trial_id == trials.c.trial_id, ~reports.c.superseded)
@@ -147,30 +155,27 @@ def _packed(
         .correlate(trials)
         .scalar_subquery()
     )
-    state = (
-        sa.func.array_position(
-            sa.cast(list(STATES_SHOWN), pg.ARRAY(sa.Text)),
-            state_shown(),
-        )
-        - 1
-    )
+    states = sa.cast(list(STATES_SHOWN), pg.ARRAY(sa.Text))
     columns: list[Any] = [
         trials.c.number,
-        state,
+        sa.func.array_position(states, state_shown()) - 1,
         sa.cast(feasible, sa.Integer),
-        last_step + _is_counted_from_0(study_id),
+        last_step + _step_offset(study_id),
         sa.extract("epoch", trials.c.ended_at),
         *(trials.c["values"][i + 1] for i in range(width)),
     ]
+    row = reduce(lambda left, right: left.op("||")(right), map(_as_bytes, columns))
+    by_number: Any = pg.aggregate_order_by(sa.literal_column("''::bytea"), trials.c.number)
+    return sa.select(sa.func.string_agg(row, by_number)).where(condition)
+
+
+def _as_bytes(column: Any) -> Any:
     nan: Any = sa.literal_column("'NaN'::float8")
-    doubles: list[Any] = [sa.func.float8send(sa.func.coalesce(sa.cast(one, sa.Double), nan)) for one in columns]
-    row = reduce(lambda left, right: left.op("||")(right), doubles)
-    rows: Any = pg.aggregate_order_by(sa.literal_column("''::bytea"), trials.c.number)
-    return sa.select(sa.func.string_agg(row, rows)).where(condition)
+    return sa.func.float8send(sa.func.coalesce(sa.cast(column, sa.Double), nan))
 
 
-def _is_counted_from_0(study_id: int) -> sa.ColumnElement[int]:
-    """Return 1 where the study's first report is of step 0, so that one step more is trained than its number says."""
+def _step_offset(study_id: int) -> sa.ColumnElement[int]:
+    """Return 1 if the study counts steps from 0: then step n is the n + 1st; else 0."""
     first = (
         sa.select(reports.c.step)
         .where(in_study(reports.c.trial_id, study_id))
@@ -199,61 +204,55 @@ def saved_by_pruning(
     complete: np.ndarray,
     every: np.ndarray,
 ) -> PruningSavings | None:
-    """What it has saved; None while no trial was stopped early, or none has come to its end.
+    """Estimate the savings; None without a pruned trial or without a complete one.
 
     Args:
-        pruned: steps of trials that were stopped early.
-        complete: steps of those that came to their end.
-        every: steps of all trials.
+        pruned: Steps of trials that were stopped early.
+        complete: Steps of complete trials.
+        every: Steps of all trials.
     """
     pruned, complete, every = (steps[~np.isnan(steps)] for steps in (pruned, complete, every))
     if not len(pruned) or not len(complete):
         return None
     full = float(median(complete.tolist()))
-    steps = float(np.maximum(0.0, full - pruned).sum())
-    trained = float(every.sum())
-    return PruningSavings(
-        len(pruned),
-        len(complete),
-        full,
-        steps,
-        steps / (steps + trained),
-    )
+    saved = float(np.maximum(0.0, full - pruned).sum())
+    share = saved / (saved + float(every.sum()))
+    return PruningSavings(len(pruned), len(complete), full, saved, share)
 
 
-def saving_of(found: Results) -> PruningSavings | None:
-    """`saved_by_pruning` of a study."""
-    steps = found.steps
-    return saved_by_pruning(
-        steps[found.of_state("pruned")],
-        steps[found.of_state("complete")],
-        steps,
-    )
+def saving_of(results: Results) -> PruningSavings | None:
+    """Estimate the savings of a study, see `saved_by_pruning`."""
+    steps = results.steps
+    pruned, complete = results.of_state("pruned"), results.of_state("complete")
+    return saved_by_pruning(steps[pruned], steps[complete], steps)
 
 
 def subsample(numbers: np.ndarray, limit: int) -> np.ndarray:
-    """A fixed even choice of at most so many: a study that grows replaces few of them. Mask of `numbers`."""
+    """Return a mask of an even sample of at most `limit` trials.
+
+    The sample is deterministic: a study that grows replaces few of its members.
+    """
     if len(numbers) <= limit:
         return np.ones(len(numbers), dtype=bool)
-    keys = _scrambled(numbers)
-    kept = np.zeros(len(numbers), dtype=bool)
-    kept[np.argpartition(keys, limit - 1)[:limit]] = True
-    return kept
+    keys = _hashed(numbers)
+    mask = np.zeros(len(numbers), dtype=bool)
+    mask[np.argpartition(keys, limit - 1)[:limit]] = True
+    return mask
 
 
-def subsample_best(costs: np.ndarray, numbers: np.ndarray, limit: int) -> np.ndarray:
-    """At most so many trials: the best quarter of them the best there are, the others an even choice. Mask."""
+def subsample_best(losses: np.ndarray, numbers: np.ndarray, limit: int) -> np.ndarray:
+    """Return a mask of at most `limit` trials: a quarter are the best, the others an even sample."""
     if len(numbers) <= limit:
         return np.ones(len(numbers), dtype=bool)
-    kept = np.zeros(len(numbers), dtype=bool)
-    kept[np.argpartition(costs, limit // 4 - 1)[: limit // 4]] = True
-    others = np.flatnonzero(~kept)
-    kept[others[subsample(numbers[others], limit - limit // 4)]] = True
-    return kept
+    mask = np.zeros(len(numbers), dtype=bool)
+    mask[np.argpartition(losses, limit // 4 - 1)[: limit // 4]] = True
+    others = np.flatnonzero(~mask)
+    mask[others[subsample(numbers[others], limit - limit // 4)]] = True
+    return mask
 
 
-def _scrambled(numbers: np.ndarray) -> np.ndarray:
-    """A fixed pseudo-random number for each: splitmix64 (Steele, Lea, Flood 2014)."""
+def _hashed(numbers: np.ndarray) -> np.ndarray:
+    """Return a fixed pseudo-random number for each: splitmix64 (Steele, Lea, Flood 2014)."""
     z = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -261,18 +260,18 @@ def _scrambled(numbers: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def _joined(before: Results | None, news: Results) -> Results:
+def _merged(before: Results | None, new: Results) -> Results:
     if before is None or not len(before):
-        return news
-    if not len(news):
+        return new
+    if not len(new):
         return before
-    kept = ~np.isin(before.numbers, news.numbers)
-    order = np.argsort(np.concatenate([before.numbers[kept], news.numbers]), kind="stable")
+    unchanged = ~np.isin(before.numbers, new.numbers)
+    numbers = np.concatenate([before.numbers[unchanged], new.numbers])
+    order = np.argsort(numbers, kind="stable")
 
     def column(name: str) -> np.ndarray:
-        out: np.ndarray = np.concatenate(
-            [getattr(before, name)[kept], getattr(news, name)],
-        )[order]
-        return out
+        parts = [getattr(before, name)[unchanged], getattr(new, name)]
+        joined: np.ndarray = np.concatenate(parts)
+        return joined[order]
 
     return Results(*(column(name) for name in Results.__dataclass_fields__))

@@ -1,4 +1,4 @@
-"""Trials: pages of them, one in detail, and the best."""
+"""Trials as rows: lists of them, one in detail, and the best."""
 
 from __future__ import annotations
 
@@ -37,10 +37,13 @@ from tunesvc.queries.trials.trial_metrics import attrs_of
 from tunesvc.spec import ParamValue
 
 Order = Literal["number", "newest", "best"]
-"""By number, by number from the newest, best first value first. Other orders, in pages: see `pagination`."""
+"""By number; by number, the newest first; by the first value, the best first.
+
+For other orders, in pages, see `pagination`.
+"""
 
 _FETCH = 2_000
-"""Rows per look-up of parameters."""
+"""Trials per query for parameters."""
 
 
 def list_trials(
@@ -52,28 +55,26 @@ def list_trials(
     after: int | None = None,
     order: Order = "number",
 ) -> tuple[TrialRow, ...]:
-    """Trials with their parameters.
+    """Return trials with their parameters.
 
     Args:
-        database: where to read.
-        study_id: whose trials.
-        states: only these; all when empty.
-        limit: at most so many.
-        after: the last number of the page before; for orders `number` and `newest`.
-        order: which come first.
+        database: Database to read.
+        study_id: Study of the trials.
+        states: States to include; all if empty.
+        limit: Most trials to return.
+        after: Last number of the previous page; for the orders `number` and `newest`.
+        order: Order of the trials.
     """
     query = _rows().where(trials_table.c.study_id == study_id)
-    if wanted := list(states):
-        query = query.where(state_shown().in_(wanted))
+    if in_states := list(states):
+        query = query.where(state_shown().in_(in_states))
     number = trials_table.c.number
     if after is not None:
         query = query.where(number < after if order == "newest" else number > after)
     with database.engine.connect() as connection:
         by = _ordering(order, _maximize(connection, study_id))
-        return _with_details(
-            connection,
-            connection.execute(query.order_by(*by).limit(limit)).all(),
-        )
+        rows = connection.execute(query.order_by(*by).limit(limit)).all()
+        return _with_details(connection, rows)
 
 
 def list_best_trials(
@@ -81,23 +82,19 @@ def list_best_trials(
     study_id: int,
     limit: int | None = None,
 ) -> tuple[TrialRow, ...]:
-    """The best complete, feasible trials: one at most for one objective, for several the Pareto front.
+    """Return the best complete, feasible trials; with several objectives, the Pareto front.
 
     Args:
-        database: where to read.
-        study_id: whose trials.
-        limit: of a single objective's trials, the best so many (1 when left out); of a front, its first so many.
+        database: Database to read.
+        study_id: Study of the trials.
+        limit: Most trials to return. If None, one trial, or the whole front.
     """
     with database.engine.connect() as connection:
         directions = _directions(connection, study_id)
         if len(directions) == 1:
-            first = _first(
-                connection,
-                study_id,
-                limit or 1,
-                maximize=directions[0] == "maximize",
-            )
-            return rows_of(database, study_id, first)
+            maximize = directions[0] == "maximize"
+            numbers = _best_numbers(connection, study_id, limit or 1, maximize=maximize)
+            return rows_of(database, study_id, numbers)
         front = _front(connection, study_id, directions)[:limit]
         query = _rows().where(trials_table.c.trial_id.in_(front)).order_by(trials_table.c.number)
         return _with_details(connection, connection.execute(query).all())
@@ -108,23 +105,23 @@ def rows_of(
     study_id: int,
     numbers: Sequence[int],
 ) -> tuple[TrialRow, ...]:
-    """The trials of these numbers, in this order; numbers that there are not are left out."""
+    """Return the trials of these numbers in this order, without numbers that do not exist."""
     ids = [trial_id(study_id, number) for number in numbers]
     with database.engine.connect() as connection:
         query = _rows().where(trials_table.c.trial_id == sa.any_(sa.cast(ids, _IDS)))
-        found = {row.number: row for row in _with_details(connection, connection.execute(query).all())}
-    return tuple(found[number] for number in numbers if number in found)
+        rows = _with_details(connection, connection.execute(query).all())
+    by_number = {row.number: row for row in rows}
+    return tuple(by_number[number] for number in numbers if number in by_number)
 
 
 def get_trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
-    """One trial with its attempts, decisions and attributes, or None when there is no such number."""
+    """Return a trial with its attempts, decisions and attributes; None if there is no such number."""
+    query = _rows().where(trials_table.c.trial_id == trial_id(study_id, number))
     with database.engine.connect() as connection:
-        found = connection.execute(
-            _rows().where(trials_table.c.trial_id == trial_id(study_id, number)),
-        ).all()
-        if not found:
+        rows = _with_details(connection, connection.execute(query).all())
+        if not rows:
             return None
-        (row,) = _with_details(connection, found)
+        row = rows[0]
         attrs = connection.execute(
             sa.select(trial_attrs.c.kind, trial_attrs.c.name, trial_attrs.c.value)
             .where(trial_attrs.c.trial_id == row.trial_id)
@@ -134,17 +131,21 @@ def get_trial(database: Database, study_id: int, number: int) -> TrialDetail | N
         row=row,
         attempts=list_attempts(database, study_id, numbers=[number]),
         decisions=list_decisions(database, study_id, number=number),
-        user_attrs={attr.name: json.loads(attr.value) for attr in attrs if attr.kind == "user"},
-        system_attrs={attr.name: json.loads(attr.value) for attr in attrs if attr.kind == "system"},
+        user_attrs=_attrs_of_kind("user", attrs),
+        system_attrs=_attrs_of_kind("system", attrs),
     )
 
 
-def drawn_from(
+def _attrs_of_kind(kind: str, attrs: Sequence[Any]) -> dict[str, Any]:
+    return {attr.name: json.loads(attr.value) for attr in attrs if attr.kind == kind}
+
+
+def get_distributions(
     database: Database,
     study_id: int,
     number: int,
 ) -> dict[str, BaseDistribution]:
-    """What a trial's parameters were drawn from."""
+    """Return the distributions of a trial's parameters."""
     query = sa.select(trial_params.c.name, trial_params.c.distribution).where(
         trial_params.c.trial_id == trial_id(study_id, number),
     )
@@ -153,7 +154,7 @@ def drawn_from(
 
 
 def _rows() -> sa.Select[Any]:
-    tried, newest = _tried(), _newest_report()
+    executions, newest = _executions(), _newest_report()
     return (
         sa.select(
             trials_table.c.trial_id,
@@ -162,10 +163,10 @@ def _rows() -> sa.Select[Any]:
             trials_table.c["values"].label("results"),
             trials_table.c.started_at,
             trials_table.c.ended_at,
-            duration_s(tried.c.ran_s).label("duration_s"),
+            duration_s(executions.c.ran_s).label("duration_s"),
             is_feasible().label("feasible"),
-            tried.c.attempts,
-            tried.c.failure,
+            executions.c.attempts,
+            executions.c.failure,
             newest.c.step,
             newest.c.value,
             trial_annotations.c.tags,
@@ -176,13 +177,13 @@ def _rows() -> sa.Select[Any]:
             trial_annotations,
             trial_annotations.c.trial_id == trials_table.c.trial_id,
         )
-        .outerjoin(tried, sa.true())
+        .outerjoin(executions, sa.true())
         .outerjoin(newest, sa.true())
     )
 
 
-def _tried() -> sa.sql.selectable.LateralFromClause:
-    """How many attempts a trial had, how long they ran, and why the last of them failed."""
+def _executions() -> sa.sql.selectable.LateralFromClause:
+    """Select a trial's number of attempts, their running time, and the last one's failure."""
     table = tables.attempts
     of_trial = table.c.trial_id == trials_table.c.trial_id
     newest = table.c.number.desc()
@@ -195,7 +196,7 @@ def _tried() -> sa.sql.selectable.LateralFromClause:
         )
         .where(of_trial)
         .correlate(trials_table)
-        .lateral("tried")
+        .lateral("executions")
     )
 
 
@@ -223,30 +224,28 @@ def _ordering(order: Order, maximize: bool) -> tuple[sa.ColumnElement[Any], ...]
 
 def _best_first(maximize: bool) -> tuple[sa.ColumnElement[Any], ...]:
     value: Any = trials_table.c["values"][1]
-    # Postgres sorts NaN above every number; here it comes last in both directions
+    # Postgres sorts NaN above all numbers; here it comes last in both directions.
     is_nan = (value == sa.literal(float("nan"), sa.Double)).asc().nulls_last()
     return (is_nan, (value.desc() if maximize else value.asc()).nulls_last())
 
 
 def _directions(connection: sa.Connection, study_id: int) -> list[str]:
-    found = connection.execute(
-        sa.select(studies.c.directions).where(studies.c.study_id == study_id),
-    ).scalar()
-    return list(found or ["minimize"])
+    query = sa.select(studies.c.directions).where(studies.c.study_id == study_id)
+    return list(connection.execute(query).scalar() or ["minimize"])
 
 
 def _maximize(connection: sa.Connection, study_id: int) -> bool:
     return _directions(connection, study_id)[0] == "maximize"
 
 
-def _first(
+def _best_numbers(
     connection: sa.Connection,
     study_id: int,
     limit: int,
     *,
     maximize: bool,
 ) -> list[int]:
-    """Numbers of the best candidates: the first in an index."""
+    """Return the numbers of the best candidates. Reads the first entries of an index."""
     value, number = first_value(), trials_table.c.number
     query = sa.select(number).where(
         trials_table.c.study_id == study_id,
@@ -262,7 +261,7 @@ def _front(
     study_id: int,
     directions: Sequence[str],
 ) -> list[int]:
-    """Ids of the candidates that no other candidate dominates."""
+    """Return the ids of the candidates that no other candidate dominates."""
     rows = connection.execute(
         sa.select(trials_table.c.trial_id, trials_table.c["values"].label("results"))
         .where(trials_table.c.study_id == study_id, *is_candidate([study_id]))
@@ -270,23 +269,27 @@ def _front(
     ).all()
     if not rows:
         return []
-    sign = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
-    on_front = pareto_mask(np.array([row.results for row in rows], dtype=float) * sign)
-    return [row.trial_id for row, kept in zip(rows, on_front, strict=True) if kept]
+    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+    on_front = pareto_mask(np.array([row.results for row in rows], dtype=float) * signs)
+    return [row.trial_id for row, is_on in zip(rows, on_front, strict=True) if is_on]
 
 
-def pareto_mask(costs: np.ndarray) -> np.ndarray:
-    """Which rows of `costs` (n, objectives), all to be minimised, no other row dominates. Equal rows all stay."""
-    order = np.lexsort(costs.T[::-1])
-    kept = np.zeros(len(costs), dtype=bool)
-    left = order
-    while len(left):
-        # the least left in lexicographic order is dominated by nothing left, nor by what was kept before
-        pick = costs[left[0]]
-        equal = np.all(costs[left] == pick, axis=1)
-        kept[left[equal]] = True
-        left = left[np.any(costs[left] < pick, axis=1)]
-    return kept
+def pareto_mask(losses: np.ndarray) -> np.ndarray:
+    """Return a mask of the rows that no other row dominates. Equal rows all stay.
+
+    Args:
+        losses: Values to minimise; shape (n, objectives).
+    """
+    mask = np.zeros(len(losses), dtype=bool)
+    remaining = np.lexsort(losses.T[::-1])
+    while len(remaining):
+        # The first in lexicographic order is dominated neither by a remaining row nor by one that
+        # is already on the front.
+        first = losses[remaining[0]]
+        equal = np.all(losses[remaining] == first, axis=1)
+        mask[remaining[equal]] = True
+        remaining = remaining[np.any(losses[remaining] < first, axis=1)]
+    return mask
 
 
 def _with_details(connection: sa.Connection, rows: Sequence[Any]) -> tuple[TrialRow, ...]:
@@ -324,9 +327,10 @@ def _params(
     connection: sa.Connection,
     ids: Sequence[int],
 ) -> dict[int, dict[str, ParamValue]]:
-    """External values by trial id, in the order in which they were drawn."""
+    """Return external values by trial id, in the order of their suggestion."""
     found: dict[int, dict[str, ParamValue]] = {}
     for start in range(0, len(ids), _FETCH):
+        chunk = sa.cast(list(ids[start : start + _FETCH]), _IDS)
         query = (
             sa.select(
                 trial_params.c.trial_id,
@@ -334,7 +338,7 @@ def _params(
                 trial_params.c.value,
                 trial_params.c.distribution,
             )
-            .where(trial_params.c.trial_id == sa.any_(sa.cast(list(ids[start : start + _FETCH]), _IDS)))
+            .where(trial_params.c.trial_id == sa.any_(chunk))
             .order_by(trial_params.c.trial_id, trial_params.c.position)
         )
         for row in connection.execute(query):

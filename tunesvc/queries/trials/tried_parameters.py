@@ -1,10 +1,11 @@
-"""Parameters of chosen trials as columns, and those choices."""
+"""Parameters of selected trials as columns, and the selections."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -28,23 +29,23 @@ class Parameter:
 
     name: str
     values: np.ndarray
-    """Numbers, or places in `choices`; NaN where the trial does not have it."""
+    """Numbers, or indices into `choices`; NaN for trials without the parameter."""
     choices: tuple[str, ...]
     """Empty for a number."""
     log: bool
-    """Whether it is searched on a logarithmic scale."""
+    """True if it has a logarithmic scale."""
     low: float
     high: float
-    """Its range; of choices the first and last place."""
+    """Bounds of the range; of choices, the first and last index."""
 
     def text(self, value: float) -> str:
-        """How one of its values reads."""
+        """Format one of its values."""
         if np.isnan(value):
             return ""
         return self.choices[int(value)] if self.choices else f"{value:.6g}"
 
-    def places(self) -> np.ndarray:
-        """Values as 0 ... 1 of the range, logarithmic where it is searched so; places for choices."""
+    def normalized(self) -> np.ndarray:
+        """Return values as shares of the range, between 0 and 1 on its scale; indices of choices."""
         if self.choices:
             return self.values
         values, low, high = self.values, self.low, self.high
@@ -61,41 +62,39 @@ class CompletedTrials:
     numbers: np.ndarray
     values: np.ndarray
     parameters: tuple[Parameter, ...]
-    there: int
-    """Trials in all, of which these are a choice."""
+    total: int
+    """Number of all trials, of which these are a selection."""
     pruned: np.ndarray
-    """Which were pruned: their value is the last that they reported."""
+    """Mask of pruned trials, whose value is their last report."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     @property
     def losses(self) -> np.ndarray:
-        """Small is good."""
+        """Values oriented so that small is good."""
         return -self.values if self.objective.maximize else self.values
 
-    def fewer(self, limit: int) -> CompletedTrials:
-        """At most so many: the best, and an even choice of the others."""
-        kept = subsample_best(self.losses, self.numbers, limit)
-        found = tuple(replace(one, values=one.values[kept]) for one in self.parameters)
+    def subsample(self, limit: int) -> CompletedTrials:
+        """Return at most `limit` trials: the best, and an even sample of the others."""
+        mask = subsample_best(self.losses, self.numbers, limit)
+        parameters = [replace(one, values=one.values[mask]) for one in self.parameters]
         return replace(
             self,
-            numbers=self.numbers[kept],
-            values=self.values[kept],
-            parameters=found,
-            pruned=self.pruned[kept],
+            numbers=self.numbers[mask],
+            values=self.values[mask],
+            parameters=tuple(parameters),
+            pruned=self.pruned[mask],
         )
 
-    def only(self, names: Sequence[str]) -> CompletedTrials:
-        """With these parameters alone, in this order."""
+    def with_parameters(self, names: Sequence[str]) -> CompletedTrials:
+        """Return the trials with only these parameters, in this order."""
         by_name = {one.name: one for one in self.parameters}
-        return replace(
-            self,
-            parameters=tuple(by_name[name] for name in names if name in by_name),
-        )
+        parameters = tuple(by_name[name] for name in names if name in by_name)
+        return replace(self, parameters=parameters)
 
 
-def tried_best(
+def select_best(
     database: Database,
     view: StudyView,
     results: Results,
@@ -103,41 +102,41 @@ def tried_best(
     limit: int,
     states: Collection[str] = (),
 ) -> CompletedTrials:
-    """At most so many trials of these states that have a value: the best, and an even choice of the others."""
-    places = np.flatnonzero(results.drawable(index, states))
-    costs = results.losses(view.objectives[index], index)[places]
-    kept = places[subsample_best(costs, results.numbers[places], limit)]
-    return _tried(database, view, results, index, kept)
+    """Select at most `limit` trials with a value: the best, and an even sample of the others."""
+    rows = np.flatnonzero(results.with_value(index, states))
+    losses = results.losses(view.objectives[index], index)[rows]
+    selected = rows[subsample_best(losses, results.numbers[rows], limit)]
+    return _selected(database, view, results, index, selected)
 
 
-def tried_evenly(
+def select_evenly(
     database: Database,
     view: StudyView,
     results: Results,
     index: int,
     limit: int,
 ) -> CompletedTrials:
-    """At most so many complete, feasible trials, an even choice of all of them."""
-    places = np.flatnonzero(results.done(index) & results.feasible)
-    kept = places[subsample(results.numbers[places], limit)]
-    return _tried(database, view, results, index, kept)
+    """Select an even sample of at most `limit` complete, feasible trials."""
+    rows = np.flatnonzero(results.done(index) & results.feasible)
+    selected = rows[subsample(results.numbers[rows], limit)]
+    return _selected(database, view, results, index, selected)
 
 
-def _tried(
+def _selected(
     database: Database,
     view: StudyView,
     results: Results,
     index: int,
-    places: np.ndarray,
+    rows: np.ndarray,
 ) -> CompletedTrials:
-    numbers = results.numbers[places]
-    found = list_parameters(database, view.study_id, numbers)
-    pruned = results.of_state("pruned")[places]
+    numbers = results.numbers[rows]
+    parameters = list_parameters(database, view.study_id, numbers)
+    pruned = results.of_state("pruned")[rows]
     return CompletedTrials(
         view.objectives[index],
         numbers,
-        results.values[places, index],
-        found,
+        results.values[rows, index],
+        parameters,
         len(results),
         pruned,
     )
@@ -148,14 +147,17 @@ def list_parameters(
     study_id: int,
     numbers: Iterable[int],
 ) -> tuple[Parameter, ...]:
-    """The parameters of these trials in the order in which they were drawn, each a column in the order of `numbers`."""
+    """Return the parameters of trials in the order of their suggestion.
+
+    Each is a column in the order of `numbers`.
+    """
     ordered = [int(number) for number in numbers]
     table = trial_params
     ids = sa.cast(
         [trial_id(study_id, number) for number in ordered],
         pg.ARRAY(sa.BigInteger),
     )
-    # one row per distribution, not per trial: it is long, and mostly the same
+    # One row per distribution, not per trial: its text is long, and mostly the same.
     query = (
         sa.select(
             table.c.name,
@@ -169,13 +171,13 @@ def list_parameters(
     )
     with database.engine.connect() as connection:
         rows = connection.execute(query).all()
-    place = {number: i for i, number in enumerate(ordered)}
+    row_of = {number: i for i, number in enumerate(ordered)}
     groups: dict[str, list[_ParameterGroup]] = {}
     for row in sorted(rows, key=lambda row: (row.position, row.name)):
-        at = np.array([place[number_of(one)] for one in row.trial_ids], dtype=int)
+        indices = [row_of[number_of(id_)] for id_ in row.trial_ids]
         group = _ParameterGroup(
             _distribution(row.distribution),
-            at,
+            np.array(indices, dtype=int),
             np.array(row.values, dtype=float),
         )
         groups.setdefault(row.name, []).append(group)
@@ -184,10 +186,11 @@ def list_parameters(
 
 @dataclass(frozen=True, slots=True)
 class _ParameterGroup:
-    """Trials that drew a parameter from the same distribution."""
+    """Trials with the same distribution of a parameter."""
 
     distribution: BaseDistribution
-    at: np.ndarray
+    indices: np.ndarray
+    """Rows of the trials in the column."""
     values: np.ndarray
 
 
@@ -196,26 +199,26 @@ def _parameter(name: str, length: int, groups: Sequence[_ParameterGroup]) -> Par
     if any(isinstance(group.distribution, CategoricalDistribution) for group in groups):
         return _choice(name, column, groups)
     for group in groups:
-        column[group.at] = group.values
-    kinds = [group.distribution for group in groups]
-    low, high = min(kind.low for kind in kinds), max(kind.high for kind in kinds)  # type: ignore[attr-defined]
-    log = all(kind.log for kind in kinds) and low > 0  # type: ignore[attr-defined]
+        column[group.indices] = group.values
+    distributions: list[Any] = [group.distribution for group in groups]
+    low = min(distribution.low for distribution in distributions)
+    high = max(distribution.high for distribution in distributions)
+    log = all(distribution.log for distribution in distributions) and low > 0
     return Parameter(name, column, (), log, float(low), float(high))
 
 
 def _choice(name: str, column: np.ndarray, groups: Sequence[_ParameterGroup]) -> Parameter:
-    """A choice of what any of the distributions offers; a range among them counts value by value."""
-    texts: dict[str, int] = {}
+    """Return a choice among all distributions' choices; a range contributes its values."""
+    codes: dict[str, int] = {}
     for group in groups:
         if isinstance(group.distribution, CategoricalDistribution):
-            named = np.array(
-                [texts.setdefault(str(c), len(texts)) for c in group.distribution.choices],
-                dtype=float,
-            )
-            column[group.at] = named[group.values.astype(int)]
+            choices = group.distribution.choices
+            by_index = [codes.setdefault(str(choice), len(codes)) for choice in choices]
+            column[group.indices] = np.array(by_index, dtype=float)[group.values.astype(int)]
         else:
-            column[group.at] = [texts.setdefault(f"{value:g}", len(texts)) for value in group.values]
-    return Parameter(name, column, tuple(texts), False, 0.0, float(max(len(texts) - 1, 0)))
+            texts = [f"{value:g}" for value in group.values]
+            column[group.indices] = [codes.setdefault(text, len(codes)) for text in texts]
+    return Parameter(name, column, tuple(codes), False, 0.0, float(max(len(codes) - 1, 0)))
 
 
 @lru_cache(maxsize=1024)

@@ -19,7 +19,7 @@ from tunesvc.queries.recommendation import recommend_by_model, with_repeats
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.study_summary import (
     StudySummary,
-    get_headline,
+    get_summary,
     list_queued,
     list_recent_decisions,
     list_running,
@@ -69,7 +69,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
     database = request.app.state.database
     study = source.view
     results = source.results()
-    headline = get_headline(database, study, results)
+    headline = get_summary(database, study, results)
     front = results.numbers[charts.front_of(study.objectives, results)].tolist() if len(study.objectives) > 1 else []
     return page(
         request,

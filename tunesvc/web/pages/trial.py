@@ -16,8 +16,8 @@ from tunesvc.queries.explain.explanation import Statement, describe_trial
 from tunesvc.queries.explain.trial_attribution import get_attribution
 from tunesvc.queries.explain.trial_reasons import TrialReasons, get_trial_reasons
 from tunesvc.queries.rows import ReportCurve, StudyView, TrialDetail, TrialRow
-from tunesvc.queries.trials.attempt_events import get_curves, list_logs, log_end
-from tunesvc.queries.trials.trial_table import drawn_from, list_best_trials, rows_of
+from tunesvc.queries.trials.attempt_events import get_curves, get_log_end, list_logs
+from tunesvc.queries.trials.trial_table import get_distributions, list_best_trials, rows_of
 from tunesvc.search.analysis.attribution import Attribution
 from tunesvc.space import search_space
 from tunesvc.spec import ParamValue
@@ -151,7 +151,7 @@ def trial_logs(
         has_earlier = False
     else:
         start = _cursor(before) if before else None
-        rows, has_earlier = log_end(database, study.study_id, number, before=start)
+        rows, has_earlier = get_log_end(database, study.study_id, number, before=start)
     return page(
         request,
         "trial_logs.html",
@@ -210,7 +210,7 @@ def _settings(
     best: TrialRow | None,
 ) -> list[ParamView]:
     database = request.app.state.database
-    kinds = drawn_from(database, study.study_id, detail.row.number)
+    kinds = get_distributions(database, study.study_id, detail.row.number)
     near = [one.number for one in reasons.proposal.nearest if one.study is None] if reasons.proposal else []
     others = {one.number: one for one in rows_of(database, study.study_id, near)}
     if best is not None:
