@@ -46,7 +46,7 @@ from tunesvc.trial import Trial
 Run = Callable[["Attempt"], Mapping[str, float]]
 """Runs the objective for an attempt and returns the final metrics."""
 OnFinished = Callable[["Attempt", Outcome], None]
-"""Receives an attempt, whose outbox holds all other events, and its outcome."""
+"""Receives an attempt and its outcome. The outbox has all other events."""
 _OUTPUT_TAIL_CHARS = 4_000
 
 

@@ -19,7 +19,7 @@ from tunesvc.execution.attempt import supervise
 
 
 def make(name: str) -> Path:
-    """Make an empty folder whose name begins with `name`."""
+    """Make an empty folder with a unique name that begins with `name`."""
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_root()))
 
 

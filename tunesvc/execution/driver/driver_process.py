@@ -56,21 +56,7 @@ class DriverProcess:
         self._output, output_end = os.pipe()
         os.set_blocking(self._output, False)
         try:
-            self._process = subprocess.Popen(
-                # -P and our own path: a module in the current folder must not shadow one of ours
-                [
-                    sys.executable,
-                    "-P",
-                    "-c",
-                    _MAIN.format(path=sys.path, module=module),
-                    str(theirs.fileno()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output_end,
-                stderr=output_end,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            self._process = _start_process(module, theirs.fileno(), output_end)
         finally:
             os.close(output_end)
             theirs.close()
@@ -153,6 +139,19 @@ class DriverProcess:
                 self._output_tail = output[-_OUTPUT_TAIL_CHARS:]
             return False
         return True
+
+
+def _start_process(module: str, connection: int, output: int) -> subprocess.Popen[bytes]:
+    code = _MAIN.format(path=sys.path, module=module)
+    return subprocess.Popen(
+        # -P and our own path: a module in the current folder must not shadow one of ours
+        [sys.executable, "-P", "-c", code, str(connection)],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=[connection],
+        start_new_session=True,
+    )
 
 
 def _describe_exit(code: int, output: str) -> str:

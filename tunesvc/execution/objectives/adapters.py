@@ -143,7 +143,7 @@ def _check_arguments(
 
 
 def _mentions_ray(objective: Objective) -> bool:
-    """Return True if the function may call Ray Tune, whose import takes a second."""
+    """Return True if the function may call Ray Tune. Importing that takes a second."""
     if "ray.tune" in sys.modules or "ray.train" in sys.modules:
         return True
     function = without_partial(objective)

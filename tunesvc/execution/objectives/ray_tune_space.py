@@ -93,6 +93,16 @@ def _parameter(name: str, domain: Any) -> Parameter:
         quantum = sampler.q
         sampler = sampler.sampler
     log = isinstance(sampler, ray.LogUniform)
+    _check_supported(name, domain, sampler, quantum)
+    if isinstance(domain, ray.Integer):
+        step = None if log or quantum is None else int(quantum)
+        return _integer(domain, step, log)
+    return _float(domain, quantum, log)
+
+
+def _check_supported(name: str, domain: Any, sampler: Any, quantum: float | None) -> None:
+    from ray.tune.search import sample as ray
+
     if isinstance(domain, ray.Function):
         raise SpecError(
             f"parameter `{name}`: sample_from draws by code of its own, of which no sampler learns: "
@@ -104,7 +114,7 @@ def _parameter(name: str, domain: Any) -> Parameter:
         raise SpecError(
             f"parameter `{name}`: randn has no bounds: use uniform, such as {example}",
         )
-    if log and quantum not in (None, 1):
+    if isinstance(sampler, ray.LogUniform) and quantum not in (None, 1):
         raise SpecError(
             f"parameter `{name}`: a log scale cannot be quantized: "
             "use loguniform or lograndint and round in the function, or choice",
@@ -115,10 +125,6 @@ def _parameter(name: str, domain: Any) -> Parameter:
         raise SpecError(
             f"parameter `{name}`: {kind} sampling is unknown: use uniform or choice",
         )
-    if isinstance(domain, ray.Integer):
-        step = None if log or quantum is None else int(quantum)
-        return _integer(domain, step, log)
-    return _float(domain, quantum, log)
 
 
 def _float(domain: Any, quantum: float | None, log: bool) -> Parameter:

@@ -137,7 +137,7 @@ class RayBackend:
     def find(self) -> list[RayWorker]:
         """Return all workers of this job, other coordinators' included. One call to Ray for each.
 
-        Frees gangs whose worker is gone.
+        Frees gangs without a worker.
         """
         found = []
         for name in self.names():

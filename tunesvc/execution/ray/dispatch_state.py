@@ -75,7 +75,7 @@ class WorkerState:
     started it, perhaps for an older version of the job.
     """
     attempts: list[AssignedAttempt] = field(default_factory=list)
-    """Attempts whose end is not recorded, in the order in which they run."""
+    """Attempts that are not fully recorded, in the order in which they run."""
 
     @property
     def live(self) -> list[AssignedAttempt]:
@@ -154,7 +154,7 @@ class PendingQueue:
         return False
 
     def pop_first_attempt(self, after: int) -> Launch | None:
-        """Pop the next launch of a trial's first attempt, leaving out the first `after` launches."""
+        """Pop the next launch of a trial's first attempt, from the position `after` on."""
         for launch in islice(self.launches, after, None):
             if launch.attempt.number == 1:
                 self.launches.remove(launch)

@@ -19,6 +19,7 @@ from tunesvc.execution.executor import Failed, Lost
 
 _EXIT = re.compile(r"exit detail: (.+?)(?:\n|$)", re.IGNORECASE)
 _NO_TRACE = "died without a trace, as by SIGKILL: the kernel sends that when memory runs out, or another process did"
+_OUT_OF_MEMORY = "the node ran out of memory and Ray killed the worker: ask for `resources: {memory: ...}`"
 _OOM_SIGNS = (
     "memory pressure",
     "OutOfMemory",
@@ -50,11 +51,7 @@ def outcome_of_death(error: BaseException, *, killed: bool, end: str = "") -> Fa
             clean(f"no worker can be placed: {text}", MESSAGE_CHARS_MAX),
         )
     if isinstance(error, OutOfMemoryError) or any(sign in text for sign in _OOM_SIGNS):
-        remedy = "ask for `resources: {memory: ...}`"
-        return Failed(
-            "host_oom",
-            f"the node ran out of memory and Ray killed the worker: {remedy}",
-        )
+        return Failed("host_oom", _OUT_OF_MEMORY)
     if isinstance(error, RayTaskError):
         message = f"the worker failed: {text.strip().splitlines()[-1]}"
         return Failed("error", clean(message, MESSAGE_CHARS_MAX), text)

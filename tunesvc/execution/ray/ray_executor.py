@@ -51,9 +51,8 @@ class RayExecutor:
     ) -> None:
         """Use the Ray of this process, or join a cluster, or start a local Ray.
 
-        The cluster is the one at `address`, or else at RAY_ADDRESS.
-
-        Executors of one thread share an event loop and fair shares.
+        The cluster is the one at `address`, or else at RAY_ADDRESS. Executors of one thread share
+        an event loop and fair shares.
 
         Args:
             job: the attempts' job.
@@ -142,7 +141,7 @@ class RayExecutor:
             self._event_loop.run_once(left_s)
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Let workers forget recorded events, and free those whose attempt has finished."""
+        """Let workers forget recorded events, and free those with a finished attempt."""
         self._client.acknowledge(cursors)
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:

@@ -188,5 +188,5 @@ def _began_s(worker: WorkerState) -> float:
 
 
 def _start_order(worker: WorkerState) -> tuple[int, float]:
-    """Sort key: workers with few attempts first, then those whose running attempt is oldest."""
+    """Sort key: workers with few attempts first, then the oldest running attempt."""
     return len(worker.live), _began_s(worker)

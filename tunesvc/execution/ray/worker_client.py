@@ -92,7 +92,7 @@ class WorkerClient:
 
     @property
     def unmatched(self) -> list[AssignedAttempt]:
-        """Attempts of an earlier coordinator whose worker is not found yet."""
+        """Attempts of an earlier coordinator that no known worker has."""
         return [assigned for assigned in self._assigned.values() if assigned.worker is None]
 
     def expect_adopted(self, cursors: Mapping[AttemptId, int]) -> None:

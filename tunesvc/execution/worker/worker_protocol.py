@@ -40,7 +40,7 @@ class WorkerCommand:
 
 @dataclass(frozen=True, slots=True)
 class PollRequest:
-    """Commands for a worker, and the attempts whose events are requested."""
+    """Commands for a worker, and a request for the events of attempts."""
 
     number: int
     """1, 2, 3, ... under a token. A newer poll makes the older one return at once, empty."""
