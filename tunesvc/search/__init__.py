@@ -1,2 +1,1 @@
-"""The search: samplers and pruners by name, and the optimizer that asks, reports,
-prunes and tells over one study."""
+"""Search: samplers and pruners by name, and the optimizer of one study."""

@@ -30,7 +30,6 @@ def is_complete(spec: StudySpec) -> bool:
 
 
 def is_distinct(spec: StudySpec, space: Space) -> bool:
-    """True if no configuration may be proposed twice,
-    so that the budget suffices to try them all."""
+    """True if no configuration may be proposed twice, so that the budget can try them all."""
     may_repeat = spec.define_by_run or spec.seeds is not None or is_complete(spec)
     return not may_repeat and space.is_listed(spec.budget.trials)

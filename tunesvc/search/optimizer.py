@@ -222,8 +222,7 @@ class Optimizer:
         pruner: BasePruner,
         trials_max: int | None,
     ) -> None:
-        """Continue in a wider space, with a sampler and a pruner made for it,
-        as after a restart."""
+        """Continue in a wider space with a new sampler and pruner, as after a restart."""
         self._drop_prefetched()
         self.space, self._trials_max = space, trials_max
         self._size = space.size if space.parameters else None
@@ -264,8 +263,7 @@ class Optimizer:
         return len(self._prefetched)
 
     def prefetch(self, step_time: str | None, lasting: int) -> bool:
-        """Prepare one more proposal; return False if that is impossible or nothing is left to
-        propose.
+        """Prepare one more proposal; return False if there cannot be one.
 
         Args:
             step_time: time of the last committed step, for replay: see `DRAWN_AT`. None while that
@@ -283,10 +281,9 @@ class Optimizer:
         return True
 
     def stamp_prefetched(self, step_time: str) -> None:
-        """Date proposals made during the commit of a step; drop them if the time is
-        empty.
+        """Date proposals made during the commit of a step, or drop them without a time.
 
-        It is empty when the time of the commit is unknown, because its answer was lost.
+        The time is empty if the answer to the commit was lost.
         """
         if not self._prefetched or self._prefetched[-1].step_time is not None:
             return
@@ -334,8 +331,7 @@ class Optimizer:
         value: str,
         kind: str = "user",
     ) -> None:
-        """Store an attribute of a trial, unless it cannot be stored or is a constraint without a
-        number.
+        """Store an attribute of a trial; note one that is invalid, and leave it out.
 
         Args:
             value: as JSON.
@@ -357,8 +353,7 @@ class Optimizer:
         write(number, name, json.loads(value))
 
     def packed_study(self) -> bytes:
-        """Return attributes and trials, pickled,
-        for an Optuna objective that reads `trial.study`."""
+        """Return pickled attributes and trials, for Optuna objectives that read `trial.study`."""
         memory, study_id = self.memory, self.memory.study_id
         trials = memory.get_all_trials(study_id, deepcopy=False)
         user = memory.get_study_user_attrs(study_id)
@@ -448,8 +443,7 @@ class Optimizer:
         self._is_up_to_date = False
 
     def on_step_end(self) -> None:
-        """Update what learns from finished and paused trials,
-        after all of a step have been told."""
+        """Update models by the trials that finished or paused in a step."""
         if self._is_up_to_date:
             return
         self._is_up_to_date = True

@@ -170,8 +170,7 @@ class Proposer:
         finished: int,
         details: dict[str, Any],
     ) -> tuple[str, dict[str, Any]]:
-        """Return reason and details for a sampler that gives none,
-        naming parameters drawn at random."""
+        """Return a reason for a sampler that gives none, naming parameters drawn at random."""
         name = self._sampler_name
         reason = f"proposed by {name} from {finished} finished trials"
         if not self.space.parameters:
@@ -390,8 +389,10 @@ class Proposer:
         details: Mapping[str, Any],
         reason: Reason,
     ) -> dict[str, Any]:
-        """Merge a sampler's details into ours: `sampler` is the spec's name,
-        `by` what drew instead."""
+        """Merge a sampler's details into ours.
+
+        `sampler` is the name in the spec, `by` is what drew instead.
+        """
         its = {key: value for key, value in reason.details.items() if value is not None}
         if isinstance(its.get("nearest"), list):
             its["nearest"] = [self._near(one) for one in its["nearest"] if isinstance(one, Mapping)]

@@ -1,5 +1,4 @@
-"""The pruning policy of a study: which trials its pruner stops, which paused ones it resumes, and
-why.
+"""The pruning policy of a study: which trials stop, which paused ones resume, and why.
 
 A pruner is an Optuna `BasePruner` and may be any user's code: if it raises, nothing is stopped and
 the error is recorded. Imports no sampler.
@@ -174,8 +173,7 @@ class PruningPolicy:
             return False
 
     def _explain(self, trial: FrozenTrial, step: int) -> PruneDecision:
-        """Return the decision with the pruner's reason,
-        or else with the rank of the trial's value."""
+        """Return the decision with the pruner's reason, or else the rank of the value."""
         reason = self._pruner_reason(trial.number) or Reason("", {})
         text = reason.text or f"pruner {self._pruner_name} stopped it"
         details = reason.details
@@ -193,8 +191,7 @@ class PruningPolicy:
         trial: FrozenTrial,
         step: int,
     ) -> tuple[str, Mapping[str, Any]]:
-        """Describe the rank of the trial's value at a step among all trials,
-        as text and details."""
+        """Describe the rank of the trial's value among all trials at the step."""
         value = trial.intermediate_values[step]
         orientation = float(orientations_of(self._study)[0])
         history = history_of(
@@ -218,8 +215,7 @@ class PruningPolicy:
         return text, details
 
     def _audit(self, number: int) -> PruneDecision | None:
-        """Return an audit, once per trial,
-        if the pruner would stop it but lets it run on as a check."""
+        """Return an audit, once per trial, if the pruner lets it run on as a check."""
         reason = self._pruner_reason(number)
         if reason is None or not reason.details.get("audit"):
             return None

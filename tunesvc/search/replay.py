@@ -470,8 +470,10 @@ def _promoted_now(optimizer: ReplayedOptimizer, *, asks: bool) -> int | None:
 
 
 class _Recorded(BaseSampler):
-    """Replaces the sampler if only the pruner is asked:
-    proposals are overwritten by recorded ones."""
+    """Replaces the sampler if only the pruner is asked.
+
+    Its proposals are overwritten by recorded ones.
+    """
 
     def infer_relative_search_space(
         self,

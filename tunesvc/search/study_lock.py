@@ -1,5 +1,4 @@
-"""One lock for everything that samplers and pruners cache of a study, for
-`study.optimize(n_jobs=4)`.
+"""One lock for all caches of a study, for `study.optimize(n_jobs=4)`.
 
 The caches only grow as the study does, so the study's trials are read under the lock too: an older
 list after a newer one would look as if trials had been removed. Optuna's own locks are taken
@@ -37,8 +36,7 @@ def lock_of(study: Study) -> threading.RLock:
 def locked(
     method: Callable[Concatenate[Self, Study, Given], Made],
 ) -> Callable[Concatenate[Self, Study, Given], Made]:
-    """Run a sampler's or pruner's method, whose first argument is the study,
-    under the study's lock."""
+    """Run a method with a study as first argument under the study's lock."""
 
     def run(
         self: Self,

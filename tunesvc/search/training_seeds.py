@@ -31,6 +31,8 @@ def groups(numbers: np.ndarray, shared: int | None) -> np.ndarray:
 
 
 def turn(number: int, shared: int | None) -> int:
-    """Return a counter of which every second value meets every seed:
-    each round starts one later."""
+    """Return a counter of which every second value meets every seed.
+
+    Each round of seeds starts one later.
+    """
     return number if shared is None else number % shared + number // shared

@@ -99,8 +99,7 @@ class WarmStart:
         return dict(Counter(one.study for one in self.transferred))
 
     def first(self) -> list[TransferResult]:
-        """Return the trials to run first: the best of each study in turn,
-        each configuration once."""
+        """Return the trials to run first: the best of each study in turn."""
         ranked = [
             [one for one in self.transferred if one.study == name]  # best first
             for name in self.counts

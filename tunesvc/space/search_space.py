@@ -66,8 +66,7 @@ class Space:
             self._clauses[name] = self._clauses_of(parameter)
 
     def active(self, name: str, params: Mapping[str, ParamValue]) -> bool:
-        """Return True if `name` exists under `params`:
-        every parent exists and has a required value."""
+        """Return True if `name` exists under `params`: all its conditions hold."""
         for ancestor, clauses in self._clauses[name].items():
             if ancestor not in params:
                 return False
@@ -86,8 +85,7 @@ class Space:
 
     @property
     def size(self) -> int | None:
-        """Number of configurations; None if a parameter is
-        continuous or the space too entangled."""
+        """Number of configurations; None if a parameter is continuous, or the space entangled."""
         return count_configurations(self.parameters)
 
     def is_listed(self, trials: int | None) -> bool:

@@ -90,8 +90,7 @@ def shapley(
     players: int,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return each player's mean contribution over the orders in which they may join; shape
-    (players,).
+    """Return each player's mean contribution over all orders of joining; shape (players,).
 
     Args:
         worth: of sets of players, boolean masks of shape (sets, players).
@@ -127,8 +126,7 @@ def _sampled(
     players: int,
     seed: int,
 ) -> np.ndarray:
-    """Sample random orders, each with its reverse (Mitchell et al. 2022,
-    "Sampling permutations")."""
+    """Sample random orders with their reverses (Mitchell et al. 2022, "Sampling permutations")."""
     rng = np.random.default_rng(seed)
     count = max(2, _SETS_MAX // (2 * (players + 1)))
     both = []

@@ -172,8 +172,7 @@ class _Noise:
         return quantile * self.pooled / math.sqrt(repeats)
 
     def chances(self, goal: Goal) -> dict[int, float]:
-        """Sample the means. They share one unknown variance,
-        so one scale applies to a whole draw."""
+        """Sample the means; one unknown variance scales a whole draw."""
         rng = np.random.default_rng(0)  # deterministic for the same repeats
         scale = np.sqrt(self.freedom / rng.chisquare(self.freedom, size=(DRAWS, 1)))
         away = rng.multivariate_normal(

@@ -1,5 +1,4 @@
-"""Noise of a study's results, from configurations that were measured repeatedly,
-or from the model."""
+"""Noise of a study's results, from repeated configurations or from the model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pruners: by learning curves (`curve`), by successive halving with pauses, and the audit of pruned trials."""
+"""Pruners by learning curves and by successive halving, and the audit of pruned trials."""

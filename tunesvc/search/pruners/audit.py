@@ -1,5 +1,4 @@
-"""Audit of a pruner: a small random share of the trials that it would stop runs on, to count
-errors.
+"""Audit of a pruner: a small random share of the trials that it would stop runs on.
 
 The audited trials follow from seed and trial number alone, so a restart selects the same ones. The
 overruled decision, and the best value at that time, are stored on the trial: they cannot be
@@ -26,8 +25,7 @@ several objectives "front", the values of the front's members, replaces "best"."
 
 @dataclass(frozen=True, slots=True)
 class FalsePrunes:
-    """Share of audited trials that ended better than the best at the decision,
-    or extended its front."""
+    """Share of audited trials that beat the best at the decision, or extended its front."""
 
     audited: int
     """Trials that the pruner would have stopped, and that finished."""

@@ -132,8 +132,10 @@ class AutoSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Tell the sampler that proposed the trial, if it is known:
-        not after a restart or many trials."""
+        """Tell the sampler that proposed the trial, unless it is forgotten.
+
+        It is after a restart, and after many other trials.
+        """
         if trial.number in self._selected:
             self._selected[trial.number][0].after_trial(
                 study,

@@ -1,5 +1,4 @@
-"""Finished trials of a study, each read once, so that an update costs the same for any number of
-them.
+"""Finished trials of a study, each read once, at a cost that does not grow.
 
 Code that caches something about a study's trials (counts, columns, the best) follows them with its
 own `FinishedTrials`. A finished trial does not change, except that a paused one may be resumed.
@@ -79,8 +78,7 @@ class FinishedTrials:
 
 
 def resumed_in(study: Study) -> Sequence[int] | None:
-    """Return the numbers of trials that were paused and are no longer; None if the storage has no
-    list.
+    """Return the numbers of trials that were paused and are no longer, or None.
 
     The list only grows.
     """
@@ -107,8 +105,7 @@ def forecasts_in(study: Study) -> object:
 def split(
     trials: Sequence[FrozenTrial],
 ) -> tuple[Sequence[FrozenTrial], Sequence[FrozenTrial]]:
-    """Return the transferred trials, which come first with negative numbers,
-    and the study's own."""
+    """Return the transferred trials, with negative numbers, and the study's own."""
     transferred = next(
         (place for place, trial in enumerate(trials) if trial.number >= 0),
         len(trials),

@@ -1,5 +1,4 @@
-"""Trials of several objectives: their orientation, points of their curves, and one objective's
-view.
+"""Trials of several objectives: orientation, points of curves, one objective's view.
 
 Optuna's trials have one curve: here the first objective's. The other objectives' values at the same
 steps are in the system attribute `OTHERS`, which exists in memory only; the database has them as

@@ -1,5 +1,4 @@
-"""A robust scale for an objective: small is good,
-and differences between good values count most."""
+"""A robust scale for an objective, on which differences of good values count most."""
 
 from __future__ import annotations
 

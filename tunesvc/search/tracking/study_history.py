@@ -1,5 +1,4 @@
-"""Summary of a study, updated as trials finish: counts, the best, tried parameters, values at
-steps.
+"""Summary of a study, updated as trials finish: counts, best, parameters, ranks.
 
 Answers what a scan of all trials would, at a cost that does not grow with them. Imports no sampler
 and no pruner.

@@ -62,8 +62,7 @@ their errors are correlated."""
 
 @dataclass(frozen=True, slots=True)
 class CurveForecast:
-    """Forecast of a trial's final value: a Student t on the study's scale,
-    on which small is good."""
+    """Forecast of a final value: a Student t on the study's scale, on which small is good."""
 
     step: int
     """Last level that the trial has reached, from which it was forecast."""
@@ -89,8 +88,7 @@ class CurveForecast:
         return float(abs(ends[1] - ends[0]) / 2)
 
     def interval(self, share: float = 0.9) -> tuple[float, float]:
-        """Return the bounds of the central interval with this probability,
-        in the objective's units."""
+        """Return the central interval with this probability, in the objective's units."""
         reach = self.deviation_z * float(stdtrit(DOF, 0.5 + share / 2))
         ends = self._back(np.minimum([self.z - reach, self.z + reach], self.reached_z))
         return float(ends.min()), float(ends.max())
@@ -290,7 +288,9 @@ class CurveModel:
         if training is None or self._learned is None or training.levels != self._learned.levels:
             self._kernels = {}
         self._state, self._expected = object(), {}
-        self._learned = None if training is None else _Learned(training, self._direction, self._kernels)
+        self._learned = None
+        if training is not None:
+            self._learned = _Learned(training, self._direction, self._kernels)
 
 
 class _Learned:
@@ -310,7 +310,8 @@ class _Learned:
         self._fits: dict[int, Regression] = {}
         self._support: dict[int, np.ndarray] = {}
         """By level, how bad the summaries of finished curves are there; see `_support`."""
-        losses = np.concatenate([training.summaries.ravel(), self.scale.orientation * training.finals])
+        final_losses = self.scale.orientation * training.finals
+        losses = np.concatenate([training.summaries.ravel(), final_losses])
         self.worst = float(losses[np.isfinite(losses)].max(initial=-math.inf))
         known = self.scaled(training.summaries)
         params = self.encoder.encode(training.trials)

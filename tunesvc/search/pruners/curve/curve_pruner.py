@@ -169,8 +169,7 @@ class CurvePruner(BasePruner):
         paused: Mapping[int, int],
         alternative: Alternative,
     ) -> int | None:
-        """Return the paused trial with the most to gain per remaining step, if a new one gains
-        less.
+        """Return the paused trial that gains most per step, if a new one gains less.
 
         While new trials are possible, nothing else counts, until the paused ones together have less
         than the allowed chance to hold the best. Once the budget of trials is spent, a trial

@@ -1,5 +1,4 @@
-"""Parameters as columns of numbers: ranges to 0..1 (logarithmic ones by logarithm),
-choices one-hot."""
+"""Parameters as columns of numbers: ranges as 0..1 on their scale, choices one-hot."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ from optuna.trial import FrozenTrial
 
 
 class Encoder:
-    """Encodes the parameters of a set of trials. A missing parameter is encoded as the middle, and
-    marked.
+    """Encodes the parameters of trials. A missing one is encoded as the middle, and marked.
 
     Where trials declare different ranges, their union counts.
     """

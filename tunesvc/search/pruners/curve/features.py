@@ -216,8 +216,7 @@ class CurveFeatures:
         self.losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
 
     def summary(self, level: int) -> tuple[float, float, float]:
-        """Return features at a level: smoothed last, best,
-        and earlier value (from half way there)."""
+        """Return features at a level: smoothed last, best, and value half way there."""
         n = bisect_right(self.steps, level)
         if n == 0 or self.steps[-1] < level:
             return (math.nan, math.nan, math.nan)

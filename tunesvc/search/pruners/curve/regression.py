@@ -133,8 +133,7 @@ def _choose(
     noise: np.ndarray,
     prior2: float,
 ) -> Kernel:
-    """Return the kernel under which the outputs are most likely,
-    with their scale integrated out."""
+    """Return the most likely kernel of the outputs, with their scale integrated out."""
     surest = np.argsort(noise, kind="stable")[:CHOOSE_MAX]
     x, y, noise = x[surest], y[surest], noise[surest]
     of_length = {length: _smooth(x, x, length) for length in {kernel.length for kernel in KERNELS}}

@@ -150,8 +150,7 @@ class ResumeCandidates:
         return 1 - math.prod(others)
 
     def best(self, chance: float) -> ResumeCandidate | None:
-        """Return the candidate with the most gain per step among
-        those with at least this chance."""
+        """Return the candidate that gains most per step, of those with at least this chance."""
         there = self._there[self._rows["chance"][self._there] >= chance]
         for number in there[np.isnan(self._rows["rate"][there])].tolist():
             self._rows["rate"][number] = self._of[number].gain_per_step

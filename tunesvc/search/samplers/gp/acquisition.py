@@ -51,8 +51,7 @@ class Incumbents:
 
 
 class Acquisition:
-    """Log expected improvement of the best posterior mean (lower is better) by one noisy
-    observation.
+    """Log expected improvement of the best posterior mean (low is good) by one observation.
 
     This is the knowledge gradient (Frazier, Powell and Dayanik 2009) over the two points that
     matter: the observed one and the incumbent, or for the incumbent itself the runner-up. Without
@@ -156,8 +155,10 @@ def _rows(points: np.ndarray) -> np.ndarray:
 
 
 def _log_improvement(z: np.ndarray) -> np.ndarray:
-    """log E[max(z + a standard normal, 0)], also far below 0 (Ament et al. 2023,
-    "Unexpected improvements")."""
+    """log E[max(z + a standard normal, 0)], also far below 0.
+
+    Ament et al. 2023, "Unexpected improvements".
+    """
     safe = np.maximum(z, -5.0)
     near = np.log(safe * ndtr(safe) + np.exp(-0.5 * safe**2 - _LOG_SQRT_2PI))
     far = -0.5 * z**2 - _LOG_SQRT_2PI - 2 * np.log(np.maximum(-z, 5.0))

@@ -77,8 +77,7 @@ class Domain:
         return self.without_absent(snapped)
 
     def learn_conditions(self, trials: Sequence[FrozenTrial]) -> None:
-        """Find the choice that decides on each parameter which some trials lack,
-        if there is one."""
+        """Find, for each parameter that some trials lack, the choice that decides on it."""
         self._rules = []
         for j, name in enumerate(self.names):
             has = np.array(
@@ -99,8 +98,7 @@ class Domain:
                     break
 
     def without_absent(self, points: np.ndarray) -> np.ndarray:
-        """Set parameters that are inactive at a point to `ABSENT`, in place,
-        and return the points."""
+        """Set inactive parameters of points to `ABSENT`, in place."""
         for rule in self._rules:
             points[np.isin(points[:, rule.parent], list(rule.off)), rule.child] = ABSENT
         return points
@@ -116,8 +114,7 @@ class Domain:
         width: float,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        """Return `each` neighbours of every point,
-        with one or two parameters changed by `width`."""
+        """Return `each` neighbours of every point, one or two parameters changed by `width`."""
         out = np.repeat(points, each, axis=0)
         rows = np.arange(len(out))
         for is_moved in (

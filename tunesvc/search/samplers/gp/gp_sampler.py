@@ -337,8 +337,7 @@ class GPSampler(BaseSampler):
         *,
         jumps: bool = False,
     ) -> Hyperparameters:
-        """Fit, or return a cached fit: several workers ask between two results,
-        with the same data."""
+        """Fit, or return a cached fit: several workers ask with the same data."""
         arrays = (points, values, variances, seeds)
         key = b"".join(array.tobytes() for array in arrays) + bytes([jumps])
         known = self._fits.get(key)

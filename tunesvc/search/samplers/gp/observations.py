@@ -229,8 +229,7 @@ def _forecast_unfinished(
     scales: Sequence[ValueScale],
     combined: Callable[[np.ndarray], np.ndarray],
 ) -> list[tuple[FrozenTrial, float, float]]:
-    """Return pruned and running trials with the forecast of the combined value,
-    and its variance."""
+    """Return pruned and running trials with the combined forecast, and its variance."""
     if len(curves) == 1:
         known = _unfinished(trials, curves[0], scales[0])
         return [(trial, *known[trial.number]) for trial in trials if trial.number in known]

@@ -1,5 +1,4 @@
-"""The Parzen estimator of TPE: a mixture of one product kernel per observation, and one for the
-prior.
+"""The Parzen estimator of TPE: a mixture of product kernels, and one of the prior.
 
 It equals Optuna's (Watanabe 2023, https://arxiv.org/abs/2304.11127), computed with SciPy's special
 functions instead of Python loops; tests compare the two. Knows numbers and distributions, neither
@@ -36,8 +35,7 @@ NARROW_FROM = 98
 
 
 def weights_by_age(n: int) -> Array:
-    """Weigh `n` observations, the oldest first: 1 for the latest,
-    falling with age (Bergstra et al. 2013)."""
+    """Weigh `n` observations, the oldest first, by age (Bergstra et al. 2013)."""
     return np.concatenate(
         [
             np.linspace(1 / max(n, 1), 1.0, num=max(n - LATEST, 0)),
@@ -133,8 +131,7 @@ class Parzen:
         return points
 
     def log_density(self, points: Array) -> tuple[Array, Array]:
-        """Return the log density at points of shape (m, parameters),
-        and the prior's share, 0 to 1."""
+        """Return the log density at points, shape (m, parameters), and the prior's share."""
         with np.errstate(
             divide="ignore",
         ):  # log(0) for a kernel that is too far away
@@ -154,8 +151,7 @@ class Parzen:
 
 
 class _Numbers:
-    """Kernels of the numerical parameters: products of truncated normals, or of their mass in a
-    step.
+    """Kernels of numerical parameters: products of truncated normals, or of their mass.
 
     Everything that does not depend on the points is computed once. The squares are multiplied out,
     so that two matrix products do the rest. From the middle of each range no kernel is more than
@@ -340,8 +336,7 @@ def _choices(kind: BaseDistribution) -> tuple[Any, ...]:
 
 
 def _widths(centres: Array, low: Array, high: Array) -> Array:
-    """Return each kernel's deviation by column:
-    the larger distance to a neighbour, within bounds."""
+    """Return each kernel's deviation by column: the larger distance to a neighbour."""
     n = len(centres)
     order = np.argsort(centres, axis=0)
     ends = np.vstack([low, np.take_along_axis(centres, order, axis=0), high])
@@ -359,8 +354,7 @@ def _widths(centres: Array, low: Array, high: Array) -> Array:
 
 
 def _log_mass(a: Array, b: Array) -> Array:
-    """Return the log normal mass between a and b, computed in the left tail,
-    where it is accurate."""
+    """Return the log normal mass between a and b, computed in the accurate left tail."""
     flip = a > 0
     lower, upper = np.where(flip, -b, a), np.where(flip, -a, b)
     most = log_ndtr(upper)

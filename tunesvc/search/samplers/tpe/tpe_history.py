@@ -92,8 +92,7 @@ class TrialColumns(Sequence[Observation]):
         return self._columns[name]
 
     def table(self, names: Iterable[str]) -> tuple[Array, npt.NDArray[np.int_]]:
-        """Return the points with all of these parameters, shape (points, parameters),
-        and their numbers."""
+        """Return the points that have all of these parameters, and their trials' numbers."""
         key = tuple(names)
         if key not in self._tables:
             points = np.stack([self.column(name) for name in key], axis=1)
@@ -148,8 +147,7 @@ class TPEHistory:
 
     @property
     def finished(self) -> int:
-        """Number of trials to learn from: completed, pruned,
-        or failed because of their parameters."""
+        """Number of trials completed, pruned, or failed because of their parameters."""
         return len(self._numbers)
 
     def update(
@@ -189,8 +187,7 @@ class TPEHistory:
         return running[-self._history :]
 
     def view(self) -> Split:
-        """Split off the good trials like Optuna's TPE, and as many others as `history` has room
-        for.
+        """Split off the good trials like Optuna's TPE, and others up to `history`.
 
         With several objectives Optuna's share of good trials grows without bound: here it is at
         most a quarter of the history. The others are the latest, and an even sample of earlier
@@ -259,8 +256,7 @@ class TPEHistory:
         return rank[0] == 0 and len(self._orientations) > 1
 
     def _rank(self, trial: FrozenTrial) -> Rank:
-        """Rank like Optuna's TPE: completed trials by value, pruned ones by last step,
-        infeasible ones."""
+        """Rank like Optuna's TPE: complete trials, then pruned ones, then infeasible ones."""
         violation = sum(excess for excess in trial.constraints.values() if excess > 0)
         if violation > 0:
             return (2, violation, 0.0, trial.number)

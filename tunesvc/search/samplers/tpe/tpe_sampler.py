@@ -307,8 +307,7 @@ class TPESampler(BaseSampler):
         self._proposed: LRUDict[_ProposedTrial] = LRUDict()
 
     def _known(self, study: Study, trials: Sequence[FrozenTrial]) -> _Known:
-        """Return the cached data of a study, built again when forecasts of pruned trials have
-        changed.
+        """Return the cached data of a study, built again when forecasts have changed.
 
         That is rare enough to be cheap, and makes the data independent of the order in which trials
         ended: after a restart it is the same.
@@ -494,8 +493,7 @@ def _times_text(log_ratio: float) -> str:
 
 
 def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:
-    """Return the modelled trials nearest to a proposal,
-    by root mean square in parts of the range."""
+    """Return the modelled trials nearest to a proposal, by root mean square of ranges."""
     space = {name: kind for draw in draws for name, kind in draw.space.items()}
     point = {name: value for draw in draws for name, value in draw.point.items()}
     view = draws[-1].view
