@@ -67,10 +67,10 @@ def test_what_continues_a_study_is_what_can_run_its_objective() -> None:
 
 def test_a_study_without_anything_left_to_try_is_widened_or_confirmed_not_extended() -> None:
     spec = make_spec(parameters={"a": {"type": "int", "min": 1, "max": 2}}, name="bowl")
-    commands = [command for command, _ in summary.next_commands(replace(VIEW, spec=spec), ExitCode.DONE, found=True)]
+    commands = [command for command, _ in summary.next_commands(replace(VIEW, spec=spec), ExitCode.DONE, has_best=True)]
     assert commands[:2] == ["tune widen bowl NAME=MIN..MAX", "tune confirm bowl"]
     assert "widen the space first" in unavailable_actions(replace(VIEW, spec=spec))["extend"]
-    commands = [command for command, _ in summary.next_commands(VIEW, ExitCode.DONE, found=True)]
+    commands = [command for command, _ in summary.next_commands(VIEW, ExitCode.DONE, has_best=True)]
     assert commands[0] == "tune extend bowl --trials 20"
     assert "extend" not in unavailable_actions(VIEW)
 

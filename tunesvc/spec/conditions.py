@@ -43,16 +43,16 @@ def as_written(parameter: Parameter, value: Scalar) -> Scalar:
     return value if step is None else step
 
 
-def is_same(one: Scalar, other: Scalar) -> bool:
+def is_same(first: Scalar, second: Scalar) -> bool:
     """Return True if two choices are the same: equal, and both or neither of them booleans."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+    return first == second and isinstance(first, bool) == isinstance(second, bool)
 
 
 def is_sometimes_absent(name: str, parameters: Mapping[str, Parameter]) -> bool:
     """Return True if a direct parent can have a value that the parameter's `when` does not list."""
     for parent, allowed in (parameters[name].when or {}).items():
         for value in _ends(parameters.get(parent)):
-            if not any(is_same(value, one) for one in when_values(allowed)):
+            if not any(is_same(value, listed) for listed in when_values(allowed)):
                 return True
     return False
 

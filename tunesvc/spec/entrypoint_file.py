@@ -93,11 +93,11 @@ def _broken_imports(tree: ast.Module, folder: Path) -> Iterator[SpecIssue]:
         if module in checked:
             continue
         checked.add(module)
-        found = _parse(_path_of(folder, module))
-        if isinstance(found, str):
-            yield SpecIssue(("entrypoint",), found)
-        elif found is not None:
-            pending += _imported(found)
+        parsed = _parse(_path_of(folder, module))
+        if isinstance(parsed, str):
+            yield SpecIssue(("entrypoint",), parsed)
+        elif parsed is not None:
+            pending += _imported(parsed)
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
@@ -139,14 +139,14 @@ def _signature(args: ast.arguments) -> inspect.Signature:
     positional = [*args.posonlyargs, *args.args]
     absent: list[object] = [inspect.Parameter.empty] * (len(positional) - len(args.defaults))
     defaults = absent + list(args.defaults)
-    made = [
+    parameters = [
         _parameter(arg, _KINDS.POSITIONAL_OR_KEYWORD, default)
         for arg, default in zip(positional, defaults, strict=True)
     ]
     if args.vararg is not None:
-        made.append(_parameter(args.vararg, _KINDS.VAR_POSITIONAL, _KINDS.empty))
+        parameters.append(_parameter(args.vararg, _KINDS.VAR_POSITIONAL, _KINDS.empty))
     for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
-        made.append(
+        parameters.append(
             _parameter(
                 arg,
                 _KINDS.KEYWORD_ONLY,
@@ -154,8 +154,8 @@ def _signature(args: ast.arguments) -> inspect.Signature:
             )
         )
     if args.kwarg is not None:
-        made.append(_parameter(args.kwarg, _KINDS.VAR_KEYWORD, _KINDS.empty))
-    return inspect.Signature(made)
+        parameters.append(_parameter(args.kwarg, _KINDS.VAR_KEYWORD, _KINDS.empty))
+    return inspect.Signature(parameters)
 
 
 def _parameter(arg: ast.arg, kind: inspect._ParameterKind, default: object) -> inspect.Parameter:

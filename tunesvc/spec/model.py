@@ -242,8 +242,8 @@ class Pruner(NamedComponent):
 
     name: Name = Field(
         "auto",
-        description="auto, curve, asha, hyperband, median, percentile, threshold, patient, wilcoxon or none; "
-        "with several metrics auto, curve, asha or none.",
+        description="auto, curve, asha, hyperband, median, percentile, threshold, patient, "
+        "wilcoxon or none; with several metrics auto, curve, asha or none.",
     )
 
 
@@ -434,7 +434,10 @@ class StudySpec(SpecModel):
         (),
         description="Earlier studies with a similar space, for the sampler to learn from.",
     )
-    sampler: Sampler = Field(default_factory=Sampler, description="The sampler that proposes trials.")
+    sampler: Sampler = Field(
+        default_factory=Sampler,
+        description="The sampler that proposes trials.",
+    )
     pruner: Pruner = Field(
         default_factory=Pruner,
         description="The pruner that stops poor trials early.",

@@ -22,8 +22,8 @@ def option_in(argument: str, known: Collection[str]) -> str | None:
         argument: as in the study file.
         known: parameters and constants; one that is itself called `--name` is a value.
     """
-    found = _OPTION.fullmatch(argument)
-    return None if found is None or f"--{found[1]}" in known else found[1]
+    match = _OPTION.fullmatch(argument)
+    return None if match is None or f"--{match[1]}" in known else match[1]
 
 
 def parameter_of(option: str, known: Collection[str]) -> str:

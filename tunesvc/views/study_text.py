@@ -225,7 +225,8 @@ def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
         *(name for name in params if not _is_numeric(name, rows)),
     }
     named = {head: head if head in words else f">{head}" for head in heads}
-    shown = [i for i, head in enumerate(heads) if _is_informative(head, [line[i] for line in lines])]
+    columns = [[line[i] for line in lines] for i in range(len(heads))]
+    shown = [i for i, texts in enumerate(columns) if _is_informative(heads[i], texts)]
     return fitted(
         [named[heads[i]] for i in shown],
         [[_coloured(heads[i], line[i]) for i in shown] for line in lines],

@@ -134,10 +134,10 @@ def rm(
     from tunesvc import api
     from tunesvc.views.terminal import clean, out
 
-    found = api.load_study(study, database_url=database_url)
+    loaded = api.load_study(study, database_url=database_url)
     if not yes:
         typer.confirm(f"Delete {study!r} with all its trials, logs and checkpoints?", abort=True)
-    out().print(clean(found.delete()), markup=False)
+    out().print(clean(loaded.delete()), markup=False)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -146,8 +146,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     Raises:
         typer.BadParameter: there is no name or no `=`.
     """
-    name, found, value = text.partition("=")
-    if not found or not name:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
         raise typer.BadParameter(f"{text!r}: write NAME=VALUE, such as lr=0.1")
     return name, _value(value)
 
@@ -164,9 +164,9 @@ def parse_widening(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
         if added and name:
             parsed.setdefault(name, {}).setdefault("values", []).append(_value(value))
             continue
-        name, found, ends = text.partition("=")
+        name, equals, ends = text.partition("=")
         low, dots, high = ends.partition("..")
-        if not (name and found and dots and (low or high)):
+        if not (name and equals and dots and (low or high)):
             raise typer.BadParameter(
                 f"{text!r}: write NAME=MIN..MAX, such as lr=1e-5..1, or NAME+=VALUE for a choice",
             )

@@ -21,20 +21,21 @@ def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     from tunesvc.views import terminal
 
     with connect(database_url) as database:
-        found = backup.status(database)
+        current = backup.status(database)
     if as_json:
-        terminal.print_json(found)
+        terminal.print_json(current)
         return
-    version = found.revision or "none"
-    if found.revision != found.program_revision:
-        version += f": `tune db upgrade` makes it {found.program_revision}"
+    version = current.revision or "none"
+    if current.revision != current.program_revision:
+        version += f": `tune db upgrade` makes it {current.program_revision}"
     rows = {
-        "database": found.name,
-        "server": f"Postgres {found.server_version}",
+        "database": current.name,
+        "server": f"Postgres {current.server_version}",
         "schema": version,
     }
-    rows["size"] = f"{found.size_bytes / 1e6:.1f} MB"
-    rows["holds"] = f"{found.studies} studies ({found.running} running), {found.trials} trials"
+    rows["size"] = f"{current.size_bytes / 1e6:.1f} MB"
+    studies = f"{current.studies} studies ({current.running} running)"
+    rows["holds"] = f"{studies}, {current.trials} trials"
     grid = terminal.table("", "")
     grid.show_header = False
     for name, text in rows.items():

@@ -50,20 +50,20 @@ def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
     from tunesvc.views import terminal
 
     with open_database(database_url) as database:
-        found = diagnose(database, name)
-        examined = health(database, found.study)
+        diagnosis = diagnose(database, name)
+        examined = health(database, diagnosis.study)
     findings = [
-        *diagnosis_text.findings(found),
+        *diagnosis_text.findings(diagnosis),
         *diagnosis_text.format_health(name, examined),
     ]
     if as_json:
-        terminal.print_json({"findings": findings, "diagnosis": found, "health": examined})
+        terminal.print_json({"findings": findings, "diagnosis": diagnosis, "health": examined})
     else:
         _print(findings, as_json=False)
-        if found.live:
+        if diagnosis.live:
             terminal.out().print(
                 "",
-                diagnosis_text.live_table(found.live, terminal.out().width),
+                diagnosis_text.live_table(diagnosis.live, terminal.out().width),
                 sep="\n",
             )
 
@@ -118,25 +118,25 @@ def _packages() -> DatabaseFinding:
     )
 
 
-def command_name(found: str | None) -> DatabaseFinding:
+def command_name(path: str | None) -> DatabaseFinding:
     """Check that `tune` on the path is ours: Ray and torchtune install a command of that name
     too."""
-    if found is None:
+    if path is None:
         return DatabaseFinding(
             "Command",
             "warn",
             "`tune` is not on the path; `python -m tunesvc` is the same program",
         )
     try:
-        script = Path(found).read_bytes()[:4096]
+        script = Path(path).read_bytes()[:4096]
     except OSError as error:
-        return DatabaseFinding("Command", "warn", f"{found} cannot be read: {error.strerror}")
+        return DatabaseFinding("Command", "warn", f"{path} cannot be read: {error.strerror}")
     if b"tunesvc" in script:
-        return DatabaseFinding("Command", "ok", f"tune is {found}")
+        return DatabaseFinding("Command", "ok", f"tune is {path}")
     return DatabaseFinding(
         "Command",
         "warn",
-        f"{found} belongs to another package, which was installed later (Ray and torchtune bring "
+        f"{path} belongs to another package, which was installed later (Ray and torchtune bring "
         "one too): type `tunesvc` instead, or install tunesvc again",
     )
 
@@ -167,8 +167,8 @@ def _gpus() -> DatabaseFinding:
     def look() -> str:
         from tunesvc.execution.ray_internals import accelerator_counts
 
-        found = [f"{count} {name}" for name, count in accelerator_counts().items() if count]
-        return ", ".join(found) or "none on this machine"
+        accelerators = [f"{count} {name}" for name, count in accelerator_counts().items() if count]
+        return ", ".join(accelerators) or "none on this machine"
 
     return _tried("Accelerators", look)
 

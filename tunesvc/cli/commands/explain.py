@@ -66,10 +66,10 @@ def confirm(
     from tunesvc.cli.session import run_session
     from tunesvc.views import study_text, terminal
 
-    found = api.load_study(study, database_url=database_url)
+    loaded = api.load_study(study, database_url=database_url)
     explanation, interrupt = run_session(
         {study: f"{study} · {top} finalists × {repeats}"},
-        lambda observers, interrupt: found.confirm(
+        lambda observers, interrupt: loaded.confirm(
             top,
             repeats,
             observer=observers.each[study],

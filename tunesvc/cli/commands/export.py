@@ -55,18 +55,18 @@ def export(
         view = get_study(database, study)
         names = names_of(database, view)
         selection = Selection.of(view.study_id, names, where)
-        made = Export(database, view, names, selection)
+        exported = Export(database, view, names, selection)
         if out is None:
-            sys.stdout.writelines(_text(made, selected))
-            if not made.written:
+            sys.stdout.writelines(_text(exported, selected))
+            if not exported.written:
                 print_no_trials(view)
             return
         with out.open("wb") as file:
             if selected == "parquet":
-                file.writelines(made.parquet())
+                file.writelines(exported.parquet())
             else:
-                file.writelines(text.encode() for text in _text(made, selected))
-    typer.echo(f"wrote {made.written} trials to {out}", err=True)
+                file.writelines(text.encode() for text in _text(exported, selected))
+    typer.echo(f"wrote {exported.written} trials to {out}", err=True)
 
 
 def _format(requested: Format | None, out: Path | None) -> Format:
@@ -92,14 +92,14 @@ def _format(requested: Format | None, out: Path | None) -> Format:
 _ENDINGS: Mapping[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
-def _text(made: Export, format: Format) -> Iterator[str]:
-    return _json(made) if format == "json" else made.csv()
+def _text(exported: Export, format: Format) -> Iterator[str]:
+    return _json(exported) if format == "json" else exported.csv()
 
 
-def _json(made: Export) -> Iterator[str]:
+def _json(exported: Export) -> Iterator[str]:
     from tunesvc.views.terminal import to_json
 
-    lines = ",\n ".join(to_json(line) for line in made.lines())
+    lines = ",\n ".join(to_json(line) for line in exported.lines())
     yield f"[{lines}]\n"
 
 
@@ -163,12 +163,12 @@ def checkpoint(
 
     with open_database(database_url) as database:
         view = get_study(database, study)
-        found = find_best_checkpoint(database, view, trial)
-    path = found.path if to is None else _copy(found.path, to)
+        best = find_best_checkpoint(database, view, trial)
+    path = best.path if to is None else _copy(best.path, to)
     if as_json:
-        terminal.print_json({**terminal.plain(found), "path": str(path)})
+        terminal.print_json({**terminal.plain(best), "path": str(path)})
     else:
-        typer.echo(terminal.clean(_describe(view, found)), err=True)
+        typer.echo(terminal.clean(_describe(view, best)), err=True)
         typer.echo(path)
 
 
@@ -184,11 +184,11 @@ def _copy(path: Path, folder: Path) -> Path:
     return copy
 
 
-def _describe(view: StudyView, found: KeptCheckpoint) -> str:
+def _describe(view: StudyView, best: KeptCheckpoint) -> str:
     parts = [
-        f"trial {found.trial_number}",
-        "before its first report" if found.step is None else f"step {found.step}",
+        f"trial {best.trial_number}",
+        "before its first report" if best.step is None else f"step {best.step}",
     ]
-    if found.value is not None:
-        parts.append(f"{view.objectives[0].name} = {formatting.number(found.value)}")
+    if best.value is not None:
+        parts.append(f"{view.objectives[0].name} = {formatting.number(best.value)}")
     return ", ".join(parts)

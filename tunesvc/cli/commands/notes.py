@@ -35,8 +35,8 @@ def tag(
     from tunesvc import api
     from tunesvc.views.terminal import clean, out, print_json
 
-    found = api.load_study(study, database_url=database_url)
-    now = found.tag(*(tags or ()), remove=remove or (), number=trial)
+    loaded = api.load_study(study, database_url=database_url)
+    now = loaded.tag(*(tags or ()), remove=remove or (), number=trial)
     if as_json:
         print_json({"study": study, "trial": trial, "tags": now})
     else:

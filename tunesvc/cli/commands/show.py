@@ -311,20 +311,20 @@ def trials(
             _filter(where, state or ()),
             _order(view, sort),
         )
-        found = count_trials(database, selection)
+        matching = count_trials(database, selection)
         if as_csv:
             sys.stdout.writelines(Export(database, view, names, selection, limit).csv())
         else:
             rows = trial_page(database, selection, limit=limit).rows
     if as_json:
         terminal.print_json(rows)
-    if not found:
+    if not matching:
         print_no_trials(view)
     elif not as_csv and not as_json:
         console = terminal.out()
         console.print(study_text.trials(view, rows, console.width))
-    if found > limit:
-        terminal.err().print(f"[dim]{limit} of {found} trials; --limit shows more[/]")
+    if matching > limit:
+        terminal.err().print(f"[dim]{limit} of {matching} trials; --limit shows more[/]")
 
 
 def _filter(where: str, states: Sequence[State]) -> str:

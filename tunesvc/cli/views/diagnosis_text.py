@@ -24,18 +24,18 @@ LONG_WAIT_S = 60.0
 NUMBERS_MAX = 8
 
 
-def findings(found: Diagnosis) -> list[DatabaseFinding]:
+def findings(diagnosis: Diagnosis) -> list[DatabaseFinding]:
     """Explain a study's state, the most important findings first."""
-    return [*_state(found), *_attempts(found), *_waiting(found), *_problems(found)]
+    return [*_state(diagnosis), *_attempts(diagnosis), *_waiting(diagnosis), *_problems(diagnosis)]
 
 
 def format_health(study: str, examined: Health) -> list[DatabaseFinding]:
     """Format the findings of a study's health checks, and count the checks without one."""
-    found = []
+    results = []
     for check, finding in examined.findings:
         remedy = f" `{terminal.clean(finding.action.command(study))}`" if finding.action else ""
         verdict: Verdict = "warn" if finding.severity == "warn" else "ok"
-        found.append(
+        results.append(
             DatabaseFinding(
                 check.name.capitalize(),
                 verdict,
@@ -47,7 +47,7 @@ def format_health(study: str, examined: Health) -> list[DatabaseFinding]:
     silent = len(without_finding) - len(early)
     remarks = [f"{silent} checks found nothing"] * bool(silent)
     remarks += [f"too early for {', '.join(early)}"] * bool(early)
-    return [*found, DatabaseFinding("Health", "ok", "; ".join(remarks))] if remarks else found
+    return [*results, DatabaseFinding("Health", "ok", "; ".join(remarks))] if remarks else results
 
 
 def live_table(rows: Sequence[LiveAttemptRow], width: int) -> Table:
@@ -88,8 +88,8 @@ def _time_left(left_s: float | None) -> str:
     return "now" if left_s < 0 else formatting.duration(left_s)
 
 
-def _state(found: Diagnosis) -> Iterator[DatabaseFinding]:
-    study, lease = found.study, found.lease
+def _state(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
+    study, lease = diagnosis.study, diagnosis.lease
     reason = f": {study.reason}" if study.reason else ""
     counts = study.counts
     always = ("complete", "pruned", "failed", "running")
@@ -121,8 +121,8 @@ def _state(found: Diagnosis) -> Iterator[DatabaseFinding]:
         yield DatabaseFinding("Coordinator", "ok", text)
 
 
-def _attempts(found: Diagnosis) -> Iterator[DatabaseFinding]:
-    waiting = [row for row in found.live if row.state == "opened" and row.age_s > LONG_WAIT_S]
+def _attempts(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
+    waiting = [row for row in diagnosis.live if row.state == "opened" and row.age_s > LONG_WAIT_S]
     if waiting:
         longest = formatting.duration(max(row.age_s for row in waiting))
         numbers = _trials([row.trial_number for row in waiting])
@@ -132,8 +132,8 @@ def _attempts(found: Diagnosis) -> Iterator[DatabaseFinding]:
             "warn",
             text + "the cluster is full, or smaller than `parallelism` asks for",
         )
-    silent = [row for row in found.live if row.left_s is not None and row.left_s < 0]
-    if silent and not found.study.unattended:  # only a coordinator renews their leases
+    silent = [row for row in diagnosis.live if row.left_s is not None and row.left_s < 0]
+    if silent and not diagnosis.study.unattended:  # only a coordinator renews their leases
         numbers = _trials([row.trial_number for row in silent])
         text = f"the workers of {numbers} send no heartbeats: frozen, or "
         yield DatabaseFinding(
@@ -141,8 +141,8 @@ def _attempts(found: Diagnosis) -> Iterator[DatabaseFinding]:
             "warn",
             text + "out of reach; the coordinator runs their trials again",
         )
-    if found.live and found.study.unattended:
-        numbers = _trials([row.trial_number for row in found.live])
+    if diagnosis.live and diagnosis.study.unattended:
+        numbers = _trials([row.trial_number for row in diagnosis.live])
         text = (
             f"{numbers} had an unfinished attempt when the coordinator stopped: on a shared "
             "cluster it runs on and is adopted later, else it restarts from its checkpoint"
@@ -150,32 +150,32 @@ def _attempts(found: Diagnosis) -> Iterator[DatabaseFinding]:
         yield DatabaseFinding("Attempts", "warn", text)
 
 
-def _waiting(found: Diagnosis) -> Iterator[DatabaseFinding]:
-    attended = found.study.coordinator is not None
-    if found.to_run_again and found.study.spec is None:
-        name = shlex.quote(terminal.clean(found.study.name))
+def _waiting(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
+    attended = diagnosis.study.coordinator is not None
+    if diagnosis.to_run_again and diagnosis.study.spec is None:
+        name = shlex.quote(terminal.clean(diagnosis.study.name))
         text = (
-            f"{_trials(found.to_run_again)}, by processes that use Optuna's API; if those are "
+            f"{_trials(diagnosis.to_run_again)}, by processes that use Optuna's API; if those are "
             f"gone, `tune stop {name}` marks their trials as failed"
         )
         yield DatabaseFinding("Running", "ok", text)
-    elif found.to_run_again:
+    elif diagnosis.to_run_again:
         when = "as soon as there is room" if attended else "once a process runs the study"
         yield DatabaseFinding(
             "Waiting",
             "warn",
-            f"{_trials(found.to_run_again)} will be run again {when}",
+            f"{_trials(diagnosis.to_run_again)} will be run again {when}",
         )
-    if found.enqueued:
-        yield DatabaseFinding("Enqueued", "ok", f"{_trials(found.enqueued)} will be run next")
-    for command in found.commands:
+    if diagnosis.enqueued:
+        yield DatabaseFinding("Enqueued", "ok", f"{_trials(diagnosis.enqueued)} will be run next")
+    for command in diagnosis.commands:
         by = f" by {command.asked_by}" if command.asked_by else ""
         text = f"`{command.kind}`, asked{by} {formatting.duration(command.age_s)} ago, is "
         if attended and command.kind in ("pause", "stop"):
             yield DatabaseFinding(
                 "Command",
                 "ok",
-                f"{text}being carried out: {len(found.live)} trials still run",
+                f"{text}being carried out: {len(diagnosis.live)} trials still run",
             )
         else:
             late = command.age_s > SLOW_COMMAND_S or not attended
@@ -187,22 +187,22 @@ def _waiting(found: Diagnosis) -> Iterator[DatabaseFinding]:
             )
 
 
-def _problems(found: Diagnosis) -> Iterator[DatabaseFinding]:
-    if found.failures:
-        counted = ", ".join(f"{count} {failure}" for failure, count in found.failures.items())
-        retries = None if found.study.spec is None else found.study.spec.retries
-        limits = {failure: getattr(retries, failure, 0) for failure in found.failures}
+def _problems(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
+    if diagnosis.failures:
+        counted = ", ".join(f"{count} {failure}" for failure, count in diagnosis.failures.items())
+        retries = None if diagnosis.study.spec is None else diagnosis.study.spec.retries
+        limits = {failure: getattr(retries, failure, 0) for failure in diagnosis.failures}
         remarks = ", ".join(f"{failure} {limit}" for failure, limit in limits.items())
         text = f"attempts ended by {counted} (times that a trial may be run again: {remarks})"
         yield DatabaseFinding("Failures", "warn", text)
-    if found.keeps_memory:
-        number, note = list(found.keeps_memory.items())[-1]
+    if diagnosis.keeps_memory:
+        number, note = list(diagnosis.keeps_memory.items())[-1]
         yield DatabaseFinding(
             "Memory",
             "warn",
             f"before trial {number}: {note.strip().removeprefix('[tunesvc: ').rstrip(']')}",
         )
-    for at, text in found.events:
+    for at, text in diagnosis.events:
         yield DatabaseFinding("Lately", "ok", f"{formatting.ago(at)}, {text}")
 
 

@@ -82,9 +82,9 @@ def pruner(name: str, comparison: PrunerComparison) -> RenderableType:
 def _stopped(rows: Sequence[ReplayedStop]) -> list[RenderableType]:
     if not rows:
         return []
-    made = table(">trial", ">stopped at step", ">steps saved", ">came to", ">rank")
+    rows_table = table(">trial", ">stopped at step", ">steps saved", ">came to", ">rank")
     for one in rows[:SHOWN]:
-        made.add_row(
+        rows_table.add_row(
             *cells(
                 one.number,
                 one.step,
@@ -93,7 +93,7 @@ def _stopped(rows: Sequence[ReplayedStop]) -> list[RenderableType]:
                 one.rank or "–",
             )
         )
-    parts: list[RenderableType] = [Text(), made]
+    parts: list[RenderableType] = [Text(), rows_table]
     if len(rows) > SHOWN:
         parts.append(Text(f"and {len(rows) - SHOWN} more; --json lists all", "dim"))
     return parts
@@ -103,13 +103,13 @@ def sampler(name: str, proposals: Sequence[ReplayedProposal]) -> RenderableType:
     """Format the distance between another sampler's proposals and those that ran."""
     if not proposals:
         return Text("No proposal to compare.")
-    apart = [one.distance for one in proposals]
+    distances = [one.distance for one in proposals]
     head = (
         f"{clean(name)}, asked at each of {len(proposals)} proposals with the history of that "
-        f"time: on average {fmean(apart):.0%} of the range from the trial that ran, in the median "
-        f"{median(apart):.0%}. One step ahead only: it could not learn from its own trials."
+        f"time: on average {fmean(distances):.0%} of the range from the trial that ran, median "
+        f"{median(distances):.0%}. One step ahead only: it could not learn from its own trials."
     )
-    made = table(">trial", ">distance", "would have proposed")
+    rows_table = table(">trial", ">distance", "would have proposed")
     for one in proposals[-SHOWN:]:
-        made.add_row(*cells(one.number, f"{one.distance:.3f}", parameters(one.params)))
-    return Group(Text(head), Text(), made)
+        rows_table.add_row(*cells(one.number, f"{one.distance:.3f}", parameters(one.params)))
+    return Group(Text(head), Text(), rows_table)

@@ -120,7 +120,7 @@ def _print_summary(study: Study, code: ExitCode) -> None:
                 error.traceback or error.message,
             )
         )
-    console.print(_commands(next_commands(view, code, found=bool(best))))
+    console.print(_commands(next_commands(view, code, has_best=bool(best))))
 
 
 def _when(view: StudyView, code: ExitCode) -> str:
@@ -138,7 +138,7 @@ def _state(view: StudyView, code: ExitCode) -> str:
     return "interrupted" if code is ExitCode.INTERRUPTED else str(view.state)
 
 
-def next_commands(view: StudyView, code: ExitCode, *, found: bool) -> list[tuple[str, str]]:
+def next_commands(view: StudyView, code: ExitCode, *, has_best: bool) -> list[tuple[str, str]]:
     """Return commands that make sense after a run, each with its description."""
     from tunesvc.views.terminal import clean
 
@@ -169,7 +169,7 @@ def next_commands(view: StudyView, code: ExitCode, *, found: bool) -> list[tuple
                 "give it more budget, then `tune resume`",
             )
         )
-    if found:
+    if has_best:
         rows += [
             (f"tune best {quoted} --yaml", "the best parameters"),
             (f"tune report {quoted}", "everything as one page"),
