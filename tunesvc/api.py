@@ -46,14 +46,14 @@ def run(
     Args:
         spec: a spec, a study file that was read, or the path of one.
         function: the objective itself, when the spec names neither entrypoint nor command.
-        sampler: an Optuna sampler, instead of the one that the spec names. It is not stored: resume from Python.
+        sampler: an Optuna sampler, instead of the spec's. It is not stored: resume from Python.
         pruner: an Optuna pruner, likewise.
         database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
         resume: continue with the study of that name if there is one.
-        options: how the run is shown, watched and ended, see `RunOptions`.
+        options: display, callbacks and end of the run, see `RunOptions`.
 
     Raises:
-        StudyFailed: no trial came to a result; its cause is the objective's traceback.
+        StudyFailed: no trial has a result; its cause is the objective's traceback.
         SpecError: the spec cannot be used.
         StudyExists: there is a study of that name, and `resume` is off.
         StudyBusy: another process runs it.
@@ -98,10 +98,10 @@ def studies(
     """Return studies, newest first.
 
     Args:
-        search: only those whose name, owner or tags contain this.
-        tags: only those that have all of these.
-        owner: only theirs.
-        limit: at most so many.
+        search: text that the name, owner or tags must contain.
+        tags: tags that a study must have, all of them.
+        owner: owner that a study must have.
+        limit: most studies to return.
         database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
     """
     database = shared_database(database_url)
@@ -110,7 +110,7 @@ def studies(
 
 
 def delete_study(name: str, *, database_url: str | None = None) -> str:
-    """Delete a study with its trials, logs and checkpoints; returns what was done.
+    """Delete a study with its trials, logs and checkpoints; return a sentence about it.
 
     Raises:
         StudyNotFound: there is no such study.
@@ -129,22 +129,25 @@ def storage(
 ) -> PgStorage:
     """Return our storage for any Optuna code: `optuna.create_study(storage=tunesvc.storage())`.
 
-    With a `heartbeat_interval`, `Study.optimize` and `optuna.storages.fail_stale_trials` fail the trials of processes
-    that were killed, as with Optuna's `RDBStorage`.
+    With a `heartbeat_interval`, `Study.optimize` and `optuna.storages.fail_stale_trials` fail the
+    trials of killed processes, as with Optuna's `RDBStorage`.
 
     Args:
         url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
         heartbeat_interval: seconds between two heartbeats of a running trial.
-        grace_period: seconds after the last heartbeat until a trial is stale; twice the interval when left out.
-        heartbeat_stale_trial_callback: called with the study and each stale trial that was failed, such as
+        grace_period: seconds after the last heartbeat until a trial is stale; twice the interval by
+            default.
+        heartbeat_stale_trial_callback: called with the study and each failed stale trial, such as
             `optuna.storages.RetryHeartbeatStaleTrialCallback()`.
-        failed_trial_callback: the same, under the name that it had in Optuna 4.
+        failed_trial_callback: the same, under its name in Optuna 4.
 
     Raises:
         ValueError: both callbacks, or a number of seconds that is not positive.
     """
     if heartbeat_stale_trial_callback is not None and failed_trial_callback is not None:
-        raise ValueError("hand over heartbeat_stale_trial_callback or failed_trial_callback, not both")
+        raise ValueError(
+            "hand over heartbeat_stale_trial_callback or failed_trial_callback, not both",
+        )
     on_stale = heartbeat_stale_trial_callback or failed_trial_callback
     heartbeats = Heartbeats(heartbeat_interval, grace_period, on_stale)
     return PgStorage(shared_database(url), heartbeats=heartbeats)
@@ -175,7 +178,9 @@ def _read(
 
 
 def shared_database(url: str | None) -> Database:
-    """One open database per URL and process; it closes itself when the program ends. Any thread may ask.
+    """Return the open database of a URL, shared in this process; it is closed at exit.
+
+    Any thread may call this.
 
     Args:
         url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.

@@ -1,4 +1,4 @@
-"""The user's functions that are called as trials finish, in Optuna's form: `callback(study, trial)`."""
+"""Users' callbacks for finished trials, in Optuna's form: `callback(study, trial)`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tunesvc.runtime import study_requests
 from tunesvc.util.user import whoami
 
 Callback = Callable[[Any, FrozenTrial], None]
-"""Takes the study as Optuna's object, and a finished trial; runs between two steps of the coordinator."""
+"""Gets Optuna's study object and a finished trial; runs between two steps of the coordinator."""
 
 _ENDED = frozenset({"complete", "best", "pruned", "failed"})
-"""Kinds of notes about a trial that ended."""
+"""Kinds of events about a trial that ended."""
 
 
 class CallbackStudy(optuna.Study):
-    """Optuna's study, whose `stop` ends the study that the coordinator runs."""
+    """Optuna's study object with a `stop` that ends the study under its coordinator."""
 
     def __init__(self, name: str, storage: PgStorage, database: Database, study_id: int) -> None:
         super().__init__(study_name=name, storage=storage)
@@ -36,13 +36,18 @@ class CallbackStudy(optuna.Study):
 
 
 class CallbackObserver:
-    """Passes everything on to another observer, and calls functions with each finished trial once it is stored.
+    """Calls functions with each finished trial once it is stored; passes everything on.
 
     An exception of a callback ends the run; the study is kept and can be resumed.
     """
 
     def __init__(
-        self, observer: Observer, callbacks: Sequence[Callback], database: Database, name: str, study_id: int
+        self,
+        observer: Observer,
+        callbacks: Sequence[Callback],
+        database: Database,
+        name: str,
+        study_id: int,
     ) -> None:
         self._observer = observer
         self._callbacks = tuple(callbacks)
@@ -50,8 +55,8 @@ class CallbackObserver:
         self._study = CallbackStudy(name, self._storage, database, study_id)
         self._study_id = study_id
         self._ended: list[int] = []
-        """Trials that ended, and whose end may not be stored yet."""
-        self._handed = {trial.number for trial in self._finished()}
+        """Trials that ended; their end may not be stored yet."""
+        self._delivered = {trial.number for trial in self._finished()}
 
     def on_event(self, event: ProgressEvent) -> None:
         """Remember a trial that ended."""
@@ -60,7 +65,7 @@ class CallbackObserver:
             self._ended.append(event.number)
 
     def progress(self, progress: Progress) -> None:
-        """Call the functions with trials whose end is stored by now."""
+        """Call the functions with the trials that are stored as finished by now."""
         self._observer.progress(progress)
         ended, self._ended = self._ended, []
         for number in ended:
@@ -71,14 +76,14 @@ class CallbackObserver:
                 self._ended.append(number)
 
     def close(self) -> None:
-        """Call the functions with the trials that ended with the run: paused ones end without a note."""
+        """Call the functions with the trials that ended with the run: paused ones have no event."""
         for trial in self._finished():
             self._call(trial)
 
     def _call(self, trial: FrozenTrial) -> None:
-        if trial.number in self._handed:
+        if trial.number in self._delivered:
             return
-        self._handed.add(trial.number)
+        self._delivered.add(trial.number)
         for callback in self._callbacks:
             callback(self._study, trial)
 

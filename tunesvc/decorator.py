@@ -1,6 +1,7 @@
-"""`@tunable`: a training function that knows its own search space, and is still a plain function.
+"""`@tunable`: a training function with its search space, still callable as a plain function.
 
-Importing and applying the decorator loads neither pydantic, Optuna, Ray nor SQLAlchemy; `spec()` and `tune()` do.
+Importing and applying the decorator loads neither pydantic, Optuna, Ray nor SQLAlchemy; `spec()`
+and `tune()` do.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_TUNABLE_TAKES = "`tunable` takes the training function, or a Trainable class"
 _BUDGET = {"trials", "wall", "gpu_hours"}
 _RUN = TuneOptions.__annotations__.keys() - StudyOptions.__annotations__.keys() - {"make_executor"}
 """Keywords of `tune` that are not keys of a study."""
 _OBJECTS = ("sampler", "pruner")
-"""Options that may be Optuna's objects as well as names."""
+"""Options that may be names or Optuna's objects."""
 _Empty = inspect.Parameter.empty
 
 
@@ -43,16 +45,18 @@ class Float:
     log: bool = False
     step: float | None = None
     when: Mapping[str, Any] | None = None
-    """Parameter name -> the value, or a list of values, under which this one exists; it needs a default then."""
+    """Parameter name -> value, or list of values, under which this one exists; it then needs a
+    default."""
 
     def as_written(self) -> dict[str, Any]:
-        """As in study.yaml."""
-        return {"type": "float", "min": self.min, "max": self.max, "log": self.log} | _optional(self.step, self.when)
+        """Return the range in the form of study.yaml."""
+        written = {"type": "float", "min": self.min, "max": self.max, "log": self.log}
+        return written | _optional(self.step, self.when)
 
 
 @dataclass(frozen=True, slots=True)
 class Int:
-    """A whole number between `min` and `max`, both included: `layers: Annotated[int, Int(1, 4)]`."""
+    """A whole number from `min` to `max`, included: `layers: Annotated[int, Int(1, 4)]`."""
 
     min: int
     max: int
@@ -61,8 +65,9 @@ class Int:
     when: Mapping[str, Any] | None = None
 
     def as_written(self) -> dict[str, Any]:
-        """As in study.yaml."""
-        return {"type": "int", "min": self.min, "max": self.max, "log": self.log} | _optional(self.step, self.when)
+        """Return the range in the form of study.yaml."""
+        written = {"type": "int", "min": self.min, "max": self.max, "log": self.log}
+        return written | _optional(self.step, self.when)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -77,7 +82,7 @@ class Choice:
         object.__setattr__(self, "when", when)
 
     def as_written(self) -> dict[str, Any]:
-        """As in study.yaml."""
+        """Return the range in the form of study.yaml."""
         return {"type": "categorical", "values": list(self.values)} | _optional(None, self.when)
 
 
@@ -85,7 +90,7 @@ Range = Float | Int | Choice
 
 
 class Tunable(Generic[P, R]):
-    """A training function with its search space. Call it as the function it is, or `tune` it."""
+    """A training function with its search space. Call it like the function, or `tune` it."""
 
     __name__: str
     __qualname__: str
@@ -94,23 +99,25 @@ class Tunable(Generic[P, R]):
     def __init__(self, function: Callable[P, R], options: Mapping[str, Any]) -> None:
         if not callable(function):
             kind = type(function).__name__
-            raise SpecError(f"a {kind} cannot be called: `tunable` takes the training function, or a Trainable class")
+            raise SpecError(f"a {kind} cannot be called: {_TUNABLE_TAKES}")
         named = without_partial(function)
         functools.update_wrapper(self, named)
         self.__wrapped__ = function
         self.__name__ = name_of(named)
         self.__qualname__ = getattr(named, "__qualname__", self.__name__)
-        self.options = dict(options)  # last: an object's own attributes are copied too
+        # Last, because `update_wrapper` copies an object's own attributes too.
+        self.options = dict(options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the plain function. A `trial` that is not given is one to which nothing listens.
+        """Call the plain function, with a detached `trial` if none is given.
 
         `train(**study.best_params)` works too: a list becomes the tuple that the `Choice` has.
         """
         signature = inspect.signature(self.__wrapped__)
         if arguments := Arguments.of(self.__wrapped__):
             kwargs.update(arguments.as_annotated(kwargs))
-        if "trial" in signature.parameters and "trial" not in signature.bind_partial(*args, **kwargs).arguments:
+        bound = signature.bind_partial(*args, **kwargs).arguments
+        if "trial" in signature.parameters and "trial" not in bound:
             kwargs["trial"] = Trial(metrics=tuple(_metric_names(self.options)))
         return self.__wrapped__(*args, **kwargs)
 
@@ -123,12 +130,12 @@ class Tunable(Generic[P, R]):
         return Tunable, (self.__wrapped__, self.options)
 
     def spec(self, **changes: Unpack[StudyOptions]) -> StudySpec:
-        """The study that `tune` would run: keys of study.yaml change what the decorator said.
+        """Return the study that `tune` would run; keys of study.yaml override the decorator's.
 
         `trials`, `wall` and `gpu_hours` are short for `budget`.
 
         Raises:
-            SpecError: a key that cannot be used, or an argument that has neither a range nor a default.
+            SpecError: a key cannot be used, or an argument has neither a range nor a default.
         """
         return self._spec({**self.options, **changes})
 
@@ -139,40 +146,47 @@ class Tunable(Generic[P, R]):
         try:
             return spec_from_dict(data, function=self.__wrapped__)
         except SpecError:
-            from tunesvc.search.registry.component_check import (
-                option_issues,  # takes a second, worth it to tell all mistakes at once
-            )
+            # The import takes a second; then all mistakes are reported at once.
+            from tunesvc.search.registry.component_check import option_issues
 
             return spec_from_dict(data, function=self.__wrapped__, judge=option_issues)
 
     def tune(self, **changes: Unpack[TuneOptions]) -> Study:
         """Run the study until its budget is spent: `train.tune(trials=50)`.
 
-        Takes what `spec` takes, see `StudyOptions`; and `database_url`, `resume` and `RunOptions` as `tunesvc.run`
-        does. `sampler` and `pruner` may be Optuna's objects.
+        Takes the keywords of `spec`, see `StudyOptions`, and `database_url`, `resume` and
+        `RunOptions` of `tunesvc.run`. `sampler` and `pruner` may be Optuna's objects.
 
         Raises:
-            StudyFailed, SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: as `tunesvc.run` says.
+            StudyFailed, SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: see `run`.
         """
         from tunesvc.execution.driver.ray_pool import RayPool
 
-        how: dict[str, Any] = {key: value for key, value in changes.items() if key in _RUN}
-        options = {**self.options, **{key: value for key, value in changes.items() if key not in _RUN}}
-        how |= {key: options.pop(key) for key in _OBJECTS if _is_object(options.get(key))}
-        if how.get("resume") and not _BUDGET & options.keys() and "budget" not in options:
-            options["budget"] = self._stored_budget(options, how.get("database_url"))
+        run_options: dict[str, Any] = {}
+        options = dict(self.options)
+        for key, value in changes.items():
+            (run_options if key in _RUN else options)[key] = value
+        for key in _OBJECTS:
+            if _is_object(options.get(key)):
+                run_options[key] = options.pop(key)
+        if run_options.get("resume") and not _BUDGET & options.keys() and "budget" not in options:
+            options["budget"] = self._stored_budget(options, run_options.get("database_url"))
         spec = self._spec(options)
         with RayPool().prestart([spec], str(Path.cwd())) as rays:
-            from tunesvc.api import run  # takes more than a second, in which Ray starts
+            # The import takes more than a second, in which Ray starts.
+            from tunesvc.api import run
 
-            return run(spec, function=self.__wrapped__, make_executor=rays.executor, **how)
+            return run(spec, function=self.__wrapped__, make_executor=rays.executor, **run_options)
 
     def _stored_budget(self, options: Mapping[str, Any], database_url: str | None) -> Any:
-        """Return the budget of the study that is to be resumed; nothing where there is none."""
+        """Return the budget of the study to resume; empty if there is none."""
         from tunesvc import api
 
         try:
-            view = api.load_study(options.get("name", self.__name__), database_url=database_url).view
+            view = api.load_study(
+                options.get("name", self.__name__),
+                database_url=database_url,
+            ).view
         except StudyNotFound:
             return {}
         return {} if view.spec is None else view.spec.budget.model_dump(exclude_none=True)
@@ -183,11 +197,11 @@ def tunable(function: Callable[P, R], /) -> Tunable[P, R]: ...
 @overload
 def tunable(**options: Unpack[StudyOptions]) -> Callable[[Callable[P, R]], Tunable[P, R]]: ...
 def tunable(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a function tunable; its arguments bear their ranges as annotations.
+    """Make a function tunable; annotations of its arguments are their ranges.
 
-    Options are the keys of study.yaml (`metric`, `goal`, `sampler`, `pruner`, `budget`, `resources`, ...), all of
-    which `tune` can change. `parameters` may hold ranges for arguments without one, for a function that takes one
-    `config`, and as a Ray Tune search space.
+    Options are the keys of study.yaml (`metric`, `goal`, `sampler`, `pruner`, `budget`,
+    `resources`, ...); `tune` can override all of them. `parameters` may give ranges of arguments
+    without annotation, of a function with one `config`, or a Ray Tune search space.
 
         @tunable(metric="val_error", goal="minimize")
         def train(lr: Annotated[float, Float(1e-4, 1.0, log=True)], *, trial: Trial) -> float: ...
@@ -201,11 +215,11 @@ def _is_object(value: object) -> bool:
     return value is not None and not isinstance(value, (str, Mapping))
 
 
-# --- function and options -> study ------------------------------------------------------------------
+# --- function and options -> study ----------------------------------------------------------------
 
 
 def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The study as study.yaml would say it."""
+    """Return the study in the form of study.yaml."""
     _refuse_foreign(options)
     data = {key: value for key, value in options.items() if key not in _BUDGET}
     data.setdefault("name", name_of(function))
@@ -217,30 +231,28 @@ def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
     named, defaults = _arguments(function, {**parameters, **constants})
     data["parameters"] = {**named, **parameters}
     data["constants"] = {**defaults, **constants}
-    if "resources" not in data and (asked := _resources(function)) is not None:
-        data["resources"] = asked
+    if "resources" not in data and (resources := _resources(function)) is not None:
+        data["resources"] = resources
     return data
 
 
 def _refuse_foreign(options: Mapping[str, Any]) -> None:
-    """Refuse arguments of Ray's `Tuner` or Optuna's `optimize`, and misspelled ones of `tune`, all at once."""
+    """Refuse arguments of Ray's `Tuner` or Optuna's `optimize`, and misspelled ones, together."""
     from tunesvc.spec import StudySpec, foreign_names
 
-    hints = [
-        f"`{key}`{foreign_names.hint(key)}"
-        for key in options
-        if foreign_names.hint(key) and key not in StudySpec.model_fields
-    ]
+    keys = [key for key in options if key not in StudySpec.model_fields]
+    hints = [f"`{key}`{foreign_names.hint(key)}" for key in keys if foreign_names.hint(key)]
     ours = _BUDGET | _RUN
-    unknown = [key for key in options if key not in {*StudySpec.model_fields, *ours, "metric", "goal"}]
-    meant = {key: difflib.get_close_matches(key, ours, n=1) for key in unknown}
-    hints += [f"`{key}`, did you mean `{near[0]}`?" for key, near in meant.items() if near]
+    for key in keys:
+        near = difflib.get_close_matches(key, ours, n=1)
+        if near and key not in {*ours, "metric", "goal"}:
+            hints.append(f"`{key}`, did you mean `{near[0]}`?")
     if hints:
         raise SpecError("\n".join(f"unknown key {hint}" for hint in hints))
 
 
 def _resources(function: Callable[..., Any]) -> dict[str, Any] | None:
-    """Resources that Ray Tune's means ask for."""
+    """Return the resources that were requested by Ray Tune's means, or None."""
     if not hasattr(function, "_resources") and not hasattr(function, "default_resource_request"):
         return None
     from tunesvc.execution.objectives.ray_tune_space import resources_of
@@ -259,23 +271,26 @@ def _metric_names(options: Mapping[str, Any]) -> list[str]:
 
 
 def _budget(function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    said = {key: options[key] for key in _BUDGET if key in options}
+    limits = {key: options[key] for key in _BUDGET if key in options}
     budget = options.get("budget", {})
-    if not said and not budget:
+    if not limits and not budget:
         name = name_of(function)
-        raise SpecError(f"how much may {name} spend? Say so: {name}.tune(trials=100), or wall='1h', or gpu_hours=4")
+        example = f"{name}.tune(trials=100), or wall='1h', or gpu_hours=4"
+        raise SpecError(f"how much may {name} spend? Say so: {example}")
     if not isinstance(budget, Mapping):
         budget = {"trials": budget}
-    return {**budget, **said}
+    return {**budget, **limits}
 
 
 def _search_space(written: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters and constants of the `parameters` option, which may be a Ray Tune search space."""
+    """Return parameters and constants of the `parameters` option, maybe a Ray Tune search space."""
     if not _is_ray(written):
         return {name: _as_written(range_) for name, range_ in written.items()}, {}
     from tunesvc.execution.objectives.ray_tune_space import constants_of, from_ray
 
-    parameters = {name: parameter.model_dump(exclude_none=True) for name, parameter in from_ray(written).items()}
+    parameters = {}
+    for name, parameter in from_ray(written).items():
+        parameters[name] = parameter.model_dump(exclude_none=True)
     return parameters, constants_of(written)
 
 
@@ -290,26 +305,20 @@ def _as_written(range_: Any) -> Any:
 
 
 def _arguments(
-    function: Callable[..., Any], given: Mapping[str, Any]
+    function: Callable[..., Any],
+    given: Mapping[str, Any],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Ranges and defaults that the signature bears, for arguments that are not `given` otherwise."""
+    """Return ranges and defaults of the signature, for arguments that are not `given`."""
     if inspect.isclass(function):
         return {}, {}
     signature, hints = inspect.signature(function), _hints(function)
     bound = function.keywords if isinstance(function, functools.partial) else {}
-    wanted = [
-        p
-        for p in signature.parameters.values()
-        if p.name != "trial"
-        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        and not is_optunas_trial(hints.get(p.name))
-        and not is_our_trial(hints.get(p.name))
-    ]
-    if _takes_config(wanted, hints, given):
+    parameters = [p for p in signature.parameters.values() if _is_tuned(p, hints.get(p.name))]
+    if _takes_config(parameters, hints, given):
         return {}, {}
     ranges: dict[str, dict[str, Any]] = {}
     defaults: dict[str, Any] = {}
-    for parameter in wanted:
+    for parameter in parameters:
         name = parameter.name
         if name in given:
             continue
@@ -318,39 +327,60 @@ def _arguments(
         elif parameter.default is _Empty:
             raise SpecError(_without_range(function, name))
         elif isinstance(parameter.default, (bool, int, float, str)):
-            # stored with the study, so that it says what was run; other defaults are left to the function
+            # Stored with the study as a record; other defaults are left to the function.
             defaults[name] = parameter.default
     return ranges, defaults
 
 
-def _takes_config(wanted: list[inspect.Parameter], hints: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether this is `f(config, data=None)`: one argument for everything, with the search space given apart."""
-    required = [p.name for p in wanted if p.default is _Empty]
-    if not given or len(required) != 1 or required[0] in given or _range(hints.get(required[0])) is not None:
+def _is_tuned(parameter: inspect.Parameter, hint: object) -> bool:
+    """Return True for an argument that is neither a trial nor variadic."""
+    if parameter.name == "trial" or is_optunas_trial(hint) or is_our_trial(hint):
         return False
-    return required == ["config"] or {p.name for p in wanted}.isdisjoint(given)
+    return parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
 
 
-def _checked(function: Callable[..., Any], parameter: inspect.Parameter, range_: Range) -> dict[str, Any]:
+def _takes_config(
+    parameters: list[inspect.Parameter],
+    hints: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> bool:
+    """Return True for `f(config, data=None)`, whose search space is given separately."""
+    required = [p.name for p in parameters if p.default is _Empty]
+    if not given or len(required) != 1 or required[0] in given:
+        return False
+    if _range(hints.get(required[0])) is not None:
+        return False
+    return required == ["config"] or {p.name for p in parameters}.isdisjoint(given)
+
+
+def _checked(
+    function: Callable[..., Any],
+    parameter: inspect.Parameter,
+    range_: Range,
+) -> dict[str, Any]:
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        raise SpecError(f"{name_of(function)}: `{parameter.name}` is handed over by name; take the `/` away")
+        name = f"{name_of(function)}: `{parameter.name}`"
+        raise SpecError(f"{name} is handed over by name; take the `/` away")
     if range_.when and parameter.default is _Empty:
-        raise SpecError(f"{name_of(function)}: `{parameter.name}` needs a default for when it does not exist")
+        name = f"{name_of(function)}: `{parameter.name}`"
+        raise SpecError(f"{name} needs a default for when it does not exist")
     return range_.as_written()
 
 
 def _range(hint: object) -> Range | None:
-    found = [item for item in getattr(hint, "__metadata__", ()) if isinstance(item, (Float, Int, Choice))]
-    return found[0] if found else None
+    for item in getattr(hint, "__metadata__", ()):
+        if isinstance(item, (Float, Int, Choice)):
+            return item
+    return None
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         signature = inspect.signature(function, eval_str=True)
     except (NameError, TypeError, SyntaxError) as error:
-        raise SpecError(
-            f"{name_of(function)}: its annotations cannot be read ({error}): import what they name at module level"
-        ) from None
+        problem = f"its annotations cannot be read ({error})"
+        text = f"{name_of(function)}: {problem}: import what they name at module level"
+        raise SpecError(text) from None
     return {name: parameter.annotation for name, parameter in signature.parameters.items()}
 
 
@@ -362,11 +392,16 @@ def _without_range(function: Callable[..., Any], name: str) -> str:
 
 
 def _optional(step: float | None, when: Mapping[str, Any] | None) -> dict[str, Any]:
-    return ({} if step is None else {"step": step}) | ({} if when is None else {"when": dict(when)})
+    options: dict[str, Any] = {}
+    if step is not None:
+        options["step"] = step
+    if when is not None:
+        options["when"] = dict(when)
+    return options
 
 
 def _is_importable(tunable: Tunable[..., Any]) -> bool:
-    """Whether a worker finds this very object by its module and name."""
+    """Return True if a worker finds this object by its module and name."""
     module = sys.modules.get(tunable.__module__)
     if module is None or module.__name__ == "__main__":
         return False

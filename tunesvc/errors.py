@@ -1,7 +1,7 @@
 """Every exception that tunesvc raises on purpose.
 
     TuneError                    anything a user can act on; its text names the thing and the remedy
-    ├── SpecError                a study file or decorator that cannot be used (file, line, suggestion)
+    ├── SpecError                a study file or decorator that cannot be used (file, line, hint)
     ├── StudyNotFound            no study of that name
     ├── StudyExists              a study of that name is there already, with another spec
     ├── StudyFailed              a study ended without a result; holds the objective's traceback
@@ -9,15 +9,15 @@
     ├── LeaseLost                this coordinator's lease was taken over: stop writing
     ├── UnsatisfiableRequest     a resource request that the cluster can never meet
     ├── ExecutorError            Ray could not be started, reached or used
-    │   └── MachineBusy          other commands have what a local Ray would need of this machine
+    │   └── MachineBusy          other commands use the resources that a local Ray would need
     ├── DatabaseError            Postgres could not be started, reached or used
-    │   ├── DatabaseUnavailable  it does not answer, or does not write, for now: the same transaction may be tried again
+    │   ├── DatabaseUnavailable  no answer, or no writes, for now: retry the same transaction
     │   └── SchemaVersionError   the database's schema is older or newer than this program
     ├── FilterError              a filter of trials that cannot be understood (place, suggestion)
     ├── BadName                  a name that cannot be stored: it holds NUL or is no valid Unicode
-    └── BadReport                a reported metric or step that is not a number; raised inside the objective
+    └── BadReport                a reported metric or step that is not a number, in the objective
 
-    Pruned                       raised inside the objective by `trial.report`: stop now (not an error)
+    Pruned                       raised by `trial.report` in the objective: stop now (no error)
 
 This module imports nothing of tunesvc.
 """
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 
 class TuneError(Exception):
-    """Something the user can act on. The command line prints its text without a traceback."""
+    """An error that the user can act on. The command line prints it without a traceback."""
 
 
 class SpecError(TuneError):
@@ -42,18 +42,23 @@ class StudyExists(TuneError):
 
 
 class StudyFailed(TuneError):
-    """A study ended without a result. Its cause is `ObjectiveTraceback` where the objective raised."""
+    """A study ended without a result. Its cause is an `ObjectiveTraceback` if there is one."""
 
     def __init__(
-        self, text: str, study: str, number: int | None = None, message: str = "", traceback: str | None = None
+        self,
+        text: str,
+        study: str,
+        number: int | None = None,
+        message: str = "",
+        traceback: str | None = None,
     ) -> None:
         super().__init__(text)
         self.study = study
         self.number = number
-        """The trial that message and traceback are from."""
+        """The trial of message and traceback."""
         self.message = message
         self.traceback = traceback
-        """As the worker wrote it; None when no trial raised."""
+        """The worker's traceback; None when no trial raised."""
         if traceback is not None:
             self.__cause__ = ObjectiveTraceback(traceback)
 
@@ -82,7 +87,7 @@ class ExecutorError(TuneError):
 
 
 class MachineBusy(ExecutorError):
-    """Other commands have what a local Ray would need of this machine: it may be tried again when they have ended."""
+    """Other commands use the resources that a local Ray would need; retry when they have ended."""
 
 
 class DatabaseError(TuneError):
@@ -90,18 +95,18 @@ class DatabaseError(TuneError):
 
 
 class DatabaseUnavailable(DatabaseError):
-    """Postgres does not answer or does not write for now; whether the transaction was committed is not known."""
+    """Postgres does not answer or accept writes for now; the transaction may be committed."""
 
 
 class SchemaVersionError(DatabaseError):
-    """The database's schema is of another version than this program expects."""
+    """The database's schema has another version than this program needs."""
 
 
 class FilterError(TuneError):
     """A filter of trials that cannot be understood."""
 
     def __init__(self, problem: str, text: str, start: int, end: int) -> None:
-        """`problem` with the characters `start` to `end` of the filter `text`."""
+        """`start`, `end`: the characters of the filter `text` with the problem."""
         self.problem, self.text, self.start, self.end = problem, text, start, end
         marks = " " * start + "^" * max(1, end - start)
         super().__init__(f"{problem}\n  {text}\n  {marks}")
@@ -116,4 +121,4 @@ class BadReport(TuneError, ValueError):
 
 
 class Pruned(Exception):
-    """Raised by `trial.report` when this trial has been asked to stop: a signal like StopIteration. Let it pass."""
+    """Raised by `trial.report` when this trial should stop. Not an error: do not catch it."""

@@ -1,4 +1,4 @@
-"""The figures of a study under the names that Optuna's users know. Imports Plotly when a figure is drawn."""
+"""Figures of a study, under Optuna's names. Imports Plotly when a figure is drawn."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Plots:
-    """Figures of one study, each drawn from what is stored now; `study.plots.optimization_history()`.
+    """Figures of one study, drawn from its current state: `study.plots.optimization_history()`.
 
-    Each method returns a Plotly figure, which a notebook shows by itself, and raises `TuneError` with the reason while
-    there is nothing to draw. `objective` counts a study's objectives from 0.
+    Each method returns a Plotly figure, which a notebook shows by itself, and raises `TuneError`
+    with the reason while there is nothing to draw. `objective` is an index, from 0.
     """
 
     def __init__(self, database: Database, name: str) -> None:
@@ -77,12 +77,17 @@ class Plots:
 
         view = get_study(self._database, self._name)
         if not 0 <= objective < len(view.objectives):
-            raise ValueError(f"no objective {objective}: there are {len(view.objectives)}, counted from 0")
+            raise ValueError(
+                f"no objective {objective}: there are {len(view.objectives)}, counted from 0",
+            )
         if kind not in charts.kinds_of(view):
             count = len(view.objectives)
-            raise TuneError(f"no figure of that kind for a study of {count} objective{'s' * (count > 1)}")
+            raise TuneError(
+                f"no figure of that kind for a study of {count} objective{'s' * (count > 1)}",
+            )
         reader = charts.Reader(self._database, view)
-        made = charts.draw(charts.FigureKind(kind), reader, charts.FigureOptions(objective, tuple(params)))
-        if made.figure is None:
-            raise TuneError(f"{made.title}: {made.note}")
-        return made.figure
+        options = charts.FigureOptions(objective, tuple(params))
+        chart = charts.draw(charts.FigureKind(kind), reader, options)
+        if chart.figure is None:
+            raise TuneError(f"{chart.title}: {chart.note}")
+        return chart.figure

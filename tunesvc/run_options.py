@@ -1,6 +1,6 @@
-"""Keywords of `tunesvc.run`, `train.tune`, `Study.resume` and `Study.confirm`: one definition, which editors complete.
+"""Keywords of `tunesvc.run`, `train.tune`, `Study.resume` and `Study.confirm`, known to editors.
 
-Imports nothing at run time: the decorator knows the names without loading what they mean.
+Imports nothing at run time, so that the decorator stays light.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 
 class RunOptions(TypedDict, total=False):
-    """How a run is shown, watched and ended. Each may be left out."""
+    """Display, callbacks and end of a run. All are optional."""
 
     progress: bool
-    """Show the run: live in a notebook or terminal, else as lines on standard error. On by default."""
+    """Show the run: live in a notebook or terminal, else as lines on stderr. On by default."""
     observer: Observer | None
-    """Gets what would be shown instead."""
+    """Gets the progress instead of the display."""
     callbacks: Sequence[Callback]
     """Called with each finished trial, in Optuna's form: `callback(study, trial)`."""
     timeout: float | None
-    """Seconds from the first step after which this run stops in order; the study can be resumed."""
+    """Seconds from the first step until the run is stopped; the study can be resumed."""
     interrupt: threading.Event | None
-    """Stops the run in order once it is set; without it Ctrl-C does, and raises `KeyboardInterrupt`."""
+    """Stops the run once it is set; without it Ctrl-C does, and raises `KeyboardInterrupt`."""
     check: bool
-    """Raise `StudyFailed` when no trial came to a result. On by default, except for `Study.confirm`."""
+    """Raise `StudyFailed` when no trial has a result. On by default, except for `Study.confirm`."""
     make_executor: ExecutorMaker
-    """Of a Ray that others use too, see `Rays`."""
+    """Makes executors on a shared Ray, see `RayPool`."""
 
 
 class StudyOptions(TypedDict, total=False):
-    """Keys of study.yaml as keywords of `tunable`, `spec` and `tune`; see [study.yaml](study-yaml.md)."""
+    """Keys of [study.yaml](study-yaml.md) as keywords of `tunable`, `spec` and `tune`."""
 
     name: str
-    """The function's name when left out."""
+    """The function's name by default."""
     description: str
     tags: Sequence[str]
     metric: str | Mapping[str, Any]
-    """One metric; `loss` when left out."""
+    """One metric; `loss` by default."""
     goal: str
     """`minimize` (default) or `maximize`, of the one metric."""
     metrics: Sequence[str | Mapping[str, Any]]

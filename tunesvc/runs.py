@@ -1,4 +1,4 @@
-"""Runs of a stored study: shown, watched, limited, and ended with an error when nothing came of them."""
+"""Runs of a stored study, with display, callbacks, limits and an error if there is no result."""
 
 from __future__ import annotations
 
@@ -23,21 +23,32 @@ from tunesvc.util.formatting import duration, number
 from tunesvc.views.automatic import automatic_view
 
 
-def open_view(options: RunOptions, title: str, interrupt: threading.Event) -> AbstractContextManager[Observer]:
+def open_view(
+    options: RunOptions,
+    title: str,
+    interrupt: threading.Event,
+) -> AbstractContextManager[Observer]:
     """Return the context manager of the observer that shows the run."""
     observer = options.get("observer")
     if observer is not None:
         return nullcontext(observer)
-    return automatic_view(title, interrupt) if options.get("progress", True) else nullcontext(SilentObserver())
+    if not options.get("progress", True):
+        return nullcontext(SilentObserver())
+    return automatic_view(title, interrupt)
 
 
 def run_record(
-    database: Database, record: StudyRecord, source: StudySource, options: RunOptions, *, standby: bool = False
+    database: Database,
+    record: StudyRecord,
+    source: StudySource,
+    options: RunOptions,
+    *,
+    standby: bool = False,
 ) -> bool:
-    """Run a stored study under the view, the callbacks and the limits of `options`; returns whether it was interrupted.
+    """Run a stored study with the options' view, callbacks and limits; return True if interrupted.
 
     Raises:
-        StudyFailed: no trial came to a result, and `check` is on.
+        StudyFailed: no trial has a result, and `check` is on.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
     with (
@@ -57,15 +68,21 @@ def run_observed(
     *,
     standby: bool = False,
 ) -> bool:
-    """Do the same under a view that is open already."""
+    """Do the same with a view that is already open."""
     callbacks = limit = None
     watching: Observer = LoggingObserver(observer, record.name)
     if called := options.get("callbacks"):
-        watching = callbacks = CallbackObserver(watching, called, database, record.name, record.study_id)
+        watching = callbacks = CallbackObserver(
+            watching,
+            called,
+            database,
+            record.name,
+            record.study_id,
+        )
     if (timeout := options.get("timeout")) is not None:
         watching = limit = TimeLimit(watching, timeout, interrupt)
     try:
-        closing = run_study(
+        shutdown = run_study(
             database,
             record,
             source,
@@ -80,9 +97,10 @@ def run_observed(
     if callbacks is not None:
         callbacks.close()
     store_recommendation(database, record.study_id)
-    interrupted = interrupt.is_set() and closing.state is None
+    interrupted = interrupt.is_set() and shutdown.state is None
     if options.get("observer") is None:
-        observer.on_event(ProgressEvent("over", _summary(database, get_study(database, record.name), interrupted)))
+        view = get_study(database, record.name)
+        observer.on_event(ProgressEvent("over", _summary(database, view, interrupted)))
     error = find_failure(database, record.name) if options.get("check", True) else None
     if error is not None:
         raise error
@@ -93,7 +111,8 @@ def _summary(database: Database, view: StudyView, interrupted: bool) -> str:
     """Return the end of a run in a line: state, counts, and the best trial."""
     counts = view.counts
     reason = f": {view.reason}" if view.reason and not interrupted else ""
-    text = f"{'interrupted' if interrupted else view.state} after {duration(view.active_s)}{reason}"
+    state = "interrupted" if interrupted else view.state
+    text = f"{state} after {duration(view.active_s)}{reason}"
     text += f"; {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
     text += f", {counts.stopped} stopped" if counts.stopped else ""
     rows = answer_rows(database, view, get_recommendation(database, view))

@@ -1,4 +1,4 @@
-"""The name and the arguments of an objective, as its signature tells them.
+"""Name and arguments of an objective, from its signature.
 
 Imports neither Ray nor Optuna: their types are known by name.
 """
@@ -29,7 +29,8 @@ class Arguments:
     @classmethod
     def of(cls, objective: Callable[..., Any]) -> Arguments | None:
         """Read a signature, with resolved annotations if possible; None for some builtins."""
-        for resolve in (True, False):  # what an annotation names may exist for type checkers only
+        # Names in annotations may exist for type checkers only: then read them unresolved.
+        for resolve in (True, False):
             with suppress(Exception):
                 return cls(inspect.signature(objective, eval_str=resolve))
         return None
@@ -41,7 +42,7 @@ class Arguments:
         return required[0] if len(required) == 1 else None
 
     def is_by_name(self, params: Mapping[str, object]) -> bool:
-        """Whether the objective takes these parameters by name, rather than a trial or a dict of them."""
+        """Return True if the objective takes parameters by name, not a trial or a dict of them."""
         first = self.only_required
         if first is None or first.name in params:
             return True
@@ -53,16 +54,16 @@ class Arguments:
 
     @property
     def has_trial(self) -> bool:
-        """Tell whether there is a `trial`."""
+        """True if there is an argument `trial`."""
         return "trial" in self.signature.parameters
 
     @property
     def takes_trial(self) -> bool:
-        """Tell whether there is a `trial` that is handed over by name only."""
+        """True if there is a keyword-only argument `trial`."""
         return self.has_trial and self.signature.parameters["trial"].kind is _Parameter.KEYWORD_ONLY
 
     def takes_any_of(self, names: Mapping[str, object]) -> bool:
-        """Tell whether an argument has one of these names."""
+        """Return True if an argument has one of these names."""
         return not names.keys().isdisjoint(self.signature.parameters)
 
     def surplus(self, given: Mapping[str, object]) -> list[str]:
@@ -85,8 +86,11 @@ class Arguments:
         if not isinstance(value, list) or parameter is None:
             return value
         ranges = getattr(parameter.annotation, "__metadata__", ())
-        choices = [choice for one in ranges for choice in getattr(one, "values", ())]
-        return next((choice for choice in choices if _as_lists(choice) == value), value)
+        for annotated in ranges:
+            for choice in getattr(annotated, "values", ()):
+                if _as_lists(choice) == value:
+                    return choice
+        return value
 
     @property
     def _all(self) -> list[inspect.Parameter]:
@@ -94,7 +98,7 @@ class Arguments:
 
 
 def without_partial(objective: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what a `functools.partial` calls, which has its name and source; anything else as it is."""
+    """Return the function of a `functools.partial`, which has name and source; others unchanged."""
     return objective.func if isinstance(objective, partial) else objective
 
 
@@ -105,7 +109,7 @@ def name_of(objective: Callable[..., Any]) -> str:
 
 
 def is_our_trial(annotation: object) -> bool:
-    """Tell whether an annotation means `tunesvc.Trial`.
+    """Return True if an annotation means `tunesvc.Trial`.
 
     A bare "Trial" is Optuna's only where Optuna is in use.
     """
@@ -115,7 +119,7 @@ def is_our_trial(annotation: object) -> bool:
 
 
 def is_optunas_trial(annotation: object) -> bool:
-    """Tell whether an annotation means a trial of Optuna's, of whatever class."""
+    """Return True if an annotation means one of Optuna's trial classes."""
     if annotation == "Trial":
         return "optuna" in sys.modules
     if isinstance(annotation, str):

@@ -1,6 +1,6 @@
-"""A stored study as an object: its results, its figures, requests to it, and its runs.
+"""A stored study as an object: results, figures, requests and runs.
 
-Everything that the command line does is a method here. Every property is read afresh.
+Every command of the command line is a method here. Properties are read from the database each time.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ class Study:
     def __init__(self, name: str, database: Database, *, interrupted: bool = False) -> None:
         self.name = name
         self.interrupted = interrupted
-        """`interrupt` or `timeout` ended the run that returned this study: `resume` continues it."""
+        """True if `interrupt` or `timeout` ended the run; `resume` continues it."""
         self._database = database
 
     def __repr__(self) -> str:
         view = self.view
-        return f"<Study {self.name!r}: {view.state}, {view.counts.complete} complete, {view.counts.pruned} pruned>"
+        counts = f"{view.counts.complete} complete, {view.counts.pruned} pruned"
+        return f"<Study {self.name!r}: {view.state}, {counts}>"
 
     def _repr_html_(self) -> str:
-        """HTML for a notebook: state, course and best parameters; self-contained, light, and without scripts."""
+        """Return HTML for a notebook: state, curve and best parameters; without scripts."""
         from tunesvc.charts import notebook
 
         view = self.view
@@ -68,7 +69,7 @@ class Study:
         course = sparklines(self._database, [view]).get(view.study_id, ())
         return notebook.card(view, best, course)
 
-    # --- state --------------------------------------------------------------------------------------
+    # --- state ------------------------------------------------------------------------------------
 
     @property
     def view(self) -> StudyView:
@@ -77,7 +78,8 @@ class Study:
 
     @property
     def state(self) -> str:
-        """`created`, `running`, `interrupted` (no process runs it), `paused`, `finished`, `stopped` or `failed`."""
+        """`created`, `running`, `interrupted` (no process runs it), `paused`, `finished`, `stopped`
+        or `failed`."""
         return self.view.state
 
     @property
@@ -87,7 +89,7 @@ class Study:
 
     @property
     def failure(self) -> StudyFailed | None:
-        """The error that `run` raises for a study that ended without a result; None for any other."""
+        """The error that `run` raises for a study without a result; None for any other."""
         return find_failure(self._database, self.name)
 
     @property
@@ -97,10 +99,10 @@ class Study:
 
     @property
     def requests(self) -> Sequence[RequestRow]:
-        """Requests to the study and what came of them, newest first."""
+        """Requests to the study with their answers, newest first."""
         return list_requests(self._database, self.view.study_id, limit=200)
 
-    # --- results ------------------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------
 
     @property
     def trials(self) -> Sequence[TrialRow]:
@@ -121,9 +123,9 @@ class Study:
 
     @property
     def best_trial(self) -> TrialRow:
-        """The trial to take: the best by the repeats of `confirm`, else by the model; it need not be the best observed.
+        """The recommended trial: the best by the repeats of `confirm`, else by the model.
 
-        Of several objectives the first of the Pareto front.
+        It need not be the best observed one. For several objectives: the first of the Pareto front.
 
         Raises:
             TuneError: no trial is complete and feasible.
@@ -133,13 +135,13 @@ class Study:
 
     @property
     def best_trials(self) -> Sequence[TrialRow]:
-        """The Pareto front; for one objective `best_trial` alone. Empty without a complete, feasible trial."""
+        """The Pareto front; for one objective, `best_trial`. Empty without a feasible trial."""
         rows = self.answer[1]
         return rows if len(self.view.objectives) > 1 else rows[:1]
 
     @property
     def best_params(self) -> dict[str, Any]:
-        """Parameters and constants of `best_trial` as its objective takes them: `train(**study.best_params)`.
+        """Parameters and constants of `best_trial` as arguments: `train(**study.best_params)`.
 
         Names with slashes are nested, as in a Ray Tune `config`.
 
@@ -164,24 +166,24 @@ class Study:
 
     @property
     def recommendation(self) -> Recommendation | None:
-        """The evidence for `best_trial`: expected value, deviation, repeats; and the best observed trial."""
+        """Evidence for `best_trial`: expected value, deviation, repeats, best observed trial."""
         return self.answer[0]
 
     @property
     def confirmation(self) -> Confirmation | None:
-        """What `confirm` has found so far; None when it was never called."""
+        """Results of `confirm` so far; None when it was never called."""
         return get_confirmation(self._database, self.name)
 
     @property
     def audit(self) -> Audit | None:
-        """The measured error rate of the pruner, from trials that it would have stopped and that finished.
+        """The measured error rate of the pruner, from finished trials that it would have stopped.
 
         None where the pruner audits nothing.
         """
         return get_audit(self._database, self.view)
 
     def explain(self, number: int | None = None) -> Explanation:
-        """Explain the study, or one of its trials: sentences, and the recorded decisions that they rest on.
+        """Explain the study, or a trial, in sentences with the recorded decisions behind them.
 
         Raises:
             StudyNotFound: it has no trial of that number.
@@ -195,7 +197,7 @@ class Study:
         return found
 
     def logs(self, number: int) -> str:
-        """Return what a trial printed, all attempts and both streams together."""
+        """Return a trial's output, of all its attempts and both streams."""
         study_id, after, pieces = self.view.study_id, (0, 0), []
         while rows := list_logs(self._database, study_id, number, after=after):
             pieces += [row.text for row in rows]
@@ -207,10 +209,12 @@ class Study:
         return build_dataframe(self._database, self.view)
 
     def curves(self, metric: str | None = None) -> pd.DataFrame:
-        """Return the learning curves of all trials: a row for each step, a column for each trial's number.
+        """Return the learning curves of all trials: rows are steps, columns trial numbers.
+
+        Missing reports are NaN.
 
         Args:
-            metric: any reported metric; the first objective when left out. Missing reports are NaN.
+            metric: any reported metric; the first objective by default.
 
         Raises:
             ValueError: no trial reported it.
@@ -221,21 +225,23 @@ class Study:
         found = get_curves(self._database, view.study_id)
         if metric not in (None, view.objectives[0].name):
             found = tuple(curve.of(metric) for curve in found)
-        columns = {
-            curve.trial_number: pd.Series({point.step: point.value for point in curve.points}, dtype=float)
-            for curve in found
-        }
-        frame = pd.DataFrame(columns).rename_axis(index="step", columns="trial").dropna(axis="columns", how="all")
+        columns = {}
+        for curve in found:
+            values = {point.step: point.value for point in curve.points}
+            columns[curve.trial_number] = pd.Series(values, dtype=float)
+        frame = pd.DataFrame(columns).rename_axis(index="step", columns="trial")
+        frame = frame.dropna(axis="columns", how="all")
         if metric is not None and frame.empty:
             raise ValueError(f"no trial of study {self.name!r} reported {metric!r}")
         return frame.sort_index()
 
     def best_checkpoint(self, number: int | None = None) -> Path:
-        """Return the best checkpoint of `best_trial`, or of the trial `number`: the file or folder that it saved.
+        """Return the path of the best checkpoint of `best_trial`, or of the trial `number`.
 
         Raises:
             StudyNotFound: it has no trial of that number.
-            TuneError: the trial has no checkpoint, its files are not on this machine, or no trial is the best yet.
+            TuneError: there is no checkpoint, its files are not on this machine, or there is no
+                best trial yet.
         """
         return find_best_checkpoint(self._database, self.view, number).path
 
@@ -245,7 +251,7 @@ class Study:
         return Plots(self._database, self.name)
 
     def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page with results and all figures; returns where it is."""
+        """Write a self-contained HTML page with results and all figures; return its path."""
         from tunesvc import charts
 
         target = Path(path)
@@ -253,44 +259,49 @@ class Study:
         return target
 
     def optuna(self) -> optuna.Study:
-        """Return the same study as Optuna's own object, on our storage."""
+        """Return the study as Optuna's own object, on our storage."""
         import optuna
 
         return optuna.load_study(study_name=self.name, storage=PgStorage(self._database))
 
-    # --- requests -----------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------
 
     def pause(self) -> str:
         """Ask for no more trials and let the running ones finish; `resume` continues."""
         return self.request("pause")
 
     def stop(self, number: int | None = None) -> str:
-        """End the study now, or one of its trials; what running trials have reported is kept."""
+        """End the study now, or one of its trials; their reports are kept."""
         return self.request("stop") if number is None else self.request("stop_trial", number=number)
 
     def extend(
-        self, *, trials: int | None = None, wall: float | str | None = None, gpu_hours: float | None = None
+        self,
+        *,
+        trials: int | None = None,
+        wall: float | str | None = None,
+        gpu_hours: float | None = None,
     ) -> str:
         """Add to the budget.
 
         Args:
-            trials: how many trials more.
-            wall: how much time more, in seconds or such as `"2h"`.
-            gpu_hours: how many GPU hours more.
+            trials: additional trials.
+            wall: additional time, in seconds or such as `"2h"`.
+            gpu_hours: additional GPU hours.
 
         Raises:
             SpecError: nothing is added, or the budget has no such limit.
         """
         wall_s = None if wall is None else parse_duration_s(wall)
         more = {"trials": trials, "wall": wall_s, "gpu_hours": gpu_hours}
-        return self.request("extend", **{name: amount for name, amount in more.items() if amount is not None})
+        amounts = {name: amount for name, amount in more.items() if amount is not None}
+        return self.request("extend", **amounts)
 
     def set_parallelism(self, trials: int | None) -> str:
-        """Change how many trials run at a time; None: as many as fit."""
+        """Change the number of trials that run at a time; None: as many as fit."""
         return self.request("parallelism", trials=trials)
 
     def widen(self, parameters: Mapping[str, Mapping[str, Any]]) -> str:
-        """Let ranges grow and add choices: `widen({"lr": {"min": 1e-5}, "optimizer": {"values": ["lion"]}})`.
+        """Extend ranges and add choices: `widen({"lr": {"min": 1e-5}, "opt": {"values": ["x"]}})`.
 
         Raises:
             SpecError: a range would shrink, or the sampler cannot follow.
@@ -298,7 +309,7 @@ class Study:
         return self.request("widen", parameters=parameters)
 
     def enqueue(self, params: Mapping[str, Any] | None = None, *, near: int | None = None) -> str:
-        """Run a trial with these values next; the sampler draws what is not named.
+        """Run a trial with these values next; the sampler draws the others.
 
         Args:
             params: values by name.
@@ -309,22 +320,36 @@ class Study:
         """
         if (params is None) is (near is None):
             raise ValueError("give either `params` or `near`")
-        return self.request("enqueue", params=params) if near is None else self.request("enqueue", near=near)
+        if near is None:
+            return self.request("enqueue", params=params)
+        return self.request("enqueue", near=near)
 
     def retry(self, number: int) -> str:
         """Run the parameters of a finished trial once more, as a new trial."""
         return self.request("retry", number=number)
 
-    def tag(self, *add: str, remove: Sequence[str] = (), number: int | None = None) -> tuple[str, ...]:
-        """Add and remove tags of the study, or of its trial `number`; returns those that it has now."""
-        return study_requests.tag(self._database, self.view.study_id, number, add=add, remove=remove, who=whoami())
+    def tag(
+        self,
+        *add: str,
+        remove: Sequence[str] = (),
+        number: int | None = None,
+    ) -> tuple[str, ...]:
+        """Add and remove tags of the study, or of its trial `number`; return the new tags."""
+        return study_requests.tag(
+            self._database,
+            self.view.study_id,
+            number,
+            add=add,
+            remove=remove,
+            who=whoami(),
+        )
 
     def note(self, text: str, *, number: int | None = None) -> None:
-        """Write the note of the study, or of its trial `number`, in the place of the one before."""
+        """Replace the note of the study, or of its trial `number`."""
         study_requests.note(self._database, self.view.study_id, number, text, who=whoami())
 
     def delete(self) -> str:
-        """Delete the study with its trials, logs and checkpoints; returns what was done.
+        """Delete the study with its trials, logs and checkpoints; return a sentence about it.
 
         Raises:
             StudyBusy: a coordinator runs it.
@@ -332,17 +357,18 @@ class Study:
         return study_requests.remove(self._database, self.view.study_id, whoami())
 
     def request(self, kind: str, **payload: Any) -> str:
-        """Ask something of the study by the name that `tune requests` shows; returns what came of it.
+        """Send a request, by the name that `tune requests` shows; return its answer.
 
-        A running study's coordinator carries it out within about a second. On a study without a coordinator it is done
-        at once. The methods above are its short forms; `tunesvc.runtime.study_requests` lists kinds and payloads.
+        A running study's coordinator carries it out within about a second; on a study without a
+        coordinator it takes effect at once. The methods above are short forms of it;
+        `tunesvc.runtime.study_requests` lists kinds and payloads.
 
         Raises:
-            SpecError: it makes no sense for this study.
+            SpecError: the request makes no sense for this study.
         """
         return study_requests.request(self._database, self.view.study_id, kind, payload, whoami())
 
-    # --- runs ---------------------------------------------------------------------------------------
+    # --- runs -------------------------------------------------------------------------------------
 
     def resume(
         self,
@@ -354,18 +380,18 @@ class Study:
         standby: bool = False,
         **options: Unpack[RunOptions],
     ) -> Study:
-        """Continue with what the stored spec says.
+        """Continue the study with its stored spec.
 
         Args:
             function: the objective, for a study that was started from Python.
-            folder: where its objective lies now, if it was moved.
-            sampler: the object that it was started with, if it was one.
-            pruner: likewise.
-            standby: while another process runs it, wait and take over when that one is gone.
+            folder: the new folder of its objective, if it was moved.
+            sampler: the sampler object that it was started with, if any.
+            pruner: the pruner object, likewise.
+            standby: while another process runs it, wait, and take over when that one is gone.
             options: see `RunOptions`.
 
         Raises:
-            StudyFailed, StudyBusy, UnsatisfiableRequest, LeaseLost, DatabaseUnavailable: as they say.
+            StudyFailed, StudyBusy, UnsatisfiableRequest, LeaseLost, DatabaseUnavailable: see there.
         """
         check_names("resume", options)
         record = self._record()
@@ -383,14 +409,15 @@ class Study:
         function: Callable[..., Any] | None = None,
         **options: Unpack[RunOptions],
     ) -> Confirmation:
-        """Run the finalists again with other seeds, and say which is best and how sure that is.
+        """Run the finalists again with other seeds; return which is best, and with what certainty.
 
-        The repeats are the study `NAME:confirm`. Interrupted, it continues when this is called again. Called
-        with other numbers, it runs what is missing, and drops what has not begun and is not asked for any more.
+        The repeats are the study `NAME:confirm`. After an interruption, call this again to
+        continue. Called with other numbers, it runs the missing repeats, and cancels waiting ones
+        that are no longer needed.
 
         Args:
-            top: how many finalists.
-            repeats: how often each is run.
+            top: number of finalists.
+            repeats: runs of each.
             function: the objective, for a study that was started from Python.
             options: see `RunOptions`.
 
@@ -404,8 +431,8 @@ class Study:
         record = self._record()
         if function is None and record.spec is not None and not record.spec.has_program:
             raise TuneError(
-                f"study {self.name!r} was started from Python and its objective is not stored: confirm it there, "
-                f"`{record.spec.confirm_command}`"
+                f"study {self.name!r} was started from Python and its objective is not stored: "
+                f"confirm it there, `{record.spec.confirm_command}`"
             )
         record = confirm.prepare(self._database, record, top=top, repeats=repeats)
         source = StudySource(record.source_text, record.source_dir, function)

@@ -1,7 +1,7 @@
-"""A trial in another process than its worker's: `tunesvc.current_trial()` of a program that `command:` starts.
+"""A trial in a child process: `tunesvc.current_trial()` in a program that `command:` starts.
 
-The other end of the environment variables and JSON lines that `execution.objectives.command` sets up, and of the pipe
-of `execution.attempt.child_processes`. Imports neither the database, Ray nor Optuna.
+The counterpart of the environment variables and JSON lines of `execution.objectives.command`, and
+of the pipe of `execution.attempt.child_processes`. Imports neither the database, Ray nor Optuna.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tunesvc.errors import BadReport
 from tunesvc.trial import Trial
 
 HANDED_OVER = "handed-over"
-"""Folder of the copies that wait to be kept, below TUNE_CHECKPOINT_DIR."""
+"""Folder of copies to be stored, below TUNE_CHECKPOINT_DIR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +30,30 @@ class PipeChannel:
     reports: Path
     """The pipe."""
     checkpoints: Path
-    """The folder for files that are handed over."""
+    """The folder for copies."""
     directory: Path
     """The folder that the study made for scratch files."""
 
     @property
     def stop_mark(self) -> Path:
-        """The file that says that the trial has been asked to stop."""
+        """The file that exists once the trial has been asked to stop."""
         return self.reports.with_name("stop")
 
     @property
     def seen_mark(self) -> Path:
-        """The file that says that a process has seen the `stop_mark`."""
+        """The file that exists once a process has seen the `stop_mark`."""
         return self.reports.with_name("stop-seen")
 
     @property
     def stop_requested(self) -> bool:
-        """Tell whether the trial has been asked to stop, and leave a mark where it has been.
+        """True if the trial has been asked to stop; leaves the `seen_mark` then.
 
         A program of `command:` gets SIGTERM instead.
         """
         if not self.stop_mark.exists():
             return False
-        with suppress(OSError):  # the attempt may have ended, and its folder be gone
+        # After the attempt's end the folder is gone.
+        with suppress(OSError):
             self.seen_mark.touch()
         return True
 
@@ -61,7 +62,7 @@ class PipeChannel:
         self._write({**metrics, "step": step})
 
     def checkpoint(self, path: Path, step: int | None) -> None:
-        """Copy a file or folder to where the study takes it from, so that the original may go at once."""
+        """Copy a file or folder for the study; the original may be deleted at once."""
         copies = self.checkpoints / HANDED_OVER
         copies.mkdir(exist_ok=True)
         source = path.resolve()
@@ -76,27 +77,30 @@ class PipeChannel:
 
     def _write(self, fields: Mapping[str, object]) -> None:
         try:
-            descriptor = os.open(self.reports, os.O_WRONLY | os.O_NONBLOCK)  # waits for no reader
+            # Without O_NONBLOCK this would wait for a reader.
+            descriptor = os.open(self.reports, os.O_WRONLY | os.O_NONBLOCK)
             with os.fdopen(descriptor, "wb") as pipe:
                 os.set_blocking(descriptor, True)
-                fcntl.flock(pipe, fcntl.LOCK_EX)  # the system keeps only short lines of several writers apart
+                # The system keeps only short lines of several writers apart.
+                fcntl.flock(pipe, fcntl.LOCK_EX)
                 pipe.write(json.dumps(fields).encode() + b"\n")
                 pipe.flush()
         except OSError as error:
             raise BadReport(
-                f"a report cannot be written to {self.reports} ({error.strerror}): the trial's attempt has ended, or "
-                "this process runs on another machine than its worker"
+                f"a report cannot be written to {self.reports} ({error.strerror}): the trial's "
+                "attempt has ended, or this process runs on another machine than its worker"
             ) from None
 
 
 def current_trial() -> Trial:
-    """The trial that this program was started for; outside of a study one that reports to nobody."""
+    """Return the trial that this program was started for; outside of a study, a detached one."""
     reports = os.environ.get("TUNE_REPORTS")
     if reports is None:
         return Trial()
     restored = os.environ.get("TUNE_RESTORED")
+    checkpoints, directory = os.environ["TUNE_CHECKPOINT_DIR"], os.environ["TUNE_DIRECTORY"]
     return Trial(
-        PipeChannel(Path(reports), Path(os.environ["TUNE_CHECKPOINT_DIR"]), Path(os.environ["TUNE_DIRECTORY"])),
+        PipeChannel(Path(reports), Path(checkpoints), Path(directory)),
         number=int(os.environ["TUNE_TRIAL"]),
         params=json.loads(os.environ["TUNE_PARAMS"]),
         seed=int(os.environ["TUNE_SEED"]),

@@ -1,4 +1,4 @@
-"""What an objective sees of its trial, and what it may report.
+"""The objective's view of its trial, and its reports.
 
 Imports neither the database, Ray nor Optuna: user code that imports this stays light.
 """
@@ -18,22 +18,22 @@ from typing import Any, Protocol
 from tunesvc.errors import BadReport, Pruned
 
 MAX_STEP = 2**63 - 1
-"""The greatest step the database can hold."""
+"""The greatest step that the database can store."""
 
 
 class Channel(Protocol):
-    """The way from a trial to whoever runs it. No call waits for the coordinator."""
+    """Connection from a trial to the process that runs it. No call waits for the coordinator."""
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Hand over one report."""
+        """Send a report."""
         ...
 
     def checkpoint(self, path: Path, step: int | None) -> None:
-        """Keep a copy of the file or folder at `path` as the trial's state after `step`."""
+        """Store a copy of the file or folder at `path` as the trial's state after `step`."""
         ...
 
     def set_user_attr(self, name: str, value: str) -> None:
-        """Hand over an attribute of the trial, its value as JSON."""
+        """Send an attribute of the trial, its value as JSON."""
         ...
 
     @property
@@ -43,12 +43,12 @@ class Channel(Protocol):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the trial has been asked to stop."""
+        """True if the trial has been asked to stop."""
         ...
 
 
 class DetachedChannel:
-    """Nobody listens: the objective was called as a plain function."""
+    """A channel without receiver, for an objective that is called as a plain function."""
 
     stop_requested = False
 
@@ -63,7 +63,7 @@ class DetachedChannel:
 
     @cached_property
     def directory(self) -> Path:
-        """A temporary folder that goes with this channel."""
+        """A temporary folder that is removed with this channel."""
         folder = Path(tempfile.mkdtemp(prefix="tunesvc-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return folder
@@ -86,7 +86,7 @@ class Trial:
         last_step: int = -1,
         placement_group: object = None,
     ) -> None:
-        """`last_step` is the step after which the restored state was saved, -1 for a start from nothing."""
+        """`last_step`: the step after which the restored state was saved; -1 without one."""
         self._channel = channel or DetachedChannel()
         self._restored = restored
         self._metrics = metrics
@@ -94,51 +94,55 @@ class Trial:
         self.number = number
         self.params = dict(params or {})
         self.seed = seed
-        """Differs between trials, but for those that share one by the study's `seeds`; equal for a trial's attempts."""
+        """Equal for all attempts of a trial; different for other trials, unless the study's `seeds`
+        makes them share it."""
         self.attempt = attempt
         """1 for the first execution, 2 after a first retry or resume, ..."""
         self.devices = devices
         """The accelerators assigned to this trial."""
         self.placement_group = placement_group
-        """Ray's placement group of a gang (`workers: N`), this process in the first bundle; None without a gang."""
+        """Ray's placement group of `workers: N`, this process in the first bundle; None for one
+        worker."""
 
     def report(self, step: int | None = None, value: object = None, /, **metrics: object) -> None:
-        """Report metrics after `step`: `trial.report(epoch, loss=0.3)`, or `trial.report(epoch, 0.3)`.
+        """Report metrics after a step: `report(epoch, loss=0.3)` or `report(epoch, 0.3)`.
 
-        Never waits. A step counts epochs, batches or whatever the pruner's `min` and `max` count; without one,
-        the reports are numbered. The first report of a step within an attempt stands.
+        Never waits. A step counts epochs, batches or any unit of the pruner's `min` and `max`;
+        without one, the reports are numbered. Within an attempt, the first report of a step counts.
 
         Raises:
-            Pruned: the trial has been asked to stop. Let it pass (clean up with `finally`).
-            BadReport: a metric is no number, or the step is negative or no whole number.
+            Pruned: the trial has been asked to stop. Do not catch it; clean up with `finally`.
+            BadReport: a metric is not a number, or the step is negative or not a whole number.
         """
-        step = self._take(step, value, metrics)
+        step = self._send(step, value, metrics)
         if self._channel.stop_requested:
             raise Pruned(f"trial {self.number} was asked to stop after step {step}")
 
-    def _take(self, step: int | None, value: object, metrics: Mapping[str, object]) -> int:
-        """Hand over a report without a look at requests to stop; return its step."""
+    def _send(self, step: int | None, value: object, metrics: Mapping[str, object]) -> int:
+        """Send a report without checking for a stop; return its step."""
         step = self._last_step + 1 if step is None else as_step(step)
         if value is not None:
             metrics = {**as_metrics(value, self._metrics), **metrics}
         if not metrics:
-            raise BadReport(f"report({step}) bears no metric: write report({step}, {self._first_metric}=...)")
-        self._channel.report(step, {name: as_number(name, v) for name, v in metrics.items()})
+            example = f"report({step}, {self._first_metric}=...)"
+            raise BadReport(f"report({step}) bears no metric: write {example}")
+        numbers = {name: as_number(name, entry) for name, entry in metrics.items()}
+        self._channel.report(step, numbers)
         self._last_step = step
         return step
 
     @property
     def should_stop(self) -> bool:
-        """Whether the trial has been asked to stop, for loops that end by themselves.
+        """True if the trial has been asked to stop, for loops that end by themselves.
 
-        Return nothing then: a value that is returned counts as the trial's result.
+        Return nothing then: a returned value counts as the trial's result.
         """
         return self._channel.stop_requested
 
     def checkpoint(self, path: str | Path, step: int | None = None) -> None:
-        """Keep a copy of the file or folder at `path`; a later attempt finds it with `restored()`.
+        """Store a copy of the file or folder at `path`; a later attempt finds it with `restored()`.
 
-        Returns when the copy is complete; a crash in between leaves the checkpoint before it in place.
+        Returns when the copy is complete; if it crashes before that, the earlier one remains.
         """
         path = Path(path)
         if not path.exists():
@@ -146,25 +150,27 @@ class Trial:
         self._channel.checkpoint(path, self._last_step if step is None else as_step(step))
 
     def set_user_attr(self, name: str, value: object) -> None:
-        """Keep text, a number or other JSON on the trial; a later value of that name replaces an earlier one.
+        """Store text, a number or other JSON on the trial; a later value of a name replaces it.
 
         Raises:
             BadReport: the name cannot be stored, or the value cannot be written as JSON.
         """
         if not is_name(name):
-            raise BadReport(f"{name!r} cannot name an attribute: use 1 to 200 characters without NUL")
+            raise BadReport(
+                f"{name!r} cannot name an attribute: use 1 to 200 characters without NUL",
+            )
         self._channel.set_user_attr(name, as_json(name, value))
 
     @property
     def directory(self) -> Path:
-        """An empty folder of this attempt's own on the worker's disk, for scratch files.
+        """An empty folder for this attempt's scratch files, on the worker's disk.
 
-        It is removed when the attempt ends. What has to last belongs into a checkpoint.
+        It is removed when the attempt ends. Save lasting state with `checkpoint`.
         """
         return self._channel.directory
 
     def restored(self) -> Path | None:
-        """Where an earlier attempt's last checkpoint lies (a folder or file as it was saved), or None."""
+        """Return the path of an earlier attempt's last checkpoint, a file or folder, or None."""
         return self._restored
 
     @property
@@ -173,7 +179,11 @@ class Trial:
 
 
 def as_step(step: object) -> int:
-    """A step as a whole number that the database can hold, or `BadReport`. A float may be one, such as 3.0."""
+    """Return a step as a whole number; a float such as 3.0 is accepted.
+
+    Raises:
+        BadReport: it is not a whole number that the database can store.
+    """
     if isinstance(step, float) and step.is_integer():
         step = int(step)
     if isinstance(step, bool) or not hasattr(step, "__index__"):
@@ -185,23 +195,36 @@ def as_step(step: object) -> int:
 
 
 def is_name(name: object) -> bool:
-    """Whether a metric, parameter or attribute may have that name: the database has to hold it."""
+    """Return True if the database can store the name, of a metric, parameter or attribute."""
     if not isinstance(name, str) or not 1 <= len(name) <= 200 or "\x00" in name:
         return False
     return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def as_number(name: str, value: object) -> float:
-    """A metric's value as a float: numbers, NumPy scalars and one-element arrays or tensors; or `BadReport`."""
+    """Return a metric's value as a float.
+
+    Accepts numbers, NumPy scalars, and arrays or tensors of one element.
+
+    Raises:
+        BadReport: the value is not a single number, or the name cannot be stored.
+    """
     if not is_name(name):
-        raise BadReport(f"{name!r} is no name for a metric: a text of 1 to 200 characters without NUL")
-    if value is None or isinstance(value, (bool, str, bytes)) or type(value).__name__ in ("bool_", "bool"):
-        hint = f"; keep text with trial.set_user_attr({name!r}, ...)" if isinstance(value, str) else ""
-        raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}); a number is needed{hint}")
+        raise BadReport(
+            f"{name!r} is no name for a metric: a text of 1 to 200 characters without NUL",
+        )
+    kind = type(value).__name__
+    if value is None or isinstance(value, (bool, str, bytes)) or kind in ("bool_", "bool"):
+        hint = f"; keep text with trial.set_user_attr({name!r}, ...)"
+        if not isinstance(value, str):
+            hint = ""
+        raise BadReport(f"metric {name} is {value!r} ({kind}); a number is needed{hint}")
     try:
-        return float(value.item() if hasattr(value, "item") else value)  # type: ignore[arg-type]  # float() is the check
+        scalar: Any = value.item() if hasattr(value, "item") else value
+        return float(scalar)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}), no single number: {error}") from None
+        text = f"metric {name} is {value!r} ({kind}), no single number: {error}"
+        raise BadReport(text) from None
 
 
 def as_json(name: str, value: object) -> str:
@@ -224,19 +247,20 @@ def _as_plain(value: Any) -> Any:
 
 
 def flattened(values: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield the entries of nested mappings, named by their paths as in Ray Tune: `eval/loss`."""
+    """Yield the entries of nested mappings, with paths as names, as in Ray Tune: `eval/loss`."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from ((f"{name}/{inner}", deep) for inner, deep in flattened(value))
+            for inner, entry in flattened(value):
+                yield f"{name}/{inner}", entry
         else:
             yield name, value
 
 
 def as_result(value: object, names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, object]]:
-    """Return the metrics and the attributes in what an objective returned.
+    """Return the metrics and the attributes of an objective's return value.
 
-    Entries of a mapping that are text, true, false, nothing or a list become attributes, unless they bear the name
-    of an objective. All else is as in `as_metrics`.
+    Entries of a mapping that are text, true, false, none or a list become attributes, unless they
+    have the name of an objective. All else is as in `as_metrics`.
 
     Raises:
         BadReport: as `as_metrics`.
@@ -254,33 +278,34 @@ def as_result(value: object, names: tuple[str, ...]) -> tuple[dict[str, float], 
 
 
 def is_attribute(value: object) -> bool:
-    """Tell whether a value is no metric but worth keeping: text, true, false, none, or a list."""
+    """Return True for a value that is stored as an attribute: text, true, false, none, a list."""
     is_plain = value is None or isinstance(value, (bool, str, list, tuple))
     return is_plain or type(value).__name__ in ("bool_", "bool")
 
 
 def as_metrics(value: object, names: tuple[str, ...]) -> dict[str, float]:
-    """What an objective returned or yielded, by metric name.
+    """Return the metrics, by name, that an objective returned or yielded.
 
-    None is no metric; a mapping is taken as it is, but for nested ones, see `flattened`; a sequence is matched with
-    `names`; anything else is the first of `names`.
+    None gives no metric; a mapping is used by name, nested ones as in `flattened`; a sequence is
+    matched with `names`; any other value is the first of `names`.
 
     Raises:
-        BadReport: a value is no number, or a sequence is not as long as `names`.
+        BadReport: a value is not a number, or a sequence is not as long as `names`.
     """
     if value is None:
         return {}
     if isinstance(value, Mapping):
-        return {name: as_number(name, v) for name, v in flattened(value)}
+        return {name: as_number(name, entry) for name, entry in flattened(value)}
     if isinstance(value, (tuple, list)):
         if len(value) != len(names):
             raise BadReport(f"{len(value)} values for {len(names)} metrics ({', '.join(names)})")
-        return {name: as_number(name, v) for name, v in zip(names, value, strict=True)}
+        pairs = zip(names, value, strict=True)
+        return {name: as_number(name, entry) for name, entry in pairs}
     return {names[0]: as_number(names[0], value)}
 
 
 def is_better(value: float, than: float, goal: str) -> bool:
-    """Whether one value of a metric beats another. NaN beats nothing, and anything beats NaN."""
+    """Return True if a value beats another. NaN beats nothing, and every number beats NaN."""
     if math.isnan(value) or math.isnan(than):
         return math.isnan(than) and not math.isnan(value)
     return value < than if goal == "minimize" else value > than

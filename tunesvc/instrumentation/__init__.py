@@ -1,1 +1,1 @@
-"""Failpoints and the event log, by which tests look into a running system."""
+"""Failpoints and the event log, with which tests observe a running system."""

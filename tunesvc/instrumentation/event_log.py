@@ -1,8 +1,8 @@
-"""What this process did and what came of it, written down while it happens, for a checker to read afterwards.
+"""Log of a process's operations and their outcomes, for a checker.
 
-With `TUNE_HISTORY=FOLDER` every process appends to a file of its own there, one JSON object a line. An operation that
-may fail is written when it begins and when it ends, so that one whose process died in between is known to be of
-unknown outcome. Without the variable nothing is written.
+With `TUNE_HISTORY=FOLDER` every process appends to a file of its own there, one JSON object a line.
+An operation that may fail is written when it begins and when it ends: if its process died in
+between, its outcome is unknown. Without the variable nothing is written.
 
 Imports nothing of tunesvc.
 """
@@ -21,14 +21,14 @@ from typing import Any, TextIO
 
 
 def write_to(folder: Path | None) -> None:
-    """Write there from here on, as `TUNE_HISTORY` does from the start; None: write nothing."""
+    """Write to a folder from now on, as `TUNE_HISTORY` does from the start; None: write nothing."""
     global _folder
     _folder = folder
     _file.cache_clear()
 
 
 def record(operation: str, **fields: Any) -> None:
-    """Write one line. Times are of the machine's monotonic clock, which all its processes share."""
+    """Write one line, with the time of the machine's monotonic clock, shared by its processes."""
     if _folder is not None:
         line = {"at": time.monotonic(), "pid": os.getpid(), "op": operation, **fields}
         file = _file(_folder, os.getpid())
@@ -38,7 +38,7 @@ def record(operation: str, **fields: Any) -> None:
 
 @contextmanager
 def recorded(operation: str, describe: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """Write the operation's beginning with what it is about, then `ok`, or `failed` with the error's class."""
+    """Write an operation's beginning with its fields, then `ok`, or `failed` with the error."""
     if _folder is None:
         yield
         return
@@ -54,7 +54,7 @@ def recorded(operation: str, describe: Callable[[], dict[str, Any]]) -> Iterator
 
 @lru_cache(maxsize=1)
 def _file(folder: Path, pid: int) -> TextIO:
-    """This process's file; a forked copy gets its own."""
+    """Return this process's file; a forked process gets its own."""
     folder.mkdir(parents=True, exist_ok=True)
     return (folder / f"{socket.gethostname()}-{pid}.jsonl").open("a", encoding="utf-8")
 

@@ -1,8 +1,8 @@
-"""Places between the steps of a trial's way, at which a test ends, freezes or fails the process that reaches them.
+"""Failpoints: places at which a test kills, freezes or fails the process that reaches them.
 
-`TUNE_FAILPOINT=committed:kill` ends the process the first time that it has committed and not yet acted on it;
-`committed:kill@3` the third time. With `TUNE_FAILPOINT_MARK=FILE` it happens in one process only, whichever comes
-first: the file says that it has happened. Without these variables a failpoint costs one comparison.
+`TUNE_FAILPOINT=committed:kill` kills the process the first time that it has committed and not yet
+acted; `committed:kill@3` the third time. With `TUNE_FAILPOINT_MARK=FILE` it happens only in the
+first process, which creates the file. Without these variables a failpoint costs one comparison.
 
 Imports nothing of tunesvc.
 """
@@ -15,17 +15,17 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 Point = Literal[
-    # the coordinator takes a study up
+    # the coordinator recovers a study
     "leased",  # it holds the lease
-    "recovered",  # what it found is committed
-    "adopted",  # the executor looks for what still runs
+    "recovered",  # the recovered state is committed
+    "adopted",  # the executor looks for running attempts
     # one step
     "heard",  # events were taken from the executor
-    "judged",  # what they mean is decided
+    "judged",  # events are handled, the pruner has run
     "decided",  # everything is decided, nothing written
     "advanced",  # the transaction is open, its first statement done
     "written",  # all statements are done, nothing committed
-    "committed",  # nothing of it is acted on
+    "committed",  # no action has been performed
     "acknowledged",
     "answered",
     "stopped",
@@ -34,17 +34,17 @@ Point = Literal[
     # a worker
     "begun",  # it has an attempt and has not started the objective
     "said",  # a report is in its outbox
-    "ending",  # the objective is over, its outcome not yet in the outbox
+    "ending",  # the objective has ended, its outcome is not yet in the outbox
 ]
 POINTS: tuple[Point, ...] = get_args(Point)
 
 
 class FailpointReached(Exception):
-    """What `raise` raises: a stand-in for a mistake in our own code."""
+    """Raised by the action `raise`, in place of a mistake in our own code."""
 
 
 class _Armed:
-    """A point, and what is done when it is reached for the nth time."""
+    """A failpoint and its action when it is reached for the nth time."""
 
     def __init__(self, point: str, nth: int, act: Callable[[], None]) -> None:
         self.point = point
@@ -53,11 +53,12 @@ class _Armed:
 
     @classmethod
     def parse(cls, text: str) -> _Armed:
-        """From the form that `TUNE_FAILPOINT` has."""
+        """Parse the form of `TUNE_FAILPOINT`."""
         point, _, rest = text.partition(":")
         action, _, nth = rest.partition("@")
         if point not in POINTS or action not in ("kill", "stop", "raise"):
-            raise ValueError(f"TUNE_FAILPOINT={text!r}: write POINT:kill, POINT:stop or POINT:raise; @N for the Nth")
+            usage = "write POINT:kill, POINT:stop or POINT:raise; @N for the Nth"
+            raise ValueError(f"TUNE_FAILPOINT={text!r}: {usage}")
         return cls(point, int(nth or 1), lambda: _act(action, point))
 
     def reached(self) -> None:
@@ -67,19 +68,19 @@ class _Armed:
 
 
 def reach(point: Point) -> None:
-    """Say that this point is reached."""
+    """Mark that this point is reached."""
     if _armed is not None and _armed.point == point:
         _armed.reached()
 
 
 def arm(text: str | None) -> None:
-    """Do from here on what a text like `committed:kill@3` says, as `TUNE_FAILPOINT` asks for; None: nothing."""
+    """Arm a failpoint from a text like `committed:kill@3`, as in `TUNE_FAILPOINT`; None: disarm."""
     global _armed
     _armed = None if text is None else _Armed.parse(text)
 
 
 def interpose(point: Point, nth: int, act: Callable[[], None]) -> None:
-    """Call a function when the point is reached for the nth time: what others do while this process is frozen there."""
+    """Call a function when the point is reached for the nth time, as if another process acted."""
     global _armed
     _armed = _Armed(point, nth, act)
 

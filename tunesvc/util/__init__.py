@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of studies: the clock, paths, text formatting, threads, the current user."""
+"""Small helpers without knowledge of studies: clock, paths, formatting, threads, user."""

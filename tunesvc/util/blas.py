@@ -1,4 +1,4 @@
-"""How many threads numpy's BLAS may use while studies run: a setting of the whole process, whoever runs in it.
+"""Thread limit of numpy's BLAS while studies run, a setting of the whole process.
 
 Imports nothing of tunesvc.
 """
@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 
 class _Limit:
-    """Set by all who need it, since libraries may have been loaded meanwhile; taken back by the last who leaves."""
+    """Set by every user, since libraries may have been loaded meanwhile; reset by the last one."""
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
@@ -37,7 +37,7 @@ _limit = _Limit()
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """One thread only: more would spin against those that train. Several threads may be in here at a time."""
+    """Limit BLAS to one thread: more would compete with training. Several threads may enter."""
     _limit.enter()
     try:
         yield

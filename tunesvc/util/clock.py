@@ -1,6 +1,6 @@
-"""Time as a thing that is handed in, so that tests can let hours pass in milliseconds.
+"""Clocks, which are handed in, so that hours pass in milliseconds in tests.
 
-Durations are seconds on a clock that never runs backwards; moments in the database come from the database.
+Durations are seconds on a monotonic clock; times in the database come from the database.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class Clock(Protocol):
     """A monotonic clock."""
 
     def now(self) -> float:
-        """Seconds since an arbitrary moment; never decreases."""
+        """Return seconds since an arbitrary time; never decreases."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Numbers, durations and parameters in few characters, for terminal and page alike. Imports nothing of tunesvc."""
+"""Short texts for numbers, durations and parameters. Imports nothing of tunesvc."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from datetime import UTC, datetime
 
 
 def number(value: float | None) -> str:
-    """A value in few characters."""
+    """Format a value in few characters."""
     if value is None:
         return "–"
     return f"{value:.6g}" if math.isfinite(value) else str(value)
 
 
 def parameter(value: object) -> str:
-    """A parameter's value in few characters; a list as the search knows it."""
+    """Format a parameter's value in few characters; a list as JSON."""
     if isinstance(value, (list, tuple)):
         return json.dumps(value)
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def parameters(params: Mapping[str, object]) -> str:
-    """All parameters in one line."""
+    """Format all parameters in one line."""
     return ", ".join(f"{name}={parameter(value)}" for name, value in params.items())
 
 
 def violation(name: str, excess: float) -> str:
-    """How far a constraint such as `cost.max` is exceeded."""
+    """Describe the violation of a constraint such as `cost.max`."""
     if not math.isfinite(excess):
         return f"{name} is not finite"
     metric, _, bound = name.rpartition(".")
@@ -42,18 +42,21 @@ def violation(name: str, excess: float) -> str:
 
 
 def violations(excesses: Mapping[str, float]) -> str:
-    """All constraints that are broken, in one line; the excesses are of those only."""
+    """Describe the violated constraints in one line, given their excesses."""
     return ", ".join(violation(name, excess) for name, excess in excesses.items())
 
 
+_UNITS = (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
+
+
 def duration(seconds: float | None) -> str:
-    """`4.2s`, `3m 07s`, `2h 05m`, `3d 04h`."""
+    """Format seconds as `4.2s`, `3m 07s`, `2h 05m` or `3d 04h`."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = round(seconds)
-    for unit, size, part, part_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+    for unit, size, part, part_size in _UNITS:
         if whole >= size:
             return f"{whole // size}{unit} {whole % size // part_size:02d}{part}"
     return f"{whole}s"
@@ -62,7 +65,7 @@ def duration(seconds: float | None) -> str:
 def resume_command(study: str, *, has_program: bool) -> str:
     """Return the command that continues a study.
 
-    Of a study that was started from Python the objective is not stored: only Python can hand the function over.
+    A study that was started from Python has no stored objective: only Python can provide it.
     """
     if has_program:
         return f"tune resume {shlex.quote(study)}"
@@ -76,17 +79,23 @@ def confirm_command(study: str, *, has_program: bool) -> str:
     return f"tunesvc.load_study({study!r}).confirm(function=your_function)"
 
 
-def ago(moment: datetime | None) -> str:
-    """How long ago a moment was."""
-    return "–" if moment is None else f"{duration(max(0.0, (datetime.now(UTC) - moment).total_seconds()))} ago"
+def ago(time: datetime | None) -> str:
+    """Format the time since `time`."""
+    if time is None:
+        return "–"
+    elapsed_s = (datetime.now(UTC) - time).total_seconds()
+    return f"{duration(max(0.0, elapsed_s))} ago"
+
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def escape_csv_formula(value: object) -> object:
-    """Text that no spreadsheet takes for a formula. Numbers stay what they are.
+    """Return text that no spreadsheet reads as a formula; numbers stay unchanged.
 
     OWASP, "CSV Injection": an apostrophe before = + - @, tab and carriage return.
     """
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+    if not isinstance(value, str) or not value.startswith(_FORMULA_STARTS):
         return value
     try:
         float(value)
@@ -101,8 +110,10 @@ _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def strip_control(text: str) -> str:
-    """A program's output as plain text: no colours or cursor moves, of an overwritten line (a progress bar) what was
-    written last, and a replacement character for whatever else would not be seen.
+    """Return a program's output as plain text.
+
+    Removes colours and cursor moves, keeps the last state of an overwritten line (a progress bar),
+    and replaces all other invisible characters by U+FFFD.
     """
-    kept = _OVERWRITTEN.sub("", _ESCAPES.sub("", text))
-    return _HIDDEN.sub("\ufffd", kept.replace("\r", ""))
+    visible = _OVERWRITTEN.sub("", _ESCAPES.sub("", text))
+    return _HIDDEN.sub("\ufffd", visible.replace("\r", ""))

@@ -1,7 +1,7 @@
-"""Logging of tunesvc: standard `logging`, one logger per module, with study, trial and attempt as fields.
+"""Logging: standard `logging`, a logger per module, with study, trial and attempt as fields.
 
-The package adds no handler, so that a program that imports it decides. `tune` and the processes that it starts show
-what `--log-level` or `TUNE_LOG_LEVEL` asks for on standard error; nothing by default.
+The package adds no handler; that is left to programs that import it. `tune` and its child processes
+log to standard error at the level of `--log-level` or `TUNE_LOG_LEVEL`; nothing by default.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Format = Literal["text", "json"]
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return a module's logger; without a handler of its own Python would print warnings of a library."""
+    """Return a module's logger; the null handler keeps Python from printing our warnings."""
     package = logging.getLogger("tunesvc")
     if not package.handlers:
         package.addHandler(logging.NullHandler())
@@ -29,10 +29,10 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def configure(environment: Mapping[str, str] | None = None) -> None:
-    """Log to standard error as `TUNE_LOG_LEVEL` and `TUNE_LOG_FORMAT` say; without a level, change nothing.
+    """Log to standard error by `TUNE_LOG_LEVEL` and `TUNE_LOG_FORMAT`; do nothing without a level.
 
     Raises:
-        ValueError: the level or the format does not exist, or the format's package is not installed.
+        ValueError: level or format does not exist, or the format's package is not installed.
     """
     variables = os.environ if environment is None else environment
     level = variables.get(LEVEL, "").lower()
@@ -67,5 +67,9 @@ def _formatter(name: str) -> logging.Formatter:
     try:
         from pythonjsonlogger.json import JsonFormatter
     except ImportError:
-        raise ValueError(f"{FORMAT}=json needs a package: pip install 'tunesvc[json-logs]'") from None
-    return JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")  # fields given as `extra` are added
+        raise ValueError(
+            f"{FORMAT}=json needs a package: pip install 'tunesvc[json-logs]'",
+        ) from None
+    return JsonFormatter(
+        "%(asctime)s %(levelname)s %(name)s %(message)s",
+    )  # fields given as `extra` are added

@@ -1,4 +1,4 @@
-"""Where this user's data lives: the embedded database, checkpoints, and what else tunesvc keeps on a machine.
+"""Location of this user's data: the embedded database, checkpoints and all else on a machine.
 
 Owns `TUNE_HOME` and its default. Creates nothing, and imports nothing of tunesvc.
 """
@@ -15,9 +15,9 @@ ROOT_HOME = Path("/var/lib/tunesvc")
 
 
 def home_directory() -> Path:
-    """The absolute path of tunesvc's data directory: `TUNE_HOME`, else the system's place for user data."""
-    if given := os.environ.get("TUNE_HOME"):
-        return Path(given).expanduser().absolute()
+    """Return the absolute path of the data directory: `TUNE_HOME`, else the system's default."""
+    if configured := os.environ.get("TUNE_HOME"):
+        return Path(configured).expanduser().absolute()
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return ROOT_HOME
     return Path(platformdirs.user_data_dir("tunesvc", appauthor=False))

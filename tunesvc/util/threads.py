@@ -1,4 +1,4 @@
-"""Several things at a time in one process, each in a thread of its own: one that fails is no matter to the others.
+"""Tasks that run at the same time, each in a thread; a failure does not affect the others.
 
 Imports nothing of tunesvc.
 """
@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 
 def together(tasks: Mapping[str, Callable[[], T]]) -> dict[str, T | Exception]:
-    """Run all of them and wait for each; by name, what it returned or raised.
+    """Run all tasks and wait for them; return each one's result or exception, by name.
 
-    Signals are heard meanwhile, by the main thread, which has to be the one that calls this.
+    Call it in the main thread, which handles signals meanwhile.
     """
     ended: dict[str, T | Exception] = {}
 
     def run(name: str, task: Callable[[], T]) -> None:
         try:
             ended[name] = task()
-        except Exception as error:  # noqa: BLE001  # whoever asked for it decides what it means
+        except Exception as error:  # noqa: BLE001  # the caller decides what it means
             ended[name] = error
 
     threads = [

@@ -1,4 +1,4 @@
-"""Who uses this process, for the record. Imports nothing of tunesvc."""
+"""The user of this process. Imports nothing of tunesvc."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import getpass
 
 
 def whoami() -> str:
-    """The name of the system's user; empty when there is none."""
+    """Return the system user's name; empty when there is none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -119,7 +119,7 @@ class EmbeddedServer:
                     self._stop()
                     _remove_if_empty(self._socket_dir)
 
-    # --- the cluster --------------------------------------------------------------------------------
+    # --- the cluster ------------------------------------------------------------------------------
 
     @property
     def _data(self) -> Path:
@@ -167,7 +167,7 @@ class EmbeddedServer:
         inside = self._cluster / "run"
         return inside if _fits(inside) else _short_socket_dir(self.home, self._account)
 
-    # --- the server ---------------------------------------------------------------------------------
+    # --- the server -------------------------------------------------------------------------------
 
     def _start_lock(self, timeout_s: float) -> FileLock:
         deadline = time.monotonic() + timeout_s

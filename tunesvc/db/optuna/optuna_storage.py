@@ -168,7 +168,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         """Give idle connections back to the server. The storage stays usable."""
         self._database.disconnect()
 
-    # --- studies ------------------------------------------------------------------------------------
+    # --- studies ----------------------------------------------------------------------------------
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """See `BaseStorage`. Raises `BadName` for a name that Postgres cannot store."""
@@ -246,7 +246,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
             for row in rows
         ]
 
-    # --- writing trials -----------------------------------------------------------------------------
+    # --- writing trials ---------------------------------------------------------------------------
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """See `BaseStorage`. Two callers at once, in any process, get different numbers.
@@ -295,7 +295,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         """See `BaseStorage`."""
         self._set_trial_attr(trial_id, "system", key, value)
 
-    # --- reading trials -----------------------------------------------------------------------------
+    # --- reading trials ---------------------------------------------------------------------------
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `BaseStorage`."""
@@ -328,7 +328,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
             raise KeyError(f"study {study_id} has no trial number {trial_number}")
         return found
 
-    # --- heartbeats ---------------------------------------------------------------------------------
+    # --- heartbeats -------------------------------------------------------------------------------
 
     def record_heartbeat(self, trial_id: int) -> None:
         """See Optuna's `BaseHeartbeat`. A trial that has finished meanwhile is left alone."""
@@ -346,7 +346,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         seconds = self._heartbeats.stale_after_s
         return [row.trial_id for row in self._autocommit.rows(_STALE_TRIALS, study=study_id, seconds=seconds)]
 
-    # --- what they share ----------------------------------------------------------------------------
+    # --- what they share --------------------------------------------------------------------------
 
     def _create(self, row: Mapping[str, Any]) -> int | None:
         created = self._autocommit.first(_NEW_TRIAL, **row)

@@ -63,7 +63,7 @@ class LineReports:
             self._keep(str(fields.pop("checkpoint")), step)
         if fields:
             # not `report`, which raises `Pruned` on a stop request: that is for the program
-            self._trial._take(step, fields, {})
+            self._trial._send(step, fields, {})
         elif "checkpoint" not in message and "user_attrs" not in message:
             raise BadReport("no metric")
 
