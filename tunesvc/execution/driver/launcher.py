@@ -108,10 +108,8 @@ class RayLauncher:
         registration = JobRegistration(Begin(next(self._numbers), job))
         with self._lock:
             self._registrations[registration.begin.number] = registration
-            if isinstance(
-                self._last,
-                (StartupRefused, DriverEnded),
-            ):  # no driver is up since then
+            if isinstance(self._last, (StartupRefused, DriverEnded)):
+                # the next driver may take long, so tell the job what is wrong
                 registration.messages.put((None, self._last))
         self._supervisor.add_job(registration.begin)
         return registration

@@ -148,7 +148,7 @@ class Scheduler:
         return 1 if running_s > self._timeouts.long_attempt_s else self._backlog_max
 
     def _trim_backlogs(self) -> None:
-        """Take all but one attempt out of the backlog behind a long attempt."""
+        """Take attempts out of backlogs that have become too long, behind a long attempt."""
         for worker in self._pool.workers:
             for assigned in worker.live[1 + self._backlog_max_of(worker) :]:
                 if assigned.launch:
