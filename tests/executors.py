@@ -1,4 +1,4 @@
-"""What the tests of executors share: jobs, launches, and listening to what attempts say."""
+"""Helpers for tests of executors: jobs, launches, and a listener for events."""
 
 from __future__ import annotations
 

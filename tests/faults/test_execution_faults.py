@@ -1,4 +1,4 @@
-"""What may happen to running attempts, and what must hold. Numbers are those of the list of faults."""
+"""Faults of running attempts. Numbers are those of the list of faults."""
 
 from __future__ import annotations
 

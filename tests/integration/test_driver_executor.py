@@ -1,4 +1,4 @@
-"""The driver's process with a real Ray in it: what dies with whom, and what survives whom."""
+"""The driver's process with a real Ray: which processes end together, and which survive."""
 
 from __future__ import annotations
 

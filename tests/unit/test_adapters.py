@@ -1,4 +1,4 @@
-"""Every way to write an objective, run in this process: what it reports and what it returns."""
+"""Every form of an objective, run in this process: its reports and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How jobs share a cluster: the rule itself, and who may start a worker and who has to end one by it."""
+"""Fair shares: the rule itself, and which job may start a worker or must end one."""
 
 from __future__ import annotations
 

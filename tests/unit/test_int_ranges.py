@@ -1,4 +1,4 @@
-"""Steps as ranges: exactly a set, and small."""
+"""Sets of integers as ranges: exact and small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which command has what of a machine: claims that several processes make, and that end with them."""
+"""Claims of processes on a machine, which end with their process."""
 
 from __future__ import annotations
 

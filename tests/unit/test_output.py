@@ -1,4 +1,4 @@
-"""What a process writes, caught: in processes of their own, for their descriptors 1 and 2 are taken."""
+"""Capture of a process's output, in processes of their own, because it takes descriptors 1 and 2."""
 
 from __future__ import annotations
 

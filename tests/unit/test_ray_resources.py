@@ -1,4 +1,4 @@
-"""Resource requests against what a cluster has."""
+"""Resource requests compared with a cluster's nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the executor on Ray does with attempts for which no worker is free: on workers whose answers are given by hand."""
+"""Scheduling of attempts on Ray: backlogs, moves between them, and cancels. A test gives the workers' answers by hand."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ BEGUN = Started("node", 1)
 DONE = Finished({"loss": 1.0})
 
 
-class Lines:
-    """An executor with so many workers at most, all of them up, and every attempt that they were given."""
+class Backlogs:
+    """An executor with up to `workers` workers, all up, and the events of its attempts."""
 
     def __init__(
         self, folder: Path, *, workers: int, parallelism: int | None = None, long_attempt_s: float = 60.0, **job: Any
@@ -31,13 +31,13 @@ class Lines:
         timeouts = PollingTimeouts(retry_s=0.01, backlog_s=0.0, long_attempt_s=long_attempt_s)
         self.executor = RayExecutor(self.backend.job, timeouts=timeouts, backend=self.backend)
         self.parallelism = parallelism
-        self.line = 1
+        self.backlog_max = 1
         self.heard: list[Event] = []
 
     def launch(self, *numbers: int, attempt: int = 1) -> None:
         for number in numbers:
             launch = make_launch(number, attempt=attempt)
-            self.executor.launch(replace(launch, parallelism=self.parallelism, backlog_max=self.line))
+            self.executor.launch(replace(launch, parallelism=self.parallelism, backlog_max=self.backlog_max))
         for worker in self.workers:
             while len(worker.calls["info"]) > len(self.up(worker)):
                 worker.came_up = [*self.up(worker), True]  # type: ignore[attr-defined]
@@ -55,11 +55,11 @@ class Lines:
     def workers(self) -> list[ScriptedWorker]:
         return list(self.backend.workers.values())
 
-    def given(self) -> list[list[int]]:
+    def assigned(self) -> list[list[int]]:
         """The numbers of the trials that each worker was given."""
         return [[launch.trial_number for launch in worker.launches] for worker in self.workers]
 
-    def asked_back(self, worker: int) -> list[int]:
+    def canceled(self, worker: int) -> list[int]:
         """The trials that a worker was asked for."""
         return [order.attempt.trial_id for order in self.workers[worker].orders("cancel")]
 
@@ -83,82 +83,82 @@ class Lines:
         self.executor.acknowledge({AttemptId(number, 1): len(self.said(number))})
 
 
-def full(folder: Path, **job: Any) -> Lines:
+def two_busy_workers(folder: Path, **job: Any) -> Backlogs:
     """Two workers, on which trials 0 and 1 have begun."""
-    lines = Lines(folder, workers=2, **job)
-    lines.launch(0, 1)
+    backlogs = Backlogs(folder, workers=2, **job)
+    backlogs.launch(0, 1)
     for worker in (0, 1):
-        lines.say(worker, (worker, BEGUN))
-    return lines
+        backlogs.say(worker, (worker, BEGUN))
+    return backlogs
 
 
-def asked_back(folder: Path) -> Lines:
-    """Two workers: the second has nothing to do any more, and the first is asked for trial 2, which stands in its line."""
-    lines = full(folder)
-    lines.launch(2)
-    lines.say(1, (1, DONE))
-    lines.acknowledge(1)
-    hear_until(lines.executor, lambda _: lines.asked_back(0) == [2])
-    return lines
+def canceled(folder: Path) -> Backlogs:
+    """Two workers: the second is idle, and the first was asked to give back trial 2."""
+    backlogs = two_busy_workers(folder)
+    backlogs.launch(2)
+    backlogs.say(1, (1, DONE))
+    backlogs.acknowledge(1)
+    hear_until(backlogs.executor, lambda _: backlogs.canceled(0) == [2])
+    return backlogs
 
 
-def test_what_no_worker_can_begin_stands_in_line_where_the_oldest_attempt_runs(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2, 3, 4)
-    assert lines.given() == [[0, 2], [1, 3]]
-    assert len(lines.executor.heartbeats()) == 5
+def test_a_pending_attempt_waits_in_the_backlog_behind_the_oldest_attempt(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2, 3, 4)
+    assert backlogs.assigned() == [[0, 2], [1, 3]]
+    assert len(backlogs.executor.heartbeats()) == 5
 
 
-def test_what_is_launched_together_travels_in_one_call(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    calls = [len(worker.calls["poll"]) for worker in lines.workers]
-    lines.line = 3
-    lines.launch(2, 3, 4, 5, 6, 7, 8)
-    assert lines.given() == [[0, 2, 4, 6], [1, 3, 5, 7]], "evenly, and no more than may"
-    assert [len(worker.calls["poll"]) for worker in lines.workers] == [count + 1 for count in calls]
+def test_attempts_that_are_launched_together_travel_in_one_poll(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    calls = [len(worker.calls["poll"]) for worker in backlogs.workers]
+    backlogs.backlog_max = 3
+    backlogs.launch(2, 3, 4, 5, 6, 7, 8)
+    assert backlogs.assigned() == [[0, 2, 4, 6], [1, 3, 5, 7]], "evenly, and no more than may"
+    assert [len(worker.calls["poll"]) for worker in backlogs.workers] == [count + 1 for count in calls]
 
 
-def test_what_ended_together_is_heard_together_and_its_room_is_free(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.line = 3
-    lines.launch(2, 3, 4, 5, 6, 7, 8)
-    lines.say(0, (0, DONE), (2, BEGUN), (2, DONE), (4, BEGUN), (4, DONE), (6, BEGUN))
-    assert [event.attempt.trial_id for event in lines.heard[2:]] == [0, 2, 2, 4, 4, 6]
-    lines.launch(9, 10)
-    assert lines.given() == [[0, 2, 4, 6, 8, 9, 10], [1, 3, 5, 7]]
+def test_attempts_that_end_together_are_delivered_together_and_free_their_room(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.backlog_max = 3
+    backlogs.launch(2, 3, 4, 5, 6, 7, 8)
+    backlogs.say(0, (0, DONE), (2, BEGUN), (2, DONE), (4, BEGUN), (4, DONE), (6, BEGUN))
+    assert [event.attempt.trial_id for event in backlogs.heard[2:]] == [0, 2, 2, 4, 4, 6]
+    backlogs.launch(9, 10)
+    assert backlogs.assigned() == [[0, 2, 4, 6, 8, 9, 10], [1, 3, 5, 7]]
 
 
-def test_what_was_heard_is_not_heard_again_when_the_call_before_comes_back_late(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
+def test_a_late_response_delivers_no_event_again(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2)
     first, second = [(AttemptId(0, 1), [(2, DONE)])], [(AttemptId(0, 1), [(2, DONE)]), (AttemptId(2, 1), [(1, BEGUN)])]
-    open_calls = lines.workers[0].calls["poll"][1:]
+    open_calls = backlogs.workers[0].calls["poll"][1:]
     assert [call.number for _, call, _ in open_calls] == [2, 3]
-    lines.workers[0].answer("poll", PollResponse(first))
-    lines.workers[0].answer("poll", PollResponse(second))
-    lines.listen()
-    assert [(event.attempt.trial_id, event.seq) for event in lines.heard[2:]] == [(0, 2), (2, 1)]
+    backlogs.workers[0].answer("poll", PollResponse(first))
+    backlogs.workers[0].answer("poll", PollResponse(second))
+    backlogs.listen()
+    assert [(event.attempt.trial_id, event.seq) for event in backlogs.heard[2:]] == [(0, 2), (2, 1)]
 
 
-def test_who_was_overtaken_does_not_call_again(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.workers[0].answer("poll", PollResponse())
-    lines.listen()
-    assert len(lines.workers[0].calls["poll"]) == 3
-    lines.say(0, (0, DONE))
-    assert len(lines.workers[0].calls["poll"]) == 4
+def test_a_superseded_poll_is_not_repeated(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2)
+    backlogs.workers[0].answer("poll", PollResponse())
+    backlogs.listen()
+    assert len(backlogs.workers[0].calls["poll"]) == 3
+    backlogs.say(0, (0, DONE))
+    assert len(backlogs.workers[0].calls["poll"]) == 4
 
 
 def test_a_worker_keeps_the_end_of_an_attempt_until_it_is_recorded(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.say(0, (0, DONE), (2, BEGUN))
-    lines.launch(3)
-    assert not lines.workers[0].orders("forget")
-    lines.acknowledge(0)
-    lines.launch(4)
-    assert [(order.kind, order.attempt.trial_id) for order in lines.workers[0].told] == [
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2)
+    backlogs.say(0, (0, DONE), (2, BEGUN))
+    backlogs.launch(3)
+    assert not backlogs.workers[0].orders("forget")
+    backlogs.acknowledge(0)
+    backlogs.launch(4)
+    assert [(order.kind, order.attempt.trial_id) for order in backlogs.workers[0].told] == [
         ("run", 0),
         ("run", 2),
         ("forget", 0),
@@ -166,203 +166,207 @@ def test_a_worker_keeps_the_end_of_an_attempt_until_it_is_recorded(tmp_path: Pat
     ]
 
 
-def test_a_worker_with_nothing_to_do_gets_what_stands_in_anothers_line(tmp_path: Path) -> None:
-    lines = asked_back(tmp_path)
-    lines.say(0, absent=[2])
-    assert lines.given() == [[0, 2], [1, 2]]
-    lines.say(1, (2, BEGUN))
-    assert lines.said(2) == [BEGUN]
+def test_an_idle_worker_gets_an_attempt_of_another_backlog(tmp_path: Path) -> None:
+    backlogs = canceled(tmp_path)
+    backlogs.say(0, absent=[2])
+    assert backlogs.assigned() == [[0, 2], [1, 2]]
+    backlogs.say(1, (2, BEGUN))
+    assert backlogs.said(2) == [BEGUN]
 
 
-def test_what_was_given_back_is_not_given_back_again_by_a_call_that_comes_late(tmp_path: Path) -> None:
-    lines = asked_back(tmp_path)
-    lines.launch(3)  # takes the worker that had nothing to do
-    lines.executor.stop(AttemptId(0, 1))  # the first is told so before it is heard to have given trial 2 back
-    lines.listen()
-    worker, gave_back = lines.workers[0], PollResponse(absent=[AttemptId(2, 1)])
+def test_a_late_response_gives_no_attempt_back_again(tmp_path: Path) -> None:
+    backlogs = canceled(tmp_path)
+    backlogs.launch(3)  # takes the worker that had nothing to do
+    backlogs.executor.stop(AttemptId(0, 1))  # the first is told so before it is heard to have given trial 2 back
+    backlogs.listen()
+    worker, gave_back = backlogs.workers[0], PollResponse(absent=[AttemptId(2, 1)])
     for reply in (PollResponse(), PollResponse(), gave_back):
         worker.answer("poll", reply)
-    lines.listen()
-    assert lines.given() == [[0, 2, 2], [1, 3]]
+    backlogs.listen()
+    assert backlogs.assigned() == [[0, 2, 2], [1, 3]]
     worker.answer("poll", gave_back)
-    lines.listen()
-    assert lines.given() == [[0, 2, 2], [1, 3]]
+    backlogs.listen()
+    assert backlogs.assigned() == [[0, 2, 2], [1, 3]]
 
 
-def test_what_has_begun_meanwhile_stays_where_it_is(tmp_path: Path) -> None:
-    lines = asked_back(tmp_path)
-    lines.say(0, (0, DONE), (2, BEGUN))
-    assert lines.given() == [[0, 2], [1]]
-    assert lines.said(2) == [BEGUN]
+def test_an_attempt_that_has_begun_meanwhile_stays_where_it_is(tmp_path: Path) -> None:
+    backlogs = canceled(tmp_path)
+    backlogs.say(0, (0, DONE), (2, BEGUN))
+    assert backlogs.assigned() == [[0, 2], [1]]
+    assert backlogs.said(2) == [BEGUN]
 
 
-def test_what_a_worker_gave_back_may_begin_there_after_all(tmp_path: Path) -> None:
-    lines = asked_back(tmp_path)
-    lines.launch(3)  # takes the worker that had nothing to do
-    lines.say(0, absent=[2])
-    assert lines.given() == [[0, 2, 2], [1, 3]]
-    assert [order.kind for order in lines.workers[0].told] == ["run", "run", "cancel", "run"]
+def test_an_attempt_that_a_worker_gave_back_may_begin_there_after_all(tmp_path: Path) -> None:
+    backlogs = canceled(tmp_path)
+    backlogs.launch(3)  # takes the worker that had nothing to do
+    backlogs.say(0, absent=[2])
+    assert backlogs.assigned() == [[0, 2, 2], [1, 3]]
+    assert [order.kind for order in backlogs.workers[0].told] == ["run", "run", "cancel", "run"]
 
 
-def test_nobody_but_the_next_one_stands_behind_a_long_attempt(tmp_path: Path) -> None:
-    lines = Lines(tmp_path, workers=2, long_attempt_s=0.0)
-    lines.line = 3
-    lines.launch(0, 1, 2, 3, 4, 5)
-    assert lines.given() == [[0, 2], [1, 3]]
+def test_at_most_one_attempt_waits_behind_a_long_one(tmp_path: Path) -> None:
+    backlogs = Backlogs(tmp_path, workers=2, long_attempt_s=0.0)
+    backlogs.backlog_max = 3
+    backlogs.launch(0, 1, 2, 3, 4, 5)
+    assert backlogs.assigned() == [[0, 2], [1, 3]]
 
 
-def test_lines_that_have_become_too_long_are_shortened_and_keep_their_order(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.line = 3
-    lines.launch(2, 3, 4, 5, 6, 7)
-    lines.line = 1
-    lines.launch(8)
-    assert [lines.asked_back(worker) for worker in (0, 1)] == [[4, 6], [5, 7]]
-    lines.say(0, absent=[4, 6])
-    lines.say(0, (0, DONE), (2, BEGUN))
-    lines.acknowledge(0)
-    lines.listen()
-    assert lines.given()[0] == [0, 2, 4, 6, 4]
+def test_backlogs_that_have_become_too_long_are_trimmed_and_keep_their_order(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.backlog_max = 3
+    backlogs.launch(2, 3, 4, 5, 6, 7)
+    backlogs.backlog_max = 1
+    backlogs.launch(8)
+    assert [backlogs.canceled(worker) for worker in (0, 1)] == [[4, 6], [5, 7]]
+    backlogs.say(0, absent=[4, 6])
+    backlogs.say(0, (0, DONE), (2, BEGUN))
+    backlogs.acknowledge(0)
+    backlogs.listen()
+    assert backlogs.assigned()[0] == [0, 2, 4, 6, 4]
 
 
-@pytest.mark.parametrize(("wish", "end"), [("stop", StoppedEarly()), ("kill", Lost("killed before it began"))])
-def test_an_attempt_in_line_is_ended_without_the_one_before_it(tmp_path: Path, wish: str, end: Payload) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    getattr(lines.executor, wish)(AttemptId(2, 1))
-    lines.listen()
-    lines.say(0, absent=[2])
-    assert lines.said(2) == [end]
-    assert not lines.workers[0].is_ended
-    assert not lines.workers[0].orders("stop")
+@pytest.mark.parametrize(("command", "end"), [("stop", StoppedEarly()), ("kill", Lost("killed before it began"))])
+def test_an_attempt_in_a_backlog_is_ended_without_the_one_before_it(tmp_path: Path, command: str, end: Payload) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2)
+    getattr(backlogs.executor, command)(AttemptId(2, 1))
+    backlogs.listen()
+    backlogs.say(0, absent=[2])
+    assert backlogs.said(2) == [end]
+    assert not backlogs.workers[0].is_ended
+    assert not backlogs.workers[0].orders("stop")
 
 
-def test_one_in_the_middle_of_a_line_is_ended_without_those_around_it(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.line = 3
-    lines.launch(2, 3, 4, 5, 6, 7)
-    lines.executor.stop(AttemptId(4, 1))
-    lines.listen()
-    lines.say(0, (0, DONE), (2, BEGUN), absent=[4])
-    assert lines.said(4) == [StoppedEarly()]
-    lines.say(0, (2, DONE), (6, BEGUN))
-    assert [lines.said(number) for number in (2, 6)] == [[BEGUN, DONE], [BEGUN]]
+def test_one_in_the_middle_of_a_backlog_is_ended_without_those_around_it(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.backlog_max = 3
+    backlogs.launch(2, 3, 4, 5, 6, 7)
+    backlogs.executor.stop(AttemptId(4, 1))
+    backlogs.listen()
+    backlogs.say(0, (0, DONE), (2, BEGUN), absent=[4])
+    assert backlogs.said(4) == [StoppedEarly()]
+    backlogs.say(0, (2, DONE), (6, BEGUN))
+    assert [backlogs.said(number) for number in (2, 6)] == [[BEGUN, DONE], [BEGUN]]
 
 
-@pytest.mark.parametrize("wish", ["stop", "kill"])
-def test_one_that_has_begun_when_it_is_to_end_is_ended_as_any_other(tmp_path: Path, wish: str) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    getattr(lines.executor, wish)(AttemptId(2, 1))
-    lines.listen()
-    lines.say(0, (0, DONE), (2, BEGUN))
-    assert lines.workers[0].is_ended if wish == "kill" else lines.workers[0].orders("stop")
+@pytest.mark.parametrize("command", ["stop", "kill"])
+def test_one_that_has_begun_before_it_could_be_canceled_is_ended_like_any_other(tmp_path: Path, command: str) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2)
+    getattr(backlogs.executor, command)(AttemptId(2, 1))
+    backlogs.listen()
+    backlogs.say(0, (0, DONE), (2, BEGUN))
+    assert backlogs.workers[0].is_ended if command == "kill" else backlogs.workers[0].orders("stop")
 
 
-def test_a_wish_while_an_attempt_is_asked_back_decides_what_becomes_of_it(tmp_path: Path) -> None:
-    lines = asked_back(tmp_path)
-    lines.executor.stop(AttemptId(2, 1))
-    lines.say(0, absent=[2])
-    assert lines.said(2) == [StoppedEarly()]
-    assert lines.given() == [[0, 2], [1]]
+def test_a_command_during_a_pending_cancel_decides_the_outcome(tmp_path: Path) -> None:
+    backlogs = canceled(tmp_path)
+    backlogs.executor.stop(AttemptId(2, 1))
+    backlogs.say(0, absent=[2])
+    assert backlogs.said(2) == [StoppedEarly()]
+    assert backlogs.assigned() == [[0, 2], [1]]
 
 
-def test_a_worker_out_of_reach_is_asked_again(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.executor.stop(AttemptId(2, 1))
-    lines.listen()
-    worker = lines.workers[0]
+def test_an_unreachable_worker_is_polled_again(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2)
+    backlogs.executor.stop(AttemptId(2, 1))
+    backlogs.listen()
+    worker = backlogs.workers[0]
     calls = len(worker.calls["poll"])
     for _ in range(3):  # two that were overtaken, and the one that asks
         worker.fail("poll")
-    hear_until(lines.executor, lambda _: len(worker.calls["poll"]) == calls + 1)
+    hear_until(backlogs.executor, lambda _: len(worker.calls["poll"]) == calls + 1)
     assert [order.kind for _, order in worker.calls["poll"][-1][1].commands] == ["run", "cancel"]
     assert [order.kind for order in worker.told] == ["run", "run", "cancel"], "it takes each once"
 
 
-def test_what_stands_behind_a_failed_attempt_begins_elsewhere(tmp_path: Path) -> None:
-    """After a failure a worker is not fit, and knows that itself."""
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.say(0, (0, Failed("error", "broken")), absent=[2], is_reusable=False)
-    lines.acknowledge(0)
-    lines.launch()
-    assert lines.workers[0].is_ended
-    assert lines.given() == [[0, 2], [1, 2], []]  # a worker takes its place, and gets what stands in the other's line
-    hear_until(lines.executor, lambda _: lines.asked_back(1) == [2])
-    lines.say(1, absent=[2])
-    assert lines.given() == [[0, 2], [1, 2], [2]]
+def test_the_backlog_behind_a_failed_attempt_begins_elsewhere(tmp_path: Path) -> None:
+    """After a failure a worker is not reusable, and reports that itself."""
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2)
+    backlogs.say(0, (0, Failed("error", "broken")), absent=[2], is_reusable=False)
+    backlogs.acknowledge(0)
+    backlogs.launch()
+    assert backlogs.workers[0].is_ended
+    assert backlogs.assigned() == [
+        [0, 2],
+        [1, 2],
+        [],
+    ]  # a worker takes its place, and gets what stands in the other's line
+    hear_until(backlogs.executor, lambda _: backlogs.canceled(1) == [2])
+    backlogs.say(1, absent=[2])
+    assert backlogs.assigned() == [[0, 2], [1, 2], [2]]
 
 
-def test_what_stands_behind_an_attempt_whose_worker_dies_is_nobodys_fault(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.line = 3
-    lines.launch(2, 3, 4, 5, 6, 7)
-    lines.workers[0].die()
-    lines.listen()
-    assert isinstance(lines.said(0)[-1], Lost)
+def test_the_backlog_of_a_dead_worker_is_not_at_fault(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.backlog_max = 3
+    backlogs.launch(2, 3, 4, 5, 6, 7)
+    backlogs.workers[0].die()
+    backlogs.listen()
+    assert isinstance(backlogs.said(0)[-1], Lost)
     for number in (2, 4, 6):
-        assert lines.said(number) == [Lost("its worker died before it began", "gone")]
-    assert lines.workers[0].is_ended
+        assert backlogs.said(number) == [Lost("its worker died before it began", "gone")]
+    assert backlogs.workers[0].is_ended
 
 
 def test_the_death_of_an_attempt_that_began_behind_another_is_its_own(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.say(0, (0, DONE), (2, BEGUN))
-    lines.workers[0].die()
-    lines.listen()
-    assert lines.said(0)[-1] == DONE
-    assert lines.said(2)[0] == BEGUN
-    assert isinstance(lines.said(2)[-1], Lost)
-    assert lines.said(2)[-1].kind == "lost"
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2)
+    backlogs.say(0, (0, DONE), (2, BEGUN))
+    backlogs.workers[0].die()
+    backlogs.listen()
+    assert backlogs.said(0)[-1] == DONE
+    assert backlogs.said(2)[0] == BEGUN
+    assert isinstance(backlogs.said(2)[-1], Lost)
+    assert backlogs.said(2)[-1].kind == "lost"
 
 
-def test_a_worker_that_somebody_has_taken_over_is_left_alone(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.line = 3
-    lines.launch(2, 3, 4, 5)
-    lines.workers[0].reply(PollResponse(is_refused=True))
-    lines.listen()
-    assert lines.executor.health_error()
-    assert not lines.workers[0].is_ended
-    assert [lines.said(number) for number in (0, 2, 4)] == [[BEGUN], [], []]
-    assert not {AttemptId(number, 1) for number in (0, 2, 4)} & set(lines.executor.heartbeats())
+def test_a_worker_that_refuses_the_token_is_left_alone(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.backlog_max = 3
+    backlogs.launch(2, 3, 4, 5)
+    backlogs.workers[0].reply(PollResponse(is_refused=True))
+    backlogs.listen()
+    assert backlogs.executor.health_error()
+    assert not backlogs.workers[0].is_ended
+    assert [backlogs.said(number) for number in (0, 2, 4)] == [[BEGUN], [], []]
+    assert not {AttemptId(number, 1) for number in (0, 2, 4)} & set(backlogs.executor.heartbeats())
 
 
-def test_a_trial_that_is_run_again_stands_in_no_line(tmp_path: Path) -> None:
+def test_a_retry_waits_in_no_backlog(tmp_path: Path) -> None:
     """It may be why its worker died."""
-    lines = full(tmp_path)
-    lines.launch(2, attempt=2)
-    assert lines.given() == [[0], [1]]
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.launch(2, attempt=2)
+    assert backlogs.assigned() == [[0], [1]]
 
 
-def test_nothing_stands_in_line_where_each_attempt_has_a_process_of_its_own(tmp_path: Path) -> None:
+def test_there_are_no_backlogs_if_each_attempt_has_a_process_of_its_own(tmp_path: Path) -> None:
     from tunesvc.spec import Environment
 
-    lines = full(tmp_path, environment=Environment(isolation="process"))
-    lines.launch(2)
-    assert lines.given() == [[0], [1]]
+    backlogs = two_busy_workers(tmp_path, environment=Environment(isolation="process"))
+    backlogs.launch(2)
+    assert backlogs.assigned() == [[0], [1]]
 
 
 def test_no_more_run_than_may_though_there_is_room(tmp_path: Path) -> None:
-    lines = Lines(tmp_path, workers=4, parallelism=2)
-    lines.launch(0, 1, 2, 3, 4)
-    assert sorted(lines.given()) == [[0, 2], [1, 3]] or sorted(lines.given()) == [[0], [1]]
-    assert len(lines.workers) == 2
+    backlogs = Backlogs(tmp_path, workers=4, parallelism=2)
+    backlogs.launch(0, 1, 2, 3, 4)
+    assert sorted(backlogs.assigned()) == [[0, 2], [1, 3]] or sorted(backlogs.assigned()) == [[0], [1]]
+    assert len(backlogs.workers) == 2
 
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_fewer_run_when_fewer_may(tmp_path: Path, workers: int) -> None:
-    lines = Lines(tmp_path, workers=workers)
-    lines.launch(*range(workers))
+    backlogs = Backlogs(tmp_path, workers=workers)
+    backlogs.launch(*range(workers))
     for worker in range(workers):
-        lines.say(worker, (worker, BEGUN))
-    lines.parallelism = 1
-    lines.say(1, (1, DONE))
-    lines.acknowledge(1)
-    lines.launch(9)
-    assert lines.given()[:2] == [[0, 9], [1]]
-    lines.launch()
-    assert not any(worker.orders("cancel") for worker in lines.workers)
+        backlogs.say(worker, (worker, BEGUN))
+    backlogs.parallelism = 1
+    backlogs.say(1, (1, DONE))
+    backlogs.acknowledge(1)
+    backlogs.launch(9)
+    assert backlogs.assigned()[:2] == [[0, 9], [1]]
+    backlogs.launch()
+    assert not any(worker.orders("cancel") for worker in backlogs.workers)

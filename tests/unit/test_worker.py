@@ -1,4 +1,4 @@
-"""A worker without Ray around it: which attempt begins when, and what is kept of those that are over."""
+"""A worker without Ray: the order of attempts, and the events that it keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker that a local Ray starts before there is an attempt for it: on workers whose answers are given by hand."""
+"""The worker that a local Ray starts before there is an attempt. A test gives the answers by hand."""
 
 from __future__ import annotations
 
