@@ -86,7 +86,7 @@ def _read_decisions(
             steps[step_time].taken.append(number)
             prefetched_at = details.get(DRAWN_AT)
             asked_at = datetime.fromisoformat(prefetched_at) if prefetched_at else step_time
-            steps[asked_at].asked.append((number, details))
+            steps[asked_at].drawn.append((number, details))
         elif kind == "promote":
             steps[step_time].promoted[number] = details
         else:

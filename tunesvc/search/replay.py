@@ -56,7 +56,7 @@ class RecordedStep:
     """Trial -> details of the decision, in order; each is reopened too."""
     taken: list[int] = field(default_factory=list)
     """New trials."""
-    asked: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
+    drawn: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
     """Trial that was drawn here, for now or for later, and details of the decision."""
 
 
@@ -67,7 +67,7 @@ class Recording:
     spec: StudySpec
     trials: Mapping[int, FrozenTrial]
     steps: Sequence[RecordedStep]
-    teach: Callable[[], WarmStart | None] = lambda: None
+    make_warm_start: Callable[[], WarmStart | None] = lambda: None
     """Makes the study's warm start, a new one for each replay."""
 
 
@@ -357,7 +357,7 @@ def _ask_again(
     make: SamplerMaker,
     given: int | None = None,
 ) -> Iterator[_RecordedAsk]:
-    for number, details in entry.asked:
+    for number, details in entry.drawn:
         seed = int(details.get("seed") or 0) if given is None else given
         if details.get("fresh"):
             optimizer.study.sampler = make(seed)
@@ -458,7 +458,7 @@ def _end(
     if entry.taken:
         promotions.append((None, _promoted_now(optimizer, asks=True)))
     if isinstance(optimizer.study.sampler, _Recorded):
-        for number, _ in entry.asked:
+        for number, _ in entry.drawn:
             optimizer.redraw(recording.trials[number], 0)
     optimizer.memory.record_into(TrialChanges())
     return promotions
@@ -522,7 +522,7 @@ def _optimizer(
         pruner_name=pruner_name,
         prune_before_step=last_step,
         seed=0,
-        warm_start=recording.teach(),
+        warm_start=recording.make_warm_start(),
     )
 
 

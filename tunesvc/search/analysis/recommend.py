@@ -160,9 +160,10 @@ def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:
     """Return number, posterior mean and deviation of the best configuration's first trial."""
     points = summary.seen.points
     best = points[_in_order(summary)[0]]
+    # The first measurement of a configuration stands for it.
     same = (points == best).all(
         axis=1,
-    )  # the first measurement of a configuration stands for it
+    )
     (mean,), (deviation,) = summary.predict(best[None])
     return int(summary.seen.numbers[same].min()), float(mean), float(deviation)
 

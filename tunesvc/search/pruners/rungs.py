@@ -39,12 +39,12 @@ class RungEntry(NamedTuple):
     """One per objective; infinite for NaN."""
 
 
-class _Seen(NamedTuple):
+class _ReadTrial(NamedTuple):
     """A running trial as it was last read."""
 
     values: Mapping[int, float]
     points: int
-    entries: RungEntry | None
+    entry: RungEntry | None
     """None if it had not reached the rung."""
 
 
@@ -84,7 +84,7 @@ class RungTable:
 
     def __init__(self, orientations: np.ndarray) -> None:
         self._orientations = orientations
-        self._looked_at = 0
+        self._read_count = 0
         self._open: set[int] = set()
         """Indices of trials that may still report."""
         self._paused: dict[int, FrozenTrial] = {}
@@ -96,8 +96,8 @@ class RungTable:
         """Version of the trials; unchanged, running trials need not be read again.
         None if unknown."""
         self._updated_version: int | None = None
-        self._looked_at_version: dict[int, int | None] = {}
-        self._seen: dict[int, dict[int, _Seen]] = {}
+        self._read_version: dict[int, int | None] = {}
+        self._reads: dict[int, dict[int, _ReadTrial]] = {}
         """Rung -> index of a trial that may still report -> what was read."""
 
     def ranking_at(
@@ -114,17 +114,17 @@ class RungTable:
         """
         self._update(trials)
         if rung not in self._entries:
-            finished = (trials[i] for i in range(self._looked_at) if i not in self._open)
+            finished = (trials[i] for i in range(self._read_count) if i not in self._open)
             self._entries[rung] = sorted(self._entries_of(finished, rung))
-            self._seen[rung] = {}
-        self._look_at_running(trials, rung)
+            self._reads[rung] = {}
+        self._read_running(trials, rung)
         entries = self._entries[rung].copy()
         own = None
         if queried is not None:
             self._drop(
                 entries,
                 queried.number,
-                self._seen[rung].get(queried.number),
+                self._reads[rung].get(queried.number),
             )
             for own in self._entries_of([queried], rung):
                 bisect.insort(entries, own)
@@ -145,13 +145,10 @@ class RungTable:
         self._updated_version = self.version
         for index in [p for p, trial in self._paused.items() if trials[p] is not trial]:
             self._forget(index)
-        for index in range(
-            len(trials),
-            self._looked_at,
-        ):  # these trials were removed
+        for index in range(len(trials), self._read_count):  # removed trials
             self._close(index)
         finished = [i for i in self._open if trials[i].state not in _UNFINISHED]
-        for index in range(self._looked_at, len(trials)):
+        for index in range(self._read_count, len(trials)):
             if trials[index].state in _UNFINISHED:
                 self._open.add(index)
             else:
@@ -163,50 +160,50 @@ class RungTable:
             for rung, entries in self._entries.items():
                 for one in self._entries_of([trials[index]], rung):
                     bisect.insort(entries, one)
-        self._looked_at = len(trials)
+        self._read_count = len(trials)
 
-    def _look_at_running(
+    def _read_running(
         self,
         trials: Sequence[FrozenTrial],
         rung: int,
     ) -> None:
-        if self.version is not None and self._looked_at_version.get(rung) == self.version:
+        if self.version is not None and self._read_version.get(rung) == self.version:
             return
-        self._looked_at_version[rung] = self.version
-        entries, seen = self._entries[rung], self._seen[rung]
+        self._read_version[rung] = self.version
+        entries, reads = self._entries[rung], self._reads[rung]
         is_cached = len(self._orientations) == 1
         for index in self._open:
-            values, known = trials[index].intermediate_values, seen.get(index)
+            values, known = trials[index].intermediate_values, reads.get(index)
             is_same = known is not None and known.values is values and known.points == len(values)
             if is_cached and is_same:
                 continue
-            if known is not None and known.entries is not None:
-                del entries[bisect.bisect_left(entries, known.entries)]
+            if known is not None and known.entry is not None:
+                del entries[bisect.bisect_left(entries, known.entry)]
             one = next(self._entries_of([trials[index]], rung), None)
-            seen[index] = _Seen(values, len(values), one)
+            reads[index] = _ReadTrial(values, len(values), one)
             if one is not None:
                 bisect.insort(entries, one)
 
     def _close(self, index: int) -> None:
         """Stop following a trial."""
         self._open.discard(index)
-        for rung, seen in self._seen.items():
-            known = seen.pop(index, None)
-            if known is not None and known.entries is not None:
+        for rung, reads in self._reads.items():
+            known = reads.pop(index, None)
+            if known is not None and known.entry is not None:
                 entries = self._entries[rung]
-                del entries[bisect.bisect_left(entries, known.entries)]
+                del entries[bisect.bisect_left(entries, known.entry)]
 
     def _drop(
         self,
         entries: list[RungEntry],
         number: int,
-        seen: _Seen | None,
+        read: _ReadTrial | None,
     ) -> None:
         """Remove a trial's entry."""
-        if seen is None:
+        if read is None:
             entries[:] = [one for one in entries if one.number != number]
-        elif seen.entries is not None:
-            del entries[bisect.bisect_left(entries, seen.entries)]
+        elif read.entry is not None:
+            del entries[bisect.bisect_left(entries, read.entry)]
 
     def _forget(self, index: int) -> None:
         """Follow a trial again that was paused."""

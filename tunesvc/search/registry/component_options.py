@@ -84,10 +84,11 @@ def build(
         text = f"{name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
         raise OptionError(*issues, SpecIssue(path, text))
     try:
+        # Filters belong to the whole process.
         with (
             _making,
             warnings.catch_warnings(),
-        ):  # filters belong to the whole process
+        ):
             # Optuna calls some components experimental. The user chose them by name.
             warnings.simplefilter("ignore", ExperimentalWarning)
             made = make(**{option: value for option, value in options.items() if option in names})

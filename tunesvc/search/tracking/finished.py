@@ -20,14 +20,14 @@ class FinishedTrials:
     """Follows the trials of one study. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._looked_at = 0
+        self._read_count = 0
         self._open: set[int] = set()
         """Indices of unfinished trials."""
         self._paused: dict[int, FrozenTrial] = {}
         """Index -> the paused trial as it was read."""
         self._resumed_read = 0
 
-    def look(
+    def update(
         self,
         trials: Sequence[FrozenTrial],
         resumed: Sequence[int] | None,
@@ -47,8 +47,8 @@ class FinishedTrials:
         for index in self._to_reread(resumed, len(trials)):
             if trials[index] is not self._paused[index]:
                 reopened[index] = self._paused.pop(index)
-        self._open.update(reopened, range(self._looked_at, len(trials)))
-        self._looked_at = max(self._looked_at, len(trials))
+        self._open.update(reopened, range(self._read_count, len(trials)))
+        self._read_count = max(self._read_count, len(trials))
         finished = [index for index in self.open(trials) if trials[index].state.is_finished()]
         self._open.difference_update(finished)
         for index in finished:

@@ -75,13 +75,13 @@ class StudyHistory:
         trials: Sequence[FrozenTrial],
         resumed: Sequence[int] | None = None,
     ) -> None:
-        """Add finished trials. Arguments as for `FinishedTrials.look`.
+        """Add finished trials. Arguments as for `FinishedTrials.update`.
 
         Transferred trials come first.
         """
         self._transferred, own = split(trials)
         self._trials = own
-        reopened, finished = self._finished_trials.look(own, resumed)
+        reopened, finished = self._finished_trials.update(own, resumed)
         for index, trial in reopened.items():
             self._forget(index, trial)
         for index in finished:

@@ -99,9 +99,9 @@ class CurveDataset:
         trials: Sequence[FrozenTrial],
         resumed: Sequence[int] | None = None,
     ) -> None:
-        """Read trials that have finished. Arguments as for `FinishedTrials.look`."""
+        """Read trials that have finished. Arguments as for `FinishedTrials.update`."""
         self._rows = grown(self._rows, len(trials))
-        reopened, finished = self._finished_trials.look(trials, resumed)
+        reopened, finished = self._finished_trials.update(trials, resumed)
         self.ended += len(finished) - len(reopened)
         self.finished += sum(is_finished(trials[index]) for index in finished)
         self._new.difference_update(reopened)

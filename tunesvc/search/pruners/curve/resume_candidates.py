@@ -92,7 +92,7 @@ class ResumeCandidates:
 
     def __init__(self) -> None:
         self._basis: Sequence[object] = ()
-        self._heard = 0
+        self._resumed_read = 0
         self._rows = np.zeros(0, _ROW)
         """Rows by trial number."""
         self._of: dict[int, ResumeCandidate] = {}
@@ -166,8 +166,8 @@ class ResumeCandidates:
         if resumed is None or not is_same:
             self._basis, self._of, self._rows["is_known"] = basis, {}, False
         if resumed is not None:
-            self._rows["is_known"][resumed[self._heard :]] = False
-            self._heard = len(resumed)
+            self._rows["is_known"][resumed[self._resumed_read :]] = False
+            self._resumed_read = len(resumed)
 
 
 def candidates_of(study: Study) -> ResumeCandidates:

@@ -132,9 +132,10 @@ class Parzen:
 
     def log_density(self, points: Array) -> tuple[Array, Array]:
         """Return the log density at points, shape (m, parameters), and the prior's share."""
+        # Log(0) for a kernel that is too far away.
         with np.errstate(
             divide="ignore",
-        ):  # log(0) for a kernel that is too far away
+        ):
             logs = self._numbers.log_density(points[:, self._number_at])
             logs += np.log(self._counts)
             for i, choices in zip(self._choice_at, self._choices, strict=True):

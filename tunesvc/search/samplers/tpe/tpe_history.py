@@ -125,7 +125,7 @@ class TPEHistory:
     ) -> None:
         self._orientations = orient_each(directions)
         self._history = history
-        self._looked_at = 0
+        self._read_count = 0
         self._unfinished: set[int] = set()
         self._paused: dict[int, tuple[int, FrozenTrial]] = {}
         """Number -> position, and the trial as it was read; it is read again after it resumed."""
@@ -169,8 +169,8 @@ class TPEHistory:
         # Another thread may have read a later state of the study, with more trials: skip those.
         before = sorted(index for index in self._unfinished if index < len(trials))
         open_before = [(index, trials[index]) for index in before]
-        new = trials[self._looked_at :]  # a slice, because imputing many trials at once is cheaper
-        for position, trial in [*open_before, *enumerate(new, self._looked_at)]:
+        new = trials[self._read_count :]  # a slice, because imputing many trials at once is cheaper
+        for position, trial in [*open_before, *enumerate(new, self._read_count)]:
             if trial.state.is_finished():
                 self._unfinished.discard(position)
                 self._learn(trial)
@@ -178,7 +178,7 @@ class TPEHistory:
                     self._paused[trial.number] = position, trial
             else:
                 self._unfinished.add(position)
-        self._looked_at = max(self._looked_at, len(trials))
+        self._read_count = max(self._read_count, len(trials))
 
     def running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Return running trials, the latest if there are more than `history`."""
@@ -321,10 +321,11 @@ class ParetoFront:
         self._losses: list[npt.NDArray[np.float64]] = []
 
     def add(self, number: int, losses: npt.NDArray[np.float64]) -> None:
+        # By number, because numbers break ties.
         at = bisect_left(
             self._numbers,
             number,
-        )  # by number, because numbers break ties
+        )
         self._numbers.insert(at, number)
         self._losses.insert(at, losses)
         if len(self._numbers) > self._size:
