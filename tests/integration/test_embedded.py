@@ -151,7 +151,7 @@ def test_a_pid_file_whose_number_belongs_to_another_program_is_no_obstacle(used_
     sleeper = subprocess.Popen(["sleep", "60"], cwd="/", **account.process_options())
     pid_file = used_home / "postgres/data/postmaster.pid"
     pid_file.write_text(f"{sleeper.pid}\n{used_home}/postgres/data\n1\n5432\n{used_home}/postgres/run\n\n")
-    account.own(pid_file)
+    account.chown(pid_file)
     try:
         server = EmbeddedServer(used_home)
         assert _scalar(server, "SELECT 1") == 1
@@ -169,10 +169,10 @@ def test_what_is_left_of_a_dead_server_that_nobody_collected_is_no_obstacle(used
     dead = subprocess.Popen([program, "--version"], cwd="/", stdout=subprocess.DEVNULL, **account.process_options())
     os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its number is still taken
     (used_home / "postgres/run").mkdir(mode=0o700)
-    account.own(used_home / "postgres/run")
+    account.chown(used_home / "postgres/run")
     for left in (used_home / "postgres/data/postmaster.pid", used_home / "postgres/run/.s.PGSQL.5432.lock"):
         left.write_text(f"{dead.pid}\n{used_home}/postgres/data\n1\n5432\n{used_home}/postgres/run\n\n")
-        account.own(left)
+        account.chown(left)
     server = EmbeddedServer(used_home)
     assert _scalar(server, "SELECT 1") == 1
     server.close()

@@ -1,11 +1,11 @@
-"""An executor without workers: attempts follow a script on a virtual clock, so hours pass in milliseconds.
+"""An executor without workers: attempts follow a script on a virtual clock, in milliseconds.
 
-A script says, for a launch, what happens after how many seconds: `[(0.5, Reported(...)), (2.0, Finished(...))]`,
-each delay counted from the event before. It may be a generator, which then goes on only as far as time does.
-`events` moves the clock to the next thing that is due, but never further than its time-out.
+A script gives the events of a launch with their delays in seconds, each after the event before:
+`[(0.5, Reported(...)), (2.0, Finished(...))]`. A generator advances only as far as time does.
+`events` moves the clock to the next due event, but never further than its timeout.
 
-The attempts live in a `SimulatedCluster`, which outlives the executors that use it, as a real one does: a second
-executor on the same cluster can adopt what the first one launched.
+The attempts belong to a `SimulatedCluster`, which outlives its executors like a real one: a second
+executor on the same cluster can adopt the attempts of the first.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class VirtualClock:
         self._now_s = now_s
 
     def now(self) -> float:
-        """Seconds since the start of the simulation."""
+        """Return the seconds since the start of the simulation."""
         return self._now_s
 
     def advance(self, to_s: float) -> None:
-        """Move to a later moment; an earlier one changes nothing."""
+        """Move to a later time; an earlier one changes nothing."""
         self._now_s = max(self._now_s, to_s)
 
 
@@ -58,12 +58,12 @@ class _SimulatedAttempt:
     script: Iterator[tuple[float, Payload]]
     listener: SimulatedExecutor | None
     outbox: deque[Event] = field(default_factory=deque)
-    """What nobody has acknowledged yet."""
+    """Events that are not acknowledged yet."""
     seq: int = 0
     over: bool = False
     frozen: bool = False
     held_back: list[Payload] = field(default_factory=list)
-    """What happened to it while it was frozen."""
+    """Events that happened while it was frozen."""
     stop_requested: bool = False
     asked: SuggestRequested | StudyRequested | None = None
     answers: dict[str, ParamValue | bytes] = field(default_factory=dict)
@@ -72,7 +72,14 @@ class _SimulatedAttempt:
 class SimulatedCluster:
     """Slots, and the attempts that run in them."""
 
-    def __init__(self, script: Script, *, clock: VirtualClock, slots: int = 4, obedient: bool = True) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        clock: VirtualClock,
+        slots: int = 4,
+        obedient: bool = True,
+    ) -> None:
         """`obedient=False` makes attempts ignore the request to stop."""
         self.clock = clock
         self.slots = slots
@@ -86,48 +93,53 @@ class SimulatedCluster:
 
     @property
     def running(self) -> list[AttemptId]:
-        """The attempts that are not over."""
+        """The attempts that have not ended."""
         return list(self._running)
 
     @property
     def free_slots(self) -> int:
-        """How many more attempts can begin."""
+        """Number of attempts that can start now."""
         return self.slots - len(self._running)
 
     def get(self, attempt: AttemptId) -> _SimulatedAttempt | None:
-        """An attempt that runs here, or whose last words nobody has acknowledged."""
+        """Return an attempt that runs, or has unacknowledged events; else None."""
         return self._attempts.get(attempt)
 
     def take_over(self, token: int, attempts: Collection[AttemptId]) -> None:
-        """Obey this token from here on, and end what is not among these attempts."""
+        """Accept only this token from now on, and end all other attempts."""
         self.token = token
-        self._attempts = {attempt: held for attempt, held in self._attempts.items() if attempt in attempts}
+        for attempt in self._attempts.keys() - set(attempts):
+            del self._attempts[attempt]
         self._running = {attempt: None for attempt in self._running if attempt in attempts}
 
     def start(self, launch: Launch, listener: SimulatedExecutor) -> None:
         """Run a launch's script in a free slot."""
-        self._attempts[launch.attempt] = _SimulatedAttempt(launch, iter(self._script(launch)), listener)
+        self._attempts[launch.attempt] = _SimulatedAttempt(
+            launch,
+            iter(self._script(launch)),
+            listener,
+        )
         self._running[launch.attempt] = None
         self._emit(launch.attempt, Started(node="simulated", pid=launch.trial_number))
         self._schedule_next(launch.attempt)
 
     def lose(self, attempt: AttemptId, lost: Lost) -> None:
-        """The attempt's worker is gone without a word."""
+        """Lose the attempt's worker."""
         self.end(attempt, lost)
 
     def end(self, attempt: AttemptId, outcome: Outcome) -> None:
-        """The attempt is over now, whatever it was about to do."""
+        """End the attempt now."""
         running = self._attempts[attempt]
         running.frozen = False
         running.held_back.clear()
         self._emit(attempt, outcome)
 
     def freeze(self, attempt: AttemptId) -> None:
-        """The attempt gives no sign of life until it is thawed."""
+        """Suppress the attempt's heartbeats and events until it is thawed."""
         self._attempts[attempt].frozen = True
 
     def thaw(self, attempt: AttemptId) -> None:
-        """The attempt goes on, and says what it could not say before."""
+        """Let the attempt continue, and send its suppressed events."""
         running = self._attempts[attempt]
         running.frozen = False
         held_back, running.held_back = running.held_back, []
@@ -135,7 +147,7 @@ class SimulatedCluster:
             self._happen(attempt, payload)
 
     def acknowledge(self, attempt: AttemptId, cursor: int) -> None:
-        """Forget what is recorded."""
+        """Drop events that are recorded."""
         if held := self._attempts.get(attempt):
             while held.outbox and held.outbox[0].seq <= cursor:
                 held.outbox.popleft()
@@ -151,13 +163,13 @@ class SimulatedCluster:
             self._schedule_next(attempt)
 
     def ask_again(self, attempt: AttemptId) -> None:
-        """Repeat a question that is still open."""
+        """Repeat an unanswered request."""
         running = self._attempts[attempt]
         if running.asked is not None and not running.over:
             self._emit(attempt, running.asked)
 
     def advance(self, to_s: float, until: Callable[[], bool]) -> None:
-        """Let happen what is due up to a moment, or until there is something to hear."""
+        """Process events that are due until `to_s`, or until a condition holds."""
         while self._due and self._due[0][0] <= to_s and not until():
             at_s, _, attempt, payload = heapq.heappop(self._due)
             self.clock.advance(at_s)
@@ -166,7 +178,10 @@ class SimulatedCluster:
             self.clock.advance(to_s)
 
     def _schedule_next(self, attempt: AttemptId) -> None:
-        delay_s, payload = next(self._attempts[attempt].script, (0.0, Lost("the script ended without an outcome")))
+        delay_s, payload = next(
+            self._attempts[attempt].script,
+            (0.0, Lost("the script ended without an outcome")),
+        )
         heapq.heappush(self._due, (self.clock.now() + delay_s, next(self._order), attempt, payload))
 
     def _happen(self, attempt: AttemptId, payload: Payload) -> None:
@@ -201,7 +216,7 @@ class SimulatedCluster:
 
 
 class SimulatedExecutor:
-    """Runs scripts in virtual time. Attempts beyond the slots wait their turn."""
+    """Runs scripts in virtual time. Attempts beyond the slots are queued."""
 
     def __init__(
         self,
@@ -213,7 +228,7 @@ class SimulatedExecutor:
         cluster: SimulatedCluster | None = None,
         handover_s: float = 0.0,
     ) -> None:
-        """On `cluster`, or on one of its own that follows `script`; whoever launches is told of `handover_s`."""
+        """Use `cluster`, or a new one that follows `script`; see `Executor` for `handover_s`."""
         if cluster is None:
             if script is None or clock is None:
                 raise TypeError("without a cluster, a script and a clock are needed")
@@ -226,17 +241,17 @@ class SimulatedExecutor:
         self._ready: list[Event] = []
 
     def capacity(self) -> Capacity:
-        """One imaginary node with a CPU for each slot."""
+        """Return one imaginary node with a CPU for each slot."""
         total = {"CPU": float(self.cluster.slots), "memory": 2.0**30}
         free = {**total, "CPU": float(self.cluster.free_slots)}
         return capacity_of([NodeInfo("simulated", "simulated", "simulated", total, free)])
 
     def slots(self) -> int:
-        """As constructed."""
+        """Return the number of slots."""
         return self.cluster.slots
 
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
-        """Go on with what runs in the cluster, unless somebody with a larger token has taken that over."""
+        """Adopt the cluster's attempts, unless a larger token has taken them over."""
         self._token = token
         if token < self.cluster.token:
             return
@@ -251,12 +266,13 @@ class SimulatedExecutor:
             self.cluster.ask_again(attempt)
 
     def heartbeats(self) -> Collection[AttemptId]:
-        """All that are not frozen."""
-        running = [a for a in self.cluster.running if (held := self._own(a)) is not None and not held.frozen]
+        """Return all attempts that are not frozen."""
+        own = [(attempt, self._own(attempt)) for attempt in self.cluster.running]
+        running = [attempt for attempt, held in own if held is not None and not held.frozen]
         return [*running, *self._waiting]
 
     def health_error(self) -> str:
-        """Never any."""
+        """Return no error."""
         return ""
 
     def launch(self, launch: Launch) -> None:
@@ -266,15 +282,18 @@ class SimulatedExecutor:
         self.fill_slots()
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """What is due by the clock; moves the clock when nothing is."""
+        """Return due events; advance the clock if there are none."""
         self.fill_slots()
         if not self._ready:
-            self.cluster.advance(self.cluster.clock.now() + timeout_s, until=lambda: bool(self._ready))
+            self.cluster.advance(
+                self.cluster.clock.now() + timeout_s,
+                until=lambda: bool(self._ready),
+            )
         ready, self._ready = self._ready, []
         return ready
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Have the cluster forget what is recorded."""
+        """Make the cluster drop recorded events."""
         for attempt, cursor in cursors.items():
             if self._own(attempt) is not None:
                 self.cluster.acknowledge(attempt, cursor)
@@ -285,12 +304,12 @@ class SimulatedExecutor:
             self.cluster.answer(attempt, name, value)
 
     def answers(self, attempt: AttemptId) -> Mapping[str, ParamValue | bytes]:
-        """What the attempt was answered so far."""
+        """Return the answers that the attempt has received."""
         held = self.cluster.get(attempt)
         return held.answers if held is not None else {}
 
     def stop(self, attempt: AttemptId) -> None:
-        """Make the attempt yield at its next report; one that waits for a slot yields now."""
+        """Stop the attempt at its next report; one that waits for a slot stops now."""
         if self._drop_waiting(attempt):
             self._ready.append(Event(attempt, 1, StoppedEarly()))
         elif held := self._own(attempt):
@@ -304,22 +323,22 @@ class SimulatedExecutor:
             self.cluster.lose(attempt, Lost("killed"))
 
     def close(self) -> None:
-        """End what this executor runs."""
+        """End this executor's attempts."""
         for attempt in self.cluster.running:
             self.kill(attempt)
         self.leave()
 
     def leave(self) -> None:
-        """Let the cluster run on."""
+        """Leave the cluster running."""
         self._waiting.clear()
         self._ready.clear()
 
     def hear(self, event: Event) -> None:
-        """What an attempt of this executor says."""
+        """Receive an event of one of this executor's attempts."""
         self._ready.append(event)
 
     def fill_slots(self) -> None:
-        """Start what waits, as far as there is room; a cluster that somebody else took over starts nothing."""
+        """Start queued launches in free slots, unless another executor took the cluster over."""
         while self._waiting and self._token >= self.cluster.token and self._may_begin:
             self.cluster.start(self._waiting.popitem(last=False)[1], self)
 
@@ -330,7 +349,9 @@ class SimulatedExecutor:
 
     def _own(self, attempt: AttemptId) -> _SimulatedAttempt | None:
         held = self.cluster.get(attempt)
-        return held if held is not None and held.listener is self and self._token >= self.cluster.token else None
+        if held is None or held.listener is not self or self._token < self.cluster.token:
+            return None
+        return held
 
     def _drop_waiting(self, attempt: AttemptId) -> bool:
         return self._waiting.pop(attempt, None) is not None

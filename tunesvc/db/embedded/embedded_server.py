@@ -1,14 +1,14 @@
-"""The embedded database: a real Postgres server in the user's data directory, shared by all `tune` processes.
+"""The embedded database: a Postgres server in the user's data directory, shared by all processes.
 
-    <home>/start.lock      held while somebody starts or stops the server
-    <home>/users.lock      shared by every process that uses the server, for as long as it does
-    <home>/server.lock     held by the server's own processes, initdb included: free means that none of them lives
-    <home>/postgres/       the cluster, of the server's account, mode 0700: data/, password, log, run/ (the socket)
+    <home>/start.lock      held while a process starts or stops the server
+    <home>/users.lock      shared by every process that uses the server
+    <home>/server.lock     held by the server's own processes and initdb: free if none of them lives
+    <home>/postgres/       the cluster, mode 0700: data/, password, log, run/ (the socket)
 
-The first process starts the server, the last one to close stops it. A process that is killed leaves at most an
-idle server, which the next start adopts; a server that dies under its users is started again by the first of them
-that notices (`revive`). The server listens on a Unix socket only, asks for a password, and
-belongs to no terminal, so Ctrl-C does not reach it.
+The first process starts the server, and the last one to close stops it. A killed process leaves at
+most an idle server, which the next start adopts. A server that dies is started again by the first
+user that notices (`ensure_running`). The server listens on a Unix socket only, requires a password,
+and belongs to no terminal, so Ctrl-C does not reach it.
 
 Knows nothing of the schema. Linux and macOS; reasons: docs/decisions/0002-embedded-postgres.md
 """
@@ -40,7 +40,7 @@ from tunesvc.util.paths import home_directory
 START_TIMEOUT_S = 120.0
 """Longest wait for a server that recovers from a crash."""
 REVIVE_TIMEOUT_S = 10.0
-"""The same, where somebody else has work to do meanwhile and comes back."""
+"""The same for a caller that has other work and tries again."""
 STOP_TIMEOUT_S = 30.0
 
 _CONNECT_TIMEOUT_S = 3  # of a socket on this machine
@@ -60,11 +60,16 @@ _SETTINGS = {
 class EmbeddedServer:
     """One process's use of the embedded server. `close()` when done."""
 
-    def __init__(self, home: Path | None = None, *, settings: Mapping[str, str] | None = None) -> None:
-        """Start the server below `home`, or join the one that runs. `settings` are Postgres's, for a new start.
+    def __init__(
+        self,
+        home: Path | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the server below `home`, or join a running one; `settings` are Postgres's.
 
         Raises:
-            DatabaseError: it cannot run here; the text names the reason and what to do.
+            DatabaseError: it cannot run here; the text has reason and remedy.
         """
         self.home = home or home_directory()
         self._cluster = self.home / "postgres"
@@ -88,16 +93,22 @@ class EmbeddedServer:
 
     @property
     def url(self) -> sa.URL:
-        """Where to connect, password included."""
+        """URL to connect, with the password."""
         query = {"host": str(self._socket_dir), "port": str(_PORT)}
         password = (self._cluster / "password").read_text()
-        return sa.URL.create("postgresql+psycopg2", username=_ROLE, password=password, database="postgres", query=query)
+        return sa.URL.create(
+            "postgresql+psycopg2",
+            username=_ROLE,
+            password=password,
+            database="postgres",
+            query=query,
+        )
 
     def ensure_running(self, timeout_s: float = REVIVE_TIMEOUT_S) -> str:
-        """See to it that the server runs: join one that answers, wait for one that recovers, else start it.
+        """Ensure that the server runs: join it, wait while it recovers, or start it.
 
-        Returns why it does not, on one line, or nothing when it does; never raises. Several processes may do so at
-        once. A start that takes longer than `timeout_s` goes on by itself.
+        Returns the reason why it does not run, on one line, or an empty text; never raises. Several
+        processes may call it at once. A start that takes longer than `timeout_s` continues.
         """
         try:
             if not self._answers():
@@ -108,7 +119,7 @@ class EmbeddedServer:
         return ""
 
     def close(self) -> None:
-        """Stop using the server; the last user stops it. Repeatable; does nothing in a forked copy."""
+        """Stop using the server; the last user stops it. Does nothing in a forked process."""
         if os.getpid() != self._pid:
             return
         with FileLock.exclusive(self.home / "start.lock"):
@@ -127,7 +138,7 @@ class EmbeddedServer:
 
     def _ensure_cluster(self) -> None:
         if not self._cluster.exists():
-            # waits for an initdb that outlives the process which started it
+            # Waits for an initdb that outlived the process that started it.
             with FileLock.exclusive(self.home / "server.lock") as lock:
                 self._create_cluster(lock)
         _check_private(self._cluster, self._account)
@@ -140,15 +151,15 @@ class EmbeddedServer:
             )
 
     def _create_cluster(self, lock: FileLock) -> None:
-        """Build it beside its place and rename, so that a kill in between leaves nothing half-done."""
+        """Create the cluster in a temporary folder and rename it: it is complete or absent."""
         for leftover in self.home.glob("postgres.new-*"):
             shutil.rmtree(leftover)
         unfinished = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self.home))
         password = unfinished / "password"
         password.touch(mode=0o600)
         password.write_text(secrets.token_urlsafe(32))
-        self._account.own(password)
-        self._account.own(unfinished)
+        self._account.chown(password)
+        self._account.chown(unfinished)
         self._run(
             "initdb", "--pgdata", str(unfinished / "data"), "--username", _ROLE, "--pwfile", str(password),
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C",
@@ -174,13 +185,13 @@ class EmbeddedServer:
         while (lock := FileLock.if_free(self.home / "start.lock")) is None:
             if time.monotonic() > deadline:
                 raise DatabaseError(
-                    f"another process has been starting or stopping {self._cluster} for {timeout_s:.0f} s"
+                    f"another process has been starting or stopping {self._cluster} for {timeout_s:.0f} s",
                 )
             time.sleep(0.05)
         return lock
 
     def _ensure_running(self, timeout_s: float) -> None:
-        """Join a server that answers, wait for one that starts or ends, else start one."""
+        """Join a server that answers, wait for one that starts or stops, or start one."""
         _make_private(self._socket_dir, self._account)
         deadline = time.monotonic() + timeout_s
         while not self._answers():
@@ -227,25 +238,31 @@ class EmbeddedServer:
         )  # fmt: skip
 
     def _remove_stale_pid_files(self) -> None:
-        """Remove what a dead server left where Postgres itself would take it for a living one's.
+        """Remove pid files of a dead server that Postgres would take for a live one.
 
-        Its number may belong to another program of the same user, for in containers small numbers come back at once;
-        or to what is left of the server where nobody collects dead processes; or it was never written, on a full disk.
+        The pid may be in use by another program of the same user (containers reuse small numbers
+        at once), belong to a zombie of the server, or be missing because the disk was full.
         """
         for left in (self._data / "postmaster.pid", self._socket_dir / f".s.PGSQL.{_PORT}.lock"):
             if left.exists() and not _may_be_postgres(left.read_text()):
                 left.unlink()
 
     def _stop(self) -> None:
-        """End the server: connections are cut, committed work is safe. Bounded; what remains is adopted later."""
+        """Stop the server; commits are safe. If it takes too long, it is adopted later."""
         if (self._data / "postmaster.pid").exists():
             self._run(
                 "pg_ctl", "stop", "--pgdata", str(self._data), "--mode", "fast",
                 "--wait", "--timeout", f"{STOP_TIMEOUT_S:.0f}", check=False,
             )  # fmt: skip
 
-    def _run(self, program: str, *arguments: str, lock: FileLock | None = None, check: bool = True) -> str:
-        """Run one of Postgres's programs as the server's account, out of reach of the terminal's signals."""
+    def _run(
+        self,
+        program: str,
+        *arguments: str,
+        lock: FileLock | None = None,
+        check: bool = True,
+    ) -> str:
+        """Run a program of Postgres under the server's account, without the terminal's signals."""
         try:
             done = subprocess.run(
                 [self._bin / program, *arguments],
@@ -260,7 +277,9 @@ class EmbeddedServer:
                 "Set TUNE_DATABASE_URL to use a server of your own"
             ) from error
         if check and done.returncode != 0:
-            raise DatabaseError(f"{program} failed for {self._cluster}: {done.stdout.strip()}\n{self._log_tail()}")
+            raise DatabaseError(
+                f"{program} failed for {self._cluster}: {done.stdout.strip()}\n{self._log_tail()}",
+            )
         return str(done.stdout)
 
     def _log_tail(self, lines: int = 10) -> str:
@@ -288,7 +307,7 @@ def _prepare_home(home: Path, account: OsAccount) -> None:
         _make_home(home, account)
     except OSError as error:
         raise DatabaseError(
-            f"{home} cannot be made: {error.strerror}. Set TUNE_HOME to a directory that can"
+            f"{home} cannot be made: {error.strerror}. Set TUNE_HOME to a directory that can",
         ) from error
     blocked = account.first_inaccessible_parent(home)
     if account.is_other and blocked is not None:
@@ -308,8 +327,10 @@ def _make_home(home: Path, account: OsAccount) -> None:
 
 
 def _fits(directory: Path) -> bool:
-    """Whether a socket there has a name that the kernel and libpq's list of hosts can bear."""
-    return len(os.fsencode(directory)) <= _MAX_SOCKET_DIR_BYTES and not set(str(directory)) & set(',"')
+    """Return True if the kernel and libpq accept a socket's name in this directory."""
+    return len(os.fsencode(directory)) <= _MAX_SOCKET_DIR_BYTES and not set(str(directory)) & set(
+        ',"',
+    )
 
 
 def _short_socket_dir(home: Path, account: OsAccount) -> Path:
@@ -329,7 +350,7 @@ def _make_private(directory: Path, account: OsAccount) -> None:
     except FileExistsError:
         pass
     else:
-        account.own(directory)
+        account.chown(directory)
     _check_private(directory, account)
 
 

@@ -1,7 +1,7 @@
-"""Locks that the kernel frees when their holder dies, however it dies.
+"""File locks that the kernel releases when their process dies.
 
-`flock` on a file that is never removed. A descriptor is closed on exec, so no program that we start holds a lock
-by accident; a forked copy of this process does, and the lock lasts until both have closed it.
+`flock` on a file that is never removed. Descriptors are closed on exec, so no program that we start
+keeps a lock by accident. A forked process does, and the lock lasts until both have closed it.
 """
 
 from __future__ import annotations
@@ -12,28 +12,32 @@ from pathlib import Path
 
 
 class FileLock:
-    """One holding of a lock file."""
+    """A held lock on a file."""
 
     def __init__(self, path: Path) -> None:
-        self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._fd: int | None = os.open(
+            path,
+            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
 
     @classmethod
     def shared(cls, path: Path) -> FileLock:
-        """Hold it together with other sharers; waits while somebody holds it alone."""
+        """Take a shared lock; wait while it is held exclusively."""
         lock = cls(path)
         fcntl.flock(lock.fileno(), fcntl.LOCK_SH)
         return lock
 
     @classmethod
     def exclusive(cls, path: Path) -> FileLock:
-        """Hold it alone; waits for all others."""
+        """Take an exclusive lock; wait for all others."""
         lock = cls(path)
         fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
         return lock
 
     @classmethod
     def if_free(cls, path: Path) -> FileLock | None:
-        """Hold it alone, or None when anybody holds it."""
+        """Take an exclusive lock, or return None when it is held."""
         lock = cls(path)
         try:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,13 +47,13 @@ class FileLock:
         return lock
 
     def fileno(self) -> int:
-        """The descriptor, for handing the lock on to a program."""
+        """Return the descriptor, to pass the lock on to a program."""
         if self._fd is None:
             raise ValueError("the lock was released")
         return self._fd
 
     def release(self) -> None:
-        """Let go. Closes instead of unlocking, which would also free a forked copy's hold. Repeatable."""
+        """Close the file; unlocking it would release a forked process's lock too. Repeatable."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

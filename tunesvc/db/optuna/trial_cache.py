@@ -1,9 +1,10 @@
-"""One client's copy of a study's finished trials, kept fresh by reading only what can have changed.
+"""A client's cache of a study's finished trials, updated by reading only possible changes.
 
-Finished trials never change, and numbers become visible in order (they are given out under the study's row lock),
-so a look asks for the states of the trials that were unfinished and of those beyond the last one seen, and then reads
-what is wanted of those that have finished since. An unfinished trial is never kept: whoever wants it has it read
-afresh. Nor is a finished one read that nobody wants: a sampler that looks for waiting trials only costs no reading.
+Finished trials never change, and numbers become visible in order, as they are assigned under the
+study's row lock. So an update reads the states of unfinished trials and of those after the last
+known one, and then the requested trials among those that have finished since. Unfinished trials are
+not cached. Finished ones are read only on request: a sampler that looks for waiting trials does not
+load them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.optuna.frozen_trials import STATES, TRIAL, freeze
 from tunesvc.db.schema.ids import trial_id
 
-# a study without news gives one row of NULLs, a study that does not exist gives none
+# A study without changes gives one row of NULLs, a study that does not exist gives none.
 _NEWS = PreparedStatement(
     """SELECT t.trial_id, t.state FROM studies s
        LEFT JOIN trials t ON t.trial_id > %(last)s AND t.trial_id < %(end)s
@@ -33,7 +34,7 @@ _TRIALS = PreparedStatement(TRIAL + " WHERE trial_id = ANY(CAST(%(ids)s AS bigin
 
 
 class TrialCache:
-    """The trials of one study. Safe to use from several threads."""
+    """The trials of one study; safe to use from several threads."""
 
     def __init__(self, autocommit: AutocommitPool, study_id: int) -> None:
         self._autocommit = autocommit
@@ -41,14 +42,14 @@ class TrialCache:
         self._lock = threading.Lock()
         self._by_id: dict[int, FrozenTrial] = {}
         self._by_state: dict[TrialState, list[FrozenTrial]] = defaultdict(list)
-        """The same, each state's by number."""
+        """The same trials by state, in order of their numbers."""
         self._unfinished: set[int] = set()
         self._unread: dict[int, TrialState] = {}
-        """Finished, and not wanted so far."""
+        """Finished trials that have not been requested yet."""
         self._last = trial_id(study_id, 0) - 1
 
     def read(self, trial_id: int) -> FrozenTrial | None:
-        """A trial as it is now; None when there is no such trial."""
+        """Return the current trial, or None when there is no such trial."""
         known = self._by_id.get(trial_id)
         if known is not None:
             return known
@@ -58,7 +59,7 @@ class TrialCache:
         return trials[0] if trials else None
 
     def look(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        """The trials that are now in one of `states`, or all, by number. They are shared: do not change them.
+        """Return the trials in one of `states`, or all, by number; shared: do not change them.
 
         Raises:
             KeyError: there is no such study.
@@ -66,27 +67,33 @@ class TrialCache:
         with self._lock:
             read = self._read(self._news(states))
             self._keep(read)
-            runs = [trials for state, trials in self._by_state.items() if states is None or state in states]
-            runs.append([trial for trial in read if not trial.state.is_finished() and _is_in(trial.state, states)])
-            found = list(chain.from_iterable(runs))
+            selected = [trials for state, trials in self._by_state.items() if _is_in(state, states)]
+            unfinished = [trial for trial in read if not trial.state.is_finished()]
+            selected.append([trial for trial in unfinished if _is_in(trial.state, states)])
+            found = list(chain.from_iterable(selected))
         found.sort(key=attrgetter("number"))
         return found
 
     def _news(self, states: Container[TrialState] | None) -> list[int]:
-        """Ids of the trials to read: those in a state that is wanted, without the finished ones that are known."""
-        since = {"last": self._last, "end": trial_id(self._study_id + 1, 0), "unfinished": list(self._unfinished)}
+        """Return the ids to read: trials in one of `states`, without cached ones."""
+        since = {
+            "last": self._last,
+            "end": trial_id(self._study_id + 1, 0),
+            "unfinished": list(self._unfinished),
+        }
         rows = self._autocommit.rows(_NEWS, study=self._study_id, **since)
         if not rows:
             raise KeyError(f"there is no study with id {self._study_id}")
         now = {new_id: STATES[name] for new_id, name in rows if new_id is not None}
         self._last = max([self._last, *now])
         self._unfinished = {new_id for new_id, state in now.items() if not state.is_finished()}
-        self._unread |= {new_id: now[new_id] for new_id in now.keys() - self._unfinished - self._by_id.keys()}
-        wanted = [new_id for new_id, state in self._unread.items() if _is_in(state, states)]
-        return wanted + [new_id for new_id in self._unfinished if _is_in(now[new_id], states)]
+        for new_id in now.keys() - self._unfinished - self._by_id.keys():
+            self._unread[new_id] = now[new_id]
+        selected = [new_id for new_id, state in self._unread.items() if _is_in(state, states)]
+        return selected + [new_id for new_id in self._unfinished if _is_in(now[new_id], states)]
 
     def _read(self, ids: Sequence[int]) -> list[FrozenTrial]:
-        """Trials as they are now."""
+        """Return the current trials."""
         return [freeze(row) for row in self._autocommit.rows(_TRIALS, ids=ids)] if ids else []
 
     def _keep(self, trials: Iterable[FrozenTrial]) -> None:

@@ -1,8 +1,8 @@
-"""Trial ids: one integer that names study and number, so that no look-up stands between them.
+"""Trial ids: one integer of study and number, so that no look-up is needed.
 
-`trial_id = study_id * 2^32 + number`. Optuna wants one integer per trial; deriving it lets the coordinator name a
-trial before the database has seen it, and lets a batch insert thousands without asking for ids back. Up to two
-million studies the ids stay below 2^53, which JavaScript counts exactly.
+`trial_id = study_id * 2^32 + number`. Optuna needs one integer per trial. Deriving it lets the
+coordinator name a trial before the database has it, and insert thousands without reading ids back.
+Up to two million studies the ids stay below 2^53, which JavaScript represents exactly.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ _SHIFT = 32
 
 
 def trial_id(study_id: int, number: int) -> int:
-    """The id of a study's trial."""
+    """Return the id of a study's trial."""
     return (study_id << _SHIFT) | number
 
 
 def study_of(trial_id: int) -> int:
-    """The study that a trial belongs to."""
+    """Return the study of a trial."""
     return trial_id >> _SHIFT
 
 
 def number_of(trial_id: int) -> int:
-    """A trial's number in its study."""
+    """Return a trial's number in its study."""
     return trial_id & ((1 << _SHIFT) - 1)

@@ -5,24 +5,34 @@ study     created -> running <-> paused
 
 attempt   opened -> running -> finished | pruned | paused | failed | lost | interrupted
 
-A trial whose last attempt is paused stays RUNNING for Optuna, and holds nothing. It goes on in a new attempt when it is
-promoted, and is PRUNED when the study ends before that.
+A trial whose last attempt is paused stays RUNNING for Optuna, and uses no resources. It resumes in
+a new attempt when it is promoted, and is PRUNED when the study ends before that.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-STATES_SHOWN = ("waiting", "running", "complete", "pruned", "failed", "paused", "queued", "interrupted", "stopped")
-"""States of trials in lists: a running trial is `paused` where its last attempt is, `interrupted` while no
-coordinator runs its study, and `queued` until its attempt has started; what Optuna calls `fail` is `failed`, as it is
-of studies and attempts, or `stopped` where it was ended or taken back before it reported."""
+STATES_SHOWN = (
+    "waiting",
+    "running",
+    "complete",
+    "pruned",
+    "failed",
+    "paused",
+    "queued",
+    "interrupted",
+    "stopped",
+)
+"""States of trials in lists. A running trial is `paused` if its last attempt is, `interrupted`
+while no coordinator runs its study, and `queued` until its attempt has started. Optuna's `fail` is
+`failed`, as for studies and attempts, or `stopped` if it was ended or cancelled before a report."""
 UNFINISHED = ("waiting", "running", "paused", "queued", "interrupted")
-"""Those of them that may still change."""
+"""The shown states that may still change."""
 
 
 class StudyState(StrEnum):
-    """Where a study stands. `running` means wanted to run: whether a coordinator does so, its lease tells."""
+    """State of a study. A `running` one should run; its lease shows if a coordinator runs it."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -30,32 +40,32 @@ class StudyState(StrEnum):
     FINISHED = "finished"
     """The budget is spent or the target reached."""
     STOPPED = "stopped"
-    """Somebody stopped it."""
+    """A user stopped it."""
     FAILED = "failed"
-    """It cannot go on; the study's reason says why."""
+    """It cannot continue, for the study's reason."""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """True if nothing more happens without a user."""
         return self in (StudyState.FINISHED, StudyState.STOPPED, StudyState.FAILED)
 
 
 class AttemptState(StrEnum):
-    """Where one execution of a trial stands."""
+    """State of one execution of a trial."""
 
     OPENED = "opened"
-    """Recorded and handed to the executor; waits for its resources."""
+    """Recorded and launched; waits for its resources."""
     RUNNING = "running"
     FINISHED = "finished"
     PRUNED = "pruned"
     PAUSED = "paused"
-    """Stopped at a rung; the trial goes on in another attempt if it is promoted."""
+    """Stopped at a rung; the trial resumes in another attempt if it is promoted."""
     FAILED = "failed"
     LOST = "lost"
     INTERRUPTED = "interrupted"
-    """Ended by a shutdown, or not found by the next coordinator; the next attempt counts against no limit."""
+    """Ended by a shutdown, or lost between coordinators; it does not count as a failure."""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the attempt is over."""
+        """True if the attempt has ended."""
         return self not in (AttemptState.OPENED, AttemptState.RUNNING)

@@ -1,21 +1,22 @@
-"""The tables. One study, its trials (what Optuna knows) and their attempts (what the service knows).
+"""The tables. One study, its trials (Optuna's) and their attempts (ours).
 
     studies ─┬─ study_attrs
-             ├─ leases           who may write for the study
-             ├─ decisions        why
-             ├─ nodes            what its coordinator last saw of the cluster
-             ├─ commands         what somebody asked, and what came of it
+             ├─ leases           the right to write for the study
+             ├─ decisions        with their reasons
+             ├─ nodes            the cluster, as its coordinator last saw it
+             ├─ commands         from users, with their answers
              └─ trials ─┬─ trial_params
                         ├─ trial_attrs
-                        ├─ trial_annotations  tags and a note, from people for people
+                        ├─ trial_annotations  tags and a note
                         ├─ reports      the curve; attempt 0 = written through Optuna's own API
                         └─ attempts ─── logs
-    deletions                    what there was, and who deleted it
+    deletions                    deleted studies
 
 A change here needs a migration in `tunesvc/db/migrations`; a test holds the two against each other.
 
-Numbers that may be NaN or infinite are `double precision`. Attributes are Python's JSON in `text`, because JSONB
-refuses NaN and reorders keys, and Optuna's contract tests both. Trial ids are derived: see `tunesvc.db.schema.ids`.
+Numbers that may be NaN or infinite are `double precision`. Attributes are Python's JSON in `text`,
+because JSONB refuses NaN and reorders keys, and Optuna's contract tests both. Trial ids are derived:
+see `tunesvc.db.schema.ids`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,12 @@ def _study_ref(**options: object) -> sa.Column[int]:
 
 
 def _trial_ref() -> sa.Column[int]:
-    return sa.Column("trial_id", sa.BigInteger, sa.ForeignKey("trials.trial_id", ondelete="CASCADE"), primary_key=True)
+    return sa.Column(
+        "trial_id",
+        sa.BigInteger,
+        sa.ForeignKey("trials.trial_id", ondelete="CASCADE"),
+        primary_key=True,
+    )
 
 
 def _tags() -> sa.Column[list[str]]:
@@ -91,7 +97,7 @@ studies = sa.Table(
     sa.Column("active_s", Double, nullable=False, server_default="0"),
     sa.Column("created_at", Moment, nullable=False, server_default=NOW),
     sa.Column("ended_at", Moment),
-    # who created it
+    # the user that created it
     sa.Column("owner", sa.Text, nullable=False, server_default=""),
     _tags(),
     _note(),
@@ -113,12 +119,12 @@ leases = sa.Table(
     metadata,
     _study_ref(primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
-    # grows by one with every change of hands; a writer whose token is not this one is refused
+    # incremented with every new owner; a writer with another token is refused
     sa.Column("token", sa.BigInteger, nullable=False),
-    # number of the last committed batch under this token: a batch whose answer was lost is known by it
+    # number of the last commit under this token; shows if a commit without answer succeeded
     sa.Column("batch", sa.BigInteger, nullable=False),
     sa.Column("expires_at", Moment, nullable=False),
-    # true when it was given back, not when it ran out
+    # true if it was released, false if it ran out
     sa.Column("released", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
@@ -133,7 +139,7 @@ trials = sa.Table(
     sa.Column("values", pg.ARRAY(Double)),
     sa.Column("started_at", Moment),
     sa.Column("ended_at", Moment),
-    # of a process that runs it through Optuna's own API; attempts of a coordinator have leases instead
+    # by a process that runs it through Optuna's API; attempts of a coordinator have leases
     sa.Column("heartbeat_at", Moment),
     sa.UniqueConstraint("study_id", "number"),
     sa.Index("ix_trials_study_id_state_number", "study_id", "state", "number"),
@@ -154,7 +160,13 @@ trial_params = sa.Table(
     # as optuna.distributions.distribution_to_json writes it
     sa.Column("distribution", sa.Text, nullable=False),
     # a study's trials by any of their parameters
-    sa.Index("ix_trial_params_study_name_value", sa.text("(trial_id >> 32)"), "name", "value", "trial_id"),
+    sa.Index(
+        "ix_trial_params_study_name_value",
+        sa.text("(trial_id >> 32)"),
+        "name",
+        "value",
+        "trial_id",
+    ),
 )
 
 trial_attrs = sa.Table(
@@ -184,16 +196,16 @@ attempts = sa.Table(
     # the study lease under which it was opened or adopted
     sa.Column("token", sa.BigInteger, nullable=False),
     sa.Column("state", sa.Text, nullable=False, server_default=AttemptState.OPENED),
-    # the attempt's lease: when its worker is given up, unless it gives a sign of life before
+    # the attempt's lease: its worker is given up then, unless a heartbeat renews it
     sa.Column("expires_at", Moment),
     # the last outbox number that is recorded
     sa.Column("cursor", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("opened_at", Moment, nullable=False, server_default=NOW),
     sa.Column("started_at", Moment),
     sa.Column("ended_at", Moment),
-    # why it was asked to stop: prune, pause, budget, target, command, request, wall, silence, shutdown
+    # cause of a requested stop, as `policy.StopCause` names it
     sa.Column("stop_cause", sa.Text),
-    # what it holds while it runs, all workers of a gang together
+    # resources that it uses while it runs, of all its workers together
     sa.Column("cpus", Double, nullable=False, server_default="0"),
     sa.Column("gpus", Double, nullable=False, server_default="0"),
     sa.Column("node", sa.Text),
@@ -229,11 +241,11 @@ reports = sa.Table(
     _trial_ref(),
     sa.Column("attempt", sa.Integer, primary_key=True),
     sa.Column("step", sa.BigInteger, primary_key=True),
-    # the first objective's metric, the one that pruning looks at; NULL when this report did not bear it
+    # the first objective's metric, which the pruner uses; NULL if this report has none
     sa.Column("value", Double),
     # the other metrics; NaN and infinities are the strings 'NaN', 'Infinity', '-Infinity'
     sa.Column("metrics", pg.JSONB),
-    # a later attempt went on from a checkpoint before this step: kept, but no part of the trial's curve
+    # a later attempt resumed before this step: stored, but not part of the trial's curve
     sa.Column("superseded", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("reported_at", Moment, nullable=False, server_default=NOW),
 )
@@ -258,10 +270,13 @@ decisions = sa.Table(
     sa.Column("trial_number", sa.BigInteger),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
-    # what the decision rests on, in numbers; NaN and infinities as in reports.metrics
+    # numbers behind the decision; NaN and infinities as in reports.metrics
     sa.Column("details", pg.JSONB, nullable=False, server_default="{}"),
     sa.Column("decided_at", Moment, nullable=False, server_default=NOW),
-    _one_of("kind", ["ask", "prune", "pause", "promote", "keep", "retry", "fail", "stop", "sampler", "code"]),
+    _one_of(
+        "kind",
+        ["ask", "prune", "pause", "promote", "keep", "retry", "fail", "stop", "sampler", "code"],
+    ),
     sa.Index("ix_decisions_study_id_trial_number", "study_id", "trial_number"),
 )
 
@@ -281,7 +296,7 @@ commands = sa.Table(
     sa.Column("asked_by", sa.Text, nullable=False, server_default=""),
     sa.Column("asked_at", Moment, nullable=False, server_default=NOW),
     sa.Column("done_at", Moment),
-    # what came of it: empty when it was carried out as asked
+    # empty if it was simply carried out
     sa.Column("answer", sa.Text),
     _one_of("kind", COMMANDS),
     sa.Index("ix_commands_pending", "study_id", postgresql_where=sa.text("done_at IS NULL")),
@@ -291,7 +306,7 @@ commands = sa.Table(
 deletions = sa.Table(
     "deletions",
     metadata,
-    # of a study that is no more; ids are never used again
+    # ids are never reused
     sa.Column("study_id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("owner", sa.Text, nullable=False),
@@ -305,7 +320,7 @@ nodes = sa.Table(
     "nodes",
     metadata,
     _study_ref(primary_key=True),
-    # no other node has it, on this cluster or another: studies that name the same one share a cluster
+    # unique among all clusters: studies with the same key share a cluster
     sa.Column("key", sa.Text, primary_key=True),
     # as attempts.node names it
     sa.Column("address", sa.Text, nullable=False),

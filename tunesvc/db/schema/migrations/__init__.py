@@ -1,9 +1,9 @@
-"""The schema's versions: which one a database has, and the way to this program's.
+"""Versions of the schema, and upgrades to this program's.
 
-Revisions are `0001`, `0002`, ... in `versions/`. All that are missing run in one transaction, so a kill in between
-leaves the database as it was. No alembic.ini and no env.py: the connection is handed in.
+Revisions are `0001`, `0002`, ... in `versions/`. All missing ones run in one transaction, so a kill
+in between leaves the database unchanged. No alembic.ini and no env.py: the connection is handed in.
 
-Alembic is imported only when something is to be done: each command opens the database, and nearly all find it ready.
+Alembic is imported only for an upgrade: nearly all commands find the database ready.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOCK_TIMEOUT = "60s"
 
 
 def program_revision() -> str:
-    """The schema revision that this program works with."""
+    """Return the schema revision that this program needs."""
     names = [path.name for path in (_FOLDER / "versions").glob("r*.py")]  # `r0001_first_schema.py`
     if not names:
         raise DatabaseError("this installation of tunesvc lacks its migrations: reinstall it")
@@ -33,7 +33,7 @@ def program_revision() -> str:
 
 
 def database_revision(connection: sa.Connection) -> str | None:
-    """The schema revision of a database, None when it holds nothing of ours."""
+    """Return the schema revision of a database; None without our tables."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.scalar(sa.select(_VERSION.c.version_num))
@@ -103,5 +103,9 @@ def _run(connection: sa.Connection) -> None:
         return scripts._upgrade_revs("head", revision)  # type: ignore[arg-type]
 
     with EnvironmentContext(Config(), scripts, fn=steps, destination_rev="head") as environment:
-        environment.configure(connection=connection, target_metadata=metadata, version_table=VERSION_TABLE)
+        environment.configure(
+            connection=connection,
+            target_metadata=metadata,
+            version_table=VERSION_TABLE,
+        )
         environment.run_migrations()
