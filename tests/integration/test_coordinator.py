@@ -622,7 +622,7 @@ def test_short_trials_are_launched_ahead_and_no_more_run_than_may(database: Data
         def launch(self, launch: Launch) -> None:
             super().launch(launch)
             running.append(len(self.cluster.running))
-            in_all.append(len(self.alive()))
+            in_all.append(len(self.heartbeats()))
 
     in_all: list[int] = []
     simulation = Simulation(database, make_spec(budget={"trials": 40}, parallelism=3), quadratic)

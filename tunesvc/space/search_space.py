@@ -474,27 +474,21 @@ def _from_unit(distribution: BaseDistribution, place: float) -> ParamValue:
 
 def _draw_float(d: FloatDistribution, rng: Random) -> float:
     if d.step is not None:
-        steps = rng.randint(
-            0,
-            int((Decimal(str(d.high)) - Decimal(str(d.low))) / Decimal(str(d.step))),
-        )
-        return float(Decimal(str(d.low)) + steps * Decimal(str(d.step)))
+        low, high, step = (Decimal(str(number)) for number in (d.low, d.high, d.step))
+        steps = rng.randint(0, int((high - low) / step))
+        return float(low + steps * step)
     if d.log:
-        return min(
-            max(
-                math.exp(rng.uniform(math.log(d.low), math.log(d.high))),
-                d.low,
-            ),
-            d.high,
-        )
+        drawn = math.exp(rng.uniform(math.log(d.low), math.log(d.high)))
+        return min(max(drawn, d.low), d.high)
     return rng.uniform(d.low, d.high)
 
 
 def _draw_int(d: IntDistribution, rng: Random) -> int:
     if not d.log:
         return rng.randrange(d.low, d.high + 1, d.step)
-    # half a unit on both sides, so that the end points are as likely as their neighbours
-    drawn = round(math.exp(rng.uniform(math.log(d.low - 0.5), math.log(d.high + 0.5))))
+    # Half a unit on both sides makes the end points as likely as their neighbours.
+    low, high = math.log(d.low - 0.5), math.log(d.high + 0.5)
+    drawn = round(math.exp(rng.uniform(low, high)))
     return min(max(drawn, d.low), d.high)
 
 

@@ -73,8 +73,9 @@ class ModelSurface:
 
     def observed(self, limit: int) -> np.ndarray:
         """Return observed points, an even sample of at most so many; shape (points, parameters)."""
-        kept = np.unique(np.linspace(0, len(self._seen) - 1, limit).round().astype(int))
-        points: np.ndarray = self._seen.points[kept]
+        even = np.linspace(0, len(self._seen) - 1, limit)
+        indices = np.unique(even.round().astype(int))
+        points: np.ndarray = self._seen.points[indices]
         return points
 
     def mixed(

@@ -151,10 +151,14 @@ class ResumeCandidates:
 
     def best(self, chance: float) -> ResumeCandidate | None:
         """Return the candidate that gains most per step, of those with at least this chance."""
-        there = self._there[self._rows["chance"][self._there] >= chance]
-        for number in there[np.isnan(self._rows["rate"][there])].tolist():
-            self._rows["rate"][number] = self._of[number].gain_per_step
-        return self._of[int(there[self._rows["rate"][there].argmax()])] if len(there) else None
+        numbers = self._there[self._rows["chance"][self._there] >= chance]
+        if not len(numbers):
+            return None
+        rates = self._rows["rate"]
+        for number in numbers[np.isnan(rates[numbers])].tolist():
+            rates[number] = self._of[number].gain_per_step
+        best = rates[numbers].argmax()
+        return self._of[int(numbers[best])]
 
     def _forget(
         self,
