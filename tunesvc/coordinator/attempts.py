@@ -85,7 +85,7 @@ class Attempts:
         """Reason by trial number."""
         self._deadlines = Deadlines()
         self._stopped: list[LiveAttempt] = []
-        """Attempts whose stop is decided and whose grace period has not begun."""
+        """Attempts with a decided stop, before their grace period."""
         self._muted_until_s = 0.0
         self._stopped_for: Shutdown | None = None
 
@@ -229,7 +229,7 @@ class Attempts:
         return all(stop_by_s is not None and now >= stop_by_s for stop_by_s in deadlines)
 
     def run_pruner(self, actions: PostCommitActions) -> None:
-        """Stop attempts whose new reports the pruner rejects.
+        """Stop attempts with new reports that the pruner rejects.
 
         Attempts that do not fit into the time of this step are checked in the next one.
         """

@@ -18,7 +18,7 @@ from tunesvc.search.prefetched_proposals import Proposal
 _FREED_MAX = 64
 """Number of freed workers from which the rate of the next ones is estimated."""
 _DRAWS_MAX = 9
-"""Number of draws whose median is the duration of one; some of them fit a model first."""
+"""Number of draws for the median duration of one; some of them fit a model first."""
 QUICK_S = 0.005
 """Longest median of draws that may run while the database commits; they delay it by that much."""
 

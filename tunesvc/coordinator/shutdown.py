@@ -21,7 +21,7 @@ class Shutdown:
 
     @classmethod
     def at_budget(cls, reason: str, failed: int, others: int) -> Self:
-        """Return the end of a study whose budget is spent: a failure if no trial has a result.
+        """Return the end of a study with a spent budget: a failure if no trial has a result.
 
         Args:
             reason: which budget is spent.

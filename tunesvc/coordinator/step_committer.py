@@ -116,7 +116,7 @@ class StepCommitter:
         return True
 
     def pop_expired(self) -> Sequence[tuple[int, int]]:
-        """Remove and return (trial number, attempt) of the attempts whose lease has run out."""
+        """Remove and return (trial number, attempt) of the attempts with an expired lease."""
         stalled, self._stalled = self._stalled, ()
         return stalled
 

@@ -35,7 +35,7 @@ class StoredAttempt:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedTrial:
-    """A trial whose state is running; it is paused when its last attempt is."""
+    """A trial in state running; it is paused when its last attempt is."""
 
     trial_id: int
     number: int

@@ -116,7 +116,7 @@ class StudyChanges(TrialChanges):
     """True to take over the live attempts of an earlier lease, to continue or end them."""
     opened: list[OpenedAttempt] = field(default_factory=list)
     alive: list[AliveAttempt] | None = None
-    """Attempts whose leases are renewed before expired ones are looked for; None: no check."""
+    """Attempts with leases to renew, before a check for expired ones; None: neither."""
     started: list[StartedAttempt] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     logs: list[LogLine] = field(default_factory=list)

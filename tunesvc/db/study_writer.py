@@ -3,7 +3,7 @@
 A `StudyWriter` is bound to one study by its lease. The first statement of every transaction renews
 the lease and advances its batch number. If it finds another token, another coordinator took over,
 and nothing is written. If it finds the batch number already advanced, an earlier try was committed
-and only its answer was lost. So changes whose commit failed with `DatabaseUnavailable` may be
+and only its answer was lost. So changes that failed with `DatabaseUnavailable` may be
 committed again until it succeeds, and are stored once.
 
 Every list of changes is one statement over `unnest`ed arrays, for any number of rows, and all
@@ -111,7 +111,7 @@ class StudyWriter:
         """Write changes and renew the lease: all of them once, or none.
 
         Returns:
-            (trial number, attempt) of the live attempts whose own leases have run out.
+            (trial number, attempt) of the live attempts with an expired lease.
 
         Raises:
             LeaseLost: another coordinator took over, or another process finished a trial.

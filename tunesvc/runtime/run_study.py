@@ -339,7 +339,7 @@ def _require_objective(spec: StudySpec, source: StudySource) -> None:
 
 
 def _check_folder(record: StudyRecord, source: StudySource) -> None:
-    """Refuse a study whose objective cannot be found: each of its trials would fail."""
+    """Refuse a study without its objective: each of its trials would fail."""
     spec = _spec_of(record)
     if source.function is not None or record.source_dir is None:
         return

@@ -32,7 +32,7 @@ def runner(
 ) -> LeaseHolder | None:
     """Return the holder of a study's lease, or None when no process runs it.
 
-    A coordinator whose lease ran out may have lost its connection to the database: it gets
+    A coordinator with an expired lease may have lost its connection to the database: it gets
     `timeout_s` to come back.
     """
     interrupt = interrupt or threading.Event()

@@ -17,7 +17,7 @@ LEASE_SLACK = 0.1
 
 
 class AttemptLeases:
-    """Renews the leases of live attempts, and ends attempts whose lease ran out."""
+    """Renews the leases of live attempts, and ends attempts with an expired lease."""
 
     def __init__(self, context: StudyContext, live_attempts: LiveAttempts) -> None:
         self._live = live_attempts
@@ -64,9 +64,9 @@ class AttemptLeases:
         stalled: Iterable[tuple[int, int]],
         actions: PostCommitActions,
     ) -> list[EndedAttempt]:
-        """End attempts whose lease has run out; their later events are refused.
+        """End attempts with an expired lease; their later events are refused.
 
-        One whose heartbeat was seen in this round has its lease renewed instead: its renewal was
+        One with a heartbeat in this round has its lease renewed instead: its renewal was
         not due yet.
 
         Args:

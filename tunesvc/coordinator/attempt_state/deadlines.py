@@ -25,7 +25,7 @@ class Deadlines:
         heapq.heappush(self._heap, (at_s, attempt))
 
     def pop_due(self, now_s: float) -> list[AttemptId]:
-        """Remove and return the attempts whose deadline has passed, the earliest first."""
+        """Remove and return the attempts with a passed deadline, the earliest first."""
         due = []
         while self._heap and self._heap[0][0] <= now_s:
             due.append(heapq.heappop(self._heap)[1])

@@ -93,7 +93,7 @@ class LiveAttempt:
 
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
-    """An attempt whose outcome arrived in this step."""
+    """An attempt that ended in this step, with its outcome."""
 
     live: LiveAttempt
     outcome: Outcome
@@ -252,7 +252,7 @@ class LiveAttempts:
         self._reported[live.id] = live
 
     def pop_reported(self) -> LiveAttempt | None:
-        """Remove and return the attempt whose queued reports are oldest, or None."""
+        """Remove and return the attempt with the oldest queued reports, or None."""
         return self._reported.popitem(last=False)[1] if self._reported else None
 
     def close(self, live: LiveAttempt, now_s: float) -> None:

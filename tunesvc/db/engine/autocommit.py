@@ -22,7 +22,7 @@ READ_ONLY = "25006"
 
 
 class _NamedCursor(BoundedCursor, NamedTupleCursor):  # type: ignore[misc]  # psycopg2 has no types
-    """A cursor with bounded waits whose rows are named tuples."""
+    """A cursor with bounded waits, and named tuples as rows."""
 
 
 class AutocommitPool:

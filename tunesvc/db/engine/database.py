@@ -143,7 +143,7 @@ class Database:
 
     @contextmanager
     def long_transaction(self) -> Iterator[sa.Connection]:
-        """Open a transaction whose statements may take as long as migrations do."""
+        """Open a transaction for statements as long as migrations."""
         with self.engine.begin() as connection:
             driver: Any = connection.connection.driver_connection
             with driver.wait_limit.lasting(LONG_ANSWER_S):

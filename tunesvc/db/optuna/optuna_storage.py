@@ -357,7 +357,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         return clone_trials(trials) if deepcopy else trials
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """See `BaseStorage`. A trial whose value is NaN is never the best."""
+        """See `BaseStorage`. A trial with NaN as value is never the best."""
         directions = self.get_study_directions(study_id)
         if len(directions) > 1:
             raise RuntimeError(
