@@ -119,5 +119,5 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(tune: Tune, d
 def test_wrong_use_is_told_before_anything_starts(tune: Tune) -> None:
     study(tune, "twin", "train")
     tune.write("other.yaml", (tune.folder / "twin.yaml").read_text())
-    assert "twin.yaml and other.yaml are both the study 'twin'" in tune.here("run", "twin.yaml", "other.yaml", code=2)
+    assert "twin.yaml and other.yaml are both named 'twin'" in tune.here("run", "twin.yaml", "other.yaml", code=2)
     assert "no study" in tune.here("resume", "twin", "nobody", code=3)
