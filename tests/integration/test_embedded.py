@@ -182,7 +182,7 @@ def test_what_is_left_of_a_dead_server_that_nobody_collected_is_no_obstacle(used
 def test_a_pid_file_that_a_full_disk_left_empty_is_no_obstacle(used_home: Path) -> None:
     pid_file = used_home / "postgres/data/postmaster.pid"
     pid_file.touch()
-    server_account().own(pid_file)
+    server_account().chown(pid_file)
     server = EmbeddedServer(used_home)
     assert _scalar(server, "SELECT 1") == 1
     server.close()
