@@ -245,10 +245,10 @@ def test_a_dashboard_starts_an_embedded_server_that_stopped_under_it(
         _die(directory, "kill -9 of the server")
         deadline = time.monotonic() + 30
         was_away = False
-        while not was_away or hub.staleness is not None:
+        while not was_away or hub.outage is not None:
             assert time.monotonic() < deadline
             watcher.step(0.1)
-            was_away |= hub.staleness is not None
+            was_away |= hub.outage is not None
 
 
 def test_a_frozen_embedded_server_is_waited_for_and_not_replaced(

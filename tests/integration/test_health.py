@@ -7,7 +7,7 @@ import json
 import sqlalchemy as sa
 from optuna.distributions import FloatDistribution
 
-from tests.integration.test_insights import LR, writing
+from tests.integration.test_queries import LR, writing
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.tables import trials

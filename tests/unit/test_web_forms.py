@@ -67,12 +67,12 @@ def test_only_what_differs_is_widened() -> None:
     ("ask", "fields", "why"),
     [
         (FormQuestion.EXTEND, {}, "by how much"),
-        (FormQuestion.EXTEND, {"trials": "many"}, "trials: 'many' is no whole number"),
+        (FormQuestion.EXTEND, {"trials": "many"}, "trials: 'many' is not a whole number"),
         (FormQuestion.EXTEND, {"wall": "soon"}, "wall time"),
         (FormQuestion.EXTEND, {"gpu_hours": "x"}, "GPU hours"),
-        (FormQuestion.PARALLELISM, {"trials": "1.5"}, "no whole number"),
-        (FormQuestion.ENQUEUE, {"name": ["lr"], "value": ["fast"]}, "lr: 'fast' is no number"),
-        (FormQuestion.ENQUEUE, {"name": ["n"], "value": ["2.5"]}, "n: '2.5' is no whole number"),
+        (FormQuestion.PARALLELISM, {"trials": "1.5"}, "not a whole number"),
+        (FormQuestion.ENQUEUE, {"name": ["lr"], "value": ["fast"]}, "lr: 'fast' is not a number"),
+        (FormQuestion.ENQUEUE, {"name": ["n"], "value": ["2.5"]}, "n: '2.5' is not a whole number"),
         (FormQuestion.RETRY, {}, "say which"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from starlette.datastructures import Headers
 
-from tests.integration.test_cluster import running
+from tests.integration.test_cluster_view import running
 from tests.web.conftest import routes_of
 from tunesvc.cli.commands.dashboard import open_browser
 from tunesvc.db.engine.database import Database
@@ -184,7 +184,7 @@ class Own:
     def user(self, request: object) -> User:
         return User("bob")
 
-    def allows(self, user: User, right: Permission, study_id: int | None) -> bool:
+    def allows(self, user: User, permission: Permission, study_id: int | None) -> bool:
         return study_id in (None, self.study_id)
 
     def viewable(self, user: User) -> list[int]:

@@ -68,7 +68,7 @@ def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulatio
     expect(page.locator("#labels .tag")).to_have_text(["vision", "<b>bold</b>"])
     ask(page, "+ note")
     page.get_by_role("textbox", name="Note").fill(HOSTILE)
-    done(page, "Save", "The note is kept.")
+    done(page, "Save", "The note is saved.")
     expect(page.locator("#labels .annotation")).to_have_text(HOSTILE.replace("\u202e", "\ufffd"))
     ask(page, "tags")
     page.get_by_text("<b>bold</b>").last.click()
@@ -78,7 +78,7 @@ def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulatio
     dashboard.open("/studies/1/trials/0")
     page.locator("#trial-labels").get_by_text("+ note").click()
     page.get_by_role("textbox", name="Note").fill(HOSTILE)
-    done(page, "Save", "The note is kept.")
+    done(page, "Save", "The note is saved.")
     expect(page.locator("#trial-labels .annotation")).to_have_text(HOSTILE.replace("\u202e", "\ufffd"))
     dashboard.open("/studies?q=VISION")
     expect(page.locator("tbody th .tag")).to_have_text("vision")
@@ -170,8 +170,8 @@ class Only:
     def user(self, request: object) -> User:
         return User("bob")
 
-    def allows(self, user: User, right: Permission, study_id: int | None) -> bool:
-        return right in self.rights
+    def allows(self, user: User, permission: Permission, study_id: int | None) -> bool:
+        return permission in self.rights
 
     def viewable(self, user: User) -> None:
         """All."""

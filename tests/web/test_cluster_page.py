@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
-from tests.integration.test_cluster import running
+from tests.integration.test_cluster_view import running
 from tests.web.conftest import Dashboard
 from tunesvc.db.engine.database import Database
 

@@ -12,7 +12,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from playwright.sync_api import Locator, Page, expect
 
-from tests.integration.test_insights import writing
+from tests.integration.test_queries import writing
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard
@@ -130,7 +130,7 @@ ACTIONS = [
     Action(
         *(FormQuestion.NOTE, "+ note", "Save", f"SELECT note = 'why' {OF_STUDY}", (("text", "why"),)),
         within="#labels",
-        told="The note is kept.",
+        told="The note is saved.",
     ),
     Action(
         *(FormQuestion.TAG, "+ tag", "Save", f"SELECT tags = '{{odd}}' {OF_TRIAL}", (("text", "odd"),), "number = 0"),
@@ -140,7 +140,7 @@ ACTIONS = [
     Action(
         *(FormQuestion.NOTE, "+ note", "Save", f"SELECT note = 'how' {OF_TRIAL}", (("text", "how"),), "number = 0"),
         within="#trial-labels",
-        told="The note is kept.",
+        told="The note is saved.",
     ),
 ]
 

@@ -6,7 +6,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from playwright.sync_api import APIResponse, Route, expect
 
-from tests.integration.test_insights import LR, writing
+from tests.integration.test_queries import LR, writing
 from tests.web.conftest import Dashboard
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.rows import StudyView

@@ -29,7 +29,7 @@ from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Decision
 from tunesvc.web import DashboardServer
 from tunesvc.web.live.sse import EventHub, EventStream
-from tunesvc.web.live.watcher import LISTENING_LOOK_S, LOOK_S, Watcher
+from tunesvc.web.live.watcher import LISTENING_POLL_S, POLL_S, Watcher
 
 
 @dataclass
@@ -128,7 +128,7 @@ def test_without_a_listening_connection_changes_are_looked_for(
     _step_until(watcher, lambda: watcher._listener is None)
     assert heard.outages == []
     StudyWriter.open(database, study_id).commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
-    clock.now_s += LOOK_S
+    clock.now_s += POLL_S
     watcher.step(0)
     assert heard.changes == [frozenset({study_id})]
 
@@ -142,7 +142,7 @@ def test_notifications_that_get_lost_are_made_up_for(
     with watcher._listener._driver.cursor() as cursor:
         cursor.execute("UNLISTEN *")
     StudyWriter.open(database, study_id).commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
-    clock.now_s += LISTENING_LOOK_S
+    clock.now_s += LISTENING_POLL_S
     watcher.step(0)
     assert heard.changes == [frozenset({study_id})]
 
@@ -155,13 +155,13 @@ def test_an_outage_is_told_once_and_so_is_its_end(
     _step_until(watcher, lambda: bool(heard.outages))
     for _ in range(3):
         watcher.step(0)
-        clock.now_s += LOOK_S
+        clock.now_s += POLL_S
     assert len(heard.outages) == 1
     assert heard.outages[0]
     set_away(False)
     for _ in range(3):
         watcher.step(0)
-        clock.now_s += LOOK_S
+        clock.now_s += POLL_S
     assert heard.outages[1:] == [""]
 
 
@@ -323,7 +323,7 @@ def test_a_mistake_while_looking_is_an_outage_too(
     watcher, heard = watching
     with database.engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE leases RENAME TO hidden"))
-    clock.now_s += LISTENING_LOOK_S
+    clock.now_s += LISTENING_POLL_S
     watcher.step(0)
     assert ['relation "leases" does not exist' in told for told in heard.outages] == [True]
     with database.engine.begin() as connection:

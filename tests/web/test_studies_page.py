@@ -12,7 +12,7 @@ from tests.web.conftest import Dashboard
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
-from tunesvc.web.live.watcher import LISTENING_LOOK_S
+from tunesvc.web.live.watcher import LISTENING_POLL_S
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 
@@ -47,7 +47,7 @@ def test_a_new_study_appears_by_itself_sooner_than_anybody_looks(dashboard: Dash
         page.reload()
     with database.engine.begin() as connection:
         study_records.create(connection, make_spec(name="fresh"))
-    expect(page.locator("tbody th a")).to_have_text("fresh", timeout=900 * LISTENING_LOOK_S)
+    expect(page.locator("tbody th a")).to_have_text("fresh", timeout=900 * LISTENING_POLL_S)
 
 
 @pytest.mark.usefixtures("two_studies")

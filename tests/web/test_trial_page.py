@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution
 from playwright.sync_api import expect
 
-from tests.integration.test_insights import LR, Writer, writing
+from tests.integration.test_queries import LR, Writer, writing
 from tests.web.conftest import Dashboard
 from tests.web.test_studies_page import HOSTILE
 from tunesvc.db import notifications
@@ -220,7 +220,7 @@ def test_studies_are_compared_from_their_list(dashboard: Dashboard, database: Da
 def test_nothing_to_compare_is_said(dashboard: Dashboard, study_id: int) -> None:
     page = dashboard.page
     for path, text in (
-        ("/compare", "nothing is chosen"),
+        ("/compare", "nothing is selected"),
         (f"/compare?study={study_id}&trials=999", "none of these trials"),
     ):
         assert dashboard.page.goto(dashboard.server.url + path).status == 404  # type: ignore[union-attr]

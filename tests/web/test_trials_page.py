@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution
 from playwright.sync_api import Page, expect
 
-from tests.integration.test_insights import LR, Writer, writing
+from tests.integration.test_queries import LR, Writer, writing
 from tests.web.conftest import Dashboard
 from tests.web.test_studies_page import HOSTILE
 from tunesvc.db import notifications

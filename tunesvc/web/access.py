@@ -1,7 +1,8 @@
-"""Who somebody is, and what they may do: the one place where the dashboard decides that.
+"""Authentication and permissions of the dashboard, in this one place.
 
-Pages and actions name what they need, `Depends(may(Right.VIEW))`, and an `Access` says yes or no. On one machine that
-is `KeyAccess`: whoever opened the address with its key may do everything. A service with accounts hands in another.
+Pages and actions declare the permission that they need, `Depends(may(Permission.VIEW))`, and an
+`Access` grants it or not. On one machine that is `KeyAccess`: a browser that opened an address
+with a key may do everything. A service with accounts passes another implementation.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from fastapi.responses import RedirectResponse
 from tunesvc.web.render import page
 
 SESSIONS_MAX = 1_000
-"""Browsers that are let in at a time; the oldest has to come with a new key."""
+"""Most signed-in browsers at a time; the oldest then needs a new key."""
 
 
 class Permission(StrEnum):
-    """What a route needs."""
+    """Permission that a route needs."""
 
     VIEW = "view"
     STEER = "steer"
@@ -36,68 +37,64 @@ class Permission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who was let in."""
+    """A signed-in user."""
 
     name: str
-    """Stands in the record of what was asked of a study."""
+    """Name in the log of a study's requests."""
 
 
 class Unauthenticated(Exception):
-    """Nobody knows who asks: 401."""
+    """The user is not signed in: 401."""
 
 
 class Forbidden(Exception):
-    """Known, but not allowed: 403."""
+    """The user does not have the permission: 403."""
 
 
 class Access(Protocol):
-    """Decides."""
+    """Authenticates users and checks their permissions."""
 
     def user(self, request: Request) -> User | None:
-        """Who asks; None for somebody unknown."""
+        """Return the user of a request; None if not signed in."""
         ...
 
-    def allows(self, user: User, right: Permission, study_id: int | None) -> bool:
-        """Whether the user may do that, with that study or with the service as a whole."""
+    def allows(self, user: User, permission: Permission, study_id: int | None) -> bool:
+        """Return True if the user has a permission for a study, or for the whole service."""
         ...
 
     def viewable(self, user: User) -> Collection[int] | None:
-        """Ids of the studies that the user may view, None for all: lists show no others."""
+        """Return the ids of the studies that lists show to the user; None for all."""
         ...
 
 
-def may(right: Permission) -> Callable[[Request], User]:
-    """A dependency that lets through who has the right, and hands on who that is."""
+def may(permission: Permission) -> Callable[[Request], User]:
+    """Return a dependency that checks a permission and provides the user."""
 
     def check(request: Request) -> User:
-        study = request.path_params.get("study_id")
-        return allowed(
-            request,
-            right,
-            int(study) if study is not None and str(study).isdecimal() else None,
-        )
+        study = str(request.path_params.get("study_id"))
+        return authorize(request, permission, int(study) if study.isdecimal() else None)
 
     return check
 
 
-def allowed(request: Request, right: Permission, study_id: int | None) -> User:
-    """Who asks, where they have the right.
+def authorize(request: Request, permission: Permission, study_id: int | None) -> User:
+    """Return the user, if they have the permission.
 
     Raises:
-        NotLetIn: nobody knows who asks.
-        NotAllowed: they do not have it.
+        Unauthenticated: the user is not signed in.
+        Forbidden: the user does not have the permission.
     """
     access: Access = request.app.state.access
     user = access.user(request)
     if user is None:
         raise Unauthenticated
-    if not access.allows(user, right, study_id):
-        raise Forbidden(f"{user.name} may not {right} this")
+    if not access.allows(user, permission, study_id):
+        raise Forbidden(f"{user.name} may not {permission} this")
     return user
 
 
-def listed(request: Request, user: User) -> Collection[int] | None:
-    """Ids of the studies that a list shows to somebody; None for all."""
+def viewable_ids(request: Request, user: User) -> Collection[int] | None:
+    """Return the ids of the studies that lists show to the user; None for all."""
     access: Access = request.app.state.access
     return access.viewable(user)
 
@@ -109,11 +106,12 @@ Deleter = Annotated[User, Depends(may(Permission.DELETE))]
 
 
 class KeyAccess:
-    """Lets in who brings a key, once per key, and remembers the browser by a cookie. Thread-safe.
+    """Signs in a browser with a key that works once, and recognises it by a cookie. Thread-safe.
 
     Args:
-        name: who that is, for the record.
-        cookie: its name. Browsers send a host's cookies to all its ports, so it has to differ between dashboards.
+        name: Name of the user, for the log of requests.
+        cookie: Name of the cookie. Browsers send a host's cookies to all its ports, so each
+            dashboard needs its own.
     """
 
     def __init__(self, name: str, cookie: str) -> None:
@@ -124,14 +122,14 @@ class KeyAccess:
         self._sessions: dict[bytes, None] = {}
 
     def new_key(self) -> str:
-        """A key that lets one browser in."""
+        """Return a key that signs in one browser."""
         key = secrets.token_urlsafe(24)
         with self._lock:
             self._keys.add(_digest(key))
         return key
 
     def user(self, request: Request) -> User | None:
-        """Whoever has the cookie."""
+        """Return the user, if the cookie is valid."""
         session = request.cookies.get(self._cookie)
         if session is None:
             return None
@@ -139,50 +137,49 @@ class KeyAccess:
             known = _digest(session) in self._sessions
         return User(self._name) if known else None
 
-    def allows(self, user: User, right: Permission, study_id: int | None) -> bool:
-        """Everything: the machine is theirs."""
+    def allows(self, user: User, permission: Permission, study_id: int | None) -> bool:
+        """Return True: the user owns the machine."""
         return True
 
     def viewable(self, user: User) -> None:
-        """All."""
+        """Return None: the user may view all studies."""
 
     def router(self) -> APIRouter:
-        """Where a key is turned into a cookie."""
+        """Return the route that exchanges a key for a cookie."""
         router = APIRouter()
         router.add_api_route("/enter", self.enter, methods=["GET"], include_in_schema=False)
         return router
 
     def enter(self, request: Request, key: str) -> Response:
-        """Take the key, hand out the cookie, and go to the page that was asked for before, or to the first."""
+        """Exchange the key for a cookie, and open the page requested before, or the first one."""
         at = remembered_page(request) or request.url_for("studies_page").path
-        # a browser does not send a strict cookie along a redirect that begins on another page, such as a file
-        is_elsewhere = request.headers.get("sec-fetch-site") == "cross-site"
-        answer = page(request, "entered.html", at=at) if is_elsewhere else RedirectResponse(at, status_code=303)
+        response: Response = RedirectResponse(at, status_code=303)
+        if request.headers.get("sec-fetch-site") == "cross-site":
+            # Browsers do not send a strict cookie on a redirect that starts on another site's page.
+            response = page(request, "entered.html", at=at)
         session = self._exchange(key)
         if session is not None:
-            path = request.url_for("home").path
-            answer.set_cookie(
+            response.set_cookie(
                 self._cookie,
                 session,
                 httponly=True,
                 samesite="strict",
-                path=path,
+                path=request.url_for("home").path,
             )
-        elif self.user(request) is None:  # who is in already may open a used address again
+        elif self.user(request) is None:
+            # A browser that is signed in may open a used address again.
             raise Unauthenticated
-        answer.delete_cookie(_page_cookie(request))
-        return answer
+        response.delete_cookie(_page_cookie(request))
+        return response
 
     def _exchange(self, key: str) -> str | None:
-        given = _digest(key)
+        """Return a new session for a valid key; None otherwise."""
+        digest = _digest(key)
         with self._lock:
-            found = next(
-                (known for known in self._keys if hmac.compare_digest(known, given)),
-                None,
-            )
-            if found is None:
+            matching = [known for known in self._keys if hmac.compare_digest(known, digest)]
+            if not matching:
                 return None
-            self._keys.remove(found)
+            self._keys.remove(matching[0])
             session = secrets.token_urlsafe(32)
             self._sessions[_digest(session)] = None
             if len(self._sessions) > SESSIONS_MAX:
@@ -190,10 +187,11 @@ class KeyAccess:
             return session
 
 
-def remember_page(request: Request, answer: Response) -> None:
-    """Have a browser that is not let in keep which page it asked for, for the moment when it is."""
-    at = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    answer.set_cookie(
+def remember_page(request: Request, response: Response) -> None:
+    """Store the requested page in a cookie, to open it after signing in."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    at = request.url.path + query
+    response.set_cookie(
         _page_cookie(request),
         at[:2_000],
         max_age=600,
@@ -203,9 +201,10 @@ def remember_page(request: Request, answer: Response) -> None:
 
 
 def remembered_page(request: Request) -> str | None:
-    """That page; None where there is none, or it is none of ours."""
+    """Return the stored page; None without one, or if it is not a page of this dashboard."""
     at = request.cookies.get(_page_cookie(request), "")
-    return at if at.startswith("/") and not at.startswith(("//", "/\\", "/enter")) else None
+    is_own = at.startswith("/") and not at.startswith(("//", "/\\", "/enter"))
+    return at if is_own else None
 
 
 def _page_cookie(request: Request) -> str:
@@ -213,5 +212,5 @@ def _page_cookie(request: Request) -> str:
 
 
 def _digest(secret: str) -> bytes:
-    """What is kept of a secret; looking it up takes no longer for a near miss."""
+    # Secrets are stored as digests, so that a look-up takes no longer for a near miss.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

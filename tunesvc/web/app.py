@@ -1,6 +1,6 @@
-"""The web application: routes, errors as pages, static files. Mountable under any path.
+"""The web application: routes, error pages, static files. Can be mounted under any path.
 
-What it shows it reads through `queries`, from a `Database` that is handed in; who may see it, an `Access` decides.
+Reads through `queries` from a given `Database`; a given `Access` checks permissions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tunesvc.web.pages import (
 from tunesvc.web.render import STATIC, page
 
 BODY_MAX = 1_000_000
-"""Bytes of a request's body: four times the largest study file, which a form may well double in size."""
+"""Most bytes of a request's body: four times the largest study file, as forms encode it longer."""
 PAGES = (
     *(studies, frame, study, trials, trial, compare, actions, health, configuration),
     *(cluster, new, figures, live),
@@ -58,15 +58,15 @@ def make_app(
     own_host: str = "",
     gpu_price: float = 0.0,
 ) -> FastAPI:
-    """The application.
+    """Return the application.
 
     Args:
-        database: where studies are; the caller closes it.
-        access: who may do what.
-        hub: tells open pages of changes; the caller feeds it, mostly with a `Watcher`.
-        hosts: values of `Host` under which it is served, port included.
-        own_host: the one of them to which browsers are sent; empty where each is as good.
-        gpu_price: of an hour of one GPU, in whatever currency; 0 leaves costs out.
+        database: Database of the studies; the caller closes it.
+        access: Authentication and permissions.
+        hub: Notifies open pages of changes; the caller feeds it, usually with a `Watcher`.
+        hosts: Allowed values of `Host`, including the port.
+        own_host: The one of them to which browsers are redirected; empty for no redirect.
+        gpu_price: Price of one GPU hour in any currency; 0 hides costs.
     """
     app = FastAPI(
         title="tunesvc",
@@ -76,13 +76,11 @@ def make_app(
         dependencies=[Depends(_reading)],
         max_body_size=BODY_MAX,
     )
-    app.state.database, app.state.access, app.state.hub, app.state.gpu_price = (
-        database,
-        access,
-        hub,
-        gpu_price,
-    )
-    app.state.kept = StaleWhileRevalidateCache()
+    app.state.database = database
+    app.state.access = access
+    app.state.hub = hub
+    app.state.gpu_price = gpu_price
+    app.state.cache = StaleWhileRevalidateCache()
     app.add_api_route("/", _home, name="home")
     for module in PAGES:
         app.include_router(module.router)
@@ -90,8 +88,8 @@ def make_app(
     app.add_middleware(ErrorMiddleware)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(SecurityMiddleware, hosts=hosts, own=own_host)
-    for kind, answer in _ERRORS.items():
-        app.add_exception_handler(kind, answer)
+    for error, handler in _ERROR_HANDLERS.items():
+        app.add_exception_handler(error, handler)
     return app
 
 
@@ -100,9 +98,9 @@ def _home(request: Request) -> Response:
 
 
 def _reading(request: Request) -> Iterator[None]:
-    """Around every route: a database that is away is a state of the page, not a mistake of the program.
+    """Wrap every route, so that an unavailable database becomes a page of its own.
 
-    The position of the changes is taken before anything is read: what comes later, the page asks for.
+    Takes the position of the changes before anything is read: the page requests later changes.
     """
     request.state.position = request.app.state.hub.position
     with translate_unavailable():
@@ -115,26 +113,21 @@ def _not_found(request: Request, error: Exception) -> Response:
 
 def _http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    text = {
-        404: "There is no such page.",
-        405: "This page cannot be used in that way.",
-    }.get(status, str(error))
-    return page(
-        request,
-        "error.html",
-        status,
-        title="Not found" if status == 404 else "Not possible",
-        text=text,
-    )
+    title, text = "Not possible", str(error)
+    if status == 404:
+        title, text = "Not found", "There is no such page."
+    elif status == 405:
+        text = "This page cannot be used in that way."
+    return page(request, "error.html", status, title=title, text=text)
 
 
 def _invalid(request: Request, error: Exception) -> Response:
-    faults = error.errors() if isinstance(error, RequestValidationError) else []
-    text = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
+    issues = error.errors() if isinstance(error, RequestValidationError) else []
+    text = "; ".join(f"{issue['loc'][-1]}: {issue['msg']}" for issue in issues)
     return page(request, "error.html", 422, title="Not understood", text=text)
 
 
-def _away(request: Request, error: Exception) -> Response:
+def _unavailable(request: Request, error: Exception) -> Response:
     return page(request, "away.html", 503, text=str(error))
 
 
@@ -143,22 +136,22 @@ def _refused(request: Request, error: Exception) -> Response:
     return page(request, "error.html", status, title="Not done", text=str(error))
 
 
-def _unknown(request: Request, _: Exception) -> Response:
-    answer = page(request, "enter.html", 401)
+def _unauthenticated(request: Request, _: Exception) -> Response:
+    response = page(request, "enter.html", 401)
     if request.method == "GET" and request.headers.get("sec-fetch-dest") == "document":
-        remember_page(request, answer)
-    return answer
+        remember_page(request, response)
+    return response
 
 
 def _forbidden(request: Request, error: Exception) -> Response:
     return page(request, "error.html", 403, title="Not allowed", text=str(error))
 
 
-_ERRORS: dict[type[Exception], Any] = {
+_ERROR_HANDLERS: dict[type[Exception], Any] = {
     StudyNotFound: _not_found,
-    DatabaseUnavailable: _away,
+    DatabaseUnavailable: _unavailable,
     TuneError: _refused,
-    Unauthenticated: _unknown,
+    Unauthenticated: _unauthenticated,
     Forbidden: _forbidden,
     HTTPException: _http,
     RequestValidationError: _invalid,

@@ -1,6 +1,6 @@
-"""What people write into the forms of actions -> what is asked of the study. Pure.
+"""Form fields of actions to requests. Pure.
 
-Fields that there is one of for each parameter come as lists side by side, such as `name` and `value`.
+Fields of each parameter are parallel lists, such as `name` and `value`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_TEXT = 40_000
 
 
 class FormQuestion(StrEnum):
-    """What a form asks for."""
+    """Action of a form."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -38,12 +38,12 @@ class FormQuestion(StrEnum):
 
     @property
     def needs_trial(self) -> bool:
-        """Whether it is about one trial."""
+        """True if it applies to one trial."""
         return self in (FormQuestion.NEAR, FormQuestion.RETRY, FormQuestion.STOP_TRIAL)
 
 
 class Fields(BaseModel):
-    """Every field that a form may have."""
+    """All fields of all forms."""
 
     trial: int | None = Field(None, ge=0, lt=2**31)
     trials: str = Field("", max_length=40)
@@ -55,7 +55,7 @@ class Fields(BaseModel):
     high: list[str] = Field(default_factory=list)
     choices: list[str] = Field(default_factory=list)
     chooser: list[str] = Field(default_factory=list)
-    """Names of the parameters that `choices` are for."""
+    """Names of the parameters of `choices`."""
     text: str = Field("", max_length=MAX_TEXT)
     remove: list[str] = Field(default_factory=list)
 
@@ -65,7 +65,7 @@ def request_of(
     fields: Fields,
     study: StudyView,
 ) -> tuple[str, Mapping[str, Any]]:
-    """Kind and payload of the command that a form asks for: see `tunesvc.runtime.study_requests`.
+    """Return the kind and the payload of a form's request, see `tunesvc.runtime.study_requests`.
 
     Raises:
         SpecError: a field cannot be read; the text names it.
@@ -75,15 +75,16 @@ def request_of(
         raise SpecError("this is about a trial: say which")
     match ask:
         case FormQuestion.EXTEND:
-            return ask, _more(fields)
+            return ask, _extensions(fields)
         case FormQuestion.PARALLELISM:
-            return ask, {"trials": _whole("parallelism", fields.trials) if fields.trials.strip() else None}
+            is_set = bool(fields.trials.strip())
+            return ask, {"trials": _integer("parallelism", fields.trials) if is_set else None}
         case FormQuestion.WIDEN:
-            return ask, {"parameters": _wider(fields, parameters)}
+            return ask, {"parameters": _changes(fields, parameters)}
         case FormQuestion.ENQUEUE:
-            params = {
-                name: _value(name, text, parameters.get(name)) for name, text in _filled(fields.name, fields.value)
-            }
+            params = {}
+            for name, text in _filled(fields.name, fields.value):
+                params[name] = _value(name, text, parameters.get(name))
             origin = "by hand" if fields.trial is None else f"by hand, from trial {fields.trial}"
             return ask, {"params": params, "origin": origin}
         case FormQuestion.NEAR:
@@ -93,10 +94,10 @@ def request_of(
     return ask, {}
 
 
-def _more(fields: Fields) -> dict[str, Any]:
+def _extensions(fields: Fields) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if fields.trials.strip():
-        more["trials"] = _whole("trials", fields.trials)
+        more["trials"] = _integer("trials", fields.trials)
     if fields.wall.strip():
         try:
             more["wall"] = float(parse_duration_s(fields.wall.strip()))  # type: ignore[arg-type]
@@ -109,17 +110,16 @@ def _more(fields: Fields) -> dict[str, Any]:
     return more
 
 
-def _wider(fields: Fields, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Only what differs from what it is now."""
+def _changes(fields: Fields, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return the bounds and choices that differ from the current ones."""
     changes: dict[str, dict[str, Any]] = {}
     for name, low, high in zip(fields.name, fields.low, fields.high, strict=False):
-        now = parameters.get(name)
+        current = parameters.get(name)
         for end, text in (("min", low), ("max", high)):
-            if text.strip() and (value := _value(name, text, now)) != getattr(
-                now,
-                end,
-                None,
-            ):
+            if not text.strip():
+                continue
+            value = _value(name, text, current)
+            if value != getattr(current, end, None):
                 changes.setdefault(name, {})[end] = value
     for name, text in _filled(fields.chooser, fields.choices):
         changes[name] = {"values": _choices(text)}
@@ -133,14 +133,14 @@ def _filled(names: Sequence[str], texts: Sequence[str]) -> list[tuple[str, str]]
 
 
 def _value(name: str, text: str, parameter: Parameter | None) -> ParamValue:
-    if isinstance(parameter, CategoricalParameter):  # the page offers them as JSON
+    if isinstance(parameter, CategoricalParameter):  # the page sends choices as JSON
         choice: ParamValue = _choice(text)
         return choice
-    return _whole(name, text) if isinstance(parameter, IntParameter) else _number(name, text)
+    return _integer(name, text) if isinstance(parameter, IntParameter) else _number(name, text)
 
 
 def _choices(text: str) -> list[Any]:
-    """Choices between commas: JSON if all of them are, so that lists may be among them, else text."""
+    """Parse choices between commas: as JSON if all of them are, so that lists work; else as text."""
     try:
         listed = json.loads(f"[{text}]")
     except (ValueError, RecursionError):
@@ -151,19 +151,19 @@ def _choices(text: str) -> list[Any]:
 def _choice(text: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # the latter for thousands of brackets
+    except (ValueError, RecursionError):  # RecursionError for thousands of brackets
         return text.strip()
 
 
-def _whole(name: str, text: str) -> int:
+def _integer(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise SpecError(f"{name}: {text.strip()[:40]!r} is no whole number") from None
+        raise SpecError(f"{name}: {text.strip()[:40]!r} is not a whole number") from None
 
 
 def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise SpecError(f"{name}: {text.strip()[:40]!r} is no number") from None
+        raise SpecError(f"{name}: {text.strip()[:40]!r} is not a number") from None

@@ -1,4 +1,4 @@
-"""Templates, and how values look on a page. Everything from a study is text: Jinja escapes it."""
+"""Templates, and the formatting of values on pages. Jinja escapes all text from studies."""
 
 from __future__ import annotations
 
@@ -24,33 +24,37 @@ STATIC = _HERE / "static"
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A rendered template; `request` and the dashboard's staleness are known in it too."""
-    text = _environment().get_template(template).render(request=request, url=_urls(request), **values)
-    return HTMLResponse(text, status)
+    """Render a template; it also gets `request` and `url`."""
+    loaded = _environment().get_template(template)
+    return HTMLResponse(loaded.render(request=request, url=_urls(request), **values), status)
 
 
 def wants_fragment(request: Request) -> bool:
-    """Whether htmx asks for a part of the page to put into it; for the page before, on Back, it wants all of it."""
+    """Return True if htmx requests a part of the page.
+
+    On Back it requests the whole former page.
+    """
     headers = request.headers
-    return headers.get("hx-request") == "true" and headers.get("hx-history-restore-request") != "true"
+    is_restored = headers.get("hx-history-restore-request") == "true"
+    return headers.get("hx-request") == "true" and not is_restored
 
 
 def attachment(name: str, ending: str) -> dict[str, str]:
-    """Headers of an answer that is kept as a file, which is called after a study."""
+    """Return the headers of a download that is named after a study."""
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:100].strip("._") or "study"
     return {"Content-Disposition": f'attachment; filename="{safe}{ending}"'}
 
 
 def spark(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Points of a small line, 0 ... 1 from left to right and from top (the largest) to bottom."""
+    """Return the points of a sparkline: x from 0 (left) to 1, y from 0 (top, the largest) to 1."""
     low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    across = max(len(values) - 1, 1)
-    return [(i / across, (high - value) / span) for i, value in enumerate(values)]
+    height = (high - low) or 1.0
+    width = max(len(values) - 1, 1)
+    return [(i / width, (high - value) / height) for i, value in enumerate(values)]
 
 
 def moment(at: datetime | None) -> Markup:
-    """A time that the page shows in its reader's zone."""
+    """Format a time, which the page's script converts to the local time zone."""
     if at is None:
         return Markup("–")
     shown = at.strftime("%Y-%m-%d %H:%M UTC")
@@ -58,7 +62,7 @@ def moment(at: datetime | None) -> Markup:
 
 
 def ago(at: datetime | None) -> Markup:
-    """A time as how long ago it was, which the page keeps counting."""
+    """Format the time since a moment, which the page's script updates."""
     if at is None:
         return Markup("–")
     shown = formatting.ago(at)
@@ -66,36 +70,38 @@ def ago(at: datetime | None) -> Markup:
 
 
 def percent(share: float | None) -> str:
-    """A share as a whole percentage."""
+    """Format a share as a whole percentage."""
     return "–" if share is None else f"{share:.0%}"
 
 
 def count(number: int) -> str:
-    """A number with its thousands set apart."""
+    """Format a number with thousands separators."""
     return f"{number:,}"
 
 
 def params(values: Mapping[str, object]) -> Markup:
-    """Parameters in one line, names soft."""
-    parts = (Markup("<span>{}</span> {}").format(name, formatting.parameter(value)) for name, value in values.items())
+    """Format parameters in one line, with soft names."""
+    pair = Markup("<span>{}</span> {}")
+    parts = [pair.format(name, formatting.parameter(value)) for name, value in values.items()]
     return Markup('<span class="params">{}</span>').format(Markup(" · ").join(parts))
 
 
 def code_spans(text: str) -> Markup:
-    """A sentence, with what stands between backticks as code."""
+    """Format a sentence, with text between backticks as code."""
     parts = text.split("`")
-    if len(parts) % 2 == 0:  # one is left over
+    if len(parts) % 2 == 0:  # an unpaired backtick
         return escape(text)
-    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+    code = Markup("<code>{}</code>")
+    return Markup("").join(code.format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def named(name: str) -> str:
-    """A name that can be seen and clicked: one of blanks stands in quotes."""
+    """Return a name that is visible and can be clicked: a blank one in quotes."""
     return name if name.strip() else f"“{name}”"
 
 
 def amount(resource: str, value: float) -> str:
-    """How much of one of Ray's resources; memory is in bytes."""
+    """Format an amount of one of Ray's resources; memory is in bytes."""
     if "memory" not in resource:
         return f"{value:.4g}"
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -105,11 +111,13 @@ def amount(resource: str, value: float) -> str:
 
 
 def _finalized(value: Any) -> Any:
-    """Text without the characters that turn the direction of what follows: a name could reverse a row.
+    """Replace characters that change the writing direction, as a name could reverse its row.
 
     Filter `as_written` keeps them, for text that is edited or copied.
     """
-    return _BIDI.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _BIDI.sub("\ufffd", value)
+    return value
 
 
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
@@ -117,7 +125,7 @@ _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 def _urls(request: Request) -> Any:
     def url(name: str, /, **path: object) -> str:
-        """The address of a route, wherever the application is mounted; keyword `query` is for what follows the path."""
+        """Return the URL of a route below the mount path; `query` is added after the path."""
         query = path.pop("query", None)
         at = request.url_for(name, **path).path
         if name == "static":
@@ -129,13 +137,13 @@ def _urls(request: Request) -> Any:
 
 @cache
 def _version(path: str) -> str:
-    """Of a static file: browsers keep it until it changes."""
+    """Return the version of a static file: browsers cache it until this changes."""
     return hashlib.sha256((STATIC / path).read_bytes()).hexdigest()[:12]
 
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -143,7 +151,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
+    environment.filters.update(
         number=formatting.number,
         parameter=formatting.parameter,
         duration=formatting.duration,
@@ -159,10 +167,10 @@ def _environment() -> Environment:
         named=named,
         as_written=escape,
     )
-    made.globals.update(
+    environment.globals.update(
         amount=amount,
         spark=spark,
         escape=escape,
-        against=unavailable_actions,
+        unavailable_actions=unavailable_actions,
     )
-    return made
+    return environment

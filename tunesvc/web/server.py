@@ -1,6 +1,7 @@
-"""A dashboard on this machine: a server in a thread, on the loopback interface, and an address that lets a browser in.
+"""A dashboard on this machine: a server in a thread on the loopback interface.
 
-The key in the address works once; the cookie that it is turned into lasts as long as the server.
+An address with a key signs in a browser. The key works once; the cookie that replaces it is valid
+as long as the server runs.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from tunesvc.web.live.watcher import Watcher
 
 HOST = "127.0.0.1"
 PORT = 8088
-"""Where it is looked for first."""
-_TRIED = 20
+"""First port to try."""
+_PORTS_TRIED = 20
 _START_S = 10.0
 
 
 class DashboardServer:
-    """Serves from entering to leaving. A context manager.
+    """Dashboard server that runs inside of its context.
 
     Args:
-        database: where studies are; the caller closes it.
-        port: None: `PORT`, or the next one that is free. 0: any free one.
-        gpu_price: of an hour of one GPU; 0 leaves costs out.
+        database: Database of the studies; the caller closes it.
+        port: None for `PORT` or the next free one; 0 for any free one.
+        gpu_price: Price of one GPU hour; 0 hides costs.
 
     Raises:
         TuneError: the port is taken, or the server does not start.
@@ -51,7 +52,7 @@ class DashboardServer:
         self._watcher = Watcher(database, self.hub)
         own = f"tunesvc-{self.port}.localhost:{self.port}"
         self.own_url = f"http://{own}"
-        """Where browsers are sent: a host whose cookies no other server gets."""
+        """Address to which browsers are redirected: no other server gets this host's cookies."""
         hosts = [own, *(f"{name}:{self.port}" for name in (HOST, "localhost"))]
         app = make_app(
             database,
@@ -78,15 +79,15 @@ class DashboardServer:
 
     @property
     def url(self) -> str:
-        """Where it is, without a key."""
+        """Address without a key."""
         return f"http://{HOST}:{self.port}"
 
     def new_address(self) -> str:
-        """An address that lets one browser in."""
+        """Return an address that signs in one browser."""
         return f"{self.url}/enter?key={self._access.new_key()}"
 
     def start(self) -> None:
-        """Begin to serve; returns once it answers."""
+        """Start serving; returns once the server accepts requests."""
         self._watcher.start()
         self._thread.start()
         deadline = threading.Event()
@@ -112,7 +113,8 @@ class DashboardServer:
     def _serve(self) -> None:
         try:
             self._server.run(sockets=[self._socket])
-        finally:  # not before: on a busy machine it may take longer than whoever stops it waits
+        finally:
+            # Only here: on a busy machine the server may run longer than `stop` waits.
             self._socket.close()
 
     def __enter__(self) -> DashboardServer:
@@ -124,16 +126,18 @@ class DashboardServer:
 
 
 def _bind(port: int | None) -> socket.socket:
-    ports = range(PORT, PORT + _TRIED) if port is None else [port]
+    ports = range(PORT, PORT + _PORTS_TRIED) if port is None else [port]
     for one in ports:
-        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            made.bind((HOST, one))
-            made.listen(128)
+            bound.bind((HOST, one))
+            bound.listen(128)
         except OSError:
-            made.close()
+            bound.close()
             continue
-        return made
-    taken = f"port {port}" if port is not None else f"every port from {PORT} to {PORT + _TRIED - 1}"
+        return bound
+    taken = f"port {port}"
+    if port is None:
+        taken = f"every port from {PORT} to {PORT + _PORTS_TRIED - 1}"
     raise TuneError(f"{taken} on {HOST} is taken; name another with --port")

@@ -1,10 +1,11 @@
-"""What is kept of what was made: figures and answers, once for all open pages, and made again no more often than it is
-worth. Imports nothing of tunesvc but the clock.
+"""Cache of figures and recommendations for all open pages. Imports nothing of tunesvc but the
+clock.
 
-A value is made again when its stamp is no longer the newest, but not before it is `PATIENCE` times as old as it took to
-make: so however fast results come, a figure that takes a second costs five percent of a processor. Processor time
-counts, so that a machine that is busy otherwise does not make figures old. The first time says little of what the next
-will cost: everything is read, and libraries are loaded.
+A value is refreshed if its stamp is outdated, but not before it is `PATIENCE` times as old as it
+took to make: so a figure that takes a second uses at most five percent of a processor. Processor
+time counts, so that other load on the machine does not keep values stale. The first value's cost
+is no estimate for the next one's, because it includes reading all trials and importing libraries;
+it is multiplied by `PATIENCE_FIRST` only.
 """
 
 from __future__ import annotations
@@ -19,38 +20,40 @@ from typing import Any
 
 from tunesvc.util.clock import Clock, SystemClock
 
-KEPT_MAX = 256
+ENTRIES_MAX = 256
 PATIENCE = 20.0
 PATIENCE_FIRST = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A value, and how fresh it is."""
+    """A cached value with its age."""
 
     value: Any
     stamp: str
     made_s: float
     wait_s: float
-    """How long it is left as it is, whatever comes."""
+    """Time after `made_s` during which it is not refreshed."""
     fresh_in_s: float = 0.0
-    """When it will be made again if asked for; 0 for one that is up to date."""
+    """Time until a request refreshes it; 0 if it is up to date."""
     age_s: float = 0.0
-    """Of one that is not."""
+    """Age of a stale value."""
 
 
 class StaleWhileRevalidateCache:
-    """Values by key, the least lately used given up first. Thread-safe; a value is made by one thread at a time.
+    """Values by key; the least recently used one is dropped first.
+
+    Thread-safe; only one thread at a time makes a value.
 
     Args:
-        limit: values that are kept.
-        clock: tells how old they are.
-        effort: processor time of the thread that asks, in seconds.
+        limit: Most values in the cache.
+        clock: Clock for their age.
+        effort: Processor time of the calling thread, in seconds.
     """
 
     def __init__(
         self,
-        limit: int = KEPT_MAX,
+        limit: int = ENTRIES_MAX,
         clock: Clock | None = None,
         effort: Callable[[], float] = time.thread_time,
     ) -> None:
@@ -58,10 +61,11 @@ class StaleWhileRevalidateCache:
         self._clock = clock or SystemClock()
         self._effort = effort
         self._lock = threading.Lock()
-        self._held: OrderedDict[Hashable, CacheEntry] = OrderedDict()
+        self._entries: OrderedDict[Hashable, CacheEntry] = OrderedDict()
         self._making: dict[Hashable, threading.Lock] = {}
-        self._coming: dict[Hashable, threading.Event] = {}
-        """What `soon` makes now; set where somebody waits for it no longer."""
+        self._refreshing: dict[Hashable, threading.Event] = {}
+        """Keys that `get_or_refresh` makes now; the event is set if a caller got no newest value.
+        """
 
     def get(
         self,
@@ -72,14 +76,14 @@ class StaleWhileRevalidateCache:
         is_final: bool = False,
         is_cheap: bool = False,
     ) -> CacheEntry:
-        """The value of this stamp, or an older one while it is too early to make it again.
+        """Return the value of this stamp, or an older one while it is too early to refresh it.
 
         Args:
-            key: what it is.
-            stamp: of what it would be made from now.
-            make: makes it of the value before, None at first.
-            is_final: nothing is to be expected any more, so an older one will not do.
-            is_cheap: neither will one here, however often it is asked for.
+            key: Key of the value.
+            stamp: Stamp of the current data.
+            make: Makes the value from the former one; from None at first.
+            is_final: Require the newest value, because no further changes will refresh it.
+            is_cheap: Require the newest value, because it costs little.
         """
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
@@ -101,22 +105,22 @@ class StaleWhileRevalidateCache:
         is_final: bool = False,
         forgiven: tuple[type[Exception], ...] = (),
     ) -> CacheEntry | None:
-        """As `get`, but an older value is handed out at once, and without one None after `wait_s`.
+        """Return as `get` does, but a stale value at once; None if there is none after `wait_s`.
 
-        `make` runs in a thread of its own; what it may raise is `forgiven` there. Where somebody did not get the newest
-        value, `done` is called once it is there; not after one that was forgiven, or they would ask again at once.
+        `make` runs in a thread of its own, which ignores `forgiven` exceptions. If a caller did not
+        get the newest value, `done` is called once it exists. It is not called after a forgiven
+        exception, as callers would then try again at once.
         """
         usable = self._usable(key, stamp, is_final)
         if usable is not None:
             return usable
         with self._lock:
-            before, coming = self._held.get(key), self._coming.get(key)
-            if coming is None:
-                self._coming[key] = late = threading.Event()
-            else:
-                coming.set()
+            before, refreshing = self._entries.get(key), self._refreshing.get(key)
+            if refreshing is not None:
+                refreshing.set()
                 return before
-        came, made = threading.Event(), threading.Event()
+            self._refreshing[key] = late = threading.Event()
+        ended, made = threading.Event(), threading.Event()
 
         def work() -> None:
             try:
@@ -125,43 +129,43 @@ class StaleWhileRevalidateCache:
                     made.set()
             finally:
                 with self._lock:
-                    del self._coming[key]
-                came.set()
+                    del self._refreshing[key]
+                ended.set()
             if made.is_set() and late.is_set():
                 done()
 
         threading.Thread(target=work, name="tunesvc-making", daemon=True).start()
-        if not came.wait(wait_s if before is None else 0.0):
+        if not ended.wait(wait_s if before is None else 0.0):
             late.set()
         with self._lock:
-            return self._held.get(key)
+            return self._entries.get(key)
 
     def _usable(self, key: Hashable, stamp: str, newest: bool) -> CacheEntry | None:
         with self._lock:
-            held = self._held.get(key)
-            if held is None:
+            entry = self._entries.get(key)
+            if entry is None:
                 return None
-            self._held.move_to_end(key)
-        if held.stamp == stamp:
-            return held
+            self._entries.move_to_end(key)
+        if entry.stamp == stamp:
+            return entry
         now = self._clock.now()
-        left = held.made_s + held.wait_s - now
-        if newest or left <= 0:
+        left_s = entry.made_s + entry.wait_s - now
+        if newest or left_s <= 0:
             return None
-        return replace(held, fresh_in_s=left, age_s=now - held.made_s)
+        return replace(entry, fresh_in_s=left_s, age_s=now - entry.made_s)
 
     def _made(self, key: Hashable, stamp: str, make: Callable[[Any], Any]) -> CacheEntry:
         with self._lock:
-            before = self._held.get(key)
+            before = self._entries.get(key)
         began = self._effort()
         value = make(None if before is None else before.value)
-        spent, now = self._effort() - began, self._clock.now()
+        effort_s, now = self._effort() - began, self._clock.now()
         patience = PATIENCE_FIRST if before is None else PATIENCE
-        held = CacheEntry(value, stamp, now, patience * spent)
+        entry = CacheEntry(value, stamp, now, patience * effort_s)
         with self._lock:
-            self._held[key] = held
-            self._held.move_to_end(key)
-            while len(self._held) > self._limit:
-                gone, _ = self._held.popitem(last=False)
-                self._making.pop(gone, None)
-        return held
+            self._entries[key] = entry
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._limit:
+                dropped, _ = self._entries.popitem(last=False)
+                self._making.pop(dropped, None)
+        return entry

@@ -1,7 +1,8 @@
-"""Server-sent events: open pages learn what has changed, and whether what they show is stale.
+"""Server-sent events: notify open pages of changes, and of an unavailable database.
 
-A page that is slow to listen costs a set of study ids, however much happens: changes are merged until it takes them.
-One that takes nothing for a while is dropped, and its browser connects again. The one asynchronous place.
+A slow page costs only a set of study ids, as its changes are merged until it reads them. A page
+that reads nothing for a while is dropped, and its browser connects again. Only this module is
+asynchronous.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 HEARTBEAT_S = 15.0
-"""A sign of life after so long, so that proxies and browsers keep the connection."""
+"""Time between heartbeats, so that proxies and browsers keep the connection."""
 STALL_S = 10.0
-"""A page that takes nothing for so long is dropped."""
+"""A page that reads nothing for this long is dropped."""
 RETRY_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOutage:
-    """The database is away."""
+    """An outage of the database."""
 
     since: datetime
     reason: str
@@ -39,18 +40,18 @@ class Subscription:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     changed: set[int] = field(default_factory=set)
     position: str = ""
-    """Of the last change in `changed`, or that the page was told of."""
-    told: bool = False
-    """Whether the page knows the present staleness."""
+    """Position of the last change in `changed`, or of the last one that was sent."""
+    knows_outage: bool = False
+    """True if the page was sent the current outage, or its end."""
 
 
 class EventHub:
-    """Hears of changes in any thread (an `Audience` of the watcher), and wakes the pages' subscriptions."""
+    """Forwards changes from any thread to the pages' subscriptions: the watcher's listener."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._subscriptions: set[Subscription] = set()
-        self.staleness: DatabaseOutage | None = None
+        self.outage: DatabaseOutage | None = None
         self._epoch = secrets.token_hex(4)
         self._changes = 0
         self.is_closed = False
@@ -60,24 +61,24 @@ class EventHub:
 
     @property
     def position(self) -> str:
-        """Counts the changes: a page at an earlier position than that at which its stream opens has missed one."""
+        """Count of changes: a page with an earlier position than its opened stream missed one."""
         return f"{self._epoch}-{self._changes}"
 
     def changed(self, studies: frozenset[int]) -> None:
-        """Something was committed for these studies."""
+        """Notify pages of a commit for these studies."""
         with self._lock:
             self._changes += 1
             position = self.position
-        for one in self._listening():
+        for one in self._open_subscriptions():
             one.loop.call_soon_threadsafe(_add, one, studies, position)
 
     def stale(self, since: datetime, reason: str) -> None:
-        """The database is away."""
-        self._tell(DatabaseOutage(since, reason))
+        """Notify pages that the database is unavailable."""
+        self._set_outage(DatabaseOutage(since, reason))
 
     def fresh(self) -> None:
-        """It is back."""
-        self._tell(None)
+        """Notify pages that the database is available again."""
+        self._set_outage(None)
 
     def close(self) -> None:
         """End all streams. Repeatable."""
@@ -85,29 +86,30 @@ class EventHub:
         self._wake()
 
     def subscribe(self) -> Subscription:
-        """A subscription for the running event loop."""
-        made = Subscription(asyncio.get_running_loop(), told=self.staleness is None)
+        """Return a new subscription for the running event loop."""
+        loop = asyncio.get_running_loop()
+        subscription = Subscription(loop, knows_outage=self.outage is None)
         with self._lock:
-            made.position = self.position
-            self._subscriptions.add(made)
-        return made
+            subscription.position = self.position
+            self._subscriptions.add(subscription)
+        return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Forget it. Repeatable."""
+        """Remove a subscription. Repeatable."""
         with self._lock:
             self._subscriptions.discard(subscription)
 
-    def _tell(self, staleness: DatabaseOutage | None) -> None:
-        self.staleness = staleness
-        for one in self._listening():
-            one.told = False
+    def _set_outage(self, outage: DatabaseOutage | None) -> None:
+        self.outage = outage
+        for one in self._open_subscriptions():
+            one.knows_outage = False
         self._wake()
 
     def _wake(self) -> None:
-        for one in self._listening():
+        for one in self._open_subscriptions():
             one.loop.call_soon_threadsafe(one.woken.set)
 
-    def _listening(self) -> list[Subscription]:
+    def _open_subscriptions(self) -> list[Subscription]:
         with self._lock:
             return [one for one in self._subscriptions if not one.loop.is_closed()]
 
@@ -119,7 +121,8 @@ def _add(subscription: Subscription, studies: frozenset[int], position: str) -> 
 
 
 class EventStream(StreamingResponse):
-    """A response that ends when the page goes, takes nothing for `STALL_S`, or the hub closes."""
+    """Response that ends when the page disconnects, reads nothing for `STALL_S`, or the hub
+    closes."""
 
     def __init__(
         self,
@@ -142,24 +145,30 @@ class EventStream(StreamingResponse):
             {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
         )
         subscription = self._hub.subscribe()
-        gone = asyncio.create_task(_gone(receive))
+        disconnected = asyncio.create_task(_wait_for_disconnect(receive))
         try:
             opened = _event("position", None, subscription.position)
             await self._write(send, f"retry: {RETRY_MS}\n\n{opened}")
-            while not gone.done() and not self._hub.is_closed:
-                await self._write(send, self._news(subscription) or ": still here\n\n")
-                await self._wait(subscription, gone)
+            while not disconnected.done() and not self._hub.is_closed:
+                await self._write(send, self._events(subscription) or ": still here\n\n")
+                await self._wait(subscription, disconnected)
         except (TimeoutError, OSError):
-            return  # too slow, or gone; not answered to its end, so the server closes the connection
+            # Too slow, or disconnected: the response is left incomplete, so that the server closes
+            # the connection.
+            return
         finally:
-            gone.cancel()
+            disconnected.cancel()
             self._hub.unsubscribe(subscription)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _wait(self, subscription: Subscription, gone: asyncio.Task[None]) -> None:
-        woken = asyncio.create_task(_until(subscription.woken))
+    async def _wait(
+        self,
+        subscription: Subscription,
+        disconnected: asyncio.Task[None],
+    ) -> None:
+        woken = asyncio.create_task(_wait_for(subscription.woken))
         await asyncio.wait(
-            [woken, gone],
+            [woken, disconnected],
             timeout=self._heartbeat_s,
             return_when=asyncio.FIRST_COMPLETED,
         )
@@ -170,35 +179,32 @@ class EventStream(StreamingResponse):
         body = {"type": "http.response.body", "body": text.encode(), "more_body": True}
         await asyncio.wait_for(send(body), self._stall_s)
 
-    def _news(self, subscription: Subscription) -> str:
-        news = ""
-        if not subscription.told:
-            subscription.told = True
-            news += _staleness(self._hub.staleness)
+    def _events(self, subscription: Subscription) -> str:
+        text = ""
+        if not subscription.knows_outage:
+            subscription.knows_outage = True
+            text += _outage_event(self._hub.outage)
         if subscription.changed:
-            news += _event("changed", sorted(subscription.changed), subscription.position)
+            text += _event("changed", sorted(subscription.changed), subscription.position)
             subscription.changed.clear()
-        return news
+        return text
 
 
-def _staleness(staleness: DatabaseOutage | None) -> str:
-    if staleness is None:
+def _outage_event(outage: DatabaseOutage | None) -> str:
+    if outage is None:
         return _event("fresh", {})
-    return _event(
-        "stale",
-        {"since": staleness.since.isoformat(), "reason": staleness.reason},
-    )
+    return _event("stale", {"since": outage.since.isoformat(), "reason": outage.reason})
 
 
 def _event(name: str, data: object, position: str = "") -> str:
-    told = f"id: {position}\n" if position else ""
-    return f"event: {name}\ndata: {json.dumps(data)}\n{told}\n"
+    id_line = f"id: {position}\n" if position else ""
+    return f"event: {name}\ndata: {json.dumps(data)}\n{id_line}\n"
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _until(event: asyncio.Event) -> None:
+async def _wait_for(event: asyncio.Event) -> None:
     await event.wait()

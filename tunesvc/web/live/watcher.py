@@ -1,8 +1,9 @@
-"""Learns which studies have changed, and whether the database answers: by notification, and by looking.
+"""Watches the database for changed studies and for outages, by notifications and by polling.
 
-One thread per dashboard, however many pages are open. A notification arrives with the commit that it tells of. Lost
-ones (a connection that broke, a pooler that swallows LISTEN) are made up for by looking at all studies' counters: once
-a second while there is no listening connection, every few seconds while there is one.
+One thread per dashboard, however many pages are open. A notification arrives with its commit.
+Polling all studies' change tokens finds changes whose notification was lost (by a broken
+connection, or a pooler that does not support LISTEN): every second without a listening connection,
+every few seconds with one.
 """
 
 from __future__ import annotations
@@ -22,47 +23,47 @@ from tunesvc.util.clock import Clock, SystemClock
 
 _log = logging.getLogger(__name__)
 
-LOOK_S = 1.0
-"""How often to look while nothing listens, and how long to wait for a notification at a time."""
-LISTENING_LOOK_S = 10.0
-"""How often to look while something listens."""
+POLL_S = 1.0
+"""Polling interval without a listening connection, and longest wait for a notification."""
+LISTENING_POLL_S = 10.0
+"""Polling interval with a listening connection."""
 
 
 class ChangeListener(Protocol):
-    """Is told; called from the watching thread and must return at once."""
+    """Receives changes. Called from the watching thread; must return at once."""
 
     def changed(self, studies: frozenset[int]) -> None:
-        """Something was committed for these studies."""
+        """Handle a commit for these studies."""
         ...
 
     def stale(self, since: datetime, reason: str) -> None:
-        """The database is away; what pages show is as old as `since`."""
+        """Handle an outage of the database: pages show data as of `since`."""
         ...
 
     def fresh(self) -> None:
-        """It is back."""
+        """Handle the end of an outage."""
         ...
 
 
 class Watcher:
-    """Steps of looking and listening. `start` repeats them in a thread; tests call `step`."""
+    """Steps of listening and polling. `start` repeats them in a thread; tests call `step`."""
 
     def __init__(
         self,
         database: Database,
-        audience: ChangeListener,
+        receiver: ChangeListener,
         clock: Clock | None = None,
     ) -> None:
         self._database = database
-        self._audience = audience
+        self._receiver = receiver
         self._clock = clock or SystemClock()
         self._listener: Listener | None = None
         self._lock = threading.Lock()
         """Held while the listener is closed or woken."""
-        self._pulse: Mapping[int, str] | None = None
-        self._looked_s = -1e9
-        self._answered_at = datetime.now(UTC)
-        self._trouble = ""
+        self._tokens: Mapping[int, str] | None = None
+        self._polled_s = -1e9
+        self._available_at = datetime.now(UTC)
+        self._outage = ""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -78,30 +79,35 @@ class Watcher:
             if self._listener is not None:
                 self._listener.wake()
         if self._thread is not None:
-            self._thread.join(LOOK_S + 1)
+            self._thread.join(POLL_S + 1)
 
-    def step(self, wait_s: float = LOOK_S) -> None:
-        """Wait for notifications, and look where that is due. Never raises."""
+    def step(self, wait_s: float = POLL_S) -> None:
+        """Wait for notifications, and poll when due. Never raises."""
         try:
             with translate_unavailable():
-                heard = self._listen(wait_s)
-                changed = heard | self._look()
-        except Exception as error:  # noqa: BLE001  # whatever it is: pages have to know, and the next look may succeed
-            if not isinstance(error, DatabaseUnavailable) and not self._trouble:
-                _log.exception("changes cannot be looked for")
-            self._drop_listener()
-            if not self._trouble:
-                self._audience.stale(self._answered_at, str(error))
-            self._trouble = str(error)
-            self._database.ensure_running()  # an embedded server that stopped under the dashboard starts again
+                notified = self._listen(wait_s)
+                changed = notified | self._poll()
+        # Any error: pages have to show it, and the next step may succeed.
+        except Exception as error:  # noqa: BLE001
+            self._on_outage(error)
             self._stopping.wait(wait_s)
             return
-        self._answered_at = datetime.now(UTC)
-        if self._trouble:
-            self._trouble = ""
-            self._audience.fresh()
+        self._available_at = datetime.now(UTC)
+        if self._outage:
+            self._outage = ""
+            self._receiver.fresh()
         if changed:
-            self._audience.changed(frozenset(changed))
+            self._receiver.changed(frozenset(changed))
+
+    def _on_outage(self, error: Exception) -> None:
+        if not isinstance(error, DatabaseUnavailable) and not self._outage:
+            _log.exception("changes cannot be looked for")
+        self._drop_listener()
+        if not self._outage:
+            self._receiver.stale(self._available_at, str(error))
+        self._outage = str(error)
+        # Restart an embedded server that has stopped.
+        self._database.ensure_running()
 
     def _run(self) -> None:
         try:
@@ -113,22 +119,24 @@ class Watcher:
     def _listen(self, wait_s: float) -> set[int]:
         if self._listener is None:
             self._listener = Listener(self._database)
-            self._looked_s = -1e9  # what was notified before is made up for
+            self._polled_s = -1e9  # poll at once, for notifications that were missed
             return set()
-        heard = self._listener.wait(wait_s)
+        notified = self._listener.wait(wait_s)
         if self._listener.is_lost:
             self._drop_listener()
-        return heard
+        return notified
 
-    def _look(self) -> set[int]:
+    def _poll(self) -> set[int]:
         now = self._clock.now()
-        if now - self._looked_s < (LOOK_S if self._listener is None else LISTENING_LOOK_S):
+        interval_s = POLL_S if self._listener is None else LISTENING_POLL_S
+        if now - self._polled_s < interval_s:
             return set()
-        self._looked_s = now
-        before, self._pulse = self._pulse, change_tokens(self._database)
+        self._polled_s = now
+        before, tokens = self._tokens, change_tokens(self._database)
+        self._tokens = tokens
         if before is None:
             return set()
-        return {study for study in before.keys() | self._pulse.keys() if before.get(study) != self._pulse.get(study)}
+        return {id_ for id_ in before.keys() | tokens.keys() if before.get(id_) != tokens.get(id_)}
 
     def _drop_listener(self) -> None:
         with self._lock:

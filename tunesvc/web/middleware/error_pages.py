@@ -1,6 +1,7 @@
-"""A mistake of the program as a page: with a number that the log has too, and nothing of what went wrong.
+"""Internal errors as pages: with a number that is also in the log, and without details.
 
-Inside of `Guard`, so that this page keeps the policy as all others do; Starlette's own handler stands outside of it.
+Runs inside of `SecurityMiddleware`, so that this page has the policy's headers as well; Starlette's
+own handler runs outside of it.
 """
 
 from __future__ import annotations
@@ -17,29 +18,26 @@ _log = logging.getLogger(__name__)
 
 
 class ErrorMiddleware:
-    """ASGI middleware around all routes. An answer that has begun is cut off instead."""
+    """ASGI middleware around all routes. A response that has started is cut off instead."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        has_begun = False
+        has_started = False
 
-        async def noting(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, send_and_note)
         except Exception:
-            if has_begun or scope["type"] != "http":
+            if has_started or scope["type"] != "http":
                 raise
             number = secrets.token_hex(4)
-            _log.exception("mistake %s: %s %s", number, scope["method"], scope["path"])
-            text = f"The dashboard made a mistake. Its log, where it runs, says more of mistake {number}."
-            await page(Request(scope), "error.html", 500, title="A mistake", text=text)(
-                scope,
-                receive,
-                send,
-            )
+            _log.exception("internal error %s: %s %s", number, scope["method"], scope["path"])
+            text = f"An internal error occurred. The dashboard's log has details of error {number}."
+            response = page(Request(scope), "error.html", 500, title="Internal error", text=text)
+            await response(scope, receive, send)

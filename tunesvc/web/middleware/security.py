@@ -1,11 +1,11 @@
-"""What every request and every answer has to keep, whichever route it is for: host, origin, and headers.
+"""Checks of host and origin, and security headers, for every route.
 
-A host of its own: browsers send the cookies of 127.0.0.1 to every server on it, whatever its port, so those that
-resolve names below localhost are sent to one that no other server has.
+Own host: browsers send the cookies of 127.0.0.1 to every server on it, on any port. So browsers
+that resolve names below localhost are redirected to a host that no other server uses.
 
-Against DNS rebinding: a name that points at this machine is refused unless it is one of ours. Against cross-site
-requests: what changes something has to come from our own pages; reading takes the cookie, which other sites' pages
-cannot send. Imports nothing of tunesvc.
+DNS rebinding: a request for a host that is not one of ours is refused. Cross-site requests:
+requests that change something have to come from our own pages; reading needs the cookie, which
+pages of other sites cannot send. Imports nothing of tunesvc.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
-"""An empty `<style>`: Plotly puts one in and fills it through the DOM, which a policy does not see as inline."""
+"""Hash of an empty `<style>`. Plotly inserts one and fills it through the DOM, which is allowed."""
 
 POLICY = "; ".join(
     (
@@ -34,7 +34,7 @@ POLICY = "; ".join(
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    # not `no-referrer`, under which browsers hide the origin of our own forms
+    # Not `no-referrer`: with it, browsers hide the origin of our own forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -47,8 +47,9 @@ class SecurityMiddleware:
     """ASGI middleware around the whole application.
 
     Args:
-        hosts: the values of `Host` that are ours, port included.
-        own: the one of them that is no other server's; browsers are sent there.
+        app: The wrapped application.
+        hosts: Allowed values of `Host`, including the port.
+        own: The one of them that no other server uses; browsers are redirected there.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], own: str = "") -> None:
@@ -60,46 +61,53 @@ class SecurityMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        answer, headers = _with_headers(send), Headers(scope=scope)
-        reason = refusal(
-            scope["method"] if scope["type"] == "http" else "POST",
-            headers,
-            self._hosts,
-        )
-        if not reason and self._own and headers["host"].lower() != self._own and _may_move(scope, headers):
-            at = URL(scope=scope).replace(netloc=self._own)
-            await RedirectResponse(at, 307)(scope, receive, answer)
-        elif reason:
-            await PlainTextResponse(f"refused: {reason}\n", 403)(scope, receive, answer)
+        send_with_headers, headers = _with_headers(send), Headers(scope=scope)
+        method = scope["method"] if scope["type"] == "http" else "POST"
+        reason = refusal(method, headers, self._hosts)
+        if reason:
+            refused = PlainTextResponse(f"refused: {reason}\n", 403)
+            await refused(scope, receive, send_with_headers)
+        elif self._is_elsewhere(headers) and _can_redirect(scope, headers):
+            own_url = URL(scope=scope).replace(netloc=self._own)
+            await RedirectResponse(own_url, 307)(scope, receive, send_with_headers)
         else:
-            await self._app(scope, receive, answer)
+            await self._app(scope, receive, send_with_headers)
+
+    def _is_elsewhere(self, headers: Headers) -> bool:
+        return bool(self._own) and headers["host"].lower() != self._own
 
 
 def refusal(method: str, headers: Headers, hosts: Container[str]) -> str:
-    """Why a request is refused; empty when it is not."""
+    """Return the reason to refuse a request; empty to accept it."""
     host = headers.get("host", "").lower()
     if host not in hosts:
         return f"the host {host!r} is not this dashboard's; open the address that it printed"
     origin = headers.get("origin")
     if origin is not None and not _is_ours(origin, hosts):
         return f"the request comes from {origin!r}, not from this dashboard's pages"
-    if method not in _READING and not _is_form(headers):
-        return "it would change something, and its body is no form"
-    if method not in _READING and origin is None and headers.get("sec-fetch-site") != "same-origin":
-        return "it would change something, and does not say that it comes from this dashboard's pages"
+    if method in _READING:
+        return ""
+    if not _is_form(headers):
+        return "it would change something, and its body is not a form"
+    if origin is None and headers.get("sec-fetch-site") != "same-origin":
+        change = "it would change something"
+        return f"{change}, and does not say that it comes from this dashboard's pages"
     return ""
 
 
 def _is_form(headers: Headers) -> bool:
-    """Whether a body is a form, or there is none: what else a route reads from it would be empty fields."""
+    """Return True for a form or an empty body: routes would read other bodies as empty fields."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind in _FORMS or (not kind and headers.get("content-length", "0") == "0")
 
 
-def _may_move(scope: Scope, headers: Headers) -> bool:
-    """Whether a browser opens a page, and one that resolves every name below localhost by itself."""
-    opens = scope["type"] == "http" and scope["method"] == "GET" and headers.get("sec-fetch-dest") == "document"
-    return opens and any(name in headers.get("user-agent", "") for name in ("Chrome/", "Firefox/"))
+def _can_redirect(scope: Scope, headers: Headers) -> bool:
+    """Return True if a browser that resolves every name below localhost opens a page."""
+    if scope["type"] != "http" or scope["method"] != "GET":
+        return False
+    agent = headers.get("user-agent", "")
+    resolves_names = "Chrome/" in agent or "Firefox/" in agent
+    return resolves_names and headers.get("sec-fetch-dest") == "document"
 
 
 def _is_ours(origin: str, hosts: Container[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Static files: their addresses bear their version, so browsers keep them; each is compressed once."""
+"""Static files. URLs contain the version, so browsers cache them; each file is compressed once."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ _TEXT = frozenset({".js", ".css", ".svg"})
 
 
 class PackagedFiles(StaticFiles):
-    """A folder of files that never change at an address."""
+    """Folder of files whose content at a URL never changes."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """A file, compressed if the browser takes it so."""
+        """Return a file, compressed if the browser accepts it."""
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = _FOREVER
-        takes = "gzip" in Headers(scope=scope).get("accept-encoding", "")
-        if not (takes and isinstance(response, FileResponse) and Path(response.path).suffix in _TEXT):
+        accepts_gzip = "gzip" in Headers(scope=scope).get("accept-encoding", "")
+        if not accepts_gzip or not isinstance(response, FileResponse):
             return response
-        body = await run_in_threadpool(_packed, str(response.path))
+        if Path(response.path).suffix not in _TEXT:
+            return response
+        body = await run_in_threadpool(_compressed, str(response.path))
         headers = {
             "Content-Encoding": "gzip",
             "Vary": "Accept-Encoding",
@@ -36,5 +38,5 @@ class PackagedFiles(StaticFiles):
 
 
 @cache
-def _packed(path: str) -> bytes:
+def _compressed(path: str) -> bytes:
     return gzip.compress(Path(path).read_bytes(), 6)

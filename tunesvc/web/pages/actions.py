@@ -1,7 +1,8 @@
-"""Actions: a form that says what will happen and what is lost, and what it asks for; for a study and its trials.
+"""Actions on a study and its trials: forms that explain the consequences, and their requests.
 
-Each form is a page of its own, which scripts show as a dialog. A dashboard cannot run a study: that takes a process
-with the study's code, so `resume` shows the command for it, and takes back a pause that is still under way.
+Each form is a page of its own, which scripts show as a dialog. A dashboard cannot run a study,
+which needs a process with the study's code. So `resume` shows the command for it, and only cancels
+a pause that is not complete yet.
 """
 
 from __future__ import annotations
@@ -36,14 +37,12 @@ def ask_form(
     ask: FormQuestion,
     trial: Number = None,
 ) -> HTMLResponse:
-    """A form, as a dialog's content when htmx asks for it."""
+    """Render a form; for htmx, as a dialog's content."""
     if ask.needs_trial and trial is None:
         raise SpecError("this is about a trial: say which")
     detail = _trial(request, study, trial)
-    why_not = unavailable_actions(study, None if detail is None else detail.row).get(
-        ask,
-        "",
-    )
+    row = None if detail is None else detail.row
+    why_not = unavailable_actions(study, row).get(ask, "")
     return _form(request, study, f"ask_{ask}.html", detail, why_not)
 
 
@@ -55,12 +54,12 @@ def ask(
     ask: FormQuestion,
     fields: Annotated[Fields, Form()],
 ) -> Response:
-    """Ask for it; the answer is told as a message, or stands at the top of the study's requests."""
+    """Make the request; show the answer as a message, or in the list of the study's requests."""
     database = request.app.state.database
     if ask is FormQuestion.NOTE:
         text = fields.text.replace("\r\n", "\n").strip()
         study_requests.note(database, study.study_id, fields.trial, text, who=user.name)
-        answer = "The note is kept." if text else "There is no note any more."
+        answer = "The note is saved." if text else "The note is removed."
     elif ask is FormQuestion.TAG:
         add = [tag.strip() for tag in fields.text.split(",") if tag.strip()]
         tags = study_requests.tag(
@@ -71,12 +70,12 @@ def ask(
             remove=fields.remove,
             who=user.name,
         )
-        answer = f"Tags: {', '.join(tags)}" if tags else "There are no tags any more."
+        answer = f"Tags: {', '.join(tags)}" if tags else "All tags are removed."
     else:
         kind, payload = request_of(ask, fields, study)
         answer = study_requests.request(database, study.study_id, kind, payload, user.name)
     if wants_fragment(request):
-        return _told(answer)
+        return _message(answer)
     return RedirectResponse(
         request.url_for("requests_page", study_id=study.study_id),
         status_code=303,
@@ -85,14 +84,9 @@ def ask(
 
 @router.get("/studies/{study_id}/delete", name="delete_form")
 def delete_form(request: Request, _: Deleter, study: AskedStudy) -> HTMLResponse:
-    """What is lost, and a field for the study's name."""
-    return _form(
-        request,
-        study,
-        "ask_delete.html",
-        None,
-        unavailable_actions(study).get("delete", ""),
-    )
+    """Render the consequences, and a field for the study's name."""
+    why_not = unavailable_actions(study).get("delete", "")
+    return _form(request, study, "ask_delete.html", None, why_not)
 
 
 @router.post("/studies/{study_id}/delete", name="delete")
@@ -121,7 +115,7 @@ def requests_page(
     study: AskedStudy,
     before: Number = None,
 ) -> HTMLResponse:
-    """Who asked what, when, and what came of it."""
+    """Render the log of requests."""
     rows = list_requests(
         request.app.state.database,
         study.study_id,
@@ -162,11 +156,11 @@ def _form(
     return page(request, template, study=study, row=row, why_not=why_not, alone=alone)
 
 
-def _told(answer: str) -> Response:
-    """Nothing to show but a message; the page's parts that follow the study look again.
+def _message(text: str) -> Response:
+    """Return a response that shows a message and refreshes the parts that follow the study.
 
-    For the page, not for the form that asked: one that follows the study may have taken that away by now.
+    The events' target is the page, not the form: a refresh may have removed the form by now.
     """
-    page = {"target": "body"}
-    events = {"message": {"text": answer, "kind": "info", **page}, "study-changed": page}
+    body = {"target": "body"}
+    events = {"message": {"text": text, "kind": "info", **body}, "study-changed": body}
     return Response(status_code=204, headers={"HX-Trigger": json.dumps(events)})

@@ -1,7 +1,8 @@
-"""Trials side by side, and studies side by side."""
+"""Comparison pages of trials and of studies."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ Listed = Annotated[str, Path(max_length=400)]
 
 @dataclass(frozen=True, slots=True)
 class ComparedStudy:
-    """What the address asks for: trials of a study, or studies."""
+    """Compared trials of a study, or compared studies."""
 
     study: StudyView | None
     trials: Sequence[TrialDetail]
@@ -49,7 +50,7 @@ def compare_page(
     trials: Numbers = None,
     studies: Numbers = None,
 ) -> HTMLResponse:
-    """A table of facts, those that differ marked, and curves overlaid."""
+    """Render a table of facts, with differences marked, and a chart of curves."""
     found = _compared(request, study, trials, studies)
     if found.study is not None:
         facts = trial_facts(found.study, found.trials)
@@ -63,11 +64,11 @@ def compare_page(
             best=best,
         )
     facts = study_facts(found.studies)
-    best = _bests(
-        found.studies[0],
-        [(one.best_value,) for one in found.studies if one.best_value is not None],
-    )
-    shown = {"best value": next(iter(best.values()), None)} if _are_alike(found.studies) else {}
+    shown: dict[str, float] = {}
+    if _are_comparable(found.studies):
+        values = [(one.best_value,) for one in found.studies if one.best_value is not None]
+        for best_value in _bests(found.studies[0], values).values():
+            shown["best value"] = best_value
     return page(
         request,
         "compare_studies.html",
@@ -79,7 +80,7 @@ def compare_page(
 
 @router.get("/compare/trials/{study_id}/{listed}", name="compare_trials_curves")
 def compare_trials_curves(request: Request, study: AskedStudy, listed: Listed) -> Response:
-    """Curves of trials, as a figure."""
+    """Return curves of trials as a figure."""
     return answer_chart(request, _trials_chart(request, study, listed))
 
 
@@ -89,31 +90,31 @@ def compare_trials_table(
     study: AskedStudy,
     listed: Listed,
 ) -> HTMLResponse:
-    """The same as a table."""
+    """Render the figure's data as a table."""
     return _table(request, _trials_chart(request, study, listed), study)
 
 
 @router.get("/compare/trials/{study_id}/{listed}/data.csv", name="compare_trials_csv")
 def compare_trials_csv(request: Request, study: AskedStudy, listed: Listed) -> Response:
-    """The same as a file."""
+    """Return the figure's data as CSV."""
     return answer_csv(_trials_chart(request, study, listed), f"{study.name}-comparison")
 
 
 @router.get("/compare/studies/{listed}", name="compare_studies_curves")
 def compare_studies_curves(request: Request, _: Viewer, listed: Listed) -> Response:
-    """The best values so far of studies, as a figure."""
+    """Return the best values so far of studies as a figure."""
     return answer_chart(request, _studies_chart(request, listed))
 
 
 @router.get("/compare/studies/{listed}/table")
 def compare_studies_table(request: Request, _: Viewer, listed: Listed) -> HTMLResponse:
-    """The same as a table."""
+    """Render the figure's data as a table."""
     return _table(request, _studies_chart(request, listed), None)
 
 
 @router.get("/compare/studies/{listed}/data.csv", name="compare_studies_csv")
 def compare_studies_csv(request: Request, _: Viewer, listed: Listed) -> Response:
-    """The same as a file."""
+    """Return the figure's data as CSV."""
     return answer_csv(_studies_chart(request, listed), "comparison")
 
 
@@ -137,26 +138,26 @@ def _compared(
     if study is None:
         ids = _numbers(studies)[:STUDIES_MAX]
         if not ids:
-            raise StudyNotFound(
-                "nothing is chosen: select trials in a study's table, or studies in their list",
-            )
+            hint = "select trials in a study's table, or studies in their list"
+            raise StudyNotFound(f"nothing is selected: {hint}")
         return ComparedStudy(None, (), [viewable(request, one) for one in ids])
     view = viewable(request, study)
-    found = [
-        detail
-        for number in _numbers(trials)[:TRIALS_MAX]
-        if (detail := get_trial(request.app.state.database, view.study_id, number)) is not None
-    ]
-    if not found:
-        raise StudyNotFound(
-            f"study {view.name!r} has none of these trials; select some in its table of trials",
-        )
-    return ComparedStudy(view, found, ())
+    details = []
+    for number in _numbers(trials)[:TRIALS_MAX]:
+        detail = get_trial(request.app.state.database, view.study_id, number)
+        if detail is not None:
+            details.append(detail)
+    if not details:
+        problem = f"study {view.name!r} has none of these trials"
+        raise StudyNotFound(f"{problem}; select some in its table of trials")
+    return ComparedStudy(view, details, ())
 
 
 def _numbers(listed: Numbers) -> list[int]:
-    """`3,7` and `9` -> 3, 7, 9."""
-    found = [int(number) for text in listed or () for number in re.findall(r"\d{1,10}", text)]
+    """Parse numbers: `3,7` and `9` to 3, 7, 9."""
+    found: list[int] = []
+    for text in listed or ():
+        found += map(int, re.findall(r"\d{1,10}", text))
     return [number for number in dict.fromkeys(found) if number <= ID_MAX]
 
 
@@ -164,42 +165,37 @@ def _bests(
     study: StudyView,
     values: Sequence[tuple[float, ...] | None],
 ) -> dict[str, float]:
-    """The best value of each objective."""
+    """Return the best value of each objective, without NaN."""
     best = {}
     for index, objective in enumerate(study.objectives):
-        there = [one[index] for one in values if one and one[index] == one[index]]
-        if there:
-            best[objective.name] = (max if objective.maximize else min)(there)
+        column = [one[index] for one in values if one and not math.isnan(one[index])]
+        if column:
+            best[objective.name] = max(column) if objective.maximize else min(column)
     return best
 
 
 def _trials_chart(request: Request, study: StudyView, listed: str) -> Chart:
     numbers = _numbers([listed])[:TRIALS_MAX]
-    points = max(50, 6_000 // max(1, len(numbers)))
-    found = get_curves(
+    curves = get_curves(
         request.app.state.database,
         study.study_id,
         numbers=numbers,
-        max_points=points,
+        max_points=max(50, 6_000 // max(1, len(numbers))),
     )
-    return charts.compared_curves(
-        study.objectives[0],
-        sorted(found, key=lambda curve: numbers.index(curve.trial_number)),
-    )
+    in_order = sorted(curves, key=lambda curve: numbers.index(curve.trial_number))
+    return charts.compared_curves(study.objectives[0], in_order)
 
 
 def _studies_chart(request: Request, listed: str) -> Chart:
-    found = [viewable(request, one) for one in _numbers([listed])[:STUDIES_MAX]]
-    if not _are_alike(found):
-        return Chart(
-            "Best so far",
-            None,
-            "These studies do not optimise one and the same metric.",
-        )
-    courses = {study.name: best_value_history(request.app.state.database, study) for study in found}
-    return charts.best_so_far(found[0].objectives[0].name, courses)
+    studies = [viewable(request, one) for one in _numbers([listed])[:STUDIES_MAX]]
+    if not _are_comparable(studies):
+        reason = "These studies do not optimise one and the same metric."
+        return Chart("Best so far", None, reason)
+    database = request.app.state.database
+    histories = {study.name: best_value_history(database, study) for study in studies}
+    return charts.best_so_far(studies[0].objectives[0].name, histories)
 
 
-def _are_alike(studies: Sequence[StudyView]) -> bool:
-    """Whether their best values can be drawn on one axis."""
+def _are_comparable(studies: Sequence[StudyView]) -> bool:
+    """Return True if the studies have the same single objective."""
     return len({study.objectives for study in studies}) == 1 and len(studies[0].objectives) == 1

@@ -1,4 +1,4 @@
-"""What a study was told to do: its file, its space, its sampler, and what it is made with."""
+"""The configuration page: a study's file, space, sampler, and package versions."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ PACKAGES = ("tunesvc", "optuna", "ray", "numpy", "scipy")
 
 @router.get("/studies/{study_id}/configuration", name="configuration_page")
 def configuration_page(request: Request, study: AskedStudy) -> HTMLResponse:
-    """The page."""
+    """Render the page."""
     spec = study.spec
+    parameters = {} if spec is None else spec.parameters
+    versions = [(name, metadata.version(name)) for name in PACKAGES]
     return page(
         request,
         "configuration.html",
@@ -32,8 +34,8 @@ def configuration_page(request: Request, study: AskedStudy) -> HTMLResponse:
         text="" if spec is None else study.source_text or written(spec),
         facts=dict(_facts(study)),
         size="" if spec is None else describe_size(spec, preview(spec, samples=0)),
-        space=[] if spec is None else [(name, *_range(one)) for name, one in spec.parameters.items()],
-        versions=[(name, metadata.version(name)) for name in PACKAGES] + [("Python", platform.python_version())],
+        space=[(name, *_range(parameter)) for name, parameter in parameters.items()],
+        versions=[*versions, ("Python", platform.python_version())],
     )
 
 
@@ -72,23 +74,23 @@ def _rest(spec: StudySpec) -> Iterator[tuple[str, str]]:
 
 
 def _named(values: dict[str, object]) -> str:
-    """`gp, startup 10`: a name, and options that are not at their default."""
+    """Format a name with its non-default options: `gp, startup 10`."""
     name = values.pop("name", None)
     options = [f"{key} {value}" for key, value in values.items() if value not in (None, {}, ())]
     return ", ".join([*([str(name)] if name else []), *options])
 
 
 def _bounds(name: str, low: float | None, high: float | None) -> str:
-    return f"{'' if low is None else f'{low:g} ≤ '}{name}{'' if high is None else f' ≤ {high:g}'}"
+    lower = "" if low is None else f"{low:g} ≤ "
+    upper = "" if high is None else f" ≤ {high:g}"
+    return f"{lower}{name}{upper}"
 
 
 def _range(one: Parameter) -> tuple[str, str]:
-    """Kind and range of a parameter, in words."""
+    """Return the kind and the range of a parameter in words."""
     if isinstance(one, CategoricalParameter):
         return "choice", ", ".join(str(value) for value in one.values)
     scale = ", logarithmic" if getattr(one, "log", False) else ""
     step = getattr(one, "step", None)
-    return (
-        one.type,
-        f"{one.min:g} … {one.max:g}{scale}{f', in steps of {step:g}' if step else ''}",
-    )
+    steps = f", in steps of {step:g}" if step else ""
+    return one.type, f"{one.min:g} … {one.max:g}{scale}{steps}"

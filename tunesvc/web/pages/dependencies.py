@@ -1,4 +1,4 @@
-"""What an address asks for: the study, and the trial, that its numbers name."""
+"""Dependencies of routes: the study and the trial whose numbers are in the URL."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tunesvc.errors import StudyNotFound
 from tunesvc.queries.rows import StudyView, TrialDetail
 from tunesvc.queries.studies import get_study_by_id
 from tunesvc.queries.trials.trial_table import get_trial
-from tunesvc.web.access import Permission, Viewer, allowed
+from tunesvc.web.access import Permission, Viewer, authorize
 
 ID_MAX = 2**31 - 1
-"""Ids of studies are half of a trial's id, see `schema.ids`; numbers of trials are the other half."""
+"""Largest id of a study and number of a trial: each is half of a trial's id, see `schema.ids`."""
 
 
 def _study(
@@ -28,13 +28,13 @@ AskedStudy = Annotated[StudyView, Depends(_study)]
 
 
 def viewable(request: Request, study_id: int) -> StudyView:
-    """A study that is asked for otherwise than by the path, where who asks may see it.
+    """Return a study that is not named in the path, if the user may view it.
 
     Raises:
-        StudyNotFound: there is none.
-        NotAllowed: they may not.
+        StudyNotFound: there is no such study.
+        Forbidden: the user may not view it.
     """
-    allowed(request, Permission.VIEW, study_id)
+    authorize(request, Permission.VIEW, study_id)
     return get_study_by_id(request.app.state.database, study_id)
 
 

@@ -1,4 +1,4 @@
-"""Figures as data: what the scripts of a page draw, the same as a table, and to take away."""
+"""Figures as data: JSON for the page's scripts, tables, and CSV downloads."""
 
 from __future__ import annotations
 
@@ -29,62 +29,56 @@ from tunesvc.web.render import attachment, page
 router = APIRouter()
 
 TABLE_ROWS = 500
-"""Shown on the page; all of them are in the file."""
+"""Most rows of a table on the page; the CSV file has all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedFigure:
-    """A figure as it is sent."""
+    """A figure in serialised form."""
 
     chart: Chart
-    """Without the figure itself."""
+    """The chart without its figure."""
     body: bytes
     tag: str
-    """Of what is drawn: the same for the same drawing, whatever was committed meanwhile."""
+    """Entity tag: the same for the same figure, even after commits that do not change it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FigureSource:
-    """A study as figures are drawn from it: as of its last commit."""
+    """Data of a study's figures as of its last commit."""
 
     view: StudyView
     stamp: str
-    kept: StaleWhileRevalidateCache
+    cache: StaleWhileRevalidateCache
     request: Request
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more is to be expected soon."""
-        return self.view.state not in (
-            StudyStatus.RUNNING,
-            StudyStatus.INTERRUPTED,
-        ) and not (self.view.counts.running or self.view.counts.queued)
+        """True if no changes are to be expected soon."""
+        may_run = self.view.state in (StudyStatus.RUNNING, StudyStatus.INTERRUPTED)
+        return not (may_run or self.view.counts.running or self.view.counts.queued)
 
     def reader(self) -> Reader:
-        """Reads through what is kept for all open pages."""
+        """Return a reader that uses the cache of all open pages."""
 
-        def keep(name: tuple[Any, ...], make: Any) -> Any:
-            return self.kept.get(
-                (self.view.study_id, *name),
-                self.stamp,
-                make,
-                is_cheap=True,
-            ).value
+        def cached(key: tuple[Any, ...], make: Any) -> Any:
+            full_key = (self.view.study_id, *key)
+            return self.cache.get(full_key, self.stamp, make, is_cheap=True).value
 
-        return Reader(self.request.app.state.database, self.view, keep)
+        return Reader(self.request.app.state.database, self.view, cached)
 
     def results(self) -> Results:
-        """All trials as columns."""
+        """Return all trials as columns."""
         return self.reader().results()
 
-    def drawn(self, kind: FigureKind, wanted: FigureOptions) -> CacheEntry:
-        """A figure."""
+    def rendered(self, kind: FigureKind, options: FigureOptions) -> CacheEntry:
+        """Return a figure from the cache, or render it."""
 
         def make(_: Any) -> RenderedFigure:
-            return _drawn(charts.draw(kind, self.reader(), wanted))
+            return _render(charts.draw(kind, self.reader(), options))
 
-        return self.kept.get(
-            (self.view.study_id, kind, wanted),
+        return self.cache.get(
+            (self.view.study_id, kind, options),
             self.stamp,
             make,
             is_final=self.is_final,
@@ -92,27 +86,34 @@ class FigureSource:
 
 
 def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> FigureSource:
-    """A study's figures; `is_fresh`: with how the study stands at this moment, who runs it for example.
+    """Return the data of a study's figures.
 
-    The stamp is taken first: what is read after it may be newer, and is made anew then, but is never older.
+    The stamp is read first: data read after it may be newer, and is then refreshed, but never
+    older.
+
+    Args:
+        request: Request with the application's state.
+        study_id: Id of the study.
+        is_fresh: Read the study itself again, for example its current coordinator.
 
     Raises:
-        StudyNotFound: there is none.
+        StudyNotFound: there is no such study.
     """
-    database, kept = request.app.state.database, request.app.state.kept
+    database, cache = request.app.state.database, request.app.state.cache
     stamp = fingerprint(database, study_id)
-    if is_fresh or not stamp:  # of a study that is no more it is said who deleted it
-        return FigureSource(get_study_by_id(database, study_id), stamp, kept, request)
-    view = kept.get(
+    # Without a stamp the study is deleted, and the error tells by whom.
+    if is_fresh or not stamp:
+        return FigureSource(get_study_by_id(database, study_id), stamp, cache, request)
+    view = cache.get(
         ("view", study_id),
         stamp,
         lambda _: get_study_by_id(database, study_id),
         is_cheap=True,
     )
-    return FigureSource(view.value, stamp, kept, request)
+    return FigureSource(view.value, stamp, cache, request)
 
 
-def _asked(
+def _source(
     request: Request,
     _: Viewer,
     study_id: Annotated[int, Path(ge=0, le=ID_MAX)],
@@ -120,7 +121,7 @@ def _asked(
     return source_of(request, study_id)
 
 
-def _asked_fresh(
+def _fresh_source(
     request: Request,
     _: Viewer,
     study_id: Annotated[int, Path(ge=0, le=ID_MAX)],
@@ -128,11 +129,11 @@ def _asked_fresh(
     return source_of(request, study_id, is_fresh=True)
 
 
-AskedSource = Annotated[FigureSource, Depends(_asked)]
-AskedFresh = Annotated[FigureSource, Depends(_asked_fresh)]
+AskedSource = Annotated[FigureSource, Depends(_source)]
+AskedFresh = Annotated[FigureSource, Depends(_fresh_source)]
 
 
-def _wanted(
+def _options(
     source: AskedSource,
     objective: Annotated[int, Query(ge=0, le=100)] = 0,
     p: Annotated[Sequence[str], Query(max_length=2)] = (),
@@ -140,18 +141,13 @@ def _wanted(
     state: Annotated[Sequence[str], Query(max_length=20)] = (),
     metric: Annotated[str, Query(max_length=400)] = "",
 ) -> FigureOptions:
-    """What the address asks for; objectives that there are not are the first, and no state is every state."""
-    at = objective if objective < len(source.view.objectives) else 0
-    return FigureOptions(
-        at,
-        tuple(p),
-        deviation,
-        tuple(one for one in STATES_SHOWN if one in state),
-        metric,
-    )
+    """Parse the options of the URL. An unknown objective is the first; no state means all."""
+    index = objective if objective < len(source.view.objectives) else 0
+    states = tuple(one for one in STATES_SHOWN if one in state)
+    return FigureOptions(index, tuple(p), deviation, states, metric)
 
 
-Options = Annotated[FigureOptions, Depends(_wanted)]
+Options = Annotated[FigureOptions, Depends(_options)]
 
 
 @router.get("/studies/{study_id}/figures/{kind}", name="figure")
@@ -159,32 +155,32 @@ def figure(
     request: Request,
     source: AskedSource,
     kind: FigureKind,
-    wanted: Options,
+    options: Options,
 ) -> Response:
-    """A figure as JSON: title, note, and what Plotly draws."""
-    held = source.drawn(kind, wanted)
-    return _answer(
-        request,
-        held.value,
-        {"X-Fresh-In": f"{held.fresh_in_s:.1f}", "X-Age": f"{held.age_s:.1f}"},
-    )
+    """Return a figure as JSON: title, note, and Plotly's figure."""
+    entry = source.rendered(kind, options)
+    freshness = {"X-Fresh-In": f"{entry.fresh_in_s:.1f}", "X-Age": f"{entry.age_s:.1f}"}
+    return _respond(request, entry.value, freshness)
 
 
 def answer_chart(request: Request, chart: Chart) -> Response:
-    """A chart as JSON, for a figure that is no study's own."""
-    return _answer(request, _drawn(chart), {})
+    """Return a chart as JSON, for figures that do not belong to one study."""
+    return _respond(request, _render(chart), {})
 
 
-def _answer(request: Request, drawn: RenderedFigure, headers: dict[str, str]) -> Response:
+def _respond(
+    request: Request,
+    rendered: RenderedFigure,
+    headers: dict[str, str],
+) -> Response:
     headers |= {
-        "ETag": f'"{drawn.tag}"',
+        "ETag": f'"{rendered.tag}"',
         "Cache-Control": "private, no-cache",
         "Vary": "Accept-Encoding, Cookie",
     }
-    known = request.headers.get("if-none-match", "")
-    if drawn.tag in known:
+    if rendered.tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(drawn.body, media_type="application/json", headers=headers)
+    return Response(rendered.body, media_type="application/json", headers=headers)
 
 
 @router.get("/studies/{study_id}/figures/{kind}/table", name="figure_table")
@@ -192,10 +188,10 @@ def figure_table(
     request: Request,
     source: AskedSource,
     kind: FigureKind,
-    wanted: Options,
+    options: Options,
 ) -> HTMLResponse:
-    """A figure's data as a table, its first rows."""
-    chart: Chart = source.drawn(kind, wanted).value.chart
+    """Render the first rows of a figure's data as a table."""
+    chart: Chart = source.rendered(kind, options).value.chart
     rows = cells_of(chart, TABLE_ROWS)
     return page(
         request,
@@ -209,19 +205,18 @@ def figure_table(
 
 
 @router.get("/studies/{study_id}/figures/{kind}/data.csv", name="figure_csv")
-def figure_csv(source: AskedSource, kind: FigureKind, wanted: Options) -> Response:
-    """A figure's data, whole."""
-    return answer_csv(source.drawn(kind, wanted).value.chart, f"{source.view.name}-{kind}")
+def figure_csv(source: AskedSource, kind: FigureKind, options: Options) -> Response:
+    """Return all of a figure's data as CSV."""
+    chart = source.rendered(kind, options).value.chart
+    return answer_csv(chart, f"{source.view.name}-{kind}")
 
 
 def answer_csv(chart: Chart, name: str) -> Response:
-    """All of a chart's data as a file."""
+    """Return all of a chart's data as CSV."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([formatting.escape_csv_formula(head) for head in chart.columns])
-    writer.writerows(
-        [[formatting.escape_csv_formula(value) for value in row] for row in chart.rows()],
-    )
+    for row in (tuple(chart.columns), *chart.rows()):
+        writer.writerow([formatting.escape_csv_formula(value) for value in row])
     return Response(
         text.getvalue().encode("utf-8", "replace"),
         media_type="text/csv; charset=utf-8",
@@ -229,19 +224,16 @@ def answer_csv(chart: Chart, name: str) -> Response:
     )
 
 
-def _drawn(chart: Chart) -> RenderedFigure:
+def _render(chart: Chart) -> RenderedFigure:
     heading = {"title": chart.title, "note": chart.note, "rows": len(chart)}
-    shown = "null" if chart.figure is None else chart.figure.to_json()
-    body = (json.dumps(heading)[:-1] + f', "figure": {shown}}}').encode()
-    return RenderedFigure(
-        replace(chart, figure=None),
-        body,
-        hashlib.sha256(body).hexdigest()[:20],
-    )
+    plotly = "null" if chart.figure is None else chart.figure.to_json()
+    body = (json.dumps(heading)[:-1] + f', "figure": {plotly}}}').encode()
+    tag = hashlib.sha256(body).hexdigest()[:20]
+    return RenderedFigure(replace(chart, figure=None), body, tag)
 
 
 def cells_of(chart: Chart, limit: int) -> list[list[str]]:
-    """A chart's table as text."""
+    """Return the first rows of a chart's table as text."""
     return [[_cell(value) for value in row] for row in chart.rows(limit)]
 
 

@@ -1,4 +1,4 @@
-"""What stands on every page of a study and follows it: its state, what may be done with it, its labels."""
+"""The live head of every page of a study: its state, actions and labels."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ router = APIRouter()
 
 @router.get("/studies/{study_id}/standing", name="standing")
 def standing(request: Request, study: AskedStudy) -> HTMLResponse:
-    """The head of the page."""
+    """Render the head of the page."""
     return page(request, "standing.html", study=study)

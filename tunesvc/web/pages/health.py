@@ -1,4 +1,4 @@
-"""Whether a study is well: what its checks found, what to do about it, and what they looked at in vain."""
+"""The health page of a study: findings with advice, and checks without findings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ router = APIRouter()
 
 @router.get("/studies/{study_id}/health", name="health_page")
 def health_page(request: Request, user: Viewer, source: AskedFresh) -> HTMLResponse:
-    """The page, or the checks alone when htmx asks for them."""
+    """Render the page; for htmx, only the checks."""
     study = source.view
     key, database = ("health", study.study_id), request.app.state.database
-    examined = source.kept.get(
+    examined = source.cache.get(
         key,
         source.stamp,
         lambda _: health(database, study),
@@ -38,18 +38,15 @@ def health_page(request: Request, user: Viewer, source: AskedFresh) -> HTMLRespo
 
 
 def _fields(action: Action) -> Iterator[tuple[str, str]]:
-    """An action as its form has it."""
+    """Yield the form fields of an action."""
     match action.kind:
         case "parallelism":
             yield "trials", str(action.payload["trials"])
         case "extend":
-            yield from (
-                (name, f"{more:g}s" if name == "wall" else f"{more:g}") for name, more in action.payload.items()
-            )
+            for name, more in action.payload.items():
+                yield name, f"{more:g}s" if name == "wall" else f"{more:g}"
         case "widen":
             for name, ends in action.payload["parameters"].items():
-                yield from (
-                    ("name", name),
-                    ("low", str(ends.get("min", ""))),
-                    ("high", str(ends.get("max", ""))),
-                )
+                yield "name", name
+                yield "low", str(ends.get("min", ""))
+                yield "high", str(ends.get("max", ""))

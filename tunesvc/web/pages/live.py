@@ -1,4 +1,4 @@
-"""The stream of changes that every open page listens to."""
+"""The stream of changes to which every open page subscribes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tunesvc.web.live.sse import EventStream
 router = APIRouter()
 
 STREAMS_MAX = 600
-"""Pages that may listen at a time."""
+"""Most streams at a time, because each takes a connection."""
 
 
 @router.get("/events")
 def events(request: Request, _: Viewer) -> EventStream:
-    """Changes of studies, as server-sent events; so many at a time, because each takes a connection."""
+    """Stream changes of studies as server-sent events."""
     if len(request.app.state.hub) >= STREAMS_MAX:
         raise HTTPException(503, f"{STREAMS_MAX} pages are open already: close some")
     return EventStream(request.app.state.hub)

@@ -1,7 +1,7 @@
-"""A new study: an editor with live validation and preview. Creating one stores it; it runs nothing.
+"""The page for a new study: an editor with live validation and preview.
 
-The text is read by `spec`, which imports no user code: of an entrypoint it looks whether the file is there, and binds
-the name.
+Creating a study stores it, but does not run it. `spec` reads the text without importing user code:
+it only checks that the entrypoint's file exists and defines the name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tunesvc.spec import StudySpec
 from tunesvc.spec.diagnostics import LocatedIssue
 from tunesvc.spec.starter import Template, templates
 from tunesvc.spec.yaml.document import examine, renamed, written
-from tunesvc.web.access import Creator, User, listed
+from tunesvc.web.access import Creator, User, viewable_ids
 from tunesvc.web.pages.dependencies import AskedStudy, viewable
 from tunesvc.web.render import attachment, page
 
@@ -42,21 +42,21 @@ Folder = Annotated[str, Form(max_length=4096)]
 
 @dataclass(frozen=True, slots=True)
 class SpecVerdict:
-    """What there is to say about a text."""
+    """Result of checking a text."""
 
     spec: StudySpec | None
-    """None when it cannot be read as a study, wherever it is run."""
+    """None if the text is not a valid study on any machine."""
     faults: Sequence[LocatedIssue]
-    """At their lines."""
+    """Issues with lines."""
     problems: Sequence[str]
-    """Without a line."""
+    """Issues without a line."""
     preview: Preview | None
     size: str
     cost: Sequence[str]
 
     @property
     def is_fine(self) -> bool:
-        """Whether the study can be created."""
+        """True if the study can be created."""
         return self.spec is not None and not self.faults and not self.problems
 
 
@@ -67,11 +67,13 @@ def new_page(
     template: Annotated[str, Query(max_length=40)] = "empty",
     copy: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
 ) -> HTMLResponse:
-    """The editor, with a template or a copy of a study in it."""
+    """Render the editor with a template or a copy of a study."""
     database: Database = request.app.state.database
     if copy is None:
-        chosen = next((one for one in templates() if one.key == template), templates()[0])
-        return _editor(request, user, _free(database, chosen), str(Path.cwd()), chosen.key)
+        by_key = {one.key: one for one in templates()}
+        selected = by_key.get(template, templates()[0])
+        text = _with_free_name(database, selected)
+        return _editor(request, user, text, str(Path.cwd()), selected.key)
     study = viewable(request, copy)
     text = renamed(_source(study), _free_name(database, study.name))
     return _editor(request, user, text, study.source_dir or str(Path.cwd()), copied=study)
@@ -84,14 +86,14 @@ def check_new(
     text: Text = "",
     folder: Folder = "",
 ) -> HTMLResponse:
-    """What is wrong with a text, or what it would do: a part of the page."""
-    verdict = judge(request.app.state.database, _lines(text), folder, listed(request, user))
+    """Render the issues of a text, or its preview, as a part of the page."""
+    verdict = judge(request.app.state.database, _lines(text), folder, viewable_ids(request, user))
     return page(request, "new_verdict.html", verdict=verdict)
 
 
 @router.post("/new/download", name="download_new")
 def download_new(_: Creator, text: Text = "") -> Response:
-    """The text as a file."""
+    """Return the text as a file."""
     return _file(_lines(text), "study")
 
 
@@ -102,10 +104,10 @@ def create_new(
     text: Text = "",
     folder: Folder = "",
 ) -> Response:
-    """Store the study, and say how to run it; or the editor again, with what is wrong."""
+    """Store the study and show how to run it; or render the editor again with the issues."""
     text = _lines(text)
     database = request.app.state.database
-    verdict = judge(database, text, folder, listed(request, user))
+    verdict = judge(database, text, folder, viewable_ids(request, user))
     if verdict.spec is None or not verdict.is_fine:
         return _editor(request, user, text, folder, verdict=verdict, status=422)
     try:
@@ -115,7 +117,7 @@ def create_new(
             StudySource(text, str(Path(folder.strip()).resolve())),
             owner=user.name,
         )
-    except StudyExists as error:  # somebody was faster
+    except StudyExists as error:  # created by another request in the meantime
         faults = SpecVerdict(verdict.spec, (), (str(error),), None, "", ())
         return _editor(request, user, text, folder, verdict=faults, status=409)
     return RedirectResponse(request.url_for("start_page", study_id=record.study_id), 303)
@@ -123,13 +125,13 @@ def create_new(
 
 @router.get("/studies/{study_id}/start", name="start_page")
 def start_page(request: Request, study: AskedStudy) -> HTMLResponse:
-    """How to run a study that is stored."""
+    """Render how to run a stored study."""
     return page(request, "start.html", study=study, command=study.resume_command)
 
 
 @router.get("/studies/{study_id}/study.yaml", name="study_file")
 def study_file(study: AskedStudy) -> Response:
-    """The study's file, as it was written."""
+    """Return the original text of the study's file."""
     return _file(_source(study), study.name)
 
 
@@ -158,11 +160,10 @@ def judge(
 
 
 def _folder(folder: str) -> tuple[Path | None, list[str]]:
-    """The folder where the study is run, if it is there."""
+    """Return the folder in which the study runs, or None with the problem."""
     if not folder.strip():
-        return None, [
-            "Name the folder from which the study is run: where its entrypoint or command is found.",
-        ]
+        where = "where its entrypoint or command is found"
+        return None, [f"Name the folder from which the study is run: {where}."]
     path = Path(folder.strip())
     with suppress(OSError, ValueError):
         if path.is_absolute() and path.is_dir():
@@ -202,7 +203,7 @@ def _editor(
     status: int = 200,
 ) -> HTMLResponse:
     database: Database = request.app.state.database
-    among = listed(request, user)
+    among = viewable_ids(request, user)
     return page(
         request,
         "new.html",
@@ -218,23 +219,28 @@ def _editor(
     )
 
 
-def _free(database: Database, template: Template) -> str:
-    """A template under a name that is free."""
-    found, _ = examine(template.text)
-    return template.text if found is None else renamed(template.text, _free_name(database, found.name, first=1))
+def _with_free_name(database: Database, template: Template) -> str:
+    """Return a template's text with a name that no study has."""
+    spec, _ = examine(template.text)
+    if spec is None:
+        return template.text
+    return renamed(template.text, _free_name(database, spec.name, first=1))
 
 
 def _free_name(database: Database, name: str, first: int = 2) -> str:
-    """`NAME-2` and so on, whichever is free; with `first` 1 the name itself may be."""
+    """Return the first free one of `NAME-2` and so on; with `first` 1 also `NAME` itself."""
     stem = re.sub(r"-\d+$", "", name)[:180]
     taken = set(list_study_names(database, stem, limit=10_000))
     if first == 1 and name not in taken:
         return name
-    return next(made for number in range(2, len(taken) + 3) if (made := f"{stem}-{number}") not in taken)
+    number = 2
+    while f"{stem}-{number}" in taken:
+        number += 1
+    return f"{stem}-{number}"
 
 
 def _source(study: StudyView) -> str:
-    """The study's file; for one that was started from Python, what its spec says."""
+    """Return the study's file; for a study started from Python, its spec as a file."""
     if study.source_text is not None:
         return study.source_text
     if study.spec is None:
@@ -245,7 +251,7 @@ def _source(study: StudyView) -> str:
 
 
 def _lines(text: str) -> str:
-    """Browsers send line ends as CR LF."""
+    # Browsers send line ends as CR LF.
     return text.replace("\r\n", "\n")
 
 

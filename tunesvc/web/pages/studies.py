@@ -1,4 +1,4 @@
-"""The list of studies: search, filter and sort are in the address."""
+"""The list of studies. Search, filter and sort order are in the URL."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fastapi.responses import HTMLResponse
 from tunesvc.queries.rows import StudyRow, StudyStatus
 from tunesvc.queries.sparklines import sparklines
 from tunesvc.queries.studies import StudyFilter, count_studies, list_labels, list_studies
-from tunesvc.web.access import Viewer, listed
+from tunesvc.web.access import Viewer, viewable_ids
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
 
 LOADED = 1_000
-"""Studies that are looked at to sort them, the newest; search finds older ones."""
+"""Newest studies that are loaded to be sorted; search finds older ones."""
 SHOWN = 100
 
 
 class StudySort(StrEnum):
-    """What the list is sorted by."""
+    """Sort order of the list."""
 
     NEWEST = "newest"
     NAME = "name"
@@ -46,7 +46,7 @@ _KEYS: dict[StudySort, Callable[[StudyRow], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class StudyListQuery:
-    """What the address asks for."""
+    """Search, filter and sort order of the URL."""
 
     search: str
     states: Sequence[StudyStatus]
@@ -67,8 +67,8 @@ def studies_page(
     sort: StudySort = StudySort.NEWEST,
     show: Annotated[int, Query(ge=1, le=LOADED)] = SHOWN,
 ) -> HTMLResponse:
-    """All studies, or the table alone when htmx asks for it."""
-    wanted = StudyListQuery(
+    """Render all studies; for htmx, only the table."""
+    query = StudyListQuery(
         _clean(q),
         state or [],
         [_clean(one) for one in tag or []],
@@ -76,36 +76,33 @@ def studies_page(
         sort,
         show,
     )
-    database, among = request.app.state.database, listed(request, user)
+    database, among = request.app.state.database, viewable_ids(request, user)
     only: StudyFilter = {
-        "search": wanted.search,
-        "states": wanted.states,
-        "tags": wanted.tags,
-        "owner": wanted.owner or None,
+        "search": query.search,
+        "states": query.states,
+        "tags": query.tags,
+        "owner": query.owner or None,
         "among": among,
     }
-    # the newest come first as they are read: the trials of no others are counted
-    found = list_studies(
-        database,
-        wanted.shown if wanted.sort is StudySort.NEWEST else LOADED,
-        **only,
-    )
-    rows = sorted(found, key=_KEYS[wanted.sort])[: wanted.shown]
+    # The database returns the newest first; for this order no other studies' trials are counted.
+    limit = query.shown if query.sort is StudySort.NEWEST else LOADED
+    found = list_studies(database, limit, **only)
+    rows = sorted(found, key=_KEYS[query.sort])[: query.shown]
     return page(
         request,
         "studies_table.html" if wants_fragment(request) else "studies.html",
         rows=rows,
         found=count_studies(database, **only),
         sparks=sparklines(database, rows),
-        wanted=wanted,
+        query=query,
         sorts=list(StudySort),
         states=list(StudyStatus),
         gpu_price=request.app.state.gpu_price,
         labels=list_labels(database, among=among),
-        is_filtered=bool(wanted.search or wanted.states or wanted.tags or wanted.owner),
+        is_filtered=bool(query.search or query.states or query.tags or query.owner),
     )
 
 
 def _clean(text: str) -> str:
-    """Without what Postgres takes as the end of a text."""
+    # Postgres does not store NUL characters.
     return text.replace("\0", "")

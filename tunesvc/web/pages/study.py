@@ -1,4 +1,4 @@
-"""One study: what it has come to, what runs, what happened lately, and its figures."""
+"""The page of a study: recommendation, running trials, recent events and figures."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ from tunesvc.web.render import page, wants_fragment
 router = APIRouter()
 
 WAIT_S = 0.15
-"""How long a page waits for the recommendation; it comes by itself once it is there."""
+"""Longest time that a page waits for the recommendation, which otherwise appears later."""
 FRONT = 10
-"""Trials of a front that are listed; all are in its figure."""
+"""Most listed trials of a front; its figure has all."""
 SELECTED_MAX = 100
-"""Trials that can be selected at a time."""
+"""Most selected trials at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecommendedTrial:
-    """The trial to take."""
+    """The recommended trial."""
 
     row: TrialRow
     mean: float | None
     deviation: float | None
     evidence: str
-    """For its value, in words; empty when there is only the observed value."""
+    """Evidence for its value in words; empty if only the observed value is known."""
     luckiest: int | None
-    """The trial with the best observed value, where that is another one."""
+    """Trial with the best observed value; None if it is this one."""
     luck: str = ""
-    """What to think of that."""
+    """Comment on the luckiest trial."""
     fresh_in_s: int | None = None
-    """When to ask again, where trials have come to a result that it does not consider yet."""
+    """Time until the page requests it again; None if it considers all results."""
 
     @property
     def params_text(self) -> str:
@@ -65,21 +65,24 @@ class RecommendedTrial:
 
 @router.get("/studies/{study_id}", name="study_page")
 def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
-    """The page, or its live parts alone when htmx asks for them."""
+    """Render the page; for htmx, only its live parts."""
     database = request.app.state.database
     study = source.view
     results = source.results()
-    headline = get_summary(database, study, results)
-    front = results.numbers[charts.front_of(study.objectives, results)].tolist() if len(study.objectives) > 1 else []
+    summary = get_summary(database, study, results)
+    front: list[int] = []
+    if len(study.objectives) > 1:
+        front = results.numbers[charts.front_of(study.objectives, results)].tolist()
+    has_running = study.counts.running or study.counts.interrupted
     return page(
         request,
         "study_live.html" if wants_fragment(request) else "study.html",
         study=study,
-        headline=headline,
-        answer=_answer(source, headline),
+        summary=summary,
+        answer=_answer(source, summary),
         front=rows_of(database, study.study_id, front[:FRONT]),
         on_front=len(front),
-        running=list_running(database, study.study_id) if study.counts.running or study.counts.interrupted else (),
+        running=list_running(database, study.study_id) if has_running else (),
         queued=list_queued(database, study.study_id) if study.counts.queued else (),
         decisions=list_recent_decisions(database, study.study_id, study.counts.total),
         kinds=charts.kinds_of(study),
@@ -95,11 +98,13 @@ def selected_part(
     study: AskedStudy,
     trials: Annotated[str, Query(max_length=4_000)] = "",
 ) -> HTMLResponse:
-    """Trials that were selected in a figure, as a table."""
+    """Render the trials that were selected in a figure as a table."""
     numbers = [int(number) for number in re.findall(r"\d{1,9}", trials)][:SELECTED_MAX]
     rows = rows_of(request.app.state.database, study.study_id, list(dict.fromkeys(numbers)))
-    names = list(dict.fromkeys(name for row in rows for name in row.params))
-    return page(request, "study_selected.html", study=study, rows=rows, names=names)
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row.params))
+    return page(request, "study_selected.html", study=study, rows=rows, names=list(names))
 
 
 TITLES: dict[FigureKind, str] = {
@@ -116,30 +121,29 @@ TITLES: dict[FigureKind, str] = {
     FigureKind.DISTRIBUTION: "Distribution",
     FigureKind.TIMELINE: "Timeline of workers",
 }
-"""Until the figure brings its own."""
+"""Titles until the figures are loaded."""
 
 
 def params_text(row: TrialRow) -> str:
-    """A trial's parameters as YAML."""
-    return yaml.safe_dump(dict(row.params), sort_keys=False, allow_unicode=True) if row.params else ""
+    """Return a trial's parameters as YAML."""
+    if not row.params:
+        return ""
+    return yaml.safe_dump(dict(row.params), sort_keys=False, allow_unicode=True)
 
 
-def _answer(source: FigureSource, headline: StudySummary) -> RecommendedTrial | None:
-    """The recommended trial, or the best observed one until that is known."""
-    if headline.best is None:
+def _answer(source: FigureSource, summary: StudySummary) -> RecommendedTrial | None:
+    """Return the recommended trial, or the best observed one until that is known."""
+    if summary.best is None:
         return None
-    view, database, hub = (
-        source.view,
-        source.request.app.state.database,
-        source.request.app.state.hub,
-    )
+    view, state = source.view, source.request.app.state
+    database, hub = state.database, state.hub
     results = source.results()
 
     def make(_: Any) -> Recommendation | None:
         with translate_unavailable():
             return recommend_by_model(database, view, results)
 
-    held = source.kept.get_or_refresh(
+    entry = source.cache.get_or_refresh(
         (view.study_id, "recommended"),
         source.stamp,
         make,
@@ -148,22 +152,20 @@ def _answer(source: FigureSource, headline: StudySummary) -> RecommendedTrial | 
         is_final=source.is_final,
         forgiven=(DatabaseUnavailable,),
     )
-    found: Recommendation | None = None if held is None else held.value
+    found: Recommendation | None = None if entry is None else entry.value
     if found is not None:
         found = with_repeats(database, view, results, found)
-    rows = rows_of(
-        database,
-        view.study_id,
-        [headline.best if found is None else found.number],
-    )
-    if not rows:  # the study was deleted meanwhile
+    number = summary.best if found is None else found.number
+    rows = rows_of(database, view.study_id, [number])
+    if not rows:  # the study was deleted in the meantime
         return None
     (row,) = rows
-    if held is None or found is None:
+    if entry is None or found is None:
         return RecommendedTrial(row, None, None, "", None, fresh_in_s=1)
     luckiest = found.luckiest if found.luckiest != found.number else None
     evidence = found.describe(view.shared_seeds)
-    fresh_in_s = None if held.stamp == source.stamp else max(1, math.ceil(held.fresh_in_s))
+    is_current = entry.stamp == source.stamp
+    fresh_in_s = None if is_current else max(1, math.ceil(entry.fresh_in_s))
     return RecommendedTrial(
         row,
         found.mean,
@@ -176,5 +178,5 @@ def _answer(source: FigureSource, headline: StudySummary) -> RecommendedTrial | 
 
 
 def _parameter_names(study: StudyView) -> list[str]:
-    """That a figure of two can be asked for."""
+    # The page offers these for figures of two parameters.
     return [] if study.spec is None else list(study.spec.parameters)

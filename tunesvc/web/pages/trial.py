@@ -1,4 +1,4 @@
-"""One trial: what it is, why it was proposed and judged so, where it lies in the space, and what happened to it."""
+"""The page of a trial: result, reasons, parameters in their ranges, attempts, curve and output."""
 
 from __future__ import annotations
 
@@ -35,50 +35,51 @@ from tunesvc.web.render import page, wants_fragment
 router = APIRouter()
 
 PEERS = 60
-"""Trials whose curves surround one, about."""
+"""Approximate number of other trials' curves around one."""
 OBJECTIVES_MAX = 4
-"""Objectives that parameters are explained for."""
+"""Most objectives for which parameters' effects are shown."""
 CHOICES_MAX = 12
-"""Choices of a parameter that are listed."""
+"""Most listed choices of a parameter."""
 
 MetricName = Annotated[str, Query(alias="metric", max_length=400)]
 
 
 @dataclass(frozen=True, slots=True)
 class RangeMarker:
-    """Where another trial lies in a parameter's range."""
+    """Position of another trial in a parameter's range."""
 
     number: int
     at: float
-    """0 ... 1."""
+    """Between 0 and 1."""
     is_best: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ParamView:
-    """One parameter of a trial against what it could have been."""
+    """One parameter of a trial in its range."""
 
     name: str
     value: ParamValue
     at: float | None
-    """Where in its range, 0 ... 1; None for a choice."""
+    """Position in its range, between 0 and 1; None for a choice."""
     low: float | None
     high: float | None
     is_log: bool
     choices: Sequence[ParamValue]
-    """All there are; empty for a number."""
+    """Choices; empty for a number."""
     marks: Sequence[RangeMarker]
-    """Of numbers: the best trial and the nearest ones."""
+    """For numbers: the best trial and the nearest ones."""
     best: ParamValue
-    """The best trial's value; None when it has none."""
+    """The best trial's value; None if it has none."""
 
 
 @router.get("/studies/{study_id}/trials/{number}", name="trial_page")
 def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLResponse:
-    """The page, or its live parts alone when htmx asks for them."""
+    """Render the page; for htmx, only its live parts."""
     database = request.app.state.database
     reasons = get_trial_reasons(database, study, detail)
-    best = next(iter(list_best_trials(database, study.study_id, limit=1)), None)
+    best_rows = list_best_trials(database, study.study_id, limit=1)
+    best = best_rows[0] if best_rows else None
     return page(
         request,
         "trial_live.html" if wants_fragment(request) else "trial.html",
@@ -86,9 +87,9 @@ def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLR
         detail=detail,
         row=detail.row,
         reasons=reasons,
-        said=_by_topic(describe_trial(study, detail, reasons)),
+        statements=_by_topic(describe_trial(study, detail, reasons)),
         best=best,
-        settings=_settings(request, study, detail, reasons, best),
+        settings=_param_views(request, study, detail, reasons, best),
         metrics=_metrics(study, detail),
         is_open=not detail.row.is_finished,
     )
@@ -101,7 +102,7 @@ def trial_curve(
     detail: AskedTrial,
     metric: MetricName = "",
 ) -> Response:
-    """Its curve among its peers, as a figure."""
+    """Return the trial's curve among its peers as a figure."""
     return answer_chart(request, _curve_chart(request, study, detail, metric))
 
 
@@ -112,7 +113,7 @@ def trial_curve_table(
     detail: AskedTrial,
     metric: MetricName = "",
 ) -> HTMLResponse:
-    """The same as a table."""
+    """Render the figure's data as a table."""
     chart = _curve_chart(request, study, detail, metric)
     return page(
         request,
@@ -131,7 +132,7 @@ def trial_curve_csv(
     detail: AskedTrial,
     metric: MetricName = "",
 ) -> Response:
-    """The same as a file."""
+    """Return the figure's data as CSV."""
     chart = _curve_chart(request, study, detail, metric)
     return answer_csv(chart, f"{study.name}-{detail.row.number}-curve")
 
@@ -144,7 +145,7 @@ def trial_logs(
     before: Annotated[str, Query(max_length=60)] = "",
     after: Annotated[str, Query(max_length=60)] = "",
 ) -> HTMLResponse:
-    """Its output: the end of it, what comes before a place, or what has come after one."""
+    """Render the end of the trial's output, or the part before or after a position."""
     database, number = request.app.state.database, detail.row.number
     if after:
         rows = list_logs(database, study.study_id, number, after=_cursor(after), limit=500)
@@ -165,24 +166,24 @@ def trial_logs(
 
 @router.get("/studies/{study_id}/trials/{number}/parameters", name="trial_local")
 def trial_local(request: Request, detail: AskedTrial, source: AskedSource) -> HTMLResponse:
-    """What each of its parameters did, for every objective; the model behind it is kept for all trials."""
-    objectives = source.view.objectives[:OBJECTIVES_MAX]
-    found = [(objective, _attribution(source, detail.row, index)) for index, objective in enumerate(objectives)]
+    """Render each parameter's effect on every objective. The model is cached for all trials."""
+    found = []
+    for index, objective in enumerate(source.view.objectives[:OBJECTIVES_MAX]):
+        found.append((objective, _attribution(source, detail.row, index)))
     return page(request, "trial_local.html", study=source.view, row=detail.row, found=found)
 
 
 def _attribution(source: FigureSource, row: TrialRow, index: int) -> Attribution | None:
-    """By a model that may be older than the study: it is learned again no more often than it is worth."""
-
-    study_id, kept = source.view.study_id, source.kept
-    model = kept.get(
+    # The model may be older than the study, as the cache refreshes expensive values less often.
+    study_id, cache = source.view.study_id, source.cache
+    model = cache.get(
         (study_id, "model", index),
         source.stamp,
         lambda _: source.reader().surface(index),
         is_final=source.is_final,
     )
     key = (study_id, "local", index, row.number)
-    found: Attribution | None = kept.get(
+    found: Attribution | None = cache.get(
         key,
         model.stamp,
         lambda _: get_attribution(model.value, row),
@@ -195,14 +196,21 @@ def _cursor(text: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _by_topic(said: Sequence[Statement]) -> dict[str, list[str]]:
+def _by_topic(statements: Sequence[Statement]) -> dict[str, list[str]]:
     topics: dict[str, list[str]] = {}
-    for one in said:
+    for one in statements:
         topics.setdefault(one.topic, []).append(one.text)
     return topics
 
 
-def _settings(
+def _nearest_of(reasons: TrialReasons) -> list[int]:
+    """Return the numbers of the nearest trials of the same study."""
+    if reasons.proposal is None:
+        return []
+    return [one.number for one in reasons.proposal.nearest if one.study is None]
+
+
+def _param_views(
     request: Request,
     study: StudyView,
     detail: TrialDetail,
@@ -210,43 +218,39 @@ def _settings(
     best: TrialRow | None,
 ) -> list[ParamView]:
     database = request.app.state.database
-    kinds = get_distributions(database, study.study_id, detail.row.number)
-    near = [one.number for one in reasons.proposal.nearest if one.study is None] if reasons.proposal else []
-    others = {one.number: one for one in rows_of(database, study.study_id, near)}
+    distributions = get_distributions(database, study.study_id, detail.row.number)
+    near = rows_of(database, study.study_id, _nearest_of(reasons))
+    others = {one.number: one for one in near}
     if best is not None:
         others[best.number] = best
     others.pop(detail.row.number, None)
-    return [_setting(name, value, kinds[name], others, best) for name, value in detail.row.params.items()]
+    params = detail.row.params.items()
+    return [_param_view(name, value, distributions[name], others, best) for name, value in params]
 
 
-def _setting(
+def _param_view(
     name: str,
     value: ParamValue,
-    kind: Any,
+    distribution: Any,
     others: Mapping[int, TrialRow],
     best: TrialRow | None,
 ) -> ParamView:
-    def at(row: TrialRow) -> float | None:
-        return search_space.place(kind, row.params[name]) if name in row.params else None
-
-    marks = [
-        RangeMarker(
-            number,
-            min(1.0, max(0.0, place)),
-            best is not None and number == best.number,
-        )
-        for number, row in others.items()
-        if (place := at(row)) is not None
-    ]
-    own = search_space.place(kind, value)
-    choices = list(getattr(kind, "choices", ()))
+    marks = []
+    for number, row in others.items():
+        if name not in row.params:
+            continue
+        at = search_space.place(distribution, row.params[name])
+        if at is not None:
+            is_best = best is not None and number == best.number
+            marks.append(RangeMarker(number, min(1.0, max(0.0, at)), is_best))
+    choices = list(getattr(distribution, "choices", ()))
     return ParamView(
         name,
         value,
-        own,
-        getattr(kind, "low", None),
-        getattr(kind, "high", None),
-        bool(getattr(kind, "log", False)),
+        search_space.place(distribution, value),
+        getattr(distribution, "low", None),
+        getattr(distribution, "high", None),
+        bool(getattr(distribution, "log", False)),
         choices if len(choices) <= CHOICES_MAX else choices[: CHOICES_MAX - 1],
         sorted(marks, key=lambda mark: mark.is_best),
         None if best is None else best.params.get(name),
@@ -254,7 +258,7 @@ def _setting(
 
 
 def _metrics(study: StudyView, detail: TrialDetail) -> list[str]:
-    """What its curve can be drawn of: the first objective, and what else it has."""
+    """Return the metrics of its curve: the first objective, then all others."""
     first = study.objectives[0].name
     return [first, *(name for name in detail.row.metrics if name != first)]
 
@@ -265,35 +269,33 @@ def _curve_chart(
     detail: TrialDetail,
     metric: str,
 ) -> Chart:
-    database, number, total = (
-        request.app.state.database,
-        detail.row.number,
-        study.counts.total,
-    )
+    database, number = request.app.state.database, detail.row.number
+    total = study.counts.total
     reasons = get_trial_reasons(database, study, detail)
     best = [row.number for row in list_best_trials(database, study.study_id, limit=1)]
-    near = [one.number for one in reasons.proposal.nearest if one.study is None] if reasons.proposal else []
-    compared = [one.number for judgement in reasons.judgements for one in judgement.comparators]
+    near = _nearest_of(reasons)
+    compared: list[int] = []
+    for judgement in reasons.judgements:
+        compared += [one.number for one in judgement.comparators]
     even = [round(i * (total - 1) / PEERS) for i in range(PEERS + 1)] if total else []
-    wanted = dict.fromkeys((number, *best, *near, *compared, *even))
-    points = max(20, 6_000 // max(len(wanted), 1))
-    found = get_curves(database, study.study_id, numbers=list(wanted), max_points=points)
+    numbers = list(dict.fromkeys((number, *best, *near, *compared, *even)))
+    max_points = max(20, 6_000 // len(numbers))
+    found = get_curves(database, study.study_id, numbers=numbers, max_points=max_points)
     objective = study.objectives[0]
     if metric in detail.row.metrics:
         objective = replace(objective, name=metric)
         found = tuple(curve.of(metric) for curve in found)
     curves = {curve.trial_number: curve for curve in found}
     own = curves.pop(number, ReportCurve(number, ()))
+    # Each curve belongs to the first group that it is in.
     groups = {
-        kind: _taken(curves, numbers) for kind, numbers in (("best", best), ("compared", compared), ("nearest", near))
+        "best": _pop_all(curves, best),
+        "compared": _pop_all(curves, compared),
+        "nearest": _pop_all(curves, near),
+        "others": list(curves.values()),
     }
-    return charts.peer_curves(
-        objective,
-        own,
-        {**groups, "others": list(curves.values())},
-        total,
-    )
+    return charts.peer_curves(objective, own, groups, total)
 
 
-def _taken(curves: dict[int, ReportCurve], numbers: Sequence[int]) -> list[ReportCurve]:
+def _pop_all(curves: dict[int, ReportCurve], numbers: Sequence[int]) -> list[ReportCurve]:
     return [curves.pop(number) for number in dict.fromkeys(numbers) if number in curves]

@@ -1,4 +1,4 @@
-"""Columns of tables of trials: which there are, what they are sorted by, and what stands in their cells."""
+"""Columns of tables of trials: their sort orders and cells."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tunesvc.util import formatting
 from tunesvc.web.render import moment
 
 USUAL_PARAMS = 10
-"""Parameters that are shown until columns are chosen."""
+"""Number of parameters shown by default."""
 USUAL_METRICS = 3
-"""Metrics besides the objectives, likewise."""
+"""Number of metrics shown by default, in addition to the objectives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,14 @@ class Column:
     label: str
     cell: Callable[[TrialRow], str | Markup]
     sort: str | None = None
-    """What it is called as an order; None when nothing sorts by it."""
+    """Name of its sort order; None if trials cannot be sorted by it."""
     is_number: bool = True
     is_usual: bool = True
-    """Whether it is shown until columns are chosen."""
+    """True if it is shown by default."""
 
 
 def columns_of(objectives: Sequence[Objective], names: Names) -> list[Column]:
-    """All columns of a study's trials."""
+    """Return all columns of a study's trials."""
     params = list(names.params)
     return [
         Column("state", "state", _state, "state", is_number=False),
@@ -94,11 +94,15 @@ def _state(row: TrialRow) -> Markup:
 def _value(name: str, index: int) -> Column:
     def cell(row: TrialRow) -> str | Markup:
         if row.values is None:
-            running = index == 0 and row.last_value is not None
-            return Markup('<span class="soft">{}</span>').format(_number(row.last_value)) if running else ""
+            # A running trial shows its last report.
+            if index > 0 or row.last_value is None:
+                return ""
+            return Markup('<span class="soft">{}</span>').format(_number(row.last_value))
         text = _number(row.values[index])
-        broken = formatting.violations(row.violations) or "breaks a constraint"
-        return text if row.feasible else Markup('<s title="{}">{}</s>').format(broken, text)
+        if row.feasible:
+            return text
+        violations = formatting.violations(row.violations) or "breaks a constraint"
+        return Markup('<s title="{}">{}</s>').format(violations, text)
 
     return Column(f"value{index}", name, cell, "value" if index == 0 else f"values.{name}")
 

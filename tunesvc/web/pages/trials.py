@@ -1,4 +1,4 @@
-"""The trials of a study: filter, sort and columns are in the address; further pages go on after a key."""
+"""The table of a study's trials. Filter, sort order and columns are in the URL."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tunesvc.web.render import attachment, page, wants_fragment
 router = APIRouter()
 
 SHOWN = 100
-"""Trials of a page."""
+"""Trials per page."""
 ROWS_MAX = 500
-"""Rows that are asked for by their numbers at a time."""
+"""Most rows that are requested by number at a time."""
 NEWEST = "-number"
 
 Where = Annotated[str, Query(max_length=4_000)]
@@ -42,35 +42,31 @@ Chosen = Annotated[list[str] | None, Query(alias="col")]
 
 @dataclass(frozen=True, slots=True)
 class TrialListQuery:
-    """What the address asks for."""
+    """Filter, sort order and columns of the URL."""
 
     where: str
     sort: str
     columns: Sequence[Column]
-    chosen: Sequence[str]
-    """Keys of the columns, where they were chosen."""
+    selected: Sequence[str]
+    """Keys of the selected columns; empty for the default ones."""
 
-    def query(self, **changes: object) -> str:
-        """What an address that asks for the same ends with, with some of it changed."""
-        parts: list[tuple[str, object]] = [
-            *{"where": self.where, "sort": self.sort, **changes}.items(),
-        ]
-        parts += [("col", key) for key in self.chosen]
-        return urlencode(
-            [(name, value) for name, value in parts if value not in ("", None)],
-        )
+    def url_query(self, **changes: object) -> str:
+        """Return the query part of a URL with some changes."""
+        fields: dict[str, object] = {"where": self.where, "sort": self.sort, **changes}
+        parts = [(name, value) for name, value in fields.items() if value not in ("", None)]
+        parts += [("col", key) for key in self.selected]
+        return urlencode(parts)
 
     def sorted_by(self, column: Column) -> str | None:
-        """`ascending` or `descending`, where it is what the trials are sorted by."""
+        """Return `ascending` or `descending` for the column of the sort order; else None."""
         if self.sort.removeprefix("-") != column.sort:
             return None
         return "descending" if self.sort.startswith("-") else "ascending"
 
-    def turned(self, column: Column) -> str:
-        """The address's end that sorts by a column, or the other way round."""
-        return self.query(
-            sort=f"-{column.sort}" if self.sort == column.sort else column.sort,
-        )
+    def toggled(self, column: Column) -> str:
+        """Return the query part that sorts by a column, or reverses its order."""
+        reverse = self.sort == column.sort
+        return self.url_query(sort=f"-{column.sort}" if reverse else column.sort)
 
 
 @router.get("/studies/{study_id}/trials", name="trials_page")
@@ -82,35 +78,28 @@ def trials_page(
     chosen: Chosen = None,
     after: Annotated[str, Query(max_length=400)] = "",
 ) -> HTMLResponse:
-    """A page of trials; when htmx asks for it the table alone, or with `after` the rows that follow."""
-    names = names_of(request.app.state.database, study)
-    wanted = _wanted(study, names, where, sort, chosen)
-    told: dict[str, Any] = {"study": study, "wanted": wanted, "fault": None, "found": None}
+    """Render a page of trials; for htmx, only the table, or with `after` the next rows."""
+    database = request.app.state.database
+    names = names_of(database, study)
+    query = _query(study, names, where, sort, chosen)
+    values: dict[str, Any] = {"study": study, "query": query, "fault": None, "found": None}
     try:
-        selection = Selection.of(study.study_id, names, wanted.where, wanted.sort)
-        told["found"] = trial_page(
-            request.app.state.database,
-            selection,
-            after=after,
-            limit=SHOWN,
-        )
-    except FilterError as fault:
-        told["fault"] = fault
+        selection = Selection.of(study.study_id, names, query.where, query.sort)
+        values["found"] = trial_page(database, selection, after=after, limit=SHOWN)
+    except FilterError as error:
+        values["fault"] = error
     if wants_fragment(request):
-        return page(
-            request,
-            "trials_rows.html" if after and told["found"] else "trials_table.html",
-            **told,
-        )
-    status = 200 if told["fault"] is None else 422
+        has_rows = after and values["found"]
+        return page(request, "trials_rows.html" if has_rows else "trials_table.html", **values)
+    status = 200 if values["fault"] is None else 422
     return page(
         request,
         "trials.html",
         status,
         names=names,
         meanings=MEANINGS,
-        all=_all(study, names),
-        **told,
+        all=columns_of(study.objectives, names),
+        **values,
     )
 
 
@@ -121,25 +110,24 @@ def trial_rows(
     number: Annotated[list[int] | None, Query(max_length=ROWS_MAX)] = None,
     chosen: Chosen = None,
 ) -> HTMLResponse:
-    """Rows by their numbers, as they are now; and how many trials there are, in `X-Trials`."""
+    """Render the current rows of some trials; header `X-Trials` has the number of all trials."""
     names = names_of(request.app.state.database, study)
-    asked = [one for one in number or () if 0 <= one < 2**31]
-    rows = rows_of(request.app.state.database, study.study_id, asked)
-    wanted = _wanted(study, names, "", NEWEST, chosen)
-    answer = page(
+    numbers = [one for one in number or () if 0 <= one < 2**31]
+    rows = rows_of(request.app.state.database, study.study_id, numbers)
+    response = page(
         request,
         "trials_rows.html",
         study=study,
-        wanted=wanted,
+        query=_query(study, names, "", NEWEST, chosen),
         found=TrialPage(rows, None),
     )
-    answer.headers["X-Trials"] = str(study.counts.total)
-    return answer
+    response.headers["X-Trials"] = str(study.counts.total)
+    return response
 
 
 @router.get("/studies/{study_id}/trials/count", name="trials_count")
 def trials_count(request: Request, study: AskedStudy, where: Where = "") -> HTMLResponse:
-    """How many trials a filter lets through, which takes longer than a page of them."""
+    """Render the number of trials that match, which takes longer than a page of them."""
     names = names_of(request.app.state.database, study)
     found = count_trials(
         request.app.state.database,
@@ -155,7 +143,7 @@ def trials_csv(
     where: Where = "",
     sort: SortBy = "number",
 ) -> Response:
-    """The trials that a filter lets through, all columns of them."""
+    """Return the matching trials with all columns as CSV."""
     export = _export(request, study, where, sort)
     return _download(study, export.csv(), "csv", "text/csv; charset=utf-8")
 
@@ -167,7 +155,7 @@ def trials_parquet(
     where: Where = "",
     sort: SortBy = "number",
 ) -> Response:
-    """The same as Parquet."""
+    """Return the matching trials with all columns as Parquet."""
     export = _export(request, study, where, sort)
     return _download(study, export.parquet(), "parquet", "application/vnd.apache.parquet")
 
@@ -191,30 +179,30 @@ def _download(study: StudyView, content: Any, ending: str, kind: str) -> Respons
     )
 
 
-def _wanted(
+def _query(
     study: StudyView,
     names: Names,
     where: str,
     sort: str,
     chosen: Sequence[str] | None,
 ) -> TrialListQuery:
-    there = _all(study, names)
-    kept = [key for key in dict.fromkeys(chosen or ()) if key in {column.key for column in there}]
-    shown = [column for column in there if column.key in kept] if kept else [c for c in there if c.is_usual]
-    return TrialListQuery(_clean(where), _sort(_clean(sort), names), shown, kept)
+    columns = columns_of(study.objectives, names)
+    keys = {column.key for column in columns}
+    selected = [key for key in dict.fromkeys(chosen or ()) if key in keys]
+    if selected:
+        shown = [column for column in columns if column.key in selected]
+    else:
+        shown = [column for column in columns if column.is_usual]
+    return TrialListQuery(_clean(where), _sort(_clean(sort), names), shown, selected)
 
 
 def _sort(text: str, names: Names) -> str:
-    """An address may be older than what it names: the newest first then."""
+    # An old URL may contain a name that no longer exists.
     try:
         TrialSort.of(text, names)
     except TuneError:
         return NEWEST
     return text
-
-
-def _all(study: StudyView, names: Names) -> list[Column]:
-    return columns_of(study.objectives, names)
 
 
 def _clean(text: str) -> str:
