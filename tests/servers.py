@@ -101,7 +101,7 @@ class PostgresServer:
             self._programs, directory, **self._settings | {"unix_socket_directories": str(directory)}
         )
         where = f"host=127.0.0.1 port={self.port} user={_ROLE} password={_PASSWORD} application_name=standby"
-        self._account.own(directory)
+        self._account.chown(directory)
         self._run(
             "pg_basebackup",
             "--pgdata",
@@ -119,7 +119,7 @@ class PostgresServer:
     def take_over(self, directory: Path) -> None:
         """Make a directory that belongs to the server's account."""
         directory.mkdir()
-        self._account.own(directory)
+        self._account.chown(directory)
 
     def promote(self) -> None:
         """Make a standby the primary."""
@@ -136,10 +136,10 @@ class PostgresServer:
         connection.close()
 
     def _initialise(self) -> None:
-        self._account.own(self.directory)
+        self._account.chown(self.directory)
         password = self.directory / "password"
         password.write_text(_PASSWORD)
-        self._account.own(password)
+        self._account.chown(password)
         self._run(
             "initdb", "--pgdata", str(self.data), "--username", _ROLE, "--pwfile", str(password),
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C", "--no-instructions", "--no-sync",

@@ -311,7 +311,7 @@ def test_an_ordinary_user_runs_the_server_under_its_own_name(home: Path, umask: 
         pytest.skip("the wheel lies where other users cannot read it")
     own = home / "own"
     own.mkdir()
-    nobody.own(own)
+    nobody.chown(own)
 
     def use() -> str:
         os.umask(umask)
