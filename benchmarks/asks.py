@@ -19,14 +19,14 @@ from importlib.util import find_spec
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
 
-import numpy as np  # noqa: E402
-import optuna  # noqa: E402
-from optuna.samplers import BaseSampler  # noqa: E402
-from optuna.trial import create_trial  # noqa: E402
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import create_trial
 
-from benchmarks import tables  # noqa: E402
-from tunesvc.search.samplers.auto_sampler import AutoSampler  # noqa: E402
-from tunesvc.search.samplers.gp.gp_sampler import GPSampler  # noqa: E402
+from benchmarks import tables
+from tunesvc.search.samplers.auto_sampler import AutoSampler
+from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 
 TABLE = "credit_g"
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
@@ -43,7 +43,9 @@ def filled(sampler: BaseSampler, table: tables.Table, trials: int) -> optuna.Stu
     source.optimize(lambda trial: table.train(table.ask(trial), rng), n_trials=trials)
     study = optuna.create_study(sampler=sampler)
     for trial in source.trials:
-        study.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=trial.value))
+        study.add_trial(
+            create_trial(params=trial.params, distributions=trial.distributions, value=trial.value)
+        )
     return study
 
 
@@ -71,7 +73,9 @@ def main() -> None:
         for _ in range(rounds):
             for name, study in studies.items():
                 took[name].append(1000 * ask_s(study, table, rng))
-        told = ", ".join(f"{name} {np.median(t):.1f} (mean {np.mean(t):.1f})" for name, t in took.items())
+        told = ", ".join(
+            f"{name} {np.median(t):.1f} (mean {np.mean(t):.1f})" for name, t in took.items()
+        )
         print(f"{trials} trials: median ms of {rounds} asks: {told}", flush=True)
 
 

@@ -56,7 +56,11 @@ class Table:
 
     def row(self, params: dict[str, Any]) -> int:
         """Return the row of a configuration."""
-        return int(np.ravel_multi_index([GRID[n].index(params[n]) for n in GRID], [len(v) for v in GRID.values()]))
+        return int(
+            np.ravel_multi_index(
+                [GRID[n].index(params[n]) for n in GRID], [len(v) for v in GRID.values()]
+            )
+        )
 
 
 def load(task: str, path: Path = HOME) -> Table:
@@ -92,7 +96,9 @@ def make_task(name: str) -> Task:
     mean, deviation = data.data[train].mean(axis=0), data.data[train].std(axis=0) + 1e-3
     x = ((data.data - mean) / deviation).clip(-5, 5).astype(np.float32)
     if name == "diabetes":
-        y = ((data.target - data.target[train].mean()) / data.target[train].std()).astype(np.float32)
+        y = ((data.target - data.target[train].mean()) / data.target[train].std()).astype(
+            np.float32
+        )
         return Task(name, x[train], y[train], x[val], y[val], 0, rng)
     y = data.target.copy()
     classes = int(y.max()) + 1
@@ -106,11 +112,15 @@ class Networks:
     """Perceptrons of one shape, trained side by side; arrays have the network as their first
     axis."""
 
-    def __init__(self, inputs: int, outputs: int, configs: Sequence[dict[str, Any]], rng: np.random.Generator) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, configs: Sequence[dict[str, Any]], rng: np.random.Generator
+    ) -> None:
         shape = [inputs, *[configs[0]["width"]] * configs[0]["depth"], outputs]
         n = len(configs)
         self.weights = [
-            (rng.standard_normal((n, i + 1, o)) / np.sqrt(i)).astype(np.float32)  # the last row is the bias
+            (rng.standard_normal((n, i + 1, o)) / np.sqrt(i)).astype(
+                np.float32
+            )  # the last row is the bias
             for i, o in itertools.pairwise(shape)
         ]
         for weights in self.weights:
@@ -118,7 +128,9 @@ class Networks:
         self._moment = [np.zeros_like(w) for w in self.weights]
         self._square = [np.zeros_like(w) for w in self.weights]
         self._adam = _column([c["optimizer"] == "adam" for c in configs]) > 0
-        self._lr = _column([c["lr"] for c in configs]) * np.where(self._adam, np.float32(_ADAM_SHARE), np.float32(1))
+        self._lr = _column([c["lr"] for c in configs]) * np.where(
+            self._adam, np.float32(_ADAM_SHARE), np.float32(1)
+        )
         self._cosine = _column([c["schedule"] == "cosine" for c in configs]) > 0
         self._decay = _column([c["decay"] for c in configs])
         self._steps = 0
@@ -137,11 +149,15 @@ class Networks:
         layers = self.forward(x)
         delta = _loss_gradient(layers[-1], y, classes) / np.float32(len(x))
         self._steps += 1
-        share = np.where(self._cosine, np.float32(0.5 * (1 + np.cos(np.pi * progress))), np.float32(1))
+        share = np.where(
+            self._cosine, np.float32(0.5 * (1 + np.cos(np.pi * progress))), np.float32(1)
+        )
         for depth in reversed(range(len(self.weights))):
             weights, below = self.weights[depth], layers[depth]
             gradient = np.empty_like(weights)
-            gradient[:, :-1] = np.swapaxes(np.broadcast_to(below, (len(weights), *below.shape[-2:])), 1, 2) @ delta
+            gradient[:, :-1] = (
+                np.swapaxes(np.broadcast_to(below, (len(weights), *below.shape[-2:])), 1, 2) @ delta
+            )
             gradient[:, -1] = delta.sum(axis=1)
             if depth:
                 delta = (delta @ np.swapaxes(weights[:, :-1], 1, 2)) * (1 - below**2)
@@ -170,7 +186,9 @@ def train(task: Task, configs: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np
         order = task.rng.permutation(len(task.x))
         batches = [order[start : start + batch] for start in range(0, len(order), batch)]
         for k, chosen in enumerate(batches):
-            networks.step(task.x[chosen], task.y[chosen], task.classes, (epoch + k / len(batches)) / EPOCHS)
+            networks.step(
+                task.x[chosen], task.y[chosen], task.classes, (epoch + k / len(batches)) / EPOCHS
+            )
         loss, error = _judge(networks.forward(task.x_val)[-1], task.y_val, task.classes)
         losses.append(loss)
         errors.append(error)
@@ -192,7 +210,9 @@ def make_table(name: str) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=HOME)
     given = parser.parse_args()
     stored: dict[str, np.ndarray] = {}
@@ -201,7 +221,9 @@ def main() -> None:
         table = make_table(name)
         stored[f"{name}.loss"] = _small(table.loss)
         stored[f"{name}.error"] = _small(table.error)
-        print(f"{name}: {time.perf_counter() - started_s:.0f} s, best final loss {np.nanmin(table.loss[:, -1]):.4f}")
+        print(
+            f"{name}: {time.perf_counter() - started_s:.0f} s, best final loss {np.nanmin(table.loss[:, -1]):.4f}"
+        )
     given.out.parent.mkdir(exist_ok=True)
     np.savez_compressed(given.out, **stored)
 

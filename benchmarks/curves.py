@@ -1,7 +1,8 @@
 """Pruning on tables of real learning curves: training saved for an equally good trial, and costs of
 pruning.
 
-    python -m benchmarks.curves [--tasks digits ...] [--takes last best] [--methods auto ...] [--seeds 0 1 2 ...]
+    python -m benchmarks.curves [--tasks digits ...] [--takes last best] [--methods auto ...]
+    [--seeds 0 1 2 ...]
                                 [--workers 4] [--processes 2] [--keep FILE]
 
 Every run is a study of the real coordinator on a real Postgres; only training is looked up (see
@@ -50,28 +51,37 @@ from typing import Any
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
-import numpy as np  # noqa: E402
-import optuna  # noqa: E402
-from optuna.pruners import BasePruner  # noqa: E402
-from optuna.samplers import BaseSampler  # noqa: E402
-from optuna.study import StudyDirection  # noqa: E402
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 
-from benchmarks.curve_tables import EPOCHS, GRID, TASKS, Table, load  # noqa: E402
-from tunesvc.coordinator.coordinator import Coordinator, StepTiming  # noqa: E402
-from tunesvc.db import study_records  # noqa: E402
-from tunesvc.db.embedded.embedded_server import EmbeddedServer  # noqa: E402
-from tunesvc.db.engine.database import Database, open_database  # noqa: E402
-from tunesvc.db.study_writer import StudyWriter  # noqa: E402
-from tunesvc.execution.executor import AttemptId, Checkpointed, Event, Finished, Launch, Payload, Reported, StoppedEarly  # noqa: E402
-from tunesvc.search.optimizer import Optimizer  # noqa: E402
-from tunesvc.search.pruners.audit import false_prunes  # noqa: E402
-from tunesvc.search.registry.pruner_registry import make_pruner  # noqa: E402
-from tunesvc.search.registry.sampler_registry import make_sampler  # noqa: E402
-from tunesvc.search.samplers.imputing_sampler import ImputingSampler  # noqa: E402
-from tunesvc.search.study_storage import RecordingStorage  # noqa: E402
-from tunesvc.space.search_space import Space  # noqa: E402
-from tunesvc.spec import StudySpec  # noqa: E402
-from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock  # noqa: E402
+from benchmarks.curve_tables import EPOCHS, GRID, TASKS, Table, load
+from tunesvc.coordinator.coordinator import Coordinator, StepTiming
+from tunesvc.db import study_records
+from tunesvc.db.embedded.embedded_server import EmbeddedServer
+from tunesvc.db.engine.database import Database, open_database
+from tunesvc.db.study_writer import StudyWriter
+from tunesvc.execution.executor import (
+    AttemptId,
+    Checkpointed,
+    Event,
+    Finished,
+    Launch,
+    Payload,
+    Reported,
+    StoppedEarly,
+)
+from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.pruners.audit import false_prunes
+from tunesvc.search.registry.pruner_registry import make_pruner
+from tunesvc.search.registry.sampler_registry import make_sampler
+from tunesvc.search.samplers.imputing_sampler import ImputingSampler
+from tunesvc.search.study_storage import RecordingStorage
+from tunesvc.space.search_space import Space
+from tunesvc.spec import StudySpec
+from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock
 
 BUDGET = 100 * EPOCHS
 SECOND = 1000.0
@@ -158,14 +168,18 @@ def spec_of(name: str, method: str, take: str, seed: int, workers: int) -> Study
         **OURS.get(method, {"sampler": "tpe", "pruner": "auto"}),
     }
     for key in ("sampler", "pruner"):
-        described[key] = {"name": described[key]} if isinstance(described[key], str) else described[key]
+        described[key] = (
+            {"name": described[key]} if isinstance(described[key], str) else described[key]
+        )
     return StudySpec.model_validate_json(json.dumps(described))
 
 
 def make_optimizer(spec: StudySpec, method: str) -> Optimizer:
     """A new study's optimizer, with the method's sampler and pruner."""
     space = Space(spec.parameters)
-    sampler: BaseSampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=spec.seed)
+    sampler: BaseSampler = optuna.samplers.TPESampler(
+        multivariate=True, constant_liar=True, seed=spec.seed
+    )
     if method in OURS and "forecasts" not in method:
         sampler = make_sampler(spec, space)
     elif method in OURS:
@@ -232,7 +246,11 @@ class Workers(SimulatedExecutor):
         if isinstance(event.payload, Reported):
             self.epochs += 1
             self._last[event.attempt] = event.payload.metrics["loss"]
-        elif isinstance(event.payload, Finished) and not event.payload.metrics and self._finals[row] < self._lead:
+        elif (
+            isinstance(event.payload, Finished)
+            and not event.payload.metrics
+            and self._finals[row] < self._lead
+        ):
             self._lead = float(self._finals[row])
             regret = float((self._lead - self._best) / (self._median - self._best))
             self._run.incumbents.append((self.epochs, self.clock.now() * SECOND, regret))
@@ -248,7 +266,10 @@ class Workers(SimulatedExecutor):
     def _train(self, launch: Launch) -> Iterable[tuple[float, Payload]]:
         row = self._rows[launch.attempt]
         for epoch in range(int(launch.checkpoint or 0) + 1, EPOCHS + 1):
-            yield epoch_s(row) / SECOND, Reported(epoch, {"loss": float(self._table.loss[row, epoch - 1])})
+            yield (
+                epoch_s(row) / SECOND,
+                Reported(epoch, {"loss": float(self._table.loss[row, epoch - 1])}),
+            )
             if self._saves:
                 yield 0.0, Checkpointed(str(epoch), epoch)
         yield 0.0, Finished()
@@ -287,7 +308,9 @@ def postgres() -> Iterator[str]:
     """Yield the URL of a new, migrated database on a temporary server."""
     home = Path(tempfile.mkdtemp(prefix="tunesvc-curves-"))
     home.chmod(0o755)  # the server's account must be able to enter it
-    server = EmbeddedServer(home, settings={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
+    server = EmbeddedServer(
+        home, settings={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    )
     try:
         url = server.url.render_as_string(hide_password=False)
         open_database(url).close()
@@ -303,11 +326,18 @@ Job = tuple[str, str, str, int, int]
 
 def run_all(jobs: Sequence[Job], processes: int, keep: Path | None) -> list[Run]:
     """Run every study that is not yet in the file."""
-    known = [Run(**json.loads(line)) for line in keep.read_text().splitlines()] if keep and keep.exists() else []
+    known = (
+        [Run(**json.loads(line)) for line in keep.read_text().splitlines()]
+        if keep and keep.exists()
+        else []
+    )
     runs = {(run.task, run.take, run.method, run.seed): run for run in known}
     missing = [job for job in jobs if job[:4] not in runs]
     if missing:
-        with postgres() as url, multiprocessing.get_context("spawn").Pool(processes, _begin, (url,)) as pool:
+        with (
+            postgres() as url,
+            multiprocessing.get_context("spawn").Pool(processes, _begin, (url,)) as pool,
+        ):
             for run in pool.imap_unordered(_replay, missing):
                 runs[run.task, run.take, run.method, run.seed] = run
                 if keep:
@@ -335,24 +365,34 @@ def report(runs: Sequence[Run]) -> str:
     """Markdown tables, one per way of taking the final loss."""
     lines = []
     for take in dict.fromkeys(run.take for run in runs):
-        head = (
-            "| task | method | studies | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes "
-        )
+        head = "| task | method | studies | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes "
         head += "| audited | promoted |"
-        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|---|"]
+        lines += [
+            f"\nFinal loss: that of the {take} epoch.\n",
+            head,
+            "|---|---|---|---|---|---|---|---|---|---|---|",
+        ]
         for task in TASKS:
-            studies = {m: [r for r in runs if (r.task, r.take, r.method) == (task, take, m)] for m in [*PEERS, *OURS]}
+            studies = {
+                m: [r for r in runs if (r.task, r.take, r.method) == (task, take, m)]
+                for m in [*PEERS, *OURS]
+            }
             lines += _rows(task, {method: found for method, found in studies.items() if found})
     return "\n".join(lines)
 
 
 def _rows(task: str, studies: dict[str, list[Run]]) -> Iterator[str]:
-    finals = {m: float(np.mean([run.regret(BUDGET) for run in runs])) for m, runs in studies.items()}
+    finals = {
+        m: float(np.mean([run.regret(BUDGET) for run in runs])) for m, runs in studies.items()
+    }
     best_peer = min((finals[m] for m in PEERS if m in finals), default=math.nan)
     for method, runs in studies.items():
         low, high = _interval([run.regret(BUDGET) for run in runs])
         goals = [f"{_share(runs, goal)}" for goal in (finals.get("tpe", math.nan), best_peer)]
-        reached = [next(((at, when) for at, when, regret in run.incumbents if regret <= 0.01), None) for run in runs]
+        reached = [
+            next(((at, when) for at, when, regret in run.incumbents if regret <= 0.01), None)
+            for run in runs
+        ]
         epochs, seconds = (np.median([r[i] if r else math.inf for r in reached]) for i in (0, 1))
         cells = [
             task,
@@ -363,7 +403,9 @@ def _rows(task: str, studies: dict[str, list[Run]]) -> Iterator[str]:
             f"{epochs:,.0f}" if epochs < math.inf else "more",
             f"{seconds:,.0f} s" if seconds < math.inf else "more",
             _percentage(sum(r.stopped_wrongly for r in runs), sum(r.stopped for r in runs)),
-            f"{sum(r.audited_wrong for r in runs)} of {sum(r.audited for r in runs)}" if method in OURS else "",
+            f"{sum(r.audited_wrong for r in runs)} of {sum(r.audited for r in runs)}"
+            if method in OURS
+            else "",
             f"{np.mean([r.promoted for r in runs]):.0f} a study" if method in OURS else "",
         ]
         yield "| " + " | ".join(cells) + " |"
@@ -381,7 +423,9 @@ def _share(runs: Sequence[Run], goal: float) -> str:
     rng = np.random.default_rng(0)
     drawn = [reached(regrets[rng.integers(len(runs), size=len(runs))]) for _ in range(500)]
     low, high = np.quantile(drawn, [0.05, 0.95], method="nearest")
-    shown = ["never" if share == math.inf else f"{share:.2f}" for share in (reached(regrets), low, high)]
+    shown = [
+        "never" if share == math.inf else f"{share:.2f}" for share in (reached(regrets), low, high)
+    ]
     return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
@@ -397,14 +441,20 @@ def _percentage(part: int, of: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--takes", nargs="+", default=TAKES, choices=TAKES)
     parser.add_argument("--methods", nargs="+", default=[*PEERS, *OURS], choices=[*PEERS, *OURS])
     parser.add_argument("--seeds", nargs="+", type=int, default=range(6))
     parser.add_argument("--workers", type=int, default=4, help="simulated ones, of each study")
     parser.add_argument("--processes", type=int, default=2, help="real ones")
-    parser.add_argument("--keep", type=Path, help="file of runs, one JSON document per line; read first, then added to")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="file of runs, one JSON document per line; read first, then added to",
+    )
     given = parser.parse_args()
     jobs = [
         (task, take, method, seed, given.workers)

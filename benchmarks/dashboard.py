@@ -33,7 +33,13 @@ from tunesvc.db.engine.database import open_database
 from tunesvc.web import DashboardServer
 
 PATIENCE_S = 180.0
-_QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync")
+_QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-sync",
+)
 _DRAWN = ".js-plotly-plot .scatterlayer .point, .js-plotly-plot canvas, .js-plotly-plot .scatterlayer path.point"
 
 
@@ -49,11 +55,16 @@ class Visit:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--visits", type=int, default=3)
     parser.add_argument(
-        "--peer-up-to", type=int, default=100_000, help="optuna-dashboard on studies of at most so many"
+        "--peer-up-to",
+        type=int,
+        default=100_000,
+        help="optuna-dashboard on studies of at most so many",
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tunesvc-benchmark-") as folder:
@@ -73,19 +84,39 @@ def _run(server: EmbeddedServer, sizes: list[int], visits: int, peer_up_to: int)
     engine = sa.create_engine(theirs_url)
     with open_database(ours_url) as database, sync_playwright() as playwright:
         ours = {size: make_ours(database, f"made-{size}", size) for size in sizes}
-        theirs = {size: make_optunas(engine, theirs_url, f"made-{size}", size) for size in sizes if size <= peer_up_to}
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_QUIET))
-        print(f"{'page':10} {'trials':>8} {'dashboard':16} {'paint':>8} {'useful':>8} {'sent':>9} {'ours is':>10}")
+        theirs = {
+            size: make_optunas(engine, theirs_url, f"made-{size}", size)
+            for size in sizes
+            if size <= peer_up_to
+        }
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=list(_QUIET)
+        )
+        print(
+            f"{'page':10} {'trials':>8} {'dashboard':16} {'paint':>8} {'useful':>8} {'sent':>9} {'ours is':>10}"
+        )
         with DashboardServer(database, port=0) as dashboard, _optuna_dashboard(theirs_url) as peer:
             for size in sizes:
                 for page in ("study", "trials"):
                     enter = dashboard.new_address
-                    path = f"{dashboard.url}/studies/{ours[size]}" + ("/trials" if page == "trials" else "")
-                    own = _visits(browser, visits, enter, path, _study_is_useful if page == "study" else _has_rows)
+                    path = f"{dashboard.url}/studies/{ours[size]}" + (
+                        "/trials" if page == "trials" else ""
+                    )
+                    own = _visits(
+                        browser,
+                        visits,
+                        enter,
+                        path,
+                        _study_is_useful if page == "study" else _has_rows,
+                    )
                     _print(page, size, "tunesvc", own, "")
                     if size in theirs:
-                        path = f"{peer}/dashboard/studies/{theirs[size]}" + ("/trials" if page == "trials" else "")
-                        other = _visits(browser, visits, None, path, _is_drawn if page == "study" else _has_list)
+                        path = f"{peer}/dashboard/studies/{theirs[size]}" + (
+                            "/trials" if page == "trials" else ""
+                        )
+                        other = _visits(
+                            browser, visits, None, path, _is_drawn if page == "study" else _has_list
+                        )
                         faster = other.useful_s / own.useful_s if own and other else float("nan")
                         _print(page, size, "optuna-dashboard", other, f"{faster:.1f} x")
         browser.close()
@@ -100,7 +131,11 @@ def _print(page: str, size: int, name: str, visit: Visit | None, ratio: str) -> 
 
 
 def _visits(
-    browser: Browser, count: int, enter: Callable[[], str] | None, path: str, useful: Callable[[Page], None]
+    browser: Browser,
+    count: int,
+    enter: Callable[[], str] | None,
+    path: str,
+    useful: Callable[[Page], None],
 ) -> Visit | None:
     """Return the visit of median time; None if a page was not useful within `PATIENCE_S`."""
     made = []
@@ -113,7 +148,9 @@ def _visits(
     return next(visit for visit in made if visit.useful_s == middle)
 
 
-def _visit(browser: Browser, enter: str | None, path: str, useful: Callable[[Page], None]) -> Visit | None:
+def _visit(
+    browser: Browser, enter: str | None, path: str, useful: Callable[[Page], None]
+) -> Visit | None:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(PATIENCE_S * 1000)
     page = context.new_page()
@@ -126,10 +163,14 @@ def _visit(browser: Browser, enter: str | None, path: str, useful: Callable[[Pag
         page.goto(path, wait_until="commit")
         useful(page)
         useful_s = time.monotonic() - began_s
-        paint_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN")
+        paint_ms = page.evaluate(
+            "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN"
+        )
         return Visit(paint_ms / 1000, useful_s, sum(sent) / 1e6)
     except Error as error:
-        if not any(told in str(error) for told in ("Timeout", "TIMED_OUT")):  # the latter if it did not connect
+        if not any(
+            told in str(error) for told in ("Timeout", "TIMED_OUT")
+        ):  # the latter if it did not connect
             raise
         return None
     finally:
@@ -157,13 +198,17 @@ def _has_rows(page: Page) -> None:
 
 
 def _has_list(page: Page) -> None:
-    page.wait_for_selector("text=/^Trial \\d+$/", state="visible")  # it shows trials as a list beside the first of them
+    page.wait_for_selector(
+        "text=/^Trial \\d+$/", state="visible"
+    )  # it shows trials as a list beside the first of them
 
 
 @contextmanager
 def _optuna_dashboard(url: str) -> Iterator[str]:
     port = multiprocessing.get_context("spawn").Value("i", 0)
-    process = multiprocessing.get_context("spawn").Process(target=_serve_optuna, args=(url, port), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_serve_optuna, args=(url, port), daemon=True
+    )
     process.start()
     while not port.value and process.is_alive():
         time.sleep(0.05)
@@ -194,7 +239,11 @@ def _serve_optuna(url: str, port: object) -> None:
 def _create(server: EmbeddedServer, name: str) -> None:
     url: sa.URL = server.url
     connection = psycopg2.connect(
-        host=url.query["host"], port=url.query["port"], user=url.username, password=url.password, dbname="postgres"
+        host=url.query["host"],
+        port=url.query["port"],
+        user=url.username,
+        password=url.password,
+        dbname="postgres",
     )
     connection.autocommit = True
     with connection.cursor() as cursor:

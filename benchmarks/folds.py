@@ -26,21 +26,21 @@ from typing import Any
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
 
-import numpy as np  # noqa: E402
-import optuna  # noqa: E402
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler  # noqa: E402
-from sklearn.base import BaseEstimator  # noqa: E402
-from sklearn.datasets import load_breast_cancer, load_diabetes  # noqa: E402
-from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingClassifier  # noqa: E402
-from sklearn.metrics import log_loss, mean_absolute_error  # noqa: E402
-from sklearn.model_selection import KFold  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import StandardScaler  # noqa: E402
-from sklearn.svm import SVR  # noqa: E402
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from sklearn.base import BaseEstimator
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingClassifier
+from sklearn.metrics import log_loss, mean_absolute_error
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
 
-from benchmarks.search import interval  # noqa: E402
-from tunesvc.search.analysis.recommend import recommend  # noqa: E402
-from tunesvc.search.samplers.gp.gp_sampler import GPSampler  # noqa: E402
+from benchmarks.search import interval
+from tunesvc.search.analysis.recommend import recommend
+from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 
 FOLDS = 5
 MARKS = (50, 100)
@@ -71,13 +71,22 @@ class Task:
         model.fit(inputs[train], outputs[train])
         truth = outputs[held_out]
         if self.is_classifier:
-            return float(log_loss(truth, model.predict_proba(inputs[held_out]), labels=np.unique(outputs)))
+            return float(
+                log_loss(truth, model.predict_proba(inputs[held_out]), labels=np.unique(outputs))
+            )
         return float(mean_absolute_error(truth, model.predict(inputs[held_out])))
 
     def judge(self, params: Params) -> float:
         """Return the mean over splits that no study has seen."""
         splits = [split for shuffle in range(_JUDGED_BY) for split in self.splits(1_000 + shuffle)]
-        return float(np.mean([self.loss(self.suggest(optuna.trial.FixedTrial(params)), split) for split in splits]))
+        return float(
+            np.mean(
+                [
+                    self.loss(self.suggest(optuna.trial.FixedTrial(params)), split)
+                    for split in splits
+                ]
+            )
+        )
 
 
 def svr(trial: optuna.Trial) -> BaseEstimator:
@@ -126,7 +135,9 @@ def play(task: Task, method: str, seed: int) -> Iterator[Params]:
     """Run one study; return its recommendation at each mark."""
     rng, splits = np.random.default_rng([seed, 11]), task.splits(seed)
     cost = FOLDS if method == "all" else 1
-    sampler: BaseSampler = GPSampler(seed=seed, shared_seeds=FOLDS) if method == "shared" else TPESampler(seed=seed)
+    sampler: BaseSampler = (
+        GPSampler(seed=seed, shared_seeds=FOLDS) if method == "shared" else TPESampler(seed=seed)
+    )
     study = optuna.create_study(sampler=sampler)
     for spent in range(cost, MARKS[-1] + 1, cost):
         trial = study.ask()
@@ -139,7 +150,11 @@ def play(task: Task, method: str, seed: int) -> Iterator[Params]:
         losses = [task.loss(task.suggest(trial), splits[fold]) for fold in held_out]
         study.tell(trial, float(np.mean(losses)))
         if spent in MARKS:
-            best = recommend(study.get_trials(deepcopy=False), "minimize", FOLDS) if method == "shared" else None
+            best = (
+                recommend(study.get_trials(deepcopy=False), "minimize", FOLDS)
+                if method == "shared"
+                else None
+            )
             yield study.trials[best.number].params if best else study.best_trial.params
 
 
@@ -153,7 +168,9 @@ def middling(task: Task) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     given = parser.parse_args()
@@ -169,11 +186,16 @@ def main() -> None:
         regrets[t] = (regrets[t] - best) / (median - best)
         for m, method in enumerate(METHODS):
             print(
-                f"  {name:10} {method:10}" + "".join(_cell(regrets[t, m, :, k]) for k in range(len(MARKS))), flush=True
+                f"  {name:10} {method:10}"
+                + "".join(_cell(regrets[t, m, :, k]) for k in range(len(MARKS))),
+                flush=True,
             )
     print(f"\nmean regret      {''.join(f'  after {mark:<24}' for mark in MARKS)}")
     for m, method in enumerate(METHODS):
-        print(f"  {'all tasks':10} {method:10}" + "".join(_cell(regrets[:, m, :, k].mean(axis=0)) for k in range(2)))
+        print(
+            f"  {'all tasks':10} {method:10}"
+            + "".join(_cell(regrets[:, m, :, k].mean(axis=0)) for k in range(2))
+        )
 
 
 def _cell(values: np.ndarray) -> str:

@@ -1,6 +1,7 @@
 """Samplers on smooth functions without noise, as in textbooks: distance of each from the minimum.
 
-    python -m benchmarks.functions [--seeds 10] [--samplers gp,optuna-tpe,optuna-gp] [--functions hartmann levy ...]
+    python -m benchmarks.functions [--seeds 10] [--samplers gp,optuna-tpe,optuna-gp] [--functions
+    hartmann levy ...]
 
 Such functions are a common first test of a sampler. All are defined on the unit cube and have their
 minimum inside it. Samplers get the value minus 5, so that the minimum is not 0, which no real loss
@@ -18,10 +19,10 @@ from collections.abc import Callable
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
 
-import numpy as np  # noqa: E402
-import optuna  # noqa: E402
+import numpy as np
+import optuna
 
-from benchmarks.search import SAMPLERS, present  # noqa: E402
+from benchmarks.search import SAMPLERS, present
 
 MARKS = (30, 50, 100)
 """Numbers of trials after which regret is measured."""
@@ -30,7 +31,12 @@ SMALLEST = 1e-9
 
 _HARTMANN_WEIGHTS = np.array([1.0, 1.2, 3.0, 3.2])
 _HARTMANN_SCALES = np.array(
-    [[10, 3, 17, 3.5, 1.7, 8], [0.05, 10, 17, 0.1, 8, 14], [3, 3.5, 1.7, 10, 17, 8], [17, 8, 0.05, 10, 0.1, 14]]
+    [
+        [10, 3, 17, 3.5, 1.7, 8],
+        [0.05, 10, 17, 0.1, 8, 14],
+        [3, 3.5, 1.7, 10, 17, 8],
+        [17, 8, 0.05, 10, 0.1, 14],
+    ]
 )
 _HARTMANN_PLACES = 1e-4 * np.array(
     [
@@ -44,7 +50,9 @@ _HARTMANN_PLACES = 1e-4 * np.array(
 
 def hartmann(u: np.ndarray) -> float:
     """Six parameters, with a second valley that ends 0.12 above the minimum."""
-    peaks = _HARTMANN_WEIGHTS * np.exp(-(_HARTMANN_SCALES * (u - _HARTMANN_PLACES) ** 2).sum(axis=1))
+    peaks = _HARTMANN_WEIGHTS * np.exp(
+        -(_HARTMANN_SCALES * (u - _HARTMANN_PLACES) ** 2).sum(axis=1)
+    )
     return 3.32237 - float(peaks.sum())
 
 
@@ -64,7 +72,12 @@ def levy(u: np.ndarray) -> float:
 def ackley(u: np.ndarray) -> float:
     """Nearly flat, with ripples and a narrow hole."""
     x = 30 * (u - 0.37)
-    return float(20 + np.e - 20 * np.exp(-0.2 * np.sqrt((x**2).mean())) - np.exp(np.cos(2 * np.pi * x).mean()))
+    return float(
+        20
+        + np.e
+        - 20 * np.exp(-0.2 * np.sqrt((x**2).mean()))
+        - np.exp(np.cos(2 * np.pi * x).mean())
+    )
 
 
 def rosenbrock(u: np.ndarray) -> float:
@@ -112,12 +125,19 @@ def main() -> None:
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     samplers = present(given.samplers)
-    print("mean decimal logarithm of regret after " + ", ".join(map(str, MARKS)) + " trials, and its standard error")
+    print(
+        "mean decimal logarithm of regret after "
+        + ", ".join(map(str, MARKS))
+        + " trials, and its standard error"
+    )
     for function in given.functions:
         for sampler in samplers:
             found = np.array([play(function, sampler, seed) for seed in range(given.seeds)])
             errors = found.std(axis=0, ddof=1) / np.sqrt(given.seeds)
-            cells = [f"{mean:6.2f} ± {error:.2f}" for mean, error in zip(found.mean(axis=0), errors, strict=True)]
+            cells = [
+                f"{mean:6.2f} ± {error:.2f}"
+                for mean, error in zip(found.mean(axis=0), errors, strict=True)
+            ]
             print(f"{function:11} {sampler:11} " + "   ".join(cells), flush=True)
 
 

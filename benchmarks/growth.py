@@ -34,13 +34,13 @@ from pathlib import Path
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
-import psutil  # noqa: E402
-import sqlalchemy as sa  # noqa: E402
+import psutil
+import sqlalchemy as sa
 
-from benchmarks.throughput import FLOATS, SLOTS, STEPS, loss  # noqa: E402
-from tunesvc.db.embedded.embedded_server import EmbeddedServer  # noqa: E402
-from tunesvc.execution.executor import Event, Finished, Launch, Payload, Reported  # noqa: E402
-from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock  # noqa: E402
+from benchmarks.throughput import FLOATS, SLOTS, STEPS, loss
+from tunesvc.db.embedded.embedded_server import EmbeddedServer
+from tunesvc.execution.executor import Event, Finished, Launch, Payload, Reported
+from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock
 
 WINDOW = 0.1
 """Share of the trials so far over which the time of one is averaged."""
@@ -62,7 +62,8 @@ def script(apart_s: float) -> Callable[[Launch], Iterable[tuple[float, Payload]]
     def told(launch: Launch) -> Iterable[tuple[float, Payload]]:
         params = {name: float(launch.params[name]) for name in FLOATS}  # type: ignore[arg-type]
         yield from (
-            (apart_s if step > 1 else 1.0, Reported(step, {"loss": loss(step, params)})) for step in range(1, STEPS + 1)
+            (apart_s if step > 1 else 1.0, Reported(step, {"loss": loss(step, params)}))
+            for step in range(1, STEPS + 1)
         )
         yield apart_s, Finished()
 
@@ -81,7 +82,9 @@ def spec(name: str, trials: int, sampler: str, pruner: str) -> object:
                 "metrics": [{"name": "loss"}],
                 "parameters": {name: {"type": "float", "min": 0.0, "max": 1.0} for name in FLOATS},
                 "sampler": {"name": sampler, "seed": 1},
-                "pruner": {"name": "asha", "min": 1, "max": 10, "eta": 3} if pruner == "asha" else {"name": pruner},
+                "pruner": {"name": "asha", "min": 1, "max": 10, "eta": 3}
+                if pruner == "asha"
+                else {"name": pruner},
                 "budget": {"trials": trials},
                 "parallelism": SLOTS,
             }
@@ -89,7 +92,9 @@ def spec(name: str, trials: int, sampler: str, pruner: str) -> object:
     )
 
 
-def ours(url: str, marks: Sequence[int], sampler: str, pruner: str, apart_s: float = 0.0) -> Iterator[dict[str, float]]:
+def ours(
+    url: str, marks: Sequence[int], sampler: str, pruner: str, apart_s: float = 0.0
+) -> Iterator[dict[str, float]]:
     """Grow a study; one row for each mark."""
     from tunesvc.coordinator.coordinator import StepTiming
     from tunesvc.db import study_records
@@ -99,10 +104,14 @@ def ours(url: str, marks: Sequence[int], sampler: str, pruner: str, apart_s: flo
 
     with open_database(url) as database:
         with database.engine.begin() as connection:
-            record = study_records.create(connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler, pruner))  # type: ignore[arg-type]
+            record = study_records.create(
+                connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler, pruner)
+            )  # type: ignore[arg-type]
         executor = Prompt(script(apart_s), clock=(clock := VirtualClock()), slots=SLOTS)
         study_writer = StudyWriter.open(database, record.study_id)
-        coordinator = build_coordinator(database, "growth", study_writer, executor, timing=StepTiming(clock=clock))
+        coordinator = build_coordinator(
+            database, "growth", study_writer, executor, timing=StepTiming(clock=clock)
+        )
         yield from measure(marks, _stepper(coordinator))
         study_writer.release()
 
@@ -115,11 +124,15 @@ def _stepper(coordinator: object) -> Callable[[], int]:
     return step
 
 
-def theirs(url: str, marks: Sequence[int], sampler: str, _pruner: str, _apart_s: float) -> Iterator[dict[str, float]]:
+def theirs(
+    url: str, marks: Sequence[int], sampler: str, _pruner: str, _apart_s: float
+) -> Iterator[dict[str, float]]:
     """Run the same with Optuna on its own storage."""
     import optuna
 
-    made = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[sampler](seed=1)
+    made = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[sampler](
+        seed=1
+    )
     pruner = optuna.pruners.SuccessiveHalvingPruner(1, 3)
     study = optuna.create_study(storage=url, study_name="growth", sampler=made, pruner=pruner)
 
@@ -176,9 +189,13 @@ def opening(url: str, trials: int, system: str) -> float:
             with database.engine.begin() as connection:
                 record = study_records.find(connection, "large")
             began_s = time.perf_counter()
-            executor = SimulatedExecutor(lambda _: [(1.0, Finished())], clock=(clock := VirtualClock()), slots=1)
+            executor = SimulatedExecutor(
+                lambda _: [(1.0, Finished())], clock=(clock := VirtualClock()), slots=1
+            )
             study_writer = StudyWriter.open(database, record.study_id)
-            coordinator = build_coordinator(database, "large", study_writer, executor, timing=StepTiming(clock=clock))
+            coordinator = build_coordinator(
+                database, "large", study_writer, executor, timing=StepTiming(clock=clock)
+            )
             coordinator._optimizer.ask()
             return time.perf_counter() - began_s
     import optuna
@@ -225,7 +242,11 @@ def only(url: str, what: str, *arguments: str) -> None:
         return
     grow = ours if what == "ours" else theirs
     for row in grow(
-        url, [int(mark) for mark in arguments[1].split(",")], arguments[0], arguments[2], float(arguments[3])
+        url,
+        [int(mark) for mark in arguments[1].split(",")],
+        arguments[0],
+        arguments[2],
+        float(arguments[3]),
     ):
         print(json.dumps(row), flush=True)
 
@@ -234,13 +255,21 @@ def main() -> None:
     if sys.argv[1:2] == ["--only"]:
         only(*sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--marks", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--peer-marks", type=int, nargs="*", default=[100, 300, 1000])
-    parser.add_argument("--open", type=int, default=100_000, help="trials of the study that is opened; 0: none")
+    parser.add_argument(
+        "--open", type=int, default=100_000, help="trials of the study that is opened; 0: none"
+    )
     parser.add_argument("--sampler", default="tpe")
-    parser.add_argument("--pruner", default="asha", help="of tunesvc; the peer's is SuccessiveHalvingPruner")
-    parser.add_argument("--apart", type=float, default=0.0, help="virtual seconds between a trial's reports")
+    parser.add_argument(
+        "--pruner", default="asha", help="of tunesvc; the peer's is SuccessiveHalvingPruner"
+    )
+    parser.add_argument(
+        "--apart", type=float, default=0.0, help="virtual seconds between a trial's reports"
+    )
     given = parser.parse_args()
     for name, marks in (("ours", given.marks), ("theirs", given.peer_marks)):
         rows: list[dict[str, float]] = []
@@ -259,7 +288,8 @@ def main() -> None:
     for system in ("ours", "theirs") if given.open else ():
         seconds = float(next(iter(list(elsewhere("open", system, str(given.open))))))
         print(
-            f"{'tunesvc' if system == 'ours' else 'Optuna'} opens {given.open:,} trials in {seconds:.1f} s", flush=True
+            f"{'tunesvc' if system == 'ours' else 'Optuna'} opens {given.open:,} trials in {seconds:.1f} s",
+            flush=True,
         )
 
 

@@ -63,7 +63,9 @@ resources: {{cpu: {CPU}}}
 """
 
 
-def spend(params: dict[str, float], seconds: float, folder: str, report: Callable[[int, float], None]) -> None:
+def spend(
+    params: dict[str, float], seconds: float, folder: str, report: Callable[[int, float], None]
+) -> None:
     """Run a trial: report, sleep, and record its start and end."""
     began_s = time.time()
     for step in range(1, STEPS + 1):
@@ -98,10 +100,14 @@ def tunesvc(url: str, seconds: float, trials: int, folder: Path) -> None:
     path.write_text(STUDY % (seconds, folder, "random", OBSERVED))
     with open_database(url) as database:
         with database.engine.begin() as connection:
-            record = study_records.create(connection, load(path).spec, path.read_text(), str(folder))
+            record = study_records.create(
+                connection, load(path).spec, path.read_text(), str(folder)
+            )
         executor = Prompt(script(0.0), clock=(clock := VirtualClock()), slots=SLOTS)
         study_writer = StudyWriter.open(database, record.study_id)
-        build_coordinator(database, "idle", study_writer, executor, timing=StepTiming(clock=clock)).run()
+        build_coordinator(
+            database, "idle", study_writer, executor, timing=StepTiming(clock=clock)
+        ).run()
         study_writer.release()
     path.write_text(STUDY % (seconds, folder, "gp", OBSERVED + trials))
     package.run(path, database_url=url, resume=True, progress=False)
@@ -128,23 +134,47 @@ def _ray(sampler: object, seconds: float, trials: int, folder: Path) -> None:
     draw = random.Random(1)
     known = [{name: draw.random() for name in FLOATS} for _ in range(OBSERVED)]
     rewards = [loss(STEPS, params) for params in known]
-    tune_with_ray(train, trials, folder, sampler, points_to_evaluate=known, evaluated_rewards=rewards)
+    tune_with_ray(
+        train, trials, folder, sampler, points_to_evaluate=known, evaluated_rewards=rewards
+    )
 
 
-SYSTEMS: dict[str, Callable[[str, float, int, Path], None]] = {"tunesvc": tunesvc, "ray-gp": ray_gp, "ray-tpe": ray_tpe}
+SYSTEMS: dict[str, Callable[[str, float, int, Path], None]] = {
+    "tunesvc": tunesvc,
+    "ray-gp": ray_gp,
+    "ray-tpe": ray_tpe,
+}
 
 
 def one(system: str, seconds: float, rounds: int) -> float:
     """Measure the idle share of one system, in a process and on a database of its own."""
     trials = SLOTS * max(rounds, round(SECONDS_MIN / max(seconds, 1.0)))
-    with tempfile.TemporaryDirectory(prefix="tunesvc-idle-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="tunesvc-idle-", dir="/var/tmp", ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         folder.chmod(0o755)  # the server's account must be able to enter
         with closing(EmbeddedServer(folder)) as server:
             url = server.url.render_as_string(hide_password=False)
-            call = [sys.executable, "-m", "benchmarks.idle", "--only", system, url, str(seconds), str(trials), name]
-            environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "TUNE_HOME": name, "RAY_AIR_NEW_OUTPUT": "0"}
-            done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+            call = [
+                sys.executable,
+                "-m",
+                "benchmarks.idle",
+                "--only",
+                system,
+                url,
+                str(seconds),
+                str(trials),
+                name,
+            ]
+            environment = os.environ | {
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "TUNE_HOME": name,
+                "RAY_AIR_NEW_OUTPUT": "0",
+            }
+            done = subprocess.run(
+                call, env=environment, capture_output=True, text=True, check=False
+            )
         if done.returncode:
             raise RuntimeError(f"{system} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
         return idle(folder)
@@ -160,8 +190,12 @@ def only(system: str, url: str, seconds: str, trials: str, folder: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[0.1, 1.0, 10.0], help="of a trial")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seconds", type=float, nargs="+", default=[0.1, 1.0, 10.0], help="of a trial"
+    )
     parser.add_argument("--rounds", type=int, default=6, help="trials of each worker, at least")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     given = parser.parse_args(arguments)

@@ -43,7 +43,10 @@ def spec(name: str, trials: int) -> StudySpec:
                 "name": name,
                 "entrypoint": "train:train",
                 "metrics": [{"name": "loss"}],
-                "parameters": {**floats, "optimizer": {"type": "categorical", "values": list(CHOICES)}},
+                "parameters": {
+                    **floats,
+                    "optimizer": {"type": "categorical", "values": list(CHOICES)},
+                },
                 "budget": {"trials": trials},
             }
         )
@@ -133,7 +136,9 @@ class _Runner:
     def __call__(self, sql: str, **more: object) -> None:
         statement = sa.text(sql)
         known = {**self._known, **more}
-        self._connection.execute(statement, {name: known[name] for name in statement.compile().params})
+        self._connection.execute(
+            statement, {name: known[name] for name in statement.compile().params}
+        )
 
 
 def _parameters() -> list[tuple[str, str]]:

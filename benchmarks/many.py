@@ -66,7 +66,10 @@ class Run:
             (folder / f"{number}.yaml").write_text(STUDY.format(number=number))
         folder.chmod(0o755)  # Postgres may run as another user
         files = [f"{number}.yaml" for number in range(studies)]
-        environment = os.environ | {"TUNE_HOME": str(folder / "home"), "PYTHONPATH": str(Path.cwd())}
+        environment = os.environ | {
+            "TUNE_HOME": str(folder / "home"),
+            "PYTHONPATH": str(Path.cwd()),
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tunesvc", "run", *files, "--json"],
             cwd=folder,
@@ -110,8 +113,12 @@ class Run:
                 driver_s += process.cpu_s
             if "postgres" in process.command and str(self._folder) in process.command:
                 servers.add(process.pid)
-        postgres_s = sum(process.cpu_s for process in found if {process.pid, process.parent} & servers)
-        return Used(sum(process.cpu_s for process in found if process.pid == pid), driver_s, postgres_s)
+        postgres_s = sum(
+            process.cpu_s for process in found if {process.pid, process.parent} & servers
+        )
+        return Used(
+            sum(process.cpu_s for process in found if process.pid == pid), driver_s, postgres_s
+        )
 
     def memory_mib(self) -> float:
         """Return the memory of the run's own process."""
@@ -135,23 +142,33 @@ def _processes() -> Iterator[Process]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            command = (
+                (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            )
         except OSError:
             continue  # it has just ended
-        yield Process(int(folder.name), int(fields[1]), command, (int(fields[11]) + int(fields[12])) / TICKS)
+        yield Process(
+            int(folder.name), int(fields[1]), command, (int(fields[11]) + int(fields[12])) / TICKS
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--studies", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--window-s", type=float, default=60.0)
     parser.add_argument("--report-s", type=float, default=1.0)
     arguments = parser.parse_args()
-    print("| studies | until each has ended a trial | reports/s | coordinators | driver | Postgres | memory | load |")
+    print(
+        "| studies | until each has ended a trial | reports/s | coordinators | driver | Postgres | memory | load |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for studies in arguments.studies:
         with tempfile.TemporaryDirectory() as folder:
-            print(_measured(Path(folder), studies, arguments.window_s, arguments.report_s), flush=True)
+            print(
+                _measured(Path(folder), studies, arguments.window_s, arguments.report_s), flush=True
+            )
 
 
 def _measured(folder: Path, studies: int, window_s: float, report_s: float) -> str:

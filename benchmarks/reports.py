@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--reports", type=int, default=250_000, help="of each trial")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tunesvc-flood-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="tunesvc-flood-", dir="/var/tmp", ignore_cleanup_errors=True
+    ) as name:
         flood(Path(name), given.trials, given.reports)
 
 
@@ -77,8 +79,12 @@ from tunesvc.db.engine.database import open_database
 with open_database() as database, database.engine.connect() as connection:
     print(connection.execute(sa.text("SELECT count(*) FROM reports")).scalar_one())
 """
-    counted = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    print(f"{int(counted.stdout):,} of {trials * reports:,} reports recorded; {took_s:.0f} s, start and end included")
+    counted = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    print(
+        f"{int(counted.stdout):,} of {trials * reports:,} reports recorded; {took_s:.0f} s, start and end included"
+    )
     for role, peak in sorted(peaks.items()):
         print(f"{role}: {peak / 2**20:.0f} MiB at most")
     if process.returncode:
@@ -89,7 +95,10 @@ def watch(process: subprocess.Popen[bytes]) -> dict[str, int]:
     """Return the peak of resident memory by role, until the process ends."""
     peaks: dict[str, int] = defaultdict(int)
     while process.poll() is None:
-        for found in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        for found in [
+            psutil.Process(process.pid),
+            *psutil.Process(process.pid).children(recursive=True),
+        ]:
             try:
                 line = " ".join(found.cmdline())
                 role = next((role for sign, role in ROLES.items() if sign in line), None)

@@ -1,7 +1,8 @@
 """Limits of one coordinator: thousands of simulated workers, a real coordinator and a real
 Postgres.
 
-    python -m benchmarks.scale [--workers 8 100 1000 10000] [--epoch-s 10 60] [--coordinators 1] [--seconds 60]
+    python -m benchmarks.scale [--workers 8 100 1000 10000] [--epoch-s 10 60] [--coordinators 1]
+    [--seconds 60]
                                [--epochs 10] [--sampler tpe] [--pruner asha] [--profile FILE]
 
 Trials are rows of the learning-curve tables (see `benchmarks.curve_tables`), with their curves and
@@ -44,15 +45,23 @@ from typing import Any
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
-import numpy as np  # noqa: E402
-import psutil  # noqa: E402
-import sqlalchemy as sa  # noqa: E402
+import numpy as np
+import psutil
+import sqlalchemy as sa
 
-from benchmarks.curve_tables import EPOCHS, GRID, load  # noqa: E402
-from benchmarks.curves import epoch_s  # noqa: E402
-from benchmarks.growth import postgres  # noqa: E402
-from tunesvc.execution.executor import AttemptId, Event, Finished, Launch, Outcome, Payload, Reported  # noqa: E402
-from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock  # noqa: E402
+from benchmarks.curve_tables import EPOCHS, GRID, load
+from benchmarks.curves import epoch_s
+from benchmarks.growth import postgres
+from tunesvc.execution.executor import (
+    AttemptId,
+    Event,
+    Finished,
+    Launch,
+    Outcome,
+    Payload,
+    Reported,
+)
+from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock
 
 TASK = "digits"
 
@@ -74,7 +83,11 @@ class ChargedClock(VirtualClock):
 
     def now(self) -> float:
         """Return the caller's time."""
-        return super().now() if self._is_waiting else self._reached_s + time.perf_counter() - self._since_s
+        return (
+            super().now()
+            if self._is_waiting
+            else self._reached_s + time.perf_counter() - self._since_s
+        )
 
     @contextmanager
     def waiting(self) -> Iterator[float]:
@@ -120,7 +133,9 @@ class Workers(SimulatedExecutor):
     def idle(self) -> float:
         """Return the share of all workers' time since then without a trial."""
         now_s = self.clock.now()
-        held_s = self._held_s + sum(now_s - max(begun_s, self.since_s) for begun_s in self._begun_s.values())
+        held_s = self._held_s + sum(
+            now_s - max(begun_s, self.since_s) for begun_s in self._begun_s.values()
+        )
         return 1 - held_s / ((now_s - self.since_s) * self.workers)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
@@ -156,10 +171,16 @@ class Workers(SimulatedExecutor):
 
     def _train(self, launch: Launch) -> Iterator[tuple[float, Payload]]:
         self._begun_s[launch.attempt] = self.clock.now()
-        place = [min(int(float(launch.params[name]) * len(levels)), len(levels) - 1) for name, levels in GRID.items()]
+        place = [
+            min(int(float(launch.params[name]) * len(levels)), len(levels) - 1)
+            for name, levels in GRID.items()
+        ]
         row = int(np.ravel_multi_index(place, [len(levels) for levels in GRID.values()]))
         script = (
-            (float(self._lengths_s[row]), Reported(epoch + 1, {"loss": float(self._curves[row, epoch])}))
+            (
+                float(self._lengths_s[row]),
+                Reported(epoch + 1, {"loss": float(self._curves[row, epoch])}),
+            )
             for epoch in range(EPOCHS)
         )
         return _ended(script)
@@ -208,21 +229,35 @@ def measure(database: Any, name: str, case: Case) -> dict[str, float]:
     from tunesvc.runtime.run_study import build_coordinator
     from tunesvc.spec import StudySpec
 
-    spec = StudySpec.model_validate_json(json.dumps(study(name, case.workers, case.sampler, case.pruner)))
+    spec = StudySpec.model_validate_json(
+        json.dumps(study(name, case.workers, case.sampler, case.pruner))
+    )
     with database.engine.begin() as connection:
         record = study_records.create(connection, spec)
     executor = Workers(case.workers, case.epoch_s)
     clock, study_writer = executor.clock, StudyWriter.open(database, record.study_id)
-    coordinator = build_coordinator(database, name, study_writer, executor, timing=StepTiming(clock=clock))
+    coordinator = build_coordinator(
+        database, name, study_writer, executor, timing=StepTiming(clock=clock)
+    )
     while executor.cluster.free_slots:
         coordinator.step()
     fill_s = clock.now()
     _go_on(coordinator, clock, until_s=fill_s + case.warm_up * case.epoch_s, real_s=case.seconds)
 
     executor.open_account()
-    before, began_s, busy_s, cpu_s = _database(database), time.perf_counter(), clock.busy_s, clock.cpu_s
+    before, began_s, busy_s, cpu_s = (
+        _database(database),
+        time.perf_counter(),
+        clock.busy_s,
+        clock.cpu_s,
+    )
     with _profiled(case.profile):
-        _go_on(coordinator, clock, until_s=clock.now() + case.epochs * case.epoch_s, real_s=case.seconds)
+        _go_on(
+            coordinator,
+            clock,
+            until_s=clock.now() + case.epochs * case.epoch_s,
+            real_s=case.seconds,
+        )
     took_s, after = clock.now() - executor.since_s, _database(database)
     late_s = np.array(executor.late_s or [0.0])
     memory = psutil.Process().memory_info().rss / 2**20
@@ -348,18 +383,24 @@ def main() -> None:
     if sys.argv[1:2] == ["--only"]:
         only(*sys.argv[2:])
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 100, 1000, 10_000])
     parser.add_argument("--epoch-s", type=float, nargs="+", default=[10.0, 60.0])
     parser.add_argument("--coordinators", type=int, nargs="+", default=[1])
-    parser.add_argument("--warm-up", type=float, default=3.0, help="mean epochs before anything is measured")
+    parser.add_argument(
+        "--warm-up", type=float, default=3.0, help="mean epochs before anything is measured"
+    )
     parser.add_argument("--epochs", type=float, default=10.0, help="mean epochs that are measured")
     parser.add_argument("--seconds", type=float, default=60.0, help="real ones, at most, of either")
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--pruner", default="asha")
     parser.add_argument("--profile", help="file for the coordinator's profile, of the last case")
     given = parser.parse_args()
-    head = " | ".join(["workers", "epoch s", "coordinators", *(title for title, _ in COLUMNS.values())])
+    head = " | ".join(
+        ["workers", "epoch s", "coordinators", *(title for title, _ in COLUMNS.values())]
+    )
     print(f"| {head} |", "|---" * (len(COLUMNS) + 3) + "|", sep="\n", flush=True)
     for workers in given.workers:
         for seconds in given.epoch_s:
@@ -368,7 +409,12 @@ def main() -> None:
             for coordinators in given.coordinators:
                 for row in together(case, coordinators):
                     cells = [f"{row[name]:{how}}" for name, (_, how) in COLUMNS.items()]
-                    cells = [f"{workers // coordinators:,}", f"{seconds:g}", f"of {coordinators}", *cells]
+                    cells = [
+                        f"{workers // coordinators:,}",
+                        f"{seconds:g}",
+                        f"of {coordinators}",
+                        *cells,
+                    ]
                     print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -1,7 +1,8 @@
 """Samplers on tables of real, noisy training results: regret of each recommendation, and the time
 of an ask.
 
-    python -m benchmarks.search [--seeds 10] [--tables seven|others] [--parallel 8] [--samplers random,optuna-tpe,...]
+    python -m benchmarks.search [--seeds 10] [--tables seven|others] [--parallel 8] [--samplers
+    random,optuna-tpe,...]
                                 [--draws random|fixed|shared|ignored|all]
 
 Peers recommend `study.best_trial`, as their users do; ours recommend by the posterior, as `tune
@@ -29,13 +30,13 @@ from importlib.util import find_spec
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
 
-import numpy as np  # noqa: E402
-import optuna  # noqa: E402
-from optuna.samplers import BaseSampler  # noqa: E402
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler
 
-from benchmarks import tables  # noqa: E402
-from tunesvc.search.analysis.recommend import recommend  # noqa: E402
-from tunesvc.search.samplers.gp.gp_sampler import GPSampler  # noqa: E402
+from benchmarks import tables
+from tunesvc.search.analysis.recommend import recommend
+from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 
 MARKS = (25, 50, 100)
 """Numbers of trials after which regret is measured."""
@@ -51,7 +52,9 @@ OURS = ("gp",)
 DRAWS = ("random", "fixed", "shared", "ignored", "all")
 
 
-def play(table: tables.Table, name: str, seed: int, parallel: int, draws: str) -> tuple[np.ndarray, float]:
+def play(
+    table: tables.Table, name: str, seed: int, parallel: int, draws: str
+) -> tuple[np.ndarray, float]:
     """Run one study: regret at each mark of (the recommended, the luckiest), and the median time of
     the last ten asks in s.
 
@@ -75,14 +78,25 @@ def play(table: tables.Table, name: str, seed: int, parallel: int, draws: str) -
         study.tell(trial, train(table, config, draws, rng, seed, trial.number))
         if told in marks:
             luckiest = table.regret(table.config(study.best_trial.params))
-            best = recommend(study.get_trials(deepcopy=False), "minimize", shared) if name in OURS else None
-            advised = table.regret(table.config(study.trials[best.number].params)) if best else luckiest
+            best = (
+                recommend(study.get_trials(deepcopy=False), "minimize", shared)
+                if name in OURS
+                else None
+            )
+            advised = (
+                table.regret(table.config(study.trials[best.number].params)) if best else luckiest
+            )
             regrets.append((advised, luckiest))
     return np.array(regrets), float(np.median(asks[-10:]))
 
 
 def train(
-    table: tables.Table, config: tuple[int, ...], draws: str, rng: np.random.Generator, study_seed: int, number: int
+    table: tables.Table,
+    config: tuple[int, ...],
+    draws: str,
+    rng: np.random.Generator,
+    study_seed: int,
+    number: int,
 ) -> float:
     """Return the value of a trial."""
     if draws in ("random", "ignored"):
@@ -118,7 +132,9 @@ def main() -> None:
         asks = []
         for i, name in enumerate(names):
             for seed in range(given.seeds):
-                found[i, seed], ask_s = play(tables.load(name), sampler, seed, given.parallel, given.draws)
+                found[i, seed], ask_s = play(
+                    tables.load(name), sampler, seed, given.parallel, given.draws
+                )
                 asks.append(ask_s)
             told = " ".join(f"{regret:.3f}" for regret in found[i, :, :, 0].mean(axis=0))
             print(f"  {sampler:12} {name:28} {told}", flush=True)
@@ -146,7 +162,9 @@ def report(results: dict[str, np.ndarray]) -> None:
                 cells.append(f"  {of_seeds.mean():.4f} [{low:.4f}, {high:.4f}]")
             print(f"{sampler:13}" + "".join(cells))
     stacked = np.stack([found[:, :, -1, 0] for found in results.values()])
-    ranks = (stacked[:, None] > stacked[None]).sum(axis=1) + 0.5 * ((stacked[:, None] == stacked[None]).sum(axis=1) + 1)
+    ranks = (stacked[:, None] > stacked[None]).sum(axis=1) + 0.5 * (
+        (stacked[:, None] == stacked[None]).sum(axis=1) + 1
+    )
     print(f"\nmean rank after {MARKS[-1]} trials, 1 is best")
     for sampler, rank in zip(results, ranks, strict=True):
         low, high = interval(rank.mean(axis=0))

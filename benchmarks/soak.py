@@ -63,7 +63,9 @@ class Killer:
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
             if self._blows[name]():
                 self.strikes[name] += 1
-                print(f"{time.strftime('%H:%M:%S')} {sum(self.strikes.values()):3} {name}", flush=True)
+                print(
+                    f"{time.strftime('%H:%M:%S')} {sum(self.strikes.values()):3} {name}", flush=True
+                )
 
     def pause_s(self) -> float:
         """Return the seconds until the next fault."""
@@ -170,10 +172,13 @@ def report(stage: Stage, killer: Killer | None, trials: int, took_s: float) -> N
     by_state = dict(stage.sql("SELECT state, count(*) FROM trials GROUP BY state"))
     failures = dict(stage.sql("SELECT coalesce(failure, state), count(*) FROM attempts GROUP BY 1"))
     taken = stage.sql("SELECT token FROM leases")[0][0]
-    print(f"{state} ({reason}) after {took_s:.0f} s; trials {by_state}; attempts {failures}; lease taken {taken} times")
+    print(
+        f"{state} ({reason}) after {took_s:.0f} s; trials {by_state}; attempts {failures}; lease taken {taken} times"
+    )
     if killer is not None:
         print(
-            f"{sum(killer.strikes.values())} strikes: " + ", ".join(f"{n} {what}" for what, n in killer.strikes.items())
+            f"{sum(killer.strikes.values())} strikes: "
+            + ", ".join(f"{n} {what}" for what, n in killer.strikes.items())
         )
     for failure, times, median_s, longest_s in stage.sql(RUN_AGAIN):
         waited = f"{median_s:.1f} s after its end was recorded, {longest_s:.1f} s at most"
@@ -187,7 +192,9 @@ def report(stage: Stage, killer: Killer | None, trials: int, took_s: float) -> N
         f"the checker found {len(violations)} violations of I1 to I6 in {len(list(stage.history.iterdir()))} histories"
     )
     print("\n".join(violations[:50]))
-    unwanted = [line for log in stage.logs().values() for line in log.splitlines() if "Traceback" in line]
+    unwanted = [
+        line for log in stage.logs().values() for line in log.splitlines() if "Traceback" in line
+    ]
     if unwanted:
         print(f"{len(unwanted)} tracebacks in the logs of coordinators")
     if by_state != {"complete": trials} or violations:
@@ -203,7 +210,10 @@ def main() -> None:
     given = parser.parse_args()
     calm_s = run(given.undisturbed_minutes, None) / given.undisturbed_minutes
     struck_s = run(given.minutes, given.seed) / given.minutes
-    print(f"a minute of training took {calm_s:.1f} s undisturbed, {struck_s:.1f} s under fire: ", end="")
+    print(
+        f"a minute of training took {calm_s:.1f} s undisturbed, {struck_s:.1f} s under fire: ",
+        end="",
+    )
     print(f"{struck_s / calm_s:.2f} times")
 
 

@@ -64,7 +64,9 @@ class Stage:
     """A context manager that ends everything it started."""
 
     def __init__(self, *, nodes: int, slots_per_node: int, history: bool = False) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="tunesvc-stage-", dir="/var/tmp", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="tunesvc-stage-", dir="/var/tmp", ignore_cleanup_errors=True
+        )
         self.folder = Path(self._folder.name)
         self.folder.chmod(0o755)  # the database's account must be able to enter
         self.home = self.folder / "home"
@@ -87,12 +89,17 @@ class Stage:
         from ray.cluster_utils import Cluster
 
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        self.nodes = [self.cluster.add_node(num_cpus=self._slots_per_node) for _ in range(self._nodes)]
+        self.nodes = [
+            self.cluster.add_node(num_cpus=self._slots_per_node) for _ in range(self._nodes)
+        ]
         self.database: Database = open_database()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for process in self.coordinators():
             os.kill(process.pid, signal.SIGCONT)
@@ -116,7 +123,8 @@ class Stage:
         path.write_text(text)
         return path
 
-    # --- coordinators -------------------------------------------------------------------------------
+    # --- coordinators
+    # -------------------------------------------------------------------------------
 
     def coordinate(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start `tune ARGUMENTS`; its output goes to a file in `folder`."""
@@ -147,14 +155,23 @@ class Stage:
         """Return the process with a coordinator's connection to Ray."""
         children = psutil.Process(coordinator.pid).children()
         return next(
-            (child for child in children if "tunesvc.execution.driver.driver_main" in " ".join(child.cmdline())), None
+            (
+                child
+                for child in children
+                if "tunesvc.execution.driver.driver_main" in " ".join(child.cmdline())
+            ),
+            None,
         )
 
     def logs(self) -> Mapping[str, str]:
         """Return the output of each coordinator."""
-        return {path.name: path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log"))}
+        return {
+            path.name: path.read_text(errors="replace")
+            for path in sorted(self.folder.glob("*.log"))
+        }
 
-    # --- the rest -----------------------------------------------------------------------------------
+    # --- the rest
+    # -----------------------------------------------------------------------------------
 
     def sql(self, statement: str, tries: int = 200) -> Sequence[Any]:
         """Return rows; retries while Postgres is down."""
@@ -170,7 +187,12 @@ class Stage:
 
     def running(self) -> list[tuple[int, int, int]]:
         """Return (trial id, attempt, pid of its worker) of the running attempts."""
-        return [tuple(row) for row in self.sql("SELECT trial_id, number, pid FROM attempts WHERE state = 'running'")]
+        return [
+            tuple(row)
+            for row in self.sql(
+                "SELECT trial_id, number, pid FROM attempts WHERE state = 'running'"
+            )
+        ]
 
     def postmaster(self) -> int:
         """Return the pid of the Postgres server."""

@@ -108,13 +108,17 @@ class Measured(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
     arguments = parser.parse_args()
     with _folder() as folder:
         stage = Stage(folder)
-        stage.run_ours("warm")  # makes the home; and the first run of all reads every file from the disk
+        stage.run_ours(
+            "warm"
+        )  # makes the home; and the first run of all reads every file from the disk
         taken: dict[str, list[Measured]] = defaultdict(list)
         helped_s = []
         for number in range(arguments.rounds):
@@ -146,7 +150,9 @@ class Stage:
 
     def run(self, case: str) -> Measured:
         """Run a case once, to its end."""
-        return self.run_ours(case) if case in OURS else self._measure(str(self._folder / f"{case}.py"))
+        return (
+            self.run_ours(case) if case in OURS else self._measure(str(self._folder / f"{case}.py"))
+        )
 
     def run_ours(self, case: str) -> Measured:
         self._studies += 1
@@ -169,7 +175,9 @@ class Stage:
             process.wait(PATIENCE_S)
             reader.join()
         if process.returncode != 0 or not self._stamp.exists():
-            raise RuntimeError(f"{arguments} ended with exit code {process.returncode}: {self._log.read_text()}")
+            raise RuntimeError(
+                f"{arguments} ended with exit code {process.returncode}: {self._log.read_text()}"
+            )
         return Measured(float(self._stamp.read_text()) - began_s, phases_s)
 
     @property
@@ -177,7 +185,9 @@ class Stage:
         return self._folder / "log"
 
     @contextmanager
-    def _started(self, *arguments: str, home: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    def _started(
+        self, *arguments: str, home: Path | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
         environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
         if home is not None:
             environment["TUNE_HOME"] = str(home)
@@ -220,16 +230,22 @@ class Stage:
 def help_s() -> float:
     """Return the seconds of `tune --help`."""
     began_s = time.monotonic()
-    subprocess.run([sys.executable, "-m", "tunesvc", "--help"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "tunesvc", "--help"], check=True, stdout=subprocess.DEVNULL
+    )
     return time.monotonic() - began_s
 
 
-def _read_phases(process: subprocess.Popen[str], began_s: float, phases_s: dict[str, float]) -> None:
+def _read_phases(
+    process: subprocess.Popen[str], began_s: float, phases_s: dict[str, float]
+) -> None:
     """Return the times of the first JSON line of each kind; other output is skipped."""
     for line in process.stdout or ():
         said = json.loads(line) if line.startswith("{") else {}
         if said.get("event") == "note":
-            phases_s.setdefault(f"{said['kind']} {said['text']}".rstrip(), time.monotonic() - began_s)
+            phases_s.setdefault(
+                f"{said['kind']} {said['text']}".rstrip(), time.monotonic() - began_s
+            )
 
 
 def _print_phases(measured: list[Measured]) -> None:
@@ -245,12 +261,17 @@ def _told(seconds: list[float]) -> str:
 def _ratios(case: str, taken: Mapping[str, list[Measured]]) -> str:
     median = statistics.median(m.first_s for m in taken[case])
     peers = [peer for peer in SCRIPTS if peer in taken and peer != case and case in OURS]
-    return "".join(f", {median / statistics.median(m.first_s for m in taken[peer]):.2f} of {peer}" for peer in peers)
+    return "".join(
+        f", {median / statistics.median(m.first_s for m in taken[peer]):.2f} of {peer}"
+        for peer in peers
+    )
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="tunesvc-startup-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="tunesvc-startup-", dir="/var/tmp", ignore_cleanup_errors=True
+    ) as name:
         Path(name).chmod(0o755)  # the database's account must be able to enter
         yield Path(name)
 

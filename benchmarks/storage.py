@@ -35,17 +35,17 @@ from typing import Any
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
 
-import optuna  # noqa: E402
-import psycopg2  # noqa: E402
-import sqlalchemy as sa  # noqa: E402
-from optuna.distributions import FloatDistribution  # noqa: E402
-from optuna.storages import BaseStorage, get_storage  # noqa: E402
-from optuna.trial import TrialState  # noqa: E402
+import optuna
+import psycopg2
+import sqlalchemy as sa
+from optuna.distributions import FloatDistribution
+from optuna.storages import BaseStorage, get_storage
+from optuna.trial import TrialState
 
-import tunesvc  # noqa: E402
-from benchmarks.large_studies import make_optunas, make_ours  # noqa: E402
-from tunesvc.db.embedded.embedded_server import EmbeddedServer  # noqa: E402
-from tunesvc.db.engine.database import open_database  # noqa: E402
+import tunesvc
+from benchmarks.large_studies import make_optunas, make_ours
+from tunesvc.db.embedded.embedded_server import EmbeddedServer
+from tunesvc.db.engine.database import open_database
 
 PARAMETERS = 6
 REPORTS = 10
@@ -80,14 +80,22 @@ class Turn:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=40, help="of each turn, by each process")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--folder", type=Path, help="where the server keeps its data; default: the temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="where the server keeps its data; default: the temporary one"
+    )
     given = parser.parse_args()
     with served(given.folder) as urls:
-        print(f"{'trials/s, medians':28} " + " ".join(f"{peer:>9}" for peer in PEERS) + f" {'ratio':>7}  (range)")
+        print(
+            f"{'trials/s, medians':28} "
+            + " ".join(f"{peer:>9}" for peer in PEERS)
+            + f" {'ratio':>7}  (range)"
+        )
         for processes in given.processes:
             whole_studies(urls, processes, given.rounds, given.trials)
         single_operations(urls, given.rounds)
@@ -100,12 +108,18 @@ def served(folder: Path | None) -> Iterator[Urls]:
         Path(name).chmod(0o755)
         server = EmbeddedServer(Path(name))
         try:
-            urls = {peer: server.url.set(database=peer).render_as_string(hide_password=False) for peer in DATABASES}
+            urls = {
+                peer: server.url.set(database=peer).render_as_string(hide_password=False)
+                for peer in DATABASES
+            }
             for peer in DATABASES:
                 run(server.url.render_as_string(hide_password=False), f"CREATE DATABASE {peer}")
             open_database(urls["tunesvc"]).close()
             get_storage(urls["optuna"]).remove_session()
-            run(urls["inserts"], "CREATE TABLE rows (id bigint PRIMARY KEY, step integer, value double precision)")
+            run(
+                urls["inserts"],
+                "CREATE TABLE rows (id bigint PRIMARY KEY, step integer, value double precision)",
+            )
             yield urls
         finally:
             server.close()
@@ -122,13 +136,18 @@ def connect(url: str) -> Any:
     parts = sa.make_url(url)
     query = parts.query
     connection = psycopg2.connect(
-        host=query["host"], port=query["port"], user=parts.username, password=parts.password, dbname=parts.database
+        host=query["host"],
+        port=query["port"],
+        user=parts.username,
+        password=parts.password,
+        dbname=parts.database,
     )
     connection.autocommit = True
     return connection
 
 
-# --- whole studies --------------------------------------------------------------------------------------
+# --- whole studies
+# --------------------------------------------------------------------------------------
 
 
 def whole_studies(urls: Urls, processes: int, rounds: int, trials: int) -> None:
@@ -240,7 +259,8 @@ def storage(peer: str, urls: Urls) -> BaseStorage:
     return tunesvc.storage(urls[peer]) if peer == "tunesvc" else get_storage(urls[peer])
 
 
-# --- single operations ----------------------------------------------------------------------------------
+# --- single operations
+# ----------------------------------------------------------------------------------
 
 
 def single_operations(urls: Urls, rounds: int) -> None:
@@ -281,12 +301,21 @@ def writes(on: BaseStorage, trials: int = 10) -> Iterator[tuple[str, float]]:
         yield "create_new_trial", took_s
         for i in range(PARAMETERS):
             distribution = FloatDistribution(0.0, 1.0)
-            yield "set_trial_param", stopped(on.set_trial_param, trial, f"x{i}", 0.5, distribution)[1]
+            yield (
+                "set_trial_param",
+                stopped(on.set_trial_param, trial, f"x{i}", 0.5, distribution)[1],
+            )
         for step in range(REPORTS):
-            yield "set_trial_intermediate_value", stopped(on.set_trial_intermediate_value, trial, step, 0.5)[1]
+            yield (
+                "set_trial_intermediate_value",
+                stopped(on.set_trial_intermediate_value, trial, step, 0.5)[1],
+            )
         yield "set_trial_user_attr", stopped(on.set_trial_user_attr, trial, "note", "seen")[1]
         yield "get_trial of a running trial", stopped(on.get_trial, trial)[1]
-        yield "set_trial_state_values", stopped(on.set_trial_state_values, trial, TrialState.COMPLETE, [0.5])[1]
+        yield (
+            "set_trial_state_values",
+            stopped(on.set_trial_state_values, trial, TrialState.COMPLETE, [0.5])[1],
+        )
 
 
 def reads(peer: str, urls: Urls, study: int) -> Iterator[tuple[str, float]]:

@@ -36,7 +36,14 @@ from pathlib import Path
 
 PERSONS = re.compile(r"\b(who|whom|whose|whoever|nobody|somebody|everybody)\b", re.IGNORECASE)
 OPENERS = re.compile(r"^(What|Whether|Who|Whose|How)\b")
-SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+SILENT = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -85,7 +92,11 @@ def docstring_lines(tree: ast.AST) -> set[int]:
     """Return the lines that docstrings of modules, classes, functions and attributes take."""
     lines: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
             lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return lines
 
@@ -110,7 +121,9 @@ def count_node(counts: Counts, node: ast.AST) -> None:
     counts.conditionals += isinstance(node, ast.IfExp)
     comprehension = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
     if isinstance(node, comprehension):
-        counts.nested += any(isinstance(inner, comprehension) for inner in ast.walk(node) if inner is not node)
+        counts.nested += any(
+            isinstance(inner, comprehension) for inner in ast.walk(node) if inner is not node
+        )
     if isinstance(node, ast.ClassDef):
         counts.classes[node.name] += 1
     if isinstance(node, FUNCTION):
@@ -120,7 +133,11 @@ def count_node(counts: Counts, node: ast.AST) -> None:
         if node.name == "__init__":
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             counts.init_arguments = max(counts.init_arguments, len(arguments) - 1)
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+    if (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ):
         counts.texts.append(node.value.value)
 
 
@@ -130,7 +147,17 @@ def growth(folder: Path) -> float:
         copy = Path(scratch, "copy")
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", "versions"))
         before = sum(file.read_text(encoding="utf-8").count("\n") for file in modules(copy))
-        command = [sys.executable, "-m", "ruff", "format", "--isolated", "-q", "--line-length", "88", str(copy)]
+        command = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "format",
+            "--isolated",
+            "-q",
+            "--line-length",
+            "88",
+            str(copy),
+        ]
         subprocess.run(command, check=True)
         after = sum(file.read_text(encoding="utf-8").count("\n") for file in modules(copy))
     return after / before - 1
@@ -151,7 +178,10 @@ def rows(folder: Path) -> Iterator[tuple[str, str]]:
     yield "comments", f"{counts.comment_lines / counts.lines:.1%}"
     yield "largest folder", f"{max(counts.folders.values())}"
     yield "longest __init__", f"{counts.init_arguments}"
-    yield "lines of a function, p90", f"{sorted(counts.function_lines)[int(0.9 * len(counts.function_lines))]}"
+    yield (
+        "lines of a function, p90",
+        f"{sorted(counts.function_lines)[int(0.9 * len(counts.function_lines))]}",
+    )
     yield "class names twice", f"{sum(count > 1 for count in counts.classes.values())}"
     yield "module stems twice", f"{sum(count > 1 for count in counts.stems.values())}"
     yield "persons per 10,000 words", f"{persons / words * 10_000:.0f}"
@@ -162,8 +192,12 @@ def rows(folder: Path) -> Iterator[tuple[str, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table, a column for each folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path(__file__).parents[1] / "tunesvc"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folders", nargs="*", type=Path, default=[Path(__file__).parents[1] / "tunesvc"]
+    )
     folders = parser.parse_args(arguments).folders
     columns = [dict(rows(folder)) for folder in folders]
     print(f"{'':36}" + "".join(f"{folder.name:>14}" for folder in folders))

@@ -24,7 +24,16 @@ SEVEN = (
     "cifar10",
 )
 """Tables used to tune the samplers."""
-OTHERS = ("phoneme", "vehicle", "kc1", "segment", "protein_structure", "slice_localization", "cifar100", "imagenet")
+OTHERS = (
+    "phoneme",
+    "vehicle",
+    "kc1",
+    "segment",
+    "protein_structure",
+    "slice_localization",
+    "cifar100",
+    "imagenet",
+)
 """Tables that were not used until the end."""
 
 
@@ -82,13 +91,17 @@ class Table:
 @functools.cache
 def load(name: str) -> Table:
     """Load the table of that name."""
-    kind = next(kind for kind in (HPOBench, HPOLib, NASBench201) if name in kind.available_dataset_names)
+    kind = next(
+        kind for kind in (HPOBench, HPOLib, NASBench201) if name in kind.available_dataset_names
+    )
     table = kind(name)
     (metric,) = table.metric_names
     sign = 1.0 if table.directions[metric] == "minimize" else -1.0
     sizes = tuple(len(values) for values in kind.search_space.values())
     is_choice = tuple(kind.param_types[name] is str for name in kind.search_space)
-    rows = [table._dataset["".join(map(str, place))][metric] for place in product(*map(range, sizes))]
+    rows = [
+        table._dataset["".join(map(str, place))][metric] for place in product(*map(range, sizes))
+    ]
     draws = np.full((len(rows), max(map(len, rows))), np.nan)
     for i, row in enumerate(rows):
         draws[i, : len(row)] = sign * np.asarray(row, dtype=float)

@@ -32,7 +32,9 @@ def main() -> None:
         stage.coordinate("run", str(study), "--json")
         until(lambda: len(stage.running()) == 8)
         taken_s = [one_round(stage) for _ in range(rounds)]
-    print(f"until the standby dispatched again: median {statistics.median(taken_s):.1f} s, ", end="")
+    print(
+        f"until the standby dispatched again: median {statistics.median(taken_s):.1f} s, ", end=""
+    )
     print(f"from {min(taken_s):.1f} to {max(taken_s):.1f} s, {rounds} rounds")
 
 
@@ -51,7 +53,9 @@ def one_round(stage: Stage) -> float:
     holder.wait()
 
     def next_opened() -> float | None:
-        waited = f"SELECT min(opened_at) - '{killed_at}' FROM attempts WHERE opened_at > '{killed_at}'"
+        waited = (
+            f"SELECT min(opened_at) - '{killed_at}' FROM attempts WHERE opened_at > '{killed_at}'"
+        )
         seconds = stage.sql(waited)[0][0]
         return None if seconds is None else float(seconds.total_seconds())
 
@@ -59,7 +63,10 @@ def one_round(stage: Stage) -> float:
     taken_s = next_opened() or 0.0
     until(lambda: not set(running) & set(stage.running()))
     check(stage, running)
-    print(f"{taken_s:5.1f} s, {len(running)} trials went on; now {standby.pid} runs the study", flush=True)
+    print(
+        f"{taken_s:5.1f} s, {len(running)} trials went on; now {standby.pid} runs the study",
+        flush=True,
+    )
     return taken_s
 
 
@@ -72,7 +79,9 @@ def check(stage: Stage, running: list[tuple[int, int, int]]) -> None:
     """)
     wrong = [row for row in rows if tuple(row[1:]) != ("complete", 1, STEPS)]
     if wrong:
-        raise AssertionError(f"not finished in their first attempt, or reports are missing: {wrong}")
+        raise AssertionError(
+            f"not finished in their first attempt, or reports are missing: {wrong}"
+        )
 
 
 def until(happened: Callable[[], bool]) -> None:

@@ -1,6 +1,7 @@
 """Trials per second of the whole system: the overhead of a study.
 
-    python -m benchmarks.throughput [--trials 2000] [--peer-trials 60] [--rounds 3] [--systems tunesvc ...] [--profile]
+    python -m benchmarks.throughput [--trials 2000] [--peer-trials 60] [--rounds 3] [--systems
+    tunesvc ...] [--profile]
 
 A training that only reports ten values; six parameters, TPE, successive halving that prunes, eight
 at a time, and a Postgres with fsync. Every system runs in a process of its own, taking turns. Start
@@ -55,7 +56,8 @@ def rate(starts_s: list[float]) -> float:
     return (len(starts_s) - 1 - WARM_UP) / (starts_s[-1] - starts_s[WARM_UP])
 
 
-# --- systems: each prints its rate ---------------------------------------------------------------------
+# --- systems: each prints its rate
+# ---------------------------------------------------------------------
 
 OBJECTIVE = """
 import sys, time
@@ -95,7 +97,9 @@ class Profile:
 
     def __init__(self, folder: Path) -> None:
         """`folder`: where the Postgres keeps its data."""
-        self._postmaster = int((folder / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+        self._postmaster = int(
+            (folder / "postgres" / "data" / "postmaster.pid").read_text().split()[0]
+        )
         self._samples: list[tuple[float, dict[str, float]]] = []
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -108,10 +112,15 @@ class Profile:
         while True:
             used: dict[str, float] = {}
             roots = [psutil.Process(), psutil.Process(self._postmaster)]
-            for process in [*roots, *(child for root in roots for child in root.children(recursive=True))]:
+            for process in [
+                *roots,
+                *(child for root in roots for child in root.children(recursive=True)),
+            ]:
                 with suppress(psutil.Error):
                     line = " ".join(process.cmdline())
-                    role = next((role for sign, role in self.ROLES.items() if sign in line), "others")
+                    role = next(
+                        (role for sign, role in self.ROLES.items() if sign in line), "others"
+                    )
                     times = process.cpu_times()
                     used[role] = used.get(role, 0.0) + times.user + times.system
             self._samples.append((time.time(), used))
@@ -129,13 +138,18 @@ def tunesvc(url: str, trials: int, folder: Path) -> float:
     profile = Profile(folder) if "TUNE_BENCHMARK_PROFILE" in os.environ else None
     package.run(folder / "study.yaml", database_url=url, progress=False)
     with open_database(url) as database, database.engine.connect() as connection:
-        rows = connection.execute(sa.text("SELECT extract(epoch FROM started_at) FROM attempts ORDER BY 1")).scalars()
+        rows = connection.execute(
+            sa.text("SELECT extract(epoch FROM started_at) FROM attempts ORDER BY 1")
+        ).scalars()
         starts_s = sorted(float(at) for at in rows)
     if profile is not None:
         used = profile.between(starts_s[WARM_UP], starts_s[-1])
         wall_s = starts_s[-1] - starts_s[WARM_UP]
         for role, seconds in sorted(used.items(), key=lambda item: -item[1]):
-            print(f"{role:12} {1000 * seconds / (len(starts_s) - WARM_UP):6.2f} ms a trial", file=sys.stderr)
+            print(
+                f"{role:12} {1000 * seconds / (len(starts_s) - WARM_UP):6.2f} ms a trial",
+                file=sys.stderr,
+            )
         print(
             f"{'all':12} {1000 * sum(used.values()) / (len(starts_s) - WARM_UP):6.2f} ms a trial, "
             f"{sum(used.values()) / wall_s:.2f} processors busy",
@@ -182,7 +196,13 @@ def tune_with_ray(
     from ray.tune.search.optuna import OptunaSearch
 
     space = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in FLOATS}
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     tune.Tuner(
         tune.with_resources(train, {"cpu": CPU}),
         tune_config=tune.TuneConfig(
@@ -213,12 +233,17 @@ def _optuna(url: str, trials: int, folder: Path, processes: int) -> float:
     optuna.create_study(storage=storage, study_name="throughput")
     context = multiprocessing.get_context("spawn")
     share = -(-trials // processes)
-    workers = [context.Process(target=_optimize, args=(url, share, folder / f"times-{i}")) for i in range(processes)]
+    workers = [
+        context.Process(target=_optimize, args=(url, share, folder / f"times-{i}"))
+        for i in range(processes)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return rate([float(line) for path in folder.glob("times-*") for line in path.read_text().splitlines()])
+    return rate(
+        [float(line) for path in folder.glob("times-*") for line in path.read_text().splitlines()]
+    )
 
 
 def _optimize(url: str, trials: int, times: Path) -> None:
@@ -248,7 +273,13 @@ def _optimize(url: str, trials: int, times: Path) -> None:
 def calls(_url: str, trials: int, _folder: Path) -> float:
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
 
     @ray.remote(num_cpus=CPU)
     class Actor:
@@ -283,21 +314,39 @@ def _silence() -> None:
     warnings.simplefilter("ignore")
 
 
-# --- turns ---------------------------------------------------------------------------------------------
+# --- turns
+# ---------------------------------------------------------------------------------------------
 
 
 def one(system: str, trials: int) -> float:
     """Measure the rate of one system on a database of its own, in a process of its own."""
     from tunesvc.db.embedded.embedded_server import EmbeddedServer
 
-    with tempfile.TemporaryDirectory(prefix="tunesvc-throughput-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="tunesvc-throughput-", dir="/var/tmp", ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         folder.chmod(0o755)  # the server's account must be able to enter
         with closing(EmbeddedServer(folder)) as server:
             url = server.url.render_as_string(hide_password=False)
-            call = [sys.executable, "-m", "benchmarks.throughput", "--only", system, url, str(trials), name]
-            environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "TUNE_HOME": name, "RAY_AIR_NEW_OUTPUT": "0"}
-            done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+            call = [
+                sys.executable,
+                "-m",
+                "benchmarks.throughput",
+                "--only",
+                system,
+                url,
+                str(trials),
+                name,
+            ]
+            environment = os.environ | {
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "TUNE_HOME": name,
+                "RAY_AIR_NEW_OUTPUT": "0",
+            }
+            done = subprocess.run(
+                call, env=environment, capture_output=True, text=True, check=False
+            )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         raise RuntimeError(f"{system} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
@@ -312,7 +361,9 @@ def main() -> None:
         _silence()
         print("\n" + json.dumps(SYSTEMS[system](url, int(trials), Path(name))))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=2000, help="of tunesvc")
     parser.add_argument("--peer-trials", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
@@ -332,7 +383,9 @@ def main() -> None:
     for system, measured in rates.items():
         median = statistics.median(measured)
         times = "" if system == "tunesvc" else f"{ours / median:.1f} times"
-        print(f"{system:10} {median:16.2f} {times:>12}   {', '.join(f'{one:.2f}' for one in measured)}")
+        print(
+            f"{system:10} {median:16.2f} {times:>12}   {', '.join(f'{one:.2f}' for one in measured)}"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 the regret.
 
     python -m benchmarks.tpe times [--alone]
-    python -m benchmarks.tpe regret [--seeds 5] [--trials 1000] [--tables australian naval_propulsion cifar10]
+    python -m benchmarks.tpe regret [--seeds 5] [--trials 1000] [--tables australian
+    naval_propulsion cifar10]
                                    [--parallel 8]
 
 Both work on the same studies in one process. `times` asks at several lengths of history, in
@@ -25,7 +26,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import create_trial
@@ -45,7 +51,11 @@ SPACE: Space = {
     "optimizer": CategoricalDistribution(["sgd", "adam", "rmsprop"]),
 }
 LENGTHS = (100, 500, 1_000, 10_000)
-FAMILIES = {"naval_propulsion": "HPOLib", "parkinsons_telemonitoring": "HPOLib", "cifar10": "NASBench201"}
+FAMILIES = {
+    "naval_propulsion": "HPOLib",
+    "parkinsons_telemonitoring": "HPOLib",
+    "cifar10": "NASBench201",
+}
 """Package of a table; HPOBench for the others."""
 TABLES = ("australian", "naval_propulsion", "cifar10")
 
@@ -64,7 +74,9 @@ SAMPLERS: Mapping[str, Make] = {"Optuna": optunas, "tunesvc": ours}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["times", "regret"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=1_000)
@@ -124,7 +136,11 @@ def _asks(studies: Mapping[str, optuna.Study], space: Space, asks: int) -> str:
             study.tell(trial, _values(trial.params, len(study.directions)))
     middle = {name: float(np.median(all_of_it)) for name, all_of_it in spent.items()}
     listed = "  ".join(f"{name} {ms:7.2f}" for name, ms in middle.items())
-    return f"{listed}  ratio {middle['tunesvc'] / middle['Optuna']:.2f}" if "Optuna" in middle else listed
+    return (
+        f"{listed}  ratio {middle['tunesvc'] / middle['Optuna']:.2f}"
+        if "Optuna" in middle
+        else listed
+    )
 
 
 def _random(kind: BaseDistribution, rng: np.random.Generator) -> Any:
@@ -138,7 +154,9 @@ def _random(kind: BaseDistribution, rng: np.random.Generator) -> Any:
 
 
 def _values(params: Mapping[str, Any], objectives: int) -> list[float]:
-    distance = sum((params[name] - 0.3) ** 2 for name in "abc") + (np.log10(params["lr"]) + 3) ** 2 / 9
+    distance = (
+        sum((params[name] - 0.3) ** 2 for name in "abc") + (np.log10(params["lr"]) + 3) ** 2 / 9
+    )
     return [float(distance), float((params["b"] - 1) ** 2 + params["a"])][:objectives]
 
 
@@ -163,10 +181,14 @@ class Table:
         }
 
     def key(self, params: Mapping[str, Any]) -> str:
-        return "".join(str(int(kind.to_internal_repr(params[name]))) for name, kind in self.space.items())
+        return "".join(
+            str(int(kind.to_internal_repr(params[name]))) for name, kind in self.space.items()
+        )
 
     def regret(self, params: Mapping[str, Any]) -> float:
-        return float((self.rows[self.key(params)].mean() - self._best) / (self._median - self._best))
+        return float(
+            (self.rows[self.key(params)].mean() - self._best) / (self._median - self._best)
+        )
 
 
 MEASURES = ("incumbent", "best tried", "last 100")
@@ -180,11 +202,17 @@ def regret(tables: Sequence[str], seeds: int, trials: int, parallel: int = 1) ->
         for seed in range(seeds):
             for sampler, make in SAMPLERS.items():
                 results[sampler].append(_run(table, make(seed), seed, lengths, parallel))
-        _report(f"{name}, {seeds} seeds", {s: np.array(runs[-seeds:]) for s, runs in results.items()}, lengths)
+        _report(
+            f"{name}, {seeds} seeds",
+            {s: np.array(runs[-seeds:]) for s, runs in results.items()},
+            lengths,
+        )
     _report("all tables", {s: np.array(runs) for s, runs in results.items()}, lengths)
 
 
-def _run(table: Table, sampler: BaseSampler, seed: int, lengths: list[int], parallel: int) -> list[list[float]]:
+def _run(
+    table: Table, sampler: BaseSampler, seed: int, lengths: list[int], parallel: int
+) -> list[list[float]]:
     """Return the regret by length and measure."""
     rng = np.random.default_rng(seed)
     study = optuna.create_study(sampler=sampler)
@@ -199,13 +227,17 @@ def _run(table: Table, sampler: BaseSampler, seed: int, lengths: list[int], para
         told.append(value)
         regrets.append(table.regret(trial.params))
         if len(told) in lengths:
-            found.append([regrets[int(np.argmin(told))], min(regrets), float(np.mean(regrets[-100:]))])
+            found.append(
+                [regrets[int(np.argmin(told))], min(regrets), float(np.mean(regrets[-100:]))]
+            )
     return found
 
 
 def _report(title: str, results: Mapping[str, np.ndarray[Any, Any]], lengths: list[int]) -> None:
     print(title, flush=True)
-    draws = np.random.default_rng(0).integers(len(results["Optuna"]), size=(4_000, len(results["Optuna"])))
+    draws = np.random.default_rng(0).integers(
+        len(results["Optuna"]), size=(4_000, len(results["Optuna"]))
+    )
     for i, length in enumerate(lengths):
         for j, measure in enumerate(MEASURES):
             theirs, mine = results["Optuna"][:, i, j], results["tunesvc"][:, i, j]

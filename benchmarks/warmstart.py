@@ -1,6 +1,7 @@
 """Benefit of an earlier study for a new one on another table with another scale of values.
 
-    python -m benchmarks.warmstart [--seeds 8] [--sampler auto] [--methods cold shift scale] [--processes 2]
+    python -m benchmarks.warmstart [--seeds 8] [--sampler auto] [--methods cold shift scale]
+    [--processes 2]
 
 Each pair is two tables of one space (see `benchmarks.tables`). The earlier study has 60 trials of
 TPE on the first; the new one, on the second, starts from nothing (`cold`), or with the earlier
@@ -22,19 +23,19 @@ from functools import cache
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
 
-import numpy as np  # noqa: E402
-import optuna  # noqa: E402
-from optuna.study import StudyDirection  # noqa: E402
-from optuna.trial import FrozenTrial, TrialState  # noqa: E402
+import numpy as np
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
-from benchmarks import tables  # noqa: E402
-from tunesvc.search.optimizer import Optimizer  # noqa: E402
-from tunesvc.search.registry.sampler_registry import make_sampler  # noqa: E402
-from tunesvc.search.study_storage import RecordingStorage  # noqa: E402
-from tunesvc.search.value_mapping import ValueMapping  # noqa: E402
-from tunesvc.search.warm_start import SourceStudy, WarmStart  # noqa: E402
-from tunesvc.space.search_space import Space  # noqa: E402
-from tunesvc.spec import StudySpec  # noqa: E402
+from benchmarks import tables
+from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.registry.sampler_registry import make_sampler
+from tunesvc.search.study_storage import RecordingStorage
+from tunesvc.search.value_mapping import ValueMapping
+from tunesvc.search.warm_start import SourceStudy, WarmStart
+from tunesvc.space.search_space import Space
+from tunesvc.spec import StudySpec
 
 MARKS = (3, 5, 10, 20)
 SEED = 100
@@ -58,8 +59,12 @@ METHODS = ("cold", "shift", "scale")
 class Shifting(WarmStart):
     """A mapping without a scale."""
 
-    def _relation(self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]) -> ValueMapping:
-        return ValueMapping(float(np.mean([here - known for known, here in pairs])) if pairs else 0.0)
+    def _relation(
+        self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]
+    ) -> ValueMapping:
+        return ValueMapping(
+            float(np.mean([here - known for known, here in pairs])) if pairs else 0.0
+        )
 
 
 def spec_of(table: tables.Table, sampler: str, seed: int) -> StudySpec:
@@ -83,7 +88,12 @@ def spec_of(table: tables.Table, sampler: str, seed: int) -> StudySpec:
 
 
 def play(
-    table: tables.Table, sampler: str, seed: int, trials: int, warm_start: WarmStart | None = None, stretch: float = 1.0
+    table: tables.Table,
+    sampler: str,
+    seed: int,
+    trials: int,
+    warm_start: WarmStart | None = None,
+    stretch: float = 1.0,
 ) -> tuple[Sequence[FrozenTrial], list[float]]:
     """Return a study's trials, and the regret of the best one after each."""
     spec = spec_of(table, sampler, seed)
@@ -108,7 +118,9 @@ def play(
         proposal = optimizer.ask()
         config = table.config(dict(proposal.params))
         cost = table.train(config, rng)
-        optimizer.tell(proposal.number, TrialState.COMPLETE, [table.median + stretch * (cost - table.median)])
+        optimizer.tell(
+            proposal.number, TrialState.COMPLETE, [table.median + stretch * (cost - table.median)]
+        )
         if cost < least:
             least, regret = cost, table.regret(config)
         regrets.append(regret)
@@ -123,29 +135,40 @@ def earlier(name: str, seed: int) -> SourceStudy:
     return SourceStudy(name, spec_of(table, "tpe", seed), trials)
 
 
-def run(job: tuple[int, float, str, str, int]) -> tuple[tuple[int, float, str, str, int], list[float]]:
+def run(
+    job: tuple[int, float, str, str, int],
+) -> tuple[tuple[int, float, str, str, int], list[float]]:
     """Return the regret at the marks."""
     pair, stretch, method, sampler, seed = job
     before, after = PAIRS[pair]
     table = tables.load(after)
     spec = spec_of(table, sampler, seed)
     kind = {"cold": None, "shift": Shifting, "scale": WarmStart}[method]
-    warm_start = None if kind is None else kind(spec, Space(spec.parameters), [earlier(before, seed)])
+    warm_start = (
+        None if kind is None else kind(spec, Space(spec.parameters), [earlier(before, seed)])
+    )
     _, regrets = play(table, sampler, seed, MARKS[-1], warm_start, stretch)
     return job, [regrets[mark - 1] for mark in MARKS]
 
 
 def report(found: Mapping[tuple[int, float, str], np.ndarray], methods: Sequence[str]) -> str:
     """Markdown; each result has shape (seeds, marks)."""
-    lines = [f"| stretched by | method | {' | '.join(f'after {mark}' for mark in MARKS)} |", "|---|---|" + "---|" * 4]
+    lines = [
+        f"| stretched by | method | {' | '.join(f'after {mark}' for mark in MARKS)} |",
+        "|---|---|" + "---|" * 4,
+    ]
     rng = np.random.default_rng(0)
     for stretch in STRETCHES:
-        runs = {m: np.concatenate([found[p, stretch, m] for p in range(len(PAIRS))]) for m in methods}
+        runs = {
+            m: np.concatenate([found[p, stretch, m] for p in range(len(PAIRS))]) for m in methods
+        }
         for method, rows in runs.items():
             cells = []
             for mark in range(len(MARKS)):
                 apart = rows[:, mark] - runs.get("shift", rows)[:, mark]
-                low, high = np.quantile(rng.choice(apart, (2000, len(apart))).mean(axis=1), [0.05, 0.95])
+                low, high = np.quantile(
+                    rng.choice(apart, (2000, len(apart))).mean(axis=1), [0.05, 0.95]
+                )
                 told = "" if method == "shift" else f" ({low:+.3f} to {high:+.3f})"
                 cells.append(f"{rows[:, mark].mean():.3f}{told}")
             lines.append(f"| {stretch:g} | {method} | {' | '.join(cells)} |")
@@ -153,7 +176,9 @@ def report(found: Mapping[tuple[int, float, str], np.ndarray], methods: Sequence
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--sampler", default="auto")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
@@ -168,9 +193,13 @@ def main() -> None:
         for method in given.methods
     ]
     with multiprocessing.get_context("spawn").Pool(given.processes, initializer=_quiet) as pool:
-        results = dict(pool.imap_unordered(run, jobs, chunksize=len(STRETCHES) * len(given.methods)))
+        results = dict(
+            pool.imap_unordered(run, jobs, chunksize=len(STRETCHES) * len(given.methods))
+        )
     found = {
-        (pair, stretch, method): np.array([results[pair, stretch, method, given.sampler, seed] for seed in seeds])
+        (pair, stretch, method): np.array(
+            [results[pair, stretch, method, given.sampler, seed] for seed in seeds]
+        )
         for pair in range(len(PAIRS))
         for stretch in STRETCHES
         for method in given.methods

@@ -1,4 +1,7 @@
-"""`docs/python-reference.md` from docstrings: `python docs/python_reference.py > docs/python-reference.md`."""
+"""`docs/python-reference.md` from docstrings:
+
+`python docs/python_reference.py > docs/python-reference.md`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ from tunesvc.search.analysis.recommend import Recommendation
 
 _PREFACE = """# Python reference
 
-This page is generated from docstrings: `python docs/python_reference.py > docs/python-reference.md`.
+This page is generated from docstrings:
+`python docs/python_reference.py > docs/python-reference.md`.
 [Python](python.md) shows how the parts are used together.
 """
 
@@ -33,7 +37,14 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
         *(tunesvc.run, RunOptions, tunesvc.load_study, tunesvc.studies),
         *(tunesvc.delete_study, tunesvc.storage),
     ),
-    "Decorate a function": (tunesvc.tunable, StudyOptions, Tunable, tunesvc.Float, tunesvc.Int, tunesvc.Choice),
+    "Decorate a function": (
+        tunesvc.tunable,
+        StudyOptions,
+        Tunable,
+        tunesvc.Float,
+        tunesvc.Int,
+        tunesvc.Choice,
+    ),
     "Inside an objective": (tunesvc.Trial, tunesvc.current_trial, tunesvc.Pruned),
     "A study": (tunesvc.Study, Plots),
     "Results": (
@@ -64,23 +75,32 @@ def reference() -> str:
     for title, members in SECTIONS.items():
         parts.append(f"## {title}\n")
         for member in members:
-            parts += _class(member) if inspect.isclass(member) else _function(member, member.__name__)
+            parts += (
+                _class(member) if inspect.isclass(member) else _function(member, member.__name__)
+            )
     return "\n".join(parts).rstrip() + "\n"
 
 
 def public_members(cls: type) -> list[tuple[str, Any]]:
-    """Return the methods and properties that a class defines for its users, in the order of their definition."""
+    """Return the methods and properties that a class defines for its users, in the order of
+    their definition."""
     if cls.__name__ in _INHERITED or issubclass(cls, BaseException):
         return []
     kinds = (staticmethod, classmethod, property)
     found = [(name, value) for name, value in vars(cls).items() if not name.startswith("_")]
-    return [(name, value) for name, value in found if inspect.isfunction(value) or isinstance(value, kinds)]
+    return [
+        (name, value)
+        for name, value in found
+        if inspect.isfunction(value) or isinstance(value, kinds)
+    ]
 
 
 def _class(cls: type) -> Iterator[str]:
     is_made_by_users = "__init__" in vars(cls) and not issubclass(cls, BaseException)
     is_handed_out = cls in (tunesvc.Study, Plots, Tunable)
-    arguments = _signature(cls).removesuffix(" -> None") if is_made_by_users and not is_handed_out else ""
+    arguments = (
+        _signature(cls).removesuffix(" -> None") if is_made_by_users and not is_handed_out else ""
+    )
     yield f"### `{cls.__name__}`\n"
     if arguments:
         yield f"```python\n{cls.__name__}{arguments}\n```\n"
@@ -132,7 +152,9 @@ def _fields(cls: type) -> list[tuple[str, str, str]]:
             continue
         is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
         text = str(following.value.value) if is_text else ""  # type: ignore[union-attr]
-        found.append((statement.target.id, ast.unparse(statement.annotation), " ".join(text.split())))
+        found.append(
+            (statement.target.id, ast.unparse(statement.annotation), " ".join(text.split()))
+        )
     return found
 
 

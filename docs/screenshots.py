@@ -1,6 +1,8 @@
-"""Pictures of every page of the dashboard, light and dark, into docs/images: `python docs/screenshots.py`.
+"""Pictures of every page of the dashboard, light and dark, into docs/images: `python
+docs/screenshots.py`.
 
-Runs two of the examples, one of them still while the pictures are taken. A minute or two; needs Debian's chromium.
+Runs two of the examples, one of them still while the pictures are taken. A minute or two; needs
+Debian's chromium.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
-_QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync")
+_QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-sync",
+)
 PAGES = {
     "studies": "/studies",
     "study": "/studies/{live}",
@@ -57,14 +65,27 @@ def _take() -> None:
     from tunesvc.queries.trials.trial_table import list_trials
     from tunesvc.web import DashboardServer
 
-    with open_database() as database, DashboardServer(database, port=0) as server, sync_playwright() as playwright:
+    with (
+        open_database() as database,
+        DashboardServer(database, port=0) as server,
+        sync_playwright() as playwright,
+    ):
         ids = {row.name: row.study_id for row in list_studies(database)}
         pruned = list_trials(database, ids["digits"], states=["pruned"], order="newest", limit=1)
-        known = {"done": ids["digits"], "live": ids["digits-wide"], "number": pruned[0].number if pruned else 5}
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_QUIET))
+        known = {
+            "done": ids["digits"],
+            "live": ids["digits-wide"],
+            "number": pruned[0].number if pruned else 5,
+        }
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=list(_QUIET)
+        )
         for scheme in ("light", "dark"):
             context = browser.new_context(
-                viewport={"width": 1280, "height": 900}, color_scheme=scheme, timezone_id="UTC", locale="en-GB"
+                viewport={"width": 1280, "height": 900},
+                color_scheme=scheme,
+                timezone_id="UTC",
+                locale="en-GB",
             )
             page = context.new_page()
             page.goto(server.new_address())
@@ -82,7 +103,8 @@ def _take() -> None:
 
 
 def _settle(page: Page, *, whole: bool) -> None:
-    """Wait until what is in sight is drawn; for the whole page, bring everything into sight once."""
+    """Wait until what is in sight is drawn; for the whole page, bring everything into sight
+    once."""
     if whole:
         for _ in range(12):
             page.mouse.wheel(0, 500)
@@ -93,7 +115,18 @@ def _settle(page: Page, *, whole: bool) -> None:
 
 @contextmanager
 def _running(file: str, name: str) -> Iterator[None]:
-    command = [sys.executable, "-m", "tunesvc", "run", file, "--name", name, "--trials", "4000", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "tunesvc",
+        "run",
+        file,
+        "--name",
+        name,
+        "--trials",
+        "4000",
+        "--quiet",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     try:
         time.sleep(30)

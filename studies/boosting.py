@@ -1,4 +1,5 @@
-"""What boosting.yaml tunes: two families of trees, each with parameters of its own, grown a few trees at a time."""
+"""What boosting.yaml tunes: two families of trees, each with parameters of its own, grown a few
+trees at a time."""
 
 from sklearn.base import ClassifierMixin
 from sklearn.datasets import load_breast_cancer
@@ -26,7 +27,8 @@ def train(
     trees_per_step: int,
     trial: Trial,
 ) -> None:
-    """Grow `trees` trees and report the validation loss after every few; `take: best` in the study picks the result.
+    """Grow `trees` trees and report the validation loss after every few; `take: best` in the study
+    picks the result.
 
     `growth` itself is not used: it only decides which of `max_leaf_nodes` and `max_depth` is there.
     """

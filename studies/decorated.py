@@ -1,6 +1,8 @@
-"""The decorator: ranges stand where the arguments are, and no study file is needed: `python studies/decorated.py`.
+"""The decorator: ranges stand where the arguments are, and no study file is needed: `python
+studies/decorated.py`.
 
-The function stays a plain function: `python -c "from decorated import train; print(train(lr=0.1))"` trains once.
+The function stays a plain function: `python -c "from decorated import train; print(train(lr=0.1))"`
+trains once.
 """
 
 from typing import Annotated
@@ -29,8 +31,12 @@ def train(
 ) -> float:
     """Train a linear classifier for fifteen epochs; return its last validation error."""
     X, y = load_digits(return_X_y=True)
-    X_train, X_val, y_train, y_val = train_test_split(X / 16.0, y, test_size=0.3, stratify=y, random_state=0)
-    model = SGDClassifier(loss="log_loss", alpha=alpha, learning_rate=schedule, eta0=lr, random_state=trial.seed)
+    X_train, X_val, y_train, y_val = train_test_split(
+        X / 16.0, y, test_size=0.3, stratify=y, random_state=0
+    )
+    model = SGDClassifier(
+        loss="log_loss", alpha=alpha, learning_rate=schedule, eta0=lr, random_state=trial.seed
+    )
     error = 1.0
     for epoch in range(1, 16):
         model.partial_fit(X_train, y_train, classes=range(10))

@@ -11,10 +11,14 @@ from sklearn.neural_network import MLPClassifier
 from tunesvc import Trial
 
 X, y = load_digits(return_X_y=True)
-X_train, X_val, y_train, y_val = train_test_split(X / 16.0, y, test_size=0.3, stratify=y, random_state=0)
+X_train, X_val, y_train, y_val = train_test_split(
+    X / 16.0, y, test_size=0.3, stratify=y, random_state=0
+)
 
 
-def train(lr: float, hidden: int, batch: int, alpha: float, activation: str, *, epochs: int, trial: Trial) -> float:
+def train(
+    lr: float, hidden: int, batch: int, alpha: float, activation: str, *, epochs: int, trial: Trial
+) -> float:
     """Train for some epochs, reporting the validation error after each; return the last one."""
     model = MLPClassifier(
         hidden_layer_sizes=(hidden,),
@@ -25,7 +29,9 @@ def train(lr: float, hidden: int, batch: int, alpha: float, activation: str, *, 
         random_state=trial.seed,
     )
     epoch, error = 0, 1.0
-    if saved := trial.restored():  # an earlier attempt of this trial was interrupted: go on from there
+    if (
+        saved := trial.restored()
+    ):  # an earlier attempt of this trial was interrupted: go on from there
         model, epoch, error = joblib.load(saved)
     while epoch < epochs:
         model.partial_fit(X_train, y_train, classes=range(10))

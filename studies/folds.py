@@ -1,4 +1,5 @@
-"""What folds.yaml tunes: support vector regression, cross-validated by one fold a trial instead of all of them."""
+"""What folds.yaml tunes: support vector regression, cross-validated by one fold a trial instead
+of all of them."""
 
 from sklearn.datasets import load_diabetes
 from sklearn.metrics import mean_absolute_error
@@ -15,7 +16,10 @@ SPLITS = list(KFold(FOLDS, shuffle=True, random_state=0).split(X))
 
 
 def fit(cost: float, gamma: float, epsilon: float, *, trial: Trial) -> float:
-    """Train on all folds but one; which one is held out goes by the trial's seed. Return the error there."""
+    """Train on all folds but one; which one is held out goes by the trial's seed.
+
+    Return the error there.
+    """
     train, held_out = SPLITS[trial.seed % FOLDS]
     model = make_pipeline(StandardScaler(), SVR(C=cost, gamma=gamma, epsilon=epsilon))
     model.fit(X[train], y[train])

@@ -1,4 +1,7 @@
-"""What gpu.yaml tunes: a small network on a share of a GPU. Needs no PyTorch and no GPU, and says what it found."""
+"""What gpu.yaml tunes: a small network on a share of a GPU.
+
+Needs no PyTorch and no GPU, and says what it found.
+"""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -28,12 +31,19 @@ def train(lr: float, hidden: int, *, epochs: int, trial: Trial) -> float:
 
 
 def with_torch(lr: float, hidden: int, seed: int) -> Iterator[float]:
-    """Validation error after each epoch, for ever; on the assigned GPU, or on the CPU if that is only logical."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"  # CUDA_VISIBLE_DEVICES leaves the assigned one to see
+    """Validation error after each epoch, for ever; on the assigned GPU, or on the CPU if that is
+    only logical."""
+    device = (
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )  # CUDA_VISIBLE_DEVICES leaves the assigned one to see
     torch.manual_seed(seed)
-    inputs, held_out = (torch.tensor(a, dtype=torch.float32, device=device) for a in (X_train, X_val))
+    inputs, held_out = (
+        torch.tensor(a, dtype=torch.float32, device=device) for a in (X_train, X_val)
+    )
     labels = torch.tensor(y_train, device=device)
-    model = torch.nn.Sequential(torch.nn.Linear(2, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 2)).to(device)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(2, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 2)
+    ).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr)
     while True:
         for _ in range(STEPS_PER_EPOCH):

@@ -12,8 +12,12 @@ from sklearn.model_selection import train_test_split
 
 def train(config: dict) -> None:
     X, y = load_digits(return_X_y=True)
-    X_train, X_val, y_train, y_val = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
-    model = SGDClassifier(loss="log_loss", alpha=config["alpha"], penalty=config["penalty"], random_state=0)
+    X_train, X_val, y_train, y_val = train_test_split(
+        X, y, test_size=0.3, stratify=y, random_state=0
+    )
+    model = SGDClassifier(
+        loss="log_loss", alpha=config["alpha"], penalty=config["penalty"], random_state=0
+    )
     start = 0
     if checkpoint := tune.get_checkpoint():
         with checkpoint.as_directory() as folder:
@@ -27,5 +31,8 @@ def train(config: dict) -> None:
 
 
 if __name__ == "__main__":  # what it was written for
-    space = {"alpha": tune.loguniform(1e-5, 1e-1), "penalty": tune.choice(["l1", "l2", "elasticnet"])}
+    space = {
+        "alpha": tune.loguniform(1e-5, 1e-1),
+        "penalty": tune.choice(["l1", "l2", "elasticnet"]),
+    }
     tune.Tuner(train, param_space=space).fit()

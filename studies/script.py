@@ -1,4 +1,5 @@
-"""What script.yaml tunes: softmax regression on handwritten digits, as a program that knows nothing of tunesvc."""
+"""What script.yaml tunes: softmax regression on handwritten digits, as a program that knows
+nothing of tunesvc."""
 
 import argparse
 import json
@@ -38,7 +39,9 @@ def main(args: argparse.Namespace) -> None:
             gradient = X[batch].T @ error / len(batch) + args.l2 * weights
             velocity = args.momentum * velocity - args.lr * gradient
             weights += velocity
-        report({"step": epoch, "val_error": float(np.mean((X_val @ weights).argmax(axis=1) != y_val))})
+        report(
+            {"step": epoch, "val_error": float(np.mean((X_val @ weights).argmax(axis=1) != y_val))}
+        )
 
 
 def report(metrics: dict[str, float]) -> None:

@@ -13,16 +13,23 @@ X, y = load_digits(return_X_y=True)
 X_train, X_val, y_train, y_val = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
 
 
-def measure(trees: int, max_depth: int, max_features: float, bootstrap: bool, *, trial: Trial) -> dict[str, float]:
+def measure(
+    trees: int, max_depth: int, max_features: float, bootstrap: bool, *, trial: Trial
+) -> dict[str, float]:
     """Train once; return both metrics by name."""
     model = ExtraTreesClassifier(
-        trees, max_depth=max_depth, max_features=max_features, bootstrap=bootstrap, random_state=trial.seed
+        trees,
+        max_depth=max_depth,
+        max_features=max_features,
+        bootstrap=bootstrap,
+        random_state=trial.seed,
     ).fit(X_train, y_train)
     return {"val_error": 1.0 - model.score(X_val, y_val), "latency_ms": latency_ms(model)}
 
 
 def latency_ms(model: ExtraTreesClassifier, repeats: int = 15) -> float:
-    """Median time to read a single image; the median, because a busy machine delays some answers."""
+    """Median time to read a single image; the median, because a busy machine delays some
+    answers."""
     times_s = []
     for image in X_val[:repeats]:
         start_s = perf_counter()

@@ -5,9 +5,10 @@
     I3  every acknowledged report is         I6  fail and requeue are one transaction
         present, once
 
-The committed batches are replayed, one after the other, over a model of the study: what each of them may do is
-checked, what each new coordinator found is compared with the model, and so is the database in the end. A batch whose
-answer was lost has taken effect if the next coordinator, or the database, shows it.
+The committed batches are replayed, one after the other, over a model of the study: what each of
+them may do is checked, what each new coordinator found is compared with the model, and so is the
+database in the end. A batch whose answer was lost has taken effect if the next coordinator, or the
+database, shows it.
 
 `violations` is pure, so that hand-made histories can show that every invariant can be found broken.
 """
@@ -56,7 +57,10 @@ class Stored:
 
 
 def check(folder: Path, database: Database) -> list[str]:
-    """Every violation, in words. The history is of one study; processes that are still alive may go on writing."""
+    """Every violation, in words.
+
+    The history is of one study; processes that are still alive may go on writing.
+    """
     records = read(folder)
     studies = {record["study"] for record in records if record["op"] == "lease"}
     if len(studies) != 1:
@@ -71,7 +75,10 @@ def assert_holds(folder: Path, database: Database) -> None:
 
 
 def read(folder: Path) -> list[Record]:
-    """All records by time. A process that was killed may have left half a line at the end of its file."""
+    """All records by time.
+
+    A process that was killed may have left half a line at the end of its file.
+    """
     records: list[Record] = []
     for path in folder.glob("*.jsonl"):
         *lines, rest = path.read_text(encoding="utf-8").split("\n")
@@ -88,12 +95,19 @@ def stored(database: Database, study_id: int) -> Stored:
         def rows(sql: str) -> Sequence[Any]:
             return connection.execute(sa.text(sql)).all()
 
-        attempts = rows(f"SELECT trial_id, number, state, failure, cursor FROM attempts WHERE {mine}")
+        attempts = rows(
+            f"SELECT trial_id, number, state, failure, cursor FROM attempts WHERE {mine}"
+        )
         reports = rows(f"SELECT trial_id, attempt, step FROM reports WHERE {mine}")
-        thinned = rows(f"SELECT DISTINCT trial_id, attempt FROM logs WHERE {mine} AND text LIKE '%and were left out]%'")
+        thinned = rows(
+            f"SELECT DISTINCT trial_id, attempt FROM logs WHERE {mine} AND text LIKE '%and were left out]%'"
+        )
         study = rows(f"SELECT spec, state FROM studies WHERE study_id = {study_id}")[0]
         return Stored(
-            trials=dict(tuple(row) for row in rows(f"SELECT number, state FROM trials WHERE study_id = {study_id}")),
+            trials=dict(
+                tuple(row)
+                for row in rows(f"SELECT number, state FROM trials WHERE study_id = {study_id}")
+            ),
             attempts={(number_of(row[0]), row[1]): tuple(row[2:]) for row in attempts},
             reports=[(number_of(row[0]), row[1], row[2]) for row in reports],
             spec=StudySpec.model_validate_json(json.dumps(study.spec)),
@@ -114,7 +128,8 @@ def violations(records: Sequence[Record], end: Stored) -> list[str]:
     return [*found, *_budgets(end), *_retried(replay, end)]
 
 
-# --- batches ----------------------------------------------------------------------------------------
+# --- batches
+# ----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -149,7 +164,9 @@ def _batches(commits: Sequence[Record]) -> list[Written]:
         elif record["error"] in NOT_WRITTEN:
             tries[key][-1] = "failed"
     for key, batch in batches.items():
-        batch.outcome = next(outcome for outcome in ("ok", "unknown", "failed") if outcome in tries[key])
+        batch.outcome = next(
+            outcome for outcome in ("ok", "unknown", "failed") if outcome in tries[key]
+        )
     return [batches[key] for key in sorted(batches)]
 
 
@@ -185,14 +202,18 @@ def _fencing(records: Sequence[Record], commits: Sequence[Record]) -> Iterator[s
 
 
 def _is_late(recovery: Record, records: Sequence[Record]) -> bool:
-    """Whether somebody else had the lease by then: what was found may be that one's work, and nothing follows from it."""
+    """Whether somebody else had the lease by then: what was found may be that one's work, and
+    nothing follows from it."""
     return any(
-        record["op"] == "lease" and record["token"] > recovery["token"] and record["at"] < recovery["at"]
+        record["op"] == "lease"
+        and record["token"] > recovery["token"]
+        and record["at"] < recovery["at"]
         for record in records
     )
 
 
-# --- the model --------------------------------------------------------------------------------------
+# --- the model
+# --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -219,9 +240,16 @@ class Replay:
         self.finished: dict[int, Written] = {}
         self.requeued: dict[int, Written] = {}
         self._found: list[str] = []
-        recoveries = [record for record in records if record["op"] == "recover" and not _is_late(record, records)]
+        recoveries = [
+            record
+            for record in records
+            if record["op"] == "recover" and not _is_late(record, records)
+        ]
         self._recoveries = {
-            record["token"]: {number: [tuple(attempt) for attempt in attempts] for number, attempts in record["found"]}
+            record["token"]: {
+                number: [tuple(attempt) for attempt in attempts]
+                for number, attempts in record["found"]
+            }
             for record in recoveries
         }
         self._trials_found = {record["token"]: record["trials"] for record in recoveries}
@@ -234,16 +262,24 @@ class Replay:
             if token in self._recoveries:
                 self._compare_recovery(token)
             own = [batch for batch in batches if batch.token == token]
-            later = next((other for other in tokens[place + 1 :] if other in self._recoveries), None)
+            later = next(
+                (other for other in tokens[place + 1 :] if other in self._recoveries), None
+            )
             for batch in own:
-                if batch.outcome == "ok" or (batch.outcome == "unknown" and self._shows(batch, later)):
+                if batch.outcome == "ok" or (
+                    batch.outcome == "unknown" and self._shows(batch, later)
+                ):
                     self._apply(batch)
         self._compare_end()
         return self._found
 
     def live(self, number: int) -> list[Key]:
         """The trial's live attempts."""
-        return [key for key, attempt in self.attempts.items() if key[0] == number and attempt.state in LIVE]
+        return [
+            key
+            for key, attempt in self.attempts.items()
+            if key[0] == number and attempt.state in LIVE
+        ]
 
     # --- one batch
 
@@ -282,9 +318,7 @@ class Replay:
                 continue
             own.state, own.failure, own.ended_by = state, failure, batch
             if state in ("failed", "lost"):
-                text = (
-                    f"I6: {batch} ended {number}.{attempt_number} as {state}, and neither retried nor ended its trial"
-                )
+                text = f"I6: {batch} ended {number}.{attempt_number} as {state}, and neither retried nor ended its trial"
                 self._expect(number in finished | retried, text)
         for number in retried:
             self.requeued[number] = batch
@@ -302,11 +336,16 @@ class Replay:
             self._expect(paused == (number in promoted), text)
         for number, attempt_number, _ in batch.content["opened"]:
             for live in self.live(number):
-                self._found.append(f"I2: {batch} opened {number}.{attempt_number} while {live} was live")
+                self._found.append(
+                    f"I2: {batch} opened {number}.{attempt_number} while {live} was live"
+                )
             before = max((n for trial, n in self.attempts if trial == number), default=0)
             text = f"I2: {batch} opened attempt {attempt_number} of trial {number} after attempt {before}"
             self._expect(attempt_number == before + 1, text)
-            self._expect(number in self.trials, f"I1: {batch} opened an attempt of trial {number}, which is none")
+            self._expect(
+                number in self.trials,
+                f"I1: {batch} opened an attempt of trial {number}, which is none",
+            )
             over = f"I1: {batch} opened {number}.{attempt_number}, though the trial was {self.trials.get(number)}"
             self._expect(self.trials.get(number) not in OVER, over)
             self.attempts[number, attempt_number] = Attempt(batch.token, opened_by=batch)
@@ -314,10 +353,14 @@ class Replay:
 
     def _finish(self, batch: Written, number: int, state: str) -> None:
         before = self.trials.get(number)
-        self._expect(before == "unfinished", f"I1: {batch} made trial {number} {state}, which was {before}")
+        self._expect(
+            before == "unfinished", f"I1: {batch} made trial {number} {state}, which was {before}"
+        )
         self._expect(state in OVER, f"I1: {batch} ended trial {number} as {state}")
         for live in self.live(number):
-            self._found.append(f"I2: {batch} finished trial {number} while its attempt {live} was live")
+            self._found.append(
+                f"I2: {batch} finished trial {number} while its attempt {live} was live"
+            )
         self.trials[number] = state
         self.finished[number] = batch
         self.requeued.pop(number, None)
@@ -338,11 +381,16 @@ class Replay:
     # --- comparisons
 
     def _shows(self, batch: Written, later: int | None) -> bool:
-        """Whether what came afterwards shows that a batch of unknown outcome was committed, and as a whole."""
-        evidence = list(self._traces_in_end(batch) if later is None else self._traces_in_recovery(batch, later))
+        """Whether what came afterwards shows that a batch of unknown outcome was committed, and
+        as a whole."""
+        evidence = list(
+            self._traces_in_end(batch) if later is None else self._traces_in_recovery(batch, later)
+        )
         shown = {there for _, there in evidence}
         if len(shown) > 1:
-            parts = ", ".join(f"{what}: {'there' if there else 'missing'}" for what, there in evidence)
+            parts = ", ".join(
+                f"{what}: {'there' if there else 'missing'}" for what, there in evidence
+            )
             self._found.append(f"I6: {batch} was written by half: {parts}")
         return any(shown)
 
@@ -353,18 +401,24 @@ class Replay:
             yield f"trial {number} made", number < self._trials_found[later]
         finished = {number for number, _ in batch.content["finished"]}
         for number in finished:
-            if self.trials.get(number) == "unfinished" and any(key[0] == number for key in self.attempts):
+            if self.trials.get(number) == "unfinished" and any(
+                key[0] == number for key in self.attempts
+            ):
                 yield f"trial {number} finished", number not in found
         for number, attempt_number, *_ in batch.content["opened"]:
             there = any(attempt[0] == attempt_number for attempt in found.get(number, ()))
             yield f"{number}.{attempt_number} opened", there
         for number, attempt_number, cursor in batch.content["cursors"]:
             if number not in finished:
-                there = any(a[0] == attempt_number and a[2] >= cursor for a in found.get(number, ()))
+                there = any(
+                    a[0] == attempt_number and a[2] >= cursor for a in found.get(number, ())
+                )
                 yield f"{number}.{attempt_number} heard up to {cursor}", there
         for number, attempt_number, *_ in batch.content["ends"]:
             if number not in finished:
-                there = any(a[0] == attempt_number and a[1] not in LIVE for a in found.get(number, ()))
+                there = any(
+                    a[0] == attempt_number and a[1] not in LIVE for a in found.get(number, ())
+                )
                 yield f"{number}.{attempt_number} ended", there
 
     def _traces_in_end(self, batch: Written) -> Iterator[tuple[str, bool]]:
@@ -375,7 +429,10 @@ class Replay:
         for number, state in batch.content["finished"]:
             yield f"trial {number} finished", self._end.trials.get(number) == state
         for number, attempt_number, *_ in batch.content["opened"]:
-            yield f"{number}.{attempt_number} opened", (number, attempt_number) in self._end.attempts
+            yield (
+                f"{number}.{attempt_number} opened",
+                (number, attempt_number) in self._end.attempts,
+            )
         for report in batch.content["reports"]:
             yield f"report {report}", tuple(report) in self._end.reports
 
@@ -395,8 +452,12 @@ class Replay:
         end = self._end
         for number in sorted(set(self.trials) | set(end.trials)):
             committed, there = self.trials.get(number), end.trials.get(number)
-            same = committed == there or (committed == "unfinished" and there in ("running", "waiting"))
-            self._expect(same, f"I1: trial {number} was committed as {committed} and is stored as {there}")
+            same = committed == there or (
+                committed == "unfinished" and there in ("running", "waiting")
+            )
+            self._expect(
+                same, f"I1: trial {number} was committed as {committed} and is stored as {there}"
+            )
         for key in sorted(set(self.attempts) | set(end.attempts)):
             attempt = self.attempts.get(key)
             known = attempt and (attempt.state, attempt.failure, attempt.cursor)
@@ -404,7 +465,10 @@ class Replay:
             self._expect(known == end.attempts.get(key), text)
         times = Counter(end.reports)
         for report, batch in self.reports.items():
-            self._expect(times[report] == 1, f"I3: report {report} of {batch} is stored {times[report]} times")
+            self._expect(
+                times[report] == 1,
+                f"I3: report {report} of {batch} is stored {times[report]} times",
+            )
         for report in set(times) - set(self.reports):
             self._found.append(f"I3: report {report} is stored, and no batch brought it")
 
@@ -413,11 +477,13 @@ class Replay:
             self._found.append(otherwise)
 
 
-# --- what was done outside of the database ----------------------------------------------------------
+# --- what was done outside of the database
+# ----------------------------------------------------------
 
 
 def _acknowledged(records: Sequence[Record], replay: Replay) -> Iterator[str]:
-    """I3: what is acknowledged is forgotten by the worker, so it must have been recorded before; or be refused."""
+    """I3: what is acknowledged is forgotten by the worker, so it must have been recorded before;
+    or be refused."""
     tokens = defaultdict(set)
     for record in records:
         if record["op"] == "lease":
@@ -443,7 +509,8 @@ def _acknowledged(records: Sequence[Record], replay: Replay) -> Iterator[str]:
 
 
 def _ran_once(records: Sequence[Record], replay: Replay) -> Iterator[str]:
-    """I2: an attempt is launched and run once, after it was recorded; an earlier one of its trial is over by then."""
+    """I2: an attempt is launched and run once, after it was recorded; an earlier one of its
+    trial is over by then."""
     launched: set[Key] = set()
     runs: dict[Key, list[float]] = {}
     for record in records:
@@ -487,22 +554,34 @@ def _said(records: Sequence[Record], end: Stored) -> Iterator[str]:
             continue
         key = number_of(record["attempt"][0]), record["attempt"][1]
         state = end.attempts.get(key, ("",))[0]
-        if record["at"] > ended.get(key, 0.0) or state not in ("finished", "pruned", "paused") or key in end.thinned:
+        if (
+            record["at"] > ended.get(key, 0.0)
+            or state not in ("finished", "pruned", "paused")
+            or key in end.thinned
+        ):
             continue
         if (*key, record["step"]) not in there:
             yield f"I3: {key} said step {record['step']} and {state}, and the step is not stored"
 
 
-# --- what must be true in the end -------------------------------------------------------------------
+# --- what must be true in the end
+# -------------------------------------------------------------------
 
 
 def _budgets(end: Stored) -> Iterator[str]:
     limit = end.spec.budget.trials
-    tried = {number for number, _ in end.attempts}  # one that was taken back while it was enqueued never ran
-    ran = sum(state != "waiting" and (state != "fail" or number in tried) for number, state in end.trials.items())
+    tried = {
+        number for number, _ in end.attempts
+    }  # one that was taken back while it was enqueued never ran
+    ran = sum(
+        state != "waiting" and (state != "fail" or number in tried)
+        for number, state in end.trials.items()
+    )
     if limit is not None and ran > limit:
         yield f"I4: {ran} trials, and a budget of {limit}"
-    failures = Counter((number, failure) for (number, _), (_, failure, _) in end.attempts.items() if failure)
+    failures = Counter(
+        (number, failure) for (number, _), (_, failure, _) in end.attempts.items() if failure
+    )
     for (number, failure), times in failures.items():
         retries: int = getattr(end.spec.retries, failure, 0)
         if times > retries + 1:

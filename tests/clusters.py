@@ -1,4 +1,5 @@
-"""A shared Ray cluster and its drivers, each in a process of its own: a process has one Ray, and drivers get killed."""
+"""A shared Ray cluster and its drivers, each in a process of its own: a process has one Ray, and
+drivers get killed."""
 
 from __future__ import annotations
 
@@ -14,7 +15,11 @@ from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.spec import ParamValue
 
-QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}
+QUICK = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 200,
+    "health_check_failure_threshold": 3,
+}
 """Ray notices within a second that a node is gone."""
 
 
@@ -86,7 +91,9 @@ class RayCluster:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": QUICK})
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": QUICK}
+        )
         self._nodes: dict[str, Any] = {}
 
     def address(self) -> str:
@@ -102,13 +109,16 @@ class RayCluster:
         self._cluster.remove_node(self._nodes.pop(node_id), allow_graceful=False)
 
     def drain(self, node_id: str) -> None:
-        """As a cloud does that takes a node back; returns when the time is over that was left to the node."""
+        """As a cloud does that takes a node back; returns when the time is over that was left to
+        the node."""
         from ray._raylet import GcsClient
         from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
         reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         deadline_s = time.time() + 1.0
-        GcsClient(address=self.address()).drain_node(node_id, reason, "spot", int(deadline_s * 1000))
+        GcsClient(address=self.address()).drain_node(
+            node_id, reason, "spot", int(deadline_s * 1000)
+        )
         while time.time() < deadline_s + 0.1:
             time.sleep(0.05)
 
@@ -143,7 +153,9 @@ class Drivers:
 class Driver:
     """The `Executor` of a driver process."""
 
-    def __init__(self, process: Elsewhere, job: Job, address: str, timeouts: PollingTimeouts) -> None:
+    def __init__(
+        self, process: Elsewhere, job: Job, address: str, timeouts: PollingTimeouts
+    ) -> None:
         self.process = process
         process.call("join", job, address, timeouts)
 

@@ -1,7 +1,8 @@
-"""Postgres for the tests: one real embedded server per session, one migrated template, one clone of it per test.
+"""Postgres for the tests: one real embedded server per session, one migrated template, one clone of
+it per test.
 
-And one local Ray per session, from `tests.ray_fixtures`. A run of all tests is two such sessions at once, which share
-nothing but the machine.
+And one local Ray per session, from `tests.ray_fixtures`. A run of all tests is two such sessions at
+once, which share nothing but the machine.
 """
 
 from __future__ import annotations
@@ -31,19 +32,24 @@ FAULT_NUMBERS = re.compile(r"\bFaults? ((?:\d+(?:, | and )?)+)")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two workers for all tests; none where files are named, since starting them would take longer than it saves."""
+    """Two workers for all tests; none where files are named, since starting them would take
+    longer than it saves."""
     return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile the package once, for all programs that the tests start; each would compile it for half a second where
-    PYTHONDONTWRITEBYTECODE keeps the first from writing down what it compiled."""
+    """Compile the package once, for all programs that the tests start; each would compile it for
+    half a second where PYTHONDONTWRITEBYTECODE keeps the first from writing down what it
+    compiled."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(tunesvc.__file__).parent, quiet=2)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """A test whose docstring names a fault of docs/reliability.md bears the mark `fault`: `pytest -m fault`."""
+    """A test whose docstring names a fault of docs/reliability.md bears the mark `fault`:
+
+    `pytest -m fault`.
+    """
     named = FAULT_NUMBERS.search(getattr(getattr(item, "function", None), "__doc__", None) or "")
     if named is not None:
         item.add_marker(pytest.mark.fault(*map(int, re.findall(r"\d+", named[1]))))
@@ -55,7 +61,8 @@ _NUMBERS = count(1)
 
 @pytest.fixture(scope="session")
 def tune_home() -> Iterator[Path]:
-    """A data directory that the server's account can enter, which pytest's own directories (0700) are not."""
+    """A data directory that the server's account can enter, which pytest's own directories
+    (0700) are not."""
     home = Path(tempfile.mkdtemp(prefix="tunesvc-tests-"))
     home.chmod(0o755)
     yield home
@@ -101,8 +108,12 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def shared_database(postgres: EmbeddedServer, template: str) -> Iterator[Database]:
-    """A migrated database for all tests of a module, for suites whose every test makes a study of its own."""
-    with _database(postgres, f"TEMPLATE {template} STRATEGY WAL_LOG") as url, open_database(url) as database:
+    """A migrated database for all tests of a module, for suites whose every test makes a study
+    of its own."""
+    with (
+        _database(postgres, f"TEMPLATE {template} STRATEGY WAL_LOG") as url,
+        open_database(url) as database,
+    ):
         yield database
 
 
@@ -117,7 +128,9 @@ def set_away(postgres: EmbeddedServer, database: Database) -> Callable[[bool], N
             connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {not away}"))
             if away:
                 connection.execute(
-                    sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+                    sa.text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+                    ),
                     {"name": name},
                 )
         admin.dispose()
@@ -142,7 +155,11 @@ def _url(postgres: EmbeddedServer, name: str) -> str:
 def _run(postgres: EmbeddedServer, statement: str) -> None:
     url: sa.URL = postgres.url
     connection = psycopg2.connect(
-        host=url.query["host"], port=url.query["port"], user=url.username, password=url.password, dbname="postgres"
+        host=url.query["host"],
+        port=url.query["port"],
+        user=url.username,
+        password=url.password,
+        dbname="postgres",
     )
     connection.autocommit = True
     with connection.cursor() as cursor:

@@ -13,7 +13,8 @@ STEPS = 27
 
 
 def curve(x: float, steps: int = STEPS, *, seed: int = 0) -> dict[int, float]:
-    """A loss that falls towards (x - 0.3)² + 0.1, the slower the larger x is, with a little noise."""
+    """A loss that falls towards (x - 0.3)² + 0.1, the slower the larger x is, with a little
+    noise."""
     rng = np.random.default_rng([seed, int(x * 1e6)])
     noise = 0.005 * rng.standard_normal(STEPS)
     floor = (x - 0.3) ** 2 + 0.1
@@ -41,11 +42,17 @@ def make_trial(
     return trial
 
 
-def make_study(finished: int = 12, pruned: int = 8, running: int = 0, *, seed: int = 0) -> Sequence[FrozenTrial]:
+def make_study(
+    finished: int = 12, pruned: int = 8, running: int = 0, *, seed: int = 0
+) -> Sequence[FrozenTrial]:
     """Trials at random places, numbered from 0: first the finished ones."""
     rng = np.random.default_rng(seed)
     xs = rng.random(finished + pruned + running)
-    states = [TrialState.COMPLETE] * finished + [TrialState.PRUNED] * pruned + [TrialState.RUNNING] * running
+    states = (
+        [TrialState.COMPLETE] * finished
+        + [TrialState.PRUNED] * pruned
+        + [TrialState.RUNNING] * running
+    )
     lengths = [STEPS] * finished + [int(n) for n in rng.integers(1, STEPS - 1, pruned + running)]
     return [
         make_trial(i, float(x), curve(float(x), n, seed=seed), state)

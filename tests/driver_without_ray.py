@@ -1,8 +1,9 @@
-"""A driver process that starts at once: the real `Driver` around an executor that only pretends to run attempts.
+"""A driver process that starts at once: the real `Driver` around an executor that only pretends to
+run attempts.
 
-Behaviours are those of the contract. An attempt's n-th event is the same in every driver, as if workers had kept it;
-a trial numbered from 100 on outlives its driver, the others end with it. An address of `slow` or `refuse...` is one
-where no Ray is found.
+Behaviours are those of the contract. An attempt's n-th event is the same in every driver, as if
+workers had kept it; a trial numbered from 100 on outlives its driver, the others end with it. An
+address of `slow` or `refuse...` is one where no Ray is found.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class PretendedExecutor:
 
     def capacity(self) -> Capacity:
         total = {"CPU": float(SLOTS)}
-        return capacity_of([NodeInfo("node", "node", "node", total, {"CPU": total["CPU"] - len(self._running)})])
+        return capacity_of(
+            [NodeInfo("node", "node", "node", total, {"CPU": total["CPU"] - len(self._running)})]
+        )
 
     def slots(self) -> int:
         if self._job.resources.gpu:
@@ -169,7 +172,11 @@ class PretendedRay:
     """Implements `driver_main.JoinedRay`."""
 
     def __init__(
-        self, address: str | None, local: LocalResources | None, source: str | None, event_loop: EventLoop
+        self,
+        address: str | None,
+        local: LocalResources | None,
+        source: str | None,
+        event_loop: EventLoop,
     ) -> None:
         self._event_loop = event_loop
         if address == "slow":

@@ -29,7 +29,9 @@ def make_job(folder: Path, **changes: Any) -> Job:
     return Job(**(fields | changes))
 
 
-def make_launch(number: int = 0, *, attempt: int = 1, checkpoint: str | None = None, **params: ParamValue) -> Launch:
+def make_launch(
+    number: int = 0, *, attempt: int = 1, checkpoint: str | None = None, **params: ParamValue
+) -> Launch:
     """A launch of one trial."""
     return Launch(AttemptId(number, attempt), number, params, seed=number, checkpoint=checkpoint)
 
@@ -53,7 +55,9 @@ class Listener:
     def take_over(self, executor: Executor, *, token: int) -> None:
         """Go on with another executor from what was heard so far, as the next coordinator does."""
         self.executor = executor
-        executor.adopt(token, {a: len(heard) for a, heard in self.events.items() if not _is_over(heard)})
+        executor.adopt(
+            token, {a: len(heard) for a, heard in self.events.items() if not _is_over(heard)}
+        )
 
     def once(self, timeout_s: float) -> None:
         """Listen once."""
@@ -95,7 +99,10 @@ class Listener:
     def running(self) -> int:
         """Attempts that have started and not ended."""
         heard = [events for events in self.events.values() if events]
-        return sum(isinstance(e[0].payload, Started) and not isinstance(e[-1].payload, Outcome) for e in heard)
+        return sum(
+            isinstance(e[0].payload, Started) and not isinstance(e[-1].payload, Outcome)
+            for e in heard
+        )
 
 
 def _is_over(events: list[Event]) -> bool:

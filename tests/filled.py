@@ -1,4 +1,5 @@
-"""Studies with made-up trials, for tests of what is read and shown: rows as a coordinator would have written them."""
+"""Studies with made-up trials, for tests of what is read and shown: rows as a coordinator would
+have written them."""
 
 from __future__ import annotations
 
@@ -45,16 +46,27 @@ FROM trials WHERE study_id = :study AND number >= :first
 """
 # made of the number, so that a study comes out the same each time
 _UNIT = "(n * {factor} % 1000) / 1000.0"
-_FLOAT = json.dumps({"name": "FloatDistribution", "attributes": {"low": 0.0, "high": 1.0, "step": None, "log": False}})
-_INT = json.dumps({"name": "IntDistribution", "attributes": {"low": 1, "high": 8, "step": 1, "log": False}})
+_FLOAT = json.dumps(
+    {
+        "name": "FloatDistribution",
+        "attributes": {"low": 0.0, "high": 1.0, "step": None, "log": False},
+    }
+)
+_INT = json.dumps(
+    {"name": "IntDistribution", "attributes": {"low": 1, "high": 8, "step": 1, "log": False}}
+)
 
 
-def fill(database: Database, trials: int = 40, running: int = 2, *, objectives: int = 1, **spec: Any) -> int:
+def fill(
+    database: Database, trials: int = 40, running: int = 2, *, objectives: int = 1, **spec: Any
+) -> int:
     """A running study whose best value is where `x` is 0.3; its id."""
     with database.engine.begin() as connection:
         study = study_records.create(connection, make_spec(**spec)).study_id
         connection.execute(
-            sa.text("UPDATE studies SET state = 'running', active_s = 60, next_number = :n WHERE study_id = :study"),
+            sa.text(
+                "UPDATE studies SET state = 'running', active_s = 60, next_number = :n WHERE study_id = :study"
+            ),
             {"study": study, "n": trials},
         )
         connection.execute(
@@ -64,7 +76,15 @@ def fill(database: Database, trials: int = 40, running: int = 2, *, objectives: 
             ),
             {"study": study},
         )
-        add(connection, study, 0, trials, running, objectives=objectives, names=list(make_spec(**spec).parameters))
+        add(
+            connection,
+            study,
+            0,
+            trials,
+            running,
+            objectives=objectives,
+            names=list(make_spec(**spec).parameters),
+        )
     return study
 
 
@@ -78,16 +98,24 @@ def add(
     objectives: int = 1,
     names: Sequence[str] = ("x", "n"),
 ) -> None:
-    """Trials `first` and following, of which the last `running` run. The second parameter is a whole number."""
+    """Trials `first` and following, of which the last `running` run.
+
+    The second parameter is a whole number.
+    """
     x = _UNIT.format(factor=617)
     values = [f"power({x} - 0.3, 2) + 0.05", f"1.0 - {x}", x][:objectives]
     base = {"study": study, "first": first}
     last = first + trials - 1
     connection.execute(
-        sa.text(_TRIALS.format(values=", ".join(values))), {**base, "last": last, "ended": last + 1 - running}
+        sa.text(_TRIALS.format(values=", ".join(values))),
+        {**base, "last": last, "ended": last + 1 - running},
     )
     for position, name in enumerate(names):
-        value = "1 + number % 8" if position == 1 else _UNIT.format(factor=617 + 48 * position).replace("n", "number")
+        value = (
+            "1 + number % 8"
+            if position == 1
+            else _UNIT.format(factor=617 + 48 * position).replace("n", "number")
+        )
         distribution = _INT if position == 1 else _FLOAT
         connection.execute(
             sa.text(_PARAMS.format(value=value)),
@@ -96,5 +124,8 @@ def add(
     for statement in (_ATTEMPTS, _REPORTS, _DECISIONS):
         connection.execute(sa.text(statement), base)
     connection.execute(sa.text("UPDATE leases SET batch = batch + 1 WHERE study_id = :study"), base)
-    connection.execute(sa.text("UPDATE studies SET next_number = :n WHERE study_id = :study"), {**base, "n": last + 1})
+    connection.execute(
+        sa.text("UPDATE studies SET next_number = :n WHERE study_id = :study"),
+        {**base, "n": last + 1},
+    )
     notifications.notify(connection, study)

@@ -1,4 +1,5 @@
-"""Studies that go through anything that may happen to one, for tests of what follows their trials as they end."""
+"""Studies that go through anything that may happen to one, for tests of what follows their
+trials as they end."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.search.study_storage import RecordingStorage
 
 N, X = IntDistribution(1, 3), FloatDistribution(0.0, 1.0)
-DEED = st.sampled_from(["new", "new", "report", "report", "report", "pause", "resume", "end", "fail", "take back"])
+DEED = st.sampled_from(
+    ["new", "new", "report", "report", "report", "pause", "resume", "end", "fail", "take back"]
+)
 VALUE = st.floats(-5, 5) | st.sampled_from([0.0, 1.0, math.nan, math.inf])
 DEEDS = st.lists(st.tuples(DEED, st.integers(0, 30), VALUE), min_size=15, max_size=45)
 
@@ -22,7 +25,9 @@ def followed(
     deeds: Sequence[tuple[str, int, float]], objectives: int = 1
 ) -> Iterator[tuple[RecordingStorage, list[FrozenTrial]]]:
     """The study after each deed, and its trials as a storage shows them."""
-    memory = RecordingStorage("any", [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE][:objectives])
+    memory = RecordingStorage(
+        "any", [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE][:objectives]
+    )
     for deed, which, value in deeds:
         _do(memory, deed, which, value, objectives)
         yield memory, memory.get_all_trials(memory.study_id, deepcopy=False)
@@ -30,7 +35,9 @@ def followed(
 
 def _do(memory: RecordingStorage, deed: str, which: int, value: float, objectives: int) -> None:
     trials = [memory.get_trial(number) for number in range(memory.count)]
-    running = [t.number for t in trials if t.state == TrialState.RUNNING and t.number not in memory._paused]
+    running = [
+        t.number for t in trials if t.state == TrialState.RUNNING and t.number not in memory._paused
+    ]
     if deed == "new" or not running:
         number = memory.create_new_trial(memory.study_id)
         memory.set_trial_param(number, "n", 1 + which % 3, N)

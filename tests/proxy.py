@@ -1,7 +1,7 @@
 """A TCP proxy in front of a Postgres, which does to its connections what networks do.
 
-It reads just enough of the protocol to know a COMMIT when it sees one. It asks for no encryption on the client's
-behalf, so `sslmode` may be anything that does not require it.
+It reads just enough of the protocol to know a COMMIT when it sees one. It asks for no encryption on
+the client's behalf, so `sslmode` may be anything that does not require it.
 """
 
 from __future__ import annotations
@@ -76,14 +76,16 @@ class Proxy:
             link.close()
 
     def silence(self) -> None:
-        """From now on nothing comes through the connections that are there; new ones are not concerned."""
+        """From now on nothing comes through the connections that are there; new ones are not
+        concerned."""
         with self._lock:
             links = list(self._links)
         for link in links:
             link.has_hole = True
 
     def lose_next_commit(self) -> None:
-        """Let the next COMMIT through, wait for its answer, and cut the connection instead of delivering it."""
+        """Let the next COMMIT through, wait for its answer, and cut the connection instead of
+        delivering it."""
         self._lose_next_answer = True
 
     def close(self) -> None:
@@ -129,7 +131,11 @@ class Proxy:
 
     def takes_answer_of(self, request: bytes) -> bool:
         """Whether the answer to this message is the one to lose."""
-        if not (self._lose_next_answer and request.startswith(b"Q") and request[5:].upper().startswith(b"COMMIT")):
+        if not (
+            self._lose_next_answer
+            and request.startswith(b"Q")
+            and request[5:].upper().startswith(b"COMMIT")
+        ):
             return False
         self._lose_next_answer = False
         return True
@@ -138,7 +144,8 @@ class Proxy:
 class _Link:
     """One client's connection and the server's, and the two directions between them.
 
-    Once it has swallowed something it swallows for ever: a stream with a hole in it is of no use to anybody.
+    Once it has swallowed something it swallows for ever: a stream with a hole in it is of no use to
+    anybody.
     """
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:

@@ -80,11 +80,17 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = " ".join(f"-c {name}={value}" for name, value in {"port": str(self.port), **self._settings}.items())
+        options = " ".join(
+            f"-c {name}={value}"
+            for name, value in {"port": str(self.port), **self._settings}.items()
+        )
         self._pg_ctl("start", "--log", str(self.log), "--options", options, "--wait")
 
     def stop(self, mode: str = "immediate") -> None:
-        """Stop it: `immediate` is a crash, `fast` is orderly. Nothing happens when it does not run."""
+        """Stop it:
+
+        `immediate` is a crash, `fast` is orderly. Nothing happens when it does not run.
+        """
         self._pg_ctl("stop", "--mode", mode, "--wait", check=False)
 
     def freeze(self) -> None:
@@ -96,9 +102,12 @@ class PostgresServer:
         self._signal(signal.SIGCONT)
 
     def standby(self, directory: Path) -> PostgresServer:
-        """A running standby of this server, in step with it: a commit waits for the standby to have it."""
+        """A running standby of this server, in step with it: a commit waits for the standby to
+        have it."""
         standby = PostgresServer(
-            self._programs, directory, **self._settings | {"unix_socket_directories": str(directory)}
+            self._programs,
+            directory,
+            **self._settings | {"unix_socket_directories": str(directory)},
         )
         where = f"host=127.0.0.1 port={self.port} user={_ROLE} password={_PASSWORD} application_name=standby"
         self._account.chown(directory)
@@ -128,7 +137,12 @@ class PostgresServer:
     def execute(self, statement: str) -> None:
         """Run one statement outside of any transaction."""
         connection = psycopg2.connect(
-            host="127.0.0.1", port=self.port, user=_ROLE, password=_PASSWORD, dbname="postgres", connect_timeout=10
+            host="127.0.0.1",
+            port=self.port,
+            user=_ROLE,
+            password=_PASSWORD,
+            dbname="postgres",
+            connect_timeout=10,
         )
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -150,10 +164,14 @@ class PostgresServer:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def _pg_ctl(self, action: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def _pg_ctl(
+        self, action: str, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         return self._run("pg_ctl", action, "--pgdata", str(self.data), *arguments, check=check)
 
-    def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, program: str, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         output = self.directory / "output"  # a pipe would stay open for as long as the server runs
         with output.open("w") as file:
             done = subprocess.run(
@@ -168,7 +186,10 @@ class PostgresServer:
 
 @contextmanager
 def small_disk(directory: Path, size_mb: int) -> Iterator[None]:
-    """A file system of its own at `directory`, which fills up soon. Skips the test where this user may not mount."""
+    """A file system of its own at `directory`, which fills up soon.
+
+    Skips the test where this user may not mount.
+    """
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=0755", "tmpfs", directory],
         capture_output=True, text=True, check=False,
@@ -184,7 +205,9 @@ def small_disk(directory: Path, size_mb: int) -> Iterator[None]:
 def programs(home: Path) -> Path:
     """Postgres's programs, where the server's account can read them."""
     return (
-        postgres_binaries.install_for_others(home) if server_account().is_other else postgres_binaries.bin_directory()
+        postgres_binaries.install_for_others(home)
+        if server_account().is_other
+        else postgres_binaries.bin_directory()
     )
 
 

@@ -15,13 +15,18 @@ from tunesvc.search.tracking.objectives import OTHERS
 STEPS = 12
 
 
-def points(x: float, spread: float = 0.0, steps: int = STEPS, *, seed: int = 0) -> dict[int, tuple[float, float]]:
-    """Two losses that fall towards (x - 0.2)² + spread and (x - 0.8)² + spread: with spread 0 all x in between are
-    on the front."""
+def points(
+    x: float, spread: float = 0.0, steps: int = STEPS, *, seed: int = 0
+) -> dict[int, tuple[float, float]]:
+    """Two losses that fall towards (x - 0.2)² + spread and (x - 0.8)² + spread: with spread 0 all x
+    in between are on the front."""
     rng = np.random.default_rng([seed, int(x * 1e6), int(spread * 1e6)])
     noise = 0.003 * rng.standard_normal((STEPS, 2))
     ends = [(x - 0.2) ** 2 + spread + 0.1, (x - 0.8) ** 2 + spread + 0.1]
-    return {s: tuple(end + math.exp(-s / 3) + noise[s, k] for k, end in enumerate(ends)) for s in range(steps)}  # type: ignore[misc]
+    return {
+        s: tuple(end + math.exp(-s / 3) + noise[s, k] for k, end in enumerate(ends))
+        for s in range(steps)
+    }  # type: ignore[misc]
 
 
 def make_trial(
@@ -74,7 +79,9 @@ def swapped(trial: FrozenTrial) -> FrozenTrial:
     return made
 
 
-def study_of(trials: Sequence[FrozenTrial], directions: Sequence[str] = ("minimize", "minimize")) -> optuna.Study:
+def study_of(
+    trials: Sequence[FrozenTrial], directions: Sequence[str] = ("minimize", "minimize")
+) -> optuna.Study:
     """A study in Optuna's memory."""
     study = optuna.create_study(directions=directions)
     study.add_trials(list(trials))

@@ -1,4 +1,5 @@
-"""A study on the real database with simulated workers and a virtual clock: hours pass in milliseconds."""
+"""A study on the real database with simulated workers and a virtual clock: hours pass in
+milliseconds."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from tunesvc.errors import DatabaseUnavailable, StudyExists
 from tunesvc.execution.executor import Executor, Finished, Launch, Payload, Reported
 from tunesvc.runtime.run_study import build_coordinator
 from tunesvc.spec import StudySpec
-from tunesvc.testing.simulated_executor import Script, SimulatedCluster, SimulatedExecutor, VirtualClock
+from tunesvc.testing.simulated_executor import (
+    Script,
+    SimulatedCluster,
+    SimulatedExecutor,
+    VirtualClock,
+)
 
 
 def curve(*losses: float, every_s: float = 1.0) -> list[tuple[float, Payload]]:
@@ -71,9 +77,12 @@ class UnreliableStudyWriter(StudyWriter):
 class Simulation:
     """One study. `start` is what a coordinator process does; calling it again is a restart."""
 
-    def __init__(self, database: Database, spec: StudySpec, script: Script = quadratic, *, slots: int = 8) -> None:
+    def __init__(
+        self, database: Database, spec: StudySpec, script: Script = quadratic, *, slots: int = 8
+    ) -> None:
         self.commit_thread: futures.Executor | None = None
-        """A thread to commit in, as whole studies have it; None: each step waits for its commit, always alike."""
+        """A thread to commit in, as whole studies have it; None: each step waits for its commit,
+        always alike."""
         self.database = database
         self.spec = spec
         self.script = script
@@ -93,12 +102,20 @@ class Simulation:
 
     def share_cluster(self) -> SimulatedCluster:
         """From here on, attempts outlive their coordinators."""
-        self.cluster = SimulatedCluster(self.script, clock=self.clock, slots=self.slots, obedient=self.obedient)
+        self.cluster = SimulatedCluster(
+            self.script, clock=self.clock, slots=self.slots, obedient=self.obedient
+        )
         return self.cluster
 
-    def start(self, executor: Executor | None = None, *, owner: str = "test", standby: bool = False) -> Coordinator:
+    def start(
+        self, executor: Executor | None = None, *, owner: str = "test", standby: bool = False
+    ) -> Coordinator:
         self.executor = executor or SimulatedExecutor(
-            self.script, clock=self.clock, slots=self.slots, obedient=self.obedient, cluster=self.cluster
+            self.script,
+            clock=self.clock,
+            slots=self.slots,
+            obedient=self.obedient,
+            cluster=self.cluster,
         )
         with self.database.engine.connect() as connection:
             record = study_records.find(connection, self.spec.name)
@@ -139,5 +156,7 @@ class Simulation:
     def states(self) -> dict[str, int]:
         """Trials by state."""
         return dict(
-            self.sql(f"SELECT state, count(*) FROM trials WHERE study_id = {self.record.study_id} GROUP BY state")
+            self.sql(
+                f"SELECT state, count(*) FROM trials WHERE study_id = {self.record.study_id} GROUP BY state"
+            )
         )  # type: ignore[arg-type]

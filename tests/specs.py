@@ -9,7 +9,8 @@ from tunesvc.spec import StudySpec
 
 
 def make_spec(**changes: Any) -> StudySpec:
-    """A study of two parameters and one metric, `loss`, that prunes nothing, with the given keys changed."""
+    """A study of two parameters and one metric, `loss`, that prunes nothing, with the given keys
+    changed."""
     base: dict[str, Any] = {
         "name": "test",
         "entrypoint": "module:function",

@@ -70,8 +70,11 @@ class ScriptedWorker:
         self._open[method].pop(0).set_result(value)
 
     def fail(self, method: str, error: Exception | None = None) -> None:
-        """Have the oldest open call of a method fail; as that of a worker out of reach, unless it is said how."""
-        self._open[method].pop(0).set_exception(error or ActorUnavailableError("out of reach", None))
+        """Have the oldest open call of a method fail; as that of a worker out of reach, unless
+        it is said how."""
+        self._open[method].pop(0).set_exception(
+            error or ActorUnavailableError("out of reach", None)
+        )
 
     def found(self, attempt: AttemptId | None) -> None:
         """Tell the coordinator that asks which attempt this worker has."""
@@ -82,7 +85,8 @@ class ScriptedWorker:
         self.reply(PollResponse([(attempt, events)]))
 
     def reply(self, reply: PollResponse) -> None:
-        """Answer the newest call; those that it has overtaken come back before, as they do from a worker."""
+        """Answer the newest call; those that it has overtaken come back before, as they do from
+        a worker."""
         while len(self._open["poll"]) > 1:
             self.answer("poll", PollResponse())
         self.answer("poll", reply)

@@ -1,6 +1,6 @@
-"""The command line as people run it: a real Postgres, a real Ray, real training code, and a process of its own for
-what runs trials and for one command of each group. Its other commands run in the tests' process: a new one imports for
-two seconds."""
+"""The command line as people run it: a real Postgres, a real Ray, real training code, and a process
+of its own for what runs trials and for one command of each group. Its other commands run in the
+tests' process: a new one imports for two seconds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ class Tune:
 
     def __init__(self, folder: Path, url: str, home: Path) -> None:
         self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_", "COLUMNS"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("TUNE_", "RAY_", "COLUMNS"))
+        }
         self.env = {**kept, "TUNE_DATABASE_URL": url, "TUNE_HOME": str(home), "NO_COLOR": "1"}
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
@@ -58,10 +62,13 @@ class Tune:
         return done.stdout if code == 0 else done.stderr
 
     def here(self, *arguments: str, code: int = 0) -> str:
-        """Run a command in this process, where all imports are done; returns what a process would have written."""
+        """Run a command in this process, where all imports are done; returns what a process
+        would have written."""
         without = {name: None for name in os.environ if name not in self.env}
         with chdir(self.folder):
-            done = CliRunner().invoke(app, arguments, env=without | self.env, catch_exceptions=False)
+            done = CliRunner().invoke(
+                app, arguments, env=without | self.env, catch_exceptions=False
+            )
         assert done.exit_code == code, f"exit code {done.exit_code}\n{done.output}"
         return done.stdout if code == 0 else done.stderr
 
@@ -147,8 +154,11 @@ def joins(tune: Tune, local_ray: None) -> None:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, shared_database: Database, tune_home: Path) -> Tune:
-    """`tune` after it ran the study `bowl` to its end, for tests that change nothing but its tags and notes."""
+def ran(
+    tmp_path_factory: pytest.TempPathFactory, shared_database: Database, tune_home: Path
+) -> Tune:
+    """`tune` after it ran the study `bowl` to its end, for tests that change nothing but its
+    tags and notes."""
     url = shared_database.engine.url.render_as_string(hide_password=False)
     made = prepared(tmp_path_factory.mktemp("ran"), url, tune_home)
     made.write("events.jsonl", made("run", "bowl.yaml", "--json"))
@@ -194,10 +204,20 @@ def test_a_study_is_looked_at(ran: Tune) -> None:
 
 def test_its_trials_are_found_and_the_best_named(ran: Tune) -> None:
     best = json.loads(ran.here("best", "bowl", "--json"))
-    assert best["values"][0] == min(trial["values"][0] for trial in json.loads(ran.here("trials", "bowl", "--json")))
+    assert best["values"][0] == min(
+        trial["values"][0] for trial in json.loads(ran.here("trials", "bowl", "--json"))
+    )
     assert f"x: {best['params']['x']}" in ran.here("best", "bowl", "--yaml")
     found = json.loads(
-        ran.here("trials", "bowl", "--where", "loss <= 1e9 and number in [1, 3]", "--sort", "-x", "--json")
+        ran.here(
+            "trials",
+            "bowl",
+            "--where",
+            "loss <= 1e9 and number in [1, 3]",
+            "--sort",
+            "-x",
+            "--json",
+        )
     )
     assert {trial["number"] for trial in found} == {1, 3}
     assert found[0]["params"]["x"] >= found[1]["params"]["x"]
@@ -212,7 +232,9 @@ def test_it_is_exported_and_reported(ran: Tune) -> None:
     assert {line["params.kind"] for line in lines} <= {"plain", "'" + HOSTILE}
     assert ran.here("trials", "bowl", "--csv") == ran("export", "bowl"), "one writer"
     assert (
-        ran.here("trials", "bowl", "--csv", "-n", "2", "--sort", "-number").splitlines()[-1].startswith("2,complete,")
+        ran.here("trials", "bowl", "--csv", "-n", "2", "--sort", "-number")
+        .splitlines()[-1]
+        .startswith("2,complete,")
     )
     assert 0 <= float(lines[0]["duration_s"]) < 60
     assert datetime.fromisoformat(lines[0]["started_at"]).utcoffset() == timedelta(0)
@@ -231,13 +253,17 @@ def test_the_ending_of_a_file_says_what_is_written_into_it(ran: Tune) -> None:
     assert len(json.loads((ran.folder / "bowl.JSON").read_text())) == 4
     assert (ran.folder / "bowl.parquet").read_bytes().startswith(b"PAR1")
     assert ".parquet" in ran.here("export", "bowl", "--out", "bowl.xlsx", code=2)
-    assert "--format is csv" in ran.here("export", "bowl", "-o", "x.json", "--format", "csv", code=2)
+    assert "--format is csv" in ran.here(
+        "export", "bowl", "-o", "x.json", "--format", "csv", code=2
+    )
     assert ".html" in ran.here("report", "bowl", "--out", "bowl.pdf", code=2)
     assert not (ran.folder / "bowl.xlsx").exists()
 
 
 @pytest.mark.usefixtures("joins")
-def test_a_study_that_was_only_stored_is_run_by_resume_then_extended_and_deleted(tune: Tune) -> None:
+def test_a_study_that_was_only_stored_is_run_by_resume_then_extended_and_deleted(
+    tune: Tune,
+) -> None:
     document = load(tune.folder / "bowl.yaml")
     with open_database(tune.env["TUNE_DATABASE_URL"]) as database:
         create(database, document.spec, StudySource(document.text, str(document.folder)))
@@ -276,7 +302,9 @@ def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune)
     )
     assert "4 of 4 proposals come out as recorded" in tune.here("replay", "noisy")
     texts = tune.here("explain", "noisy", "2") + tune.here("explain", "noisy")
-    assert [line for line in texts.splitlines() if line != line.rstrip()] == [], "a pipe has no width to be filled"
+    assert [line for line in texts.splitlines() if line != line.rstrip()] == [], (
+        "a pipe has no width to be filled"
+    )
     confirmed = json.loads(tune("confirm", "noisy", "--top", "2", "--repeats", "3", "--json"))
     assert [len(one["values"]) for one in confirmed["finalists"]] == [3, 3]
     assert all(one["low"] < one["mean"] < one["high"] for one in confirmed["finalists"])
@@ -302,17 +330,23 @@ def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(t
     assert "tune resume slow" in tune.here("show", "slow")
     assert "tune resume slow" in tune("run", "slow.yaml", code=5)
     kept = {
-        trial["number"] for trial in json.loads(tune.here("trials", "slow", "--json")) if trial["state"] == "complete"
+        trial["number"]
+        for trial in json.loads(tune.here("trials", "slow", "--json"))
+        if trial["state"] == "complete"
     }
     tune("resume", "slow", "--quiet")
     trials = json.loads(tune.here("trials", "slow", "--limit", "100", "--json"))
     assert sorted(trial["number"] for trial in trials) == list(range(12))
     assert {trial["state"] for trial in trials} == {"complete"}
     assert len(kept) >= 4
-    assert all(trial["attempts"] == 1 for trial in trials if trial["number"] in kept), "what was done is not done again"
+    assert all(trial["attempts"] == 1 for trial in trials if trial["number"] in kept), (
+        "what was done is not done again"
+    )
 
 
-def test_ctrl_c_while_ray_starts_says_that_it_is_interrupted_and_how_to_continue(tune: Tune) -> None:
+def test_ctrl_c_while_ray_starts_says_that_it_is_interrupted_and_how_to_continue(
+    tune: Tune,
+) -> None:
     running = tune.start("run", "bowl.yaml")
     assert running.stdout is not None
     for line in running.stdout:
@@ -334,11 +368,15 @@ def test_a_gpu_has_one_owner_and_a_second_command_says_whom_it_waits_for(tune: T
     ended = {name: process.communicate(timeout=200) for name, process in running.items()}
     assert [process.returncode for process in running.values()] == [0, 0], ended
     said = "".join(part for parts in ended.values() for part in parts)
-    owner = re.search(r"waiting for this machine's GPUs, in use by study '(\w+)' \(process (\d+)\)", said)
+    owner = re.search(
+        r"waiting for this machine's GPUs, in use by study '(\w+)' \(process (\d+)\)", said
+    )
     assert owner is not None, said
     assert running[owner[1]].pid == int(owner[2])
     for name in running:
-        assert {row["state"] for row in json.loads(tune.here("trials", name, "--json"))} == {"complete"}
+        assert {row["state"] for row in json.loads(tune.here("trials", name, "--json"))} == {
+            "complete"
+        }
 
 
 def test_a_dashboard_is_served_beside_a_run_and_ends_with_it_on_ctrl_c(tune: Tune) -> None:
@@ -385,7 +423,9 @@ def test_failed_trials_show_their_traceback(tune: Tune) -> None:
     tune("run", "broken.yaml", "--trials", "1", code=1)
     shown = tune.here("show", "broken", "0")
     assert "RuntimeError: the data is gone" in shown
-    (failed,) = json.loads(tune.here("trials", "broken", "--state", "fail", "--where", "state == fail", "--json"))
+    (failed,) = json.loads(
+        tune.here("trials", "broken", "--state", "fail", "--where", "state == fail", "--json")
+    )
     assert failed["state"] == "failed"
     assert "failed" in tune.here("trials", "broken", "--state", "failed")
 
@@ -404,7 +444,9 @@ def test_a_wrong_study_file_is_named_with_its_line(tune: Tune) -> None:
     assert "did you mean `parallelism`" in told
     assert re.search(r"wrong\.yaml:\d+", told)
     study(tune, "odd", "train", "pruner: {name: asha, mim: 3}")
-    assert re.search(r"odd\.yaml:\d+:\d+: pruner: 'asha' has no option 'mim'", tune("run", "odd.yaml", code=2))
+    assert re.search(
+        r"odd\.yaml:\d+:\d+: pruner: 'asha' has no option 'mim'", tune("run", "odd.yaml", code=2)
+    )
     assert "nowhere.yaml" in tune("run", "nowhere.yaml", code=2)
 
 
@@ -430,7 +472,10 @@ def test_doctor_finds_this_machine_fit(tune: Tune) -> None:
 def test_preview_draws_configurations_that_the_space_allows(tune: Tune) -> None:
     shown = json.loads(tune.here("preview", "bowl.yaml", "--json", "--samples", "20"))
     assert len(shown["samples"]) == 20
-    assert all(0 <= params["x"] <= 1 and params["kind"] in ("plain", HOSTILE) for params in shown["samples"])
+    assert all(
+        0 <= params["x"] <= 1 and params["kind"] in ("plain", HOSTILE)
+        for params in shown["samples"]
+    )
 
 
 def test_a_starter_is_written_and_valid(tune: Tune) -> None:

@@ -72,7 +72,9 @@ def test_a_decorated_function_and_one_for_ray_tune_are_tuned_from_a_script(
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     joined = address_of_local_ray()
-    printed = run_script("script.py", folder=tmp_path, database_url=database_url, home=tune_home, RAY_ADDRESS=joined)
+    printed = run_script(
+        "script.py", folder=tmp_path, database_url=database_url, home=tune_home, RAY_ADDRESS=joined
+    )
     said: dict[str, Any] = json.loads(printed.splitlines()[-1])
 
     assert said["plain"] == 1.0
@@ -81,7 +83,9 @@ def test_a_decorated_function_and_one_for_ray_tune_are_tuned_from_a_script(
         assert state == "complete"
         assert ("momentum" in params) == (params["solver"] == "sgd")
         assert loss == params["lr"] * params["layers"]
-    assert [score for _, _, score in said["ray"]] == [params["model/width"] * 2.0 for _, params, _ in said["ray"]]
+    assert [score for _, _, score in said["ray"]] == [
+        params["model/width"] * 2.0 for _, params, _ in said["ray"]
+    ]
     assert len(said["ray"]) == 3  # each width once
 
     text, cause, number = said["failed"]
@@ -147,17 +151,30 @@ if __name__ == "__main__":
 def test_an_objective_finds_in_the_worker_what_its_script_has(
     database: Database, database_url: str, tune_home: Path, tmp_path: Path
 ) -> None:
-    files = {"scripts/script.py": AT_HOME, "scripts/beside.py": "VALUE = 1", "src/below.py": "VALUE = 2"}
+    files = {
+        "scripts/script.py": AT_HOME,
+        "scripts/beside.py": "VALUE = 1",
+        "src/below.py": "VALUE = 2",
+    }
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    run_script("scripts/script.py", "--an-option", folder=tmp_path, database_url=database_url, home=tune_home)
+    run_script(
+        "scripts/script.py",
+        "--an-option",
+        folder=tmp_path,
+        database_url=database_url,
+        home=tune_home,
+    )
 
     study = get_study(database, "fit").study_id
     trials = {trial.params["act"]: trial for trial in list_trials(database, study)}
     failure = list_attempts(database, study, numbers=[trials["raises"].number])[0]
     assert failure.traceback is not None
-    assert 'File "<cell 1>", line 13, in fit\n    raise ValueError("broken")  # as in a notebook' in failure.traceback
+    assert (
+        'File "<cell 1>", line 13, in fit\n    raise ValueError("broken")  # as in a notebook'
+        in failure.traceback
+    )
     assert {act: trial.values for act, trial in trials.items() if act != "raises"} == {
         "pickles": (3.0,),
         "starts_pools": (3.0,),
@@ -169,10 +186,18 @@ def test_an_objective_finds_in_the_worker_what_its_script_has(
 
 def run_script(*line: str, folder: Path, database_url: str, home: Path, **more: str) -> str:
     """Run a script as a user does; what it printed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))
+    }
     env = {**kept, "TUNE_DATABASE_URL": database_url, "TUNE_HOME": str(home), **more}
     done = subprocess.run(
-        [sys.executable, *line], cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, *line],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

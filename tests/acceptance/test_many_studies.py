@@ -1,4 +1,5 @@
-"""Several studies in one process, as people run them: a real Postgres, a real Ray with room for two trials."""
+"""Several studies in one process, as people run them: a real Postgres, a real Ray with room for
+two trials."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def events_of(running: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
 
 def drivers_of(running: subprocess.Popen[str]) -> list[int]:
     return [
-        p.pid for p in processes() if p.parent == running.pid and "tunesvc.execution.driver.driver_main" in p.command
+        p.pid
+        for p in processes()
+        if p.parent == running.pid and "tunesvc.execution.driver.driver_main" in p.command
     ]
 
 
@@ -53,11 +56,15 @@ def spans(database: Database) -> dict[str, list[tuple[float, float]]]:
     return made
 
 
-def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(tune: Tune, database: Database) -> None:
+def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(
+    tune: Tune, database: Database
+) -> None:
     """`first` would take all that there is, several times over, and has the most to do."""
     for name in ("first", "second", "third"):
         study(tune, name, "slow", ON_ONE_GPU)
-    tune.write("first.yaml", (tune.folder / "first.yaml").read_text().replace("trials: 4", "trials: 12"))
+    tune.write(
+        "first.yaml", (tune.folder / "first.yaml").read_text().replace("trials: 4", "trials: 12")
+    )
     study(tune, "greedy", "slow", "resources: {gpu: 99}")
     files = [f"{name}.yaml" for name in ("first", "second", "third", "greedy")]
     running = tune.start("run", *files, "-p", "8", "--json")
@@ -70,19 +77,33 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(tun
     assert "greedy: a trial asks for" in err
     assert len(drivers) == 1
     ends = {event["study"]: event for event in said if event["event"] == "end"}
-    assert {name: end["exit_code"] for name, end in ends.items()} == {"first": 0, "second": 0, "third": 0, "greedy": 6}
+    assert {name: end["exit_code"] for name, end in ends.items()} == {
+        "first": 0,
+        "second": 0,
+        "third": 0,
+        "greedy": 6,
+    }
     assert {event["study"] for event in said} == {None, "first", "second", "third", "greedy"}
     ran = spans(database)
-    assert {name: len(attempts) for name, attempts in ran.items()} == {"first": 12, "second": 4, "third": 4}
-    assert max(ran["second"][-1][1], ran["third"][-1][1]) < ran["first"][-2][1], "nobody waited for the first to end"
+    assert {name: len(attempts) for name, attempts in ran.items()} == {
+        "first": 12,
+        "second": 4,
+        "third": 4,
+    }
+    assert max(ran["second"][-1][1], ran["third"][-1][1]) < ran["first"][-2][1], (
+        "nobody waited for the first to end"
+    )
     moments = sorted(
-        [(began, 1) for spans in ran.values() for began, _ in spans] + [(e, -1) for s in ran.values() for _, e in s]
+        [(began, 1) for spans in ran.values() for began, _ in spans]
+        + [(e, -1) for s in ran.values() for _, e in s]
     )
     under_way = [sum(change for _, change in moments[: index + 1]) for index in range(len(moments))]
     assert max(under_way) == 2
 
 
-def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(tune: Tune, database: Database) -> None:
+def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(
+    tune: Tune, database: Database
+) -> None:
     for name in ("first", "second"):
         study(tune, name, "slow", ON_ONE_GPU)
     running = tune.start("run", "first.yaml", "second.yaml", "--trials", "9", "--json")
@@ -104,7 +125,9 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(tune: Tune, d
     told = tune.here("ls")
     assert told.count("interrupted") == 2
     with database.engine.connect() as connection:
-        lost = connection.execute(sa.text("SELECT count(*) FROM attempts WHERE state = 'lost'")).scalar_one()
+        lost = connection.execute(
+            sa.text("SELECT count(*) FROM attempts WHERE state = 'lost'")
+        ).scalar_one()
     assert lost == 0, "what ran went on under the next driver"
     tune("resume", "first", "second", "--quiet")
     with database.engine.connect() as connection:
@@ -119,5 +142,7 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(tune: Tune, d
 def test_wrong_use_is_told_before_anything_starts(tune: Tune) -> None:
     study(tune, "twin", "train")
     tune.write("other.yaml", (tune.folder / "twin.yaml").read_text())
-    assert "twin.yaml and other.yaml are both named 'twin'" in tune.here("run", "twin.yaml", "other.yaml", code=2)
+    assert "twin.yaml and other.yaml are both named 'twin'" in tune.here(
+        "run", "twin.yaml", "other.yaml", code=2
+    )
     assert "no study" in tune.here("resume", "twin", "nobody", code=3)

@@ -1,4 +1,5 @@
-"""Tuning from Python as people do it: a script, the REPL, an asyncio program, a notebook; real Postgres, real Ray."""
+"""Tuning from Python as people do it: a script, the REPL, an asyncio program, a notebook; real
+Postgres, real Ray."""
 
 from __future__ import annotations
 
@@ -125,28 +126,38 @@ GUIDE = Path(__file__).parents[2] / "docs" / "python.md"
 
 @pytest.fixture
 def env(database_url: str, tune_home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))
+    }
     return {**kept, "TUNE_DATABASE_URL": database_url, "TUNE_HOME": str(tune_home)}
 
 
 @pytest.fixture
 def joins(env: dict[str, str], local_ray: None) -> None:
-    """Has programs join the session's Ray as they would a cluster, which takes less time than a start per study."""
+    """Has programs join the session's Ray as they would a cluster, which takes less time than a
+    start per study."""
     env["RAY_ADDRESS"] = address_of_local_ray()
 
 
 def run(text: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     (folder / "script.py").write_text(text)
     line = [sys.executable, "script.py"]
-    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(
+        line, cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 @pytest.mark.usefixtures("joins")
-def test_a_script_sees_progress_and_uses_the_best_parameters(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_script_sees_progress_and_uses_the_best_parameters(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
     done = run(SCRIPT, tmp_path, env)
     assert done.returncode == 0, done.stderr
     assert "best     trial " in done.stderr
-    assert re.search(r"over     finished after .*: all 6 trials are done; 6 complete, .*; best loss = ", done.stderr)
+    assert re.search(
+        r"over     finished after .*: all 6 trials are done; 6 complete, .*; best loss = ",
+        done.stderr,
+    )
     assert "NameError: name 'undefined_name' is not defined" in done.stdout
     assert "best     trial" not in done.stdout, "progress does not mix with the program's output"
 
@@ -154,7 +165,14 @@ def test_a_script_sees_progress_and_uses_the_best_parameters(tmp_path: Path, env
 def test_a_function_of_the_repl_is_tuned(tmp_path: Path, env: dict[str, str]) -> None:
     line = [sys.executable, "-i", "-q"]
     done = subprocess.run(
-        line, cwd=tmp_path, env=env, input=REPL, capture_output=True, text=True, timeout=200, check=False
+        line,
+        cwd=tmp_path,
+        env=env,
+        input=REPL,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert "<Study 'train': finished, 2 complete, 0 pruned>" in done.stdout, done.stderr
     assert "True" in done.stdout
@@ -169,10 +187,17 @@ def test_an_asyncio_program_stays_responsive(tmp_path: Path, env: dict[str, str]
     assert int(ticks) > 10
 
 
-def test_ctrl_c_ends_a_script_in_order_and_says_how_to_continue(tmp_path: Path, env: dict[str, str]) -> None:
+def test_ctrl_c_ends_a_script_in_order_and_says_how_to_continue(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
     (tmp_path / "script.py").write_text(SLOW)
     process = subprocess.Popen(
-        [sys.executable, "script.py"], cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=env,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stderr is not None
@@ -197,7 +222,9 @@ def test_a_notebook_shows_progress_and_the_study(tmp_path: Path, env: dict[str, 
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbformat.write(book, tmp_path / "tune.ipynb")
     line = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--allow-errors", "tune.ipynb"]
-    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr
     _, tuned, shown, failed = nbformat.read(tmp_path / "tune.ipynb", as_version=4).cells
     (view,) = [output for output in tuned.outputs if output.output_type == "display_data"]

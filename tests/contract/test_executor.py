@@ -35,10 +35,12 @@ ASKED = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, 
 
 
 class Harness(Protocol):
-    """Makes executors of two slots, on one cluster where clusters outlive executors, whose attempts follow the `behaviour` in their parameters.
+    """Makes executors of two slots, on one cluster where clusters outlive executors, whose attempts
+    follow the `behaviour` in their parameters.
 
-    `reports` reports steps 0, 1, 2 and returns 0.5; `patient` reports until it is stopped; `deaf` does so and ignores
-    the request; `fails` raises. With `asking`, attempts ask for `x` and return it.
+    `reports` reports steps 0, 1, 2 and returns 0.5; `patient` reports until it is stopped; `deaf`
+    does so and ignores the request; `fails` raises. With `asking`, attempts ask for `x` and return
+    it.
     """
 
     def __call__(self, *, asking: bool = False) -> Executor: ...
@@ -57,15 +59,21 @@ def closed_afterwards() -> Iterator[Callable[[Executor], Executor]]:
         executor.close()
 
 
-@pytest.fixture(params=["simulated", "ray", "process", pytest.param("process_on_ray", marks=pytest.mark.slow)])
-def harness(request: pytest.FixtureRequest, closed_afterwards: Callable[[Executor], Executor]) -> Harness:
+@pytest.fixture(
+    params=["simulated", "ray", "process", pytest.param("process_on_ray", marks=pytest.mark.slow)]
+)
+def harness(
+    request: pytest.FixtureRequest, closed_afterwards: Callable[[Executor], Executor]
+) -> Harness:
     make: Callable[..., Executor] = request.getfixturevalue(f"{request.param}_executor")
     return lambda *, asking=False: closed_afterwards(make(asking))
 
 
 @pytest.fixture
 def simulated_executor() -> Callable[[bool], Executor]:
-    clusters = [SimulatedCluster(script, clock=VirtualClock(), slots=SLOTS) for script in (_act, _ask)]
+    clusters = [
+        SimulatedCluster(script, clock=VirtualClock(), slots=SLOTS) for script in (_act, _ask)
+    ]
     return lambda asking: SimulatedExecutor(cluster=clusters[asking])
 
 
@@ -88,7 +96,8 @@ def ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
 def process_executor(tmp_path: Path) -> Callable[[bool], Executor]:
     """A driver process without Ray, for all that lies between an executor and its coordinator."""
     return lambda asking: DriverExecutor(
-        make_job(tmp_path, define_by_run=asking), RayLauncher(driver_module="tests.driver_without_ray")
+        make_job(tmp_path, define_by_run=asking),
+        RayLauncher(driver_module="tests.driver_without_ray"),
     )
 
 
@@ -185,7 +194,9 @@ def test_killing_twice_loses_the_attempt_once(harness: Harness) -> None:
     assert len(listener.said(launch, Outcome)) == 1
 
 
-def test_what_was_never_launched_can_be_stopped_killed_answered_and_acknowledged(harness: Harness) -> None:
+def test_what_was_never_launched_can_be_stopped_killed_answered_and_acknowledged(
+    harness: Harness,
+) -> None:
     executor, nobody = harness(), make_launch(99).attempt
     executor.stop(nobody)
     executor.kill(nobody)
@@ -213,7 +224,8 @@ def test_attempts_beyond_the_slots_wait_for_one_to_end(harness: Harness) -> None
 def test_no_more_run_than_may_and_the_rest_follow(harness: Harness) -> None:
     listener = Listener(harness())
     patient, *quick = [
-        replace(make_launch(number, behaviour="reports" if number else "patient"), parallelism=1) for number in range(4)
+        replace(make_launch(number, behaviour="reports" if number else "patient"), parallelism=1)
+        for number in range(4)
     ]
     for launch in (patient, *quick):
         listener.executor.launch(launch)
@@ -227,7 +239,9 @@ def test_no_more_run_than_may_and_the_rest_follow(harness: Harness) -> None:
 
 def test_an_attempt_that_waits_can_be_stopped_or_killed(harness: Harness) -> None:
     listener = Listener(harness())
-    *first, stopped, killed = [make_launch(number, behaviour="patient") for number in range(SLOTS + 2)]
+    *first, stopped, killed = [
+        make_launch(number, behaviour="patient") for number in range(SLOTS + 2)
+    ]
     for launch in (*first, stopped, killed):
         listener.executor.launch(launch)
     listener.until(lambda heard: heard.running() == SLOTS)
@@ -254,7 +268,10 @@ def test_a_slot_is_free_again_after_every_kind_of_end(harness: Harness) -> None:
 
 def test_attempts_of_one_trial_are_told_apart(harness: Harness) -> None:
     listener = Listener(harness())
-    first, second = make_launch(attempt=1, behaviour="fails"), make_launch(attempt=2, behaviour="reports")
+    first, second = (
+        make_launch(attempt=1, behaviour="fails"),
+        make_launch(attempt=2, behaviour="reports"),
+    )
     listener.run(first)
     listener.run(second)
     assert isinstance(listener.outcome(first), Failed)
@@ -297,10 +314,14 @@ def test_capacity_tells_of_each_node_what_is_free(harness: Harness) -> None:
     listener.executor.launch(launch)
     (started,) = listener.until(lambda heard: heard.has(launch, Started)).said(launch, Started)
     assert started.node == idle.address
-    listener.until(lambda heard: heard.executor.capacity().by_node[0].free.get("CPU", 0) < idle.total["CPU"])
+    listener.until(
+        lambda heard: heard.executor.capacity().by_node[0].free.get("CPU", 0) < idle.total["CPU"]
+    )
 
 
-def test_what_runs_nowhere_is_lost_after_what_was_heard_of_it_and_without_blame(harness: Harness) -> None:
+def test_what_runs_nowhere_is_lost_after_what_was_heard_of_it_and_without_blame(
+    harness: Harness,
+) -> None:
     executor, unknown = harness(), make_launch(98).attempt
     executor.adopt(1, {unknown: 7})
     (event,) = executor.events(60.0)

@@ -7,7 +7,11 @@ from functools import partial
 
 import pytest
 from optuna.samplers import BaseSampler
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
+    RelativeSamplerTestCase,
+)
 
 from tunesvc.search.samplers.auto_sampler import AutoSampler
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler

@@ -1,4 +1,5 @@
-"""Optuna's samplers and pruners on our storage: its own sampler suites, whole runs, figures, several processes."""
+"""Optuna's samplers and pruners on our storage: its own sampler suites, whole runs, figures,
+several processes."""
 
 from __future__ import annotations
 
@@ -8,8 +9,20 @@ from functools import partial
 
 import optuna
 import pytest
-from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GridSampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
+    RelativeSamplerTestCase,
+)
 from optuna.trial import TrialState
 
 import tunesvc
@@ -35,7 +48,9 @@ class _OnPostgres:
     """Optuna's suites call `optuna.create_study` without a storage: here that means ours."""
 
     @pytest.fixture(autouse=True)
-    def _studies_live_in_postgres(self, shared_storage: PgStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _studies_live_in_postgres(
+        self, shared_storage: PgStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         ours = partial(optuna.create_study, storage=shared_storage)
         monkeypatch.setattr(optuna, "create_study", ours)
         monkeypatch.setattr(optuna.study, "create_study", ours)
@@ -47,14 +62,18 @@ class TestRandom(_OnPostgres, BasicSamplerTestCase):
         return RandomSampler
 
 
-class TestTPE(_OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+class TestTPE(
+    _OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
+):
     @pytest.fixture
     def sampler(self) -> SamplerFactory:
         return partial(TPESampler, n_startup_trials=0, multivariate=True)
 
 
 @pytest.mark.slow
-class TestOurTPE(_OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+class TestOurTPE(
+    _OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
+):
     @pytest.fixture
     def sampler(self) -> SamplerFactory:
         return partial(tunesvc.TPESampler, n_startup_trials=0)
@@ -104,8 +123,12 @@ def _curve(trial: optuna.Trial) -> float:
 def test_tpe_with_a_pruner_gives_the_same_trials_as_in_memory(
     storage: PgStorage, make_pruner: Callable[[], optuna.pruners.BasePruner]
 ) -> None:
-    ours = optuna.create_study(storage=storage, sampler=TPESampler(seed=1), pruner=make_pruner(), study_name="same")
-    theirs = optuna.create_study(sampler=TPESampler(seed=1), pruner=make_pruner(), study_name="same")
+    ours = optuna.create_study(
+        storage=storage, sampler=TPESampler(seed=1), pruner=make_pruner(), study_name="same"
+    )
+    theirs = optuna.create_study(
+        sampler=TPESampler(seed=1), pruner=make_pruner(), study_name="same"
+    )
     for study in (ours, theirs):
         study.optimize(_curve, n_trials=25)
     for one, other in zip(ours.trials, theirs.trials, strict=True):
@@ -115,22 +138,36 @@ def test_tpe_with_a_pruner_gives_the_same_trials_as_in_memory(
 
 
 def test_a_grid_is_covered_once(storage: PgStorage) -> None:
-    study = optuna.create_study(storage=storage, sampler=GridSampler({"x": [0, 1, 2], "y": ["a", "b"]}))
-    study.optimize(lambda t: t.suggest_float("x", 0, 2) + len(t.suggest_categorical("y", ["a", "b"])))
+    study = optuna.create_study(
+        storage=storage, sampler=GridSampler({"x": [0, 1, 2], "y": ["a", "b"]})
+    )
+    study.optimize(
+        lambda t: t.suggest_float("x", 0, 2) + len(t.suggest_categorical("y", ["a", "b"]))
+    )
     assert len({tuple(trial.params.items()) for trial in study.trials}) == 6
 
 
-def test_cmaes_goes_on_from_the_state_that_it_left_in_the_storage(storage: PgStorage, database: Database) -> None:
+def test_cmaes_goes_on_from_the_state_that_it_left_in_the_storage(
+    storage: PgStorage, database: Database
+) -> None:
     study = optuna.create_study(storage=storage, sampler=CmaEsSampler(seed=1), study_name="cma")
-    study.optimize(lambda t: t.suggest_float("x", -3, 3) ** 2 + t.suggest_float("y", -3, 3) ** 2, n_trials=20)
-    again = optuna.load_study(study_name="cma", storage=PgStorage(database), sampler=CmaEsSampler(seed=1))
-    again.optimize(lambda t: t.suggest_float("x", -3, 3) ** 2 + t.suggest_float("y", -3, 3) ** 2, n_trials=20)
+    study.optimize(
+        lambda t: t.suggest_float("x", -3, 3) ** 2 + t.suggest_float("y", -3, 3) ** 2, n_trials=20
+    )
+    again = optuna.load_study(
+        study_name="cma", storage=PgStorage(database), sampler=CmaEsSampler(seed=1)
+    )
+    again.optimize(
+        lambda t: t.suggest_float("x", -3, 3) ** 2 + t.suggest_float("y", -3, 3) ** 2, n_trials=20
+    )
     assert len(again.trials) == 40
     assert again.best_value < 1.0
 
 
 def test_figures_are_drawn_from_the_storage(storage: PgStorage) -> None:
-    study = optuna.create_study(storage=storage, sampler=TPESampler(seed=1), pruner=optuna.pruners.MedianPruner())
+    study = optuna.create_study(
+        storage=storage, sampler=TPESampler(seed=1), pruner=optuna.pruners.MedianPruner()
+    )
     study.optimize(_curve, n_trials=20)
     for draw in (
         optuna.visualization.plot_optimization_history,
@@ -143,7 +180,9 @@ def test_figures_are_drawn_from_the_storage(storage: PgStorage) -> None:
 
 
 def test_a_pareto_front_is_drawn_from_the_storage(storage: PgStorage) -> None:
-    study = optuna.create_study(storage=storage, directions=["minimize", "maximize"], sampler=NSGAIISampler(seed=1))
+    study = optuna.create_study(
+        storage=storage, directions=["minimize", "maximize"], sampler=NSGAIISampler(seed=1)
+    )
     study.optimize(lambda t: (t.suggest_float("x", 0, 1), t.suggest_float("y", 0, 1)), n_trials=20)
     assert optuna.visualization.plot_pareto_front(study).data
     assert study.best_trials
@@ -155,7 +194,9 @@ def _work(storage: PgStorage, study_name: str, trials: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_two_processes_optimize_one_study_without_sharing_a_number(storage: PgStorage, method: str) -> None:
+def test_two_processes_optimize_one_study_without_sharing_a_number(
+    storage: PgStorage, method: str
+) -> None:
     study = optuna.create_study(storage=storage, study_name="shared")
     for number in range(10):
         study.enqueue_trial({"x": number / 10})
@@ -168,4 +209,6 @@ def test_two_processes_optimize_one_study_without_sharing_a_number(storage: PgSt
     assert [process.exitcode for process in processes] == [0, 0]
     assert [trial.number for trial in study.trials] == list(range(30))
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
-    assert [trial.params["x"] for trial in study.trials[:10]] == [number / 10 for number in range(10)]
+    assert [trial.params["x"] for trial in study.trials[:10]] == [
+        number / 10 for number in range(10)
+    ]

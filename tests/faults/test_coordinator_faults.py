@@ -37,7 +37,8 @@ SHOWN_ONLY = {
 def test_leases_hold_when_a_machines_clock_is_a_day_off(
     database: Database, monkeypatch: pytest.MonkeyPatch, off_s: float
 ) -> None:
-    """Fault 28: a second coordinator, whose clock is right or wrong, judges a lease by the database's."""
+    """Fault 28: a second coordinator, whose clock is right or wrong, judges a lease by the
+    database's."""
     right = time.time
     simulation = Simulation(database, make_spec(budget={"trials": 12}, parallelism=4))
     simulation.share_cluster()
@@ -60,7 +61,12 @@ def test_leases_hold_when_a_machines_clock_is_a_day_off(
 def test_no_decision_looks_at_the_wall_clock() -> None:
     """Fault 28: intervals come from monotonic clocks, moments from the database."""
     root = Path(tunesvc.__file__).parent
-    wall = {f"{time.__name__}.time", f"{datetime.__name__}.now", "datetime.datetime.now", "datetime.utcnow"}
+    wall = {
+        f"{time.__name__}.time",
+        f"{datetime.__name__}.now",
+        "datetime.datetime.now",
+        "datetime.utcnow",
+    }
     users = {
         str(path.relative_to(root))
         for path in root.rglob("*.py")
@@ -70,7 +76,9 @@ def test_no_decision_looks_at_the_wall_clock() -> None:
     assert users == SHOWN_ONLY
 
 
-def test_a_command_is_carried_out_though_every_connection_was_lost_before(database: Database) -> None:
+def test_a_command_is_carried_out_though_every_connection_was_lost_before(
+    database: Database,
+) -> None:
     """Fault 29: commands are polled for; no LISTEN has to be kept alive."""
     simulation = Simulation(database, make_spec(), lambda _: curve(*[1.0] * 1000))
     coordinator = simulation.start()
@@ -94,19 +102,25 @@ def test_a_sampler_that_fails_again_and_again_pauses_the_study_and_a_resume_goes
     """Fault 41: what it was asked meanwhile is drawn at random, and said."""
     draw = TPESampler.sample_relative
 
-    def draw_twice(self: TPESampler, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> Any:
+    def draw_twice(
+        self: TPESampler, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]
+    ) -> Any:
         if trial.number >= 2:
             raise ValueError("out of ideas")
         return draw(self, study, trial, space)
 
     monkeypatch.setattr(TPESampler, "sample_relative", draw_twice)
     sampler = {"name": "tpe", "seed": 1}
-    simulation = Simulation(database, make_spec(sampler=sampler, parallelism=1, budget={"trials": 20}))
+    simulation = Simulation(
+        database, make_spec(sampler=sampler, parallelism=1, budget={"trials": 20})
+    )
     closing = simulation.run()
     assert closing.state is StudyState.PAUSED
     assert closing.reason.startswith(f"the sampler failed {SAMPLER_ERRORS_MAX} times in a row: ")
     assert simulation.states() == {"complete": 2 + SAMPLER_ERRORS_MAX}
-    assert simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'sampler'") == [(SAMPLER_ERRORS_MAX,)]
+    assert simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'sampler'") == [
+        (SAMPLER_ERRORS_MAX,)
+    ]
     drawn = simulation.recorder.texts("warning")[-1]
     assert drawn.startswith("drawn at random, because sampler tpe raised ")
     assert simulation.run().state is StudyState.PAUSED, "tried again, and no more"

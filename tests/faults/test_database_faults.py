@@ -1,7 +1,9 @@
-"""Faults 3 to 9 and 12: a database that crashes, drops, swallows, forgets to answer, fails over, fills up, crosses.
+"""Faults 3 to 9 and 12: a database that crashes, drops, swallows, forgets to answer, fails over,
+fills up, crosses.
 
-What is committed here are real batches, by a real study_writer; a batch that was not answered is committed again, as a
-coordinator does. Whatever happens to the server, every batch that was answered must be there, once.
+What is committed here are real batches, by a real study_writer; a batch that was not answered is
+committed again, as a coordinator does. Whatever happens to the server, every batch that was
+answered must be there, once.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ def proxy(database_url: str) -> Iterator[Proxy]:
 
 
 class Load:
-    """Commits one trial after another, each batch until it is answered, and keeps account of the answers."""
+    """Commits one trial after another, each batch until it is answered, and keeps account of the
+    answers."""
 
     def __init__(self, database: Database, *, payload: str = "") -> None:
         self._database = database
@@ -96,11 +99,13 @@ class Load:
 
     @property
     def goes_on(self) -> bool:
-        """False after an error that a coordinator would not survive; leaving the context raises it."""
+        """False after an error that a coordinator would not survive; leaving the context raises
+        it."""
         return self._failure is None
 
     def recovery_s(self, since: float, batches: int = 10) -> float:
-        """Wait for more batches to be answered; returns how long after `since` the first of them was."""
+        """Wait for more batches to be answered; returns how long after `since` the first of them
+        was."""
         known = self.answered
         wait_until(lambda: self.answered >= known + batches or not self.goes_on)
         return next(at for at in self._answered_at if at > since) - since
@@ -183,10 +188,13 @@ def _commit_until_answered(study_writer: StudyWriter, batch: StudyChanges) -> li
             return troubles
 
 
-# --- 3: Postgres crashes and restarts -------------------------------------------------------------------
+# --- 3: Postgres crashes and restarts
+# -------------------------------------------------------------------
 
 
-def test_a_server_that_crashes_under_load_has_every_answered_batch_when_it_is_back(server: PostgresServer) -> None:
+def test_a_server_that_crashes_under_load_has_every_answered_batch_when_it_is_back(
+    server: PostgresServer,
+) -> None:
     """Fault 3."""
     with open_database(_text(server.url)) as database:
         with Load(database) as load:
@@ -259,22 +267,31 @@ def test_a_frozen_embedded_server_is_waited_for_and_not_replaced(
         pid = _postmaster(directory)
         os.kill(pid, signal.SIGSTOP)
         try:
-            assert "lives but did not answer for 1 s" in EmbeddedServer.ensure_running(database._server, 1.0)  # type: ignore[arg-type]
+            assert "lives but did not answer for 1 s" in EmbeddedServer.ensure_running(
+                database._server, 1.0
+            )  # type: ignore[arg-type]
         finally:
             os.kill(pid, signal.SIGCONT)
         assert database.ensure_running() == ""
         assert _postmaster(directory) == pid
 
 
-# --- 4: connections dropped ------------------------------------------------------------------------------
+# --- 4: connections dropped
+# ------------------------------------------------------------------------------
 
 
-def test_connections_that_are_dropped_again_and_again_cost_no_batch(database: Database, database_url: str) -> None:
+def test_connections_that_are_dropped_again_and_again_cost_no_batch(
+    database: Database, database_url: str
+) -> None:
     """Fault 4."""
     drop = sa.text("SELECT pg_terminate_backend(:pid)")
     others = sa.text("""SELECT pid FROM pg_stat_activity
                         WHERE datname = current_database() AND pid <> pg_backend_pid()""")
-    with connect(database_url) as killer, Load(database) as load, killer.engine.connect() as connection:
+    with (
+        connect(database_url) as killer,
+        Load(database) as load,
+        killer.engine.connect() as connection,
+    ):
         while len(load.troubles) < 20 and load.goes_on:
             for pid in connection.scalars(others).all():
                 connection.execute(drop, {"pid": pid})
@@ -283,7 +300,8 @@ def test_connections_that_are_dropped_again_and_again_cost_no_batch(database: Da
     load.check(database)
 
 
-# --- 5: half-open TCP ------------------------------------------------------------------------------------
+# --- 5: half-open TCP
+# ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -334,7 +352,9 @@ def test_a_peer_that_falls_silent_is_left_in_bounded_time(
 
 
 @pytest.mark.parametrize("mode", [Mode.SWALLOW, Mode.SWALLOW_ANSWERS])
-def test_a_short_statement_without_an_answer_is_given_up(hasty: Database, proxy: Proxy, mode: Mode) -> None:
+def test_a_short_statement_without_an_answer_is_given_up(
+    hasty: Database, proxy: Proxy, mode: Mode
+) -> None:
     """Fault 5."""
     assert hasty.autocommit.rows(BACKEND)
     proxy.mode = mode
@@ -353,7 +373,10 @@ def test_the_pools_ping_and_a_new_connection_are_bounded_too(hasty: Database, pr
         connection.execute(sa.text("SELECT 1"))
     proxy.mode = Mode.SWALLOW
     began = time.monotonic()
-    with pytest.raises(sa.exc.OperationalError, match="timeout expired") as error, hasty.engine.begin():
+    with (
+        pytest.raises(sa.exc.OperationalError, match="timeout expired") as error,
+        hasty.engine.begin(),
+    ):
         pass
     assert is_unavailable(error.value)
     assert 2.5 < time.monotonic() - began < 6
@@ -372,7 +395,8 @@ def test_closing_does_not_wait_for_a_silent_peer(hasty: Database, proxy: Proxy) 
 
 
 def test_a_server_frozen_under_load_costs_no_batch(server: PostgresServer) -> None:
-    """Fault 5, without a network: a server that is stopped in its tracks takes connections and does not answer."""
+    """Fault 5, without a network: a server that is stopped in its tracks takes connections and
+    does not answer."""
     open_database(_text(server.url)).close()
     with Database(server.url.update_query_dict({"connect_timeout": "2"}), answer_s=0.5) as database:
         with Load(database) as load:
@@ -389,7 +413,10 @@ def test_work_that_rightly_takes_long_is_not_cut(hasty: Database) -> None:
     long = sa.text("SELECT pg_sleep(1.5)")
     with hasty.long_transaction() as connection:
         connection.execute(long)
-    with pytest.raises(sa.exc.OperationalError, match="no answer"), hasty.engine.begin() as connection:
+    with (
+        pytest.raises(sa.exc.OperationalError, match="no answer"),
+        hasty.engine.begin() as connection,
+    ):
         connection.execute(long)
 
 
@@ -410,7 +437,9 @@ def test_statements_of_many_threads_are_watched_apart(hasty: Database, proxy: Pr
     thread.join()
 
 
-def test_a_connection_lost_while_it_lay_idle_is_replaced_and_costs_a_ping(hasty: Database, proxy: Proxy) -> None:
+def test_a_connection_lost_while_it_lay_idle_is_replaced_and_costs_a_ping(
+    hasty: Database, proxy: Proxy
+) -> None:
     """Fault 5: a firewall forgets connections without a word. Nobody but the clock notices."""
     study_writer = _study_writer(hasty)
     proxy.silence()
@@ -436,10 +465,13 @@ def test_a_forked_copy_is_watched_by_a_watchdog_of_its_own(hasty: Database) -> N
         assert connection.scalar(sa.text("SELECT 1")) == 1
 
 
-# --- 6: the commit's answer is lost ----------------------------------------------------------------------
+# --- 6: the commit's answer is lost
+# ----------------------------------------------------------------------
 
 
-def test_a_batch_whose_answer_was_lost_is_there_once(proxy: Proxy, database: Database, database_url: str) -> None:
+def test_a_batch_whose_answer_was_lost_is_there_once(
+    proxy: Proxy, database: Database, database_url: str
+) -> None:
     """Fault 6."""
     with Database(parse_url(proxy.url(database_url))) as behind, Load(behind) as load:
         for lost in range(1, 6):
@@ -450,7 +482,8 @@ def test_a_batch_whose_answer_was_lost_is_there_once(proxy: Proxy, database: Dat
     load.check(database)
 
 
-# --- 7: failover -----------------------------------------------------------------------------------------
+# --- 7: failover
+# -----------------------------------------------------------------------------------------
 
 
 def test_after_a_failover_the_new_primary_is_found_and_has_every_answered_batch(
@@ -478,7 +511,9 @@ def test_after_a_failover_the_new_primary_is_found_and_has_every_answered_batch(
         standby.stop()
 
 
-def test_a_primary_that_becomes_read_only_under_us_is_left_with_all_its_connections(server: PostgresServer) -> None:
+def test_a_primary_that_becomes_read_only_under_us_is_left_with_all_its_connections(
+    server: PostgresServer,
+) -> None:
     """Fault 7: a demoted primary answers everything that reads, so only a write shows it."""
     with open_database(_text(server.url)) as database:
         study_writer = _study_writer(database)
@@ -515,7 +550,8 @@ def test_a_storage_leaves_a_primary_that_became_read_only(server: PostgresServer
         storage.create_new_trial(study)
 
 
-# --- 8: disk full ----------------------------------------------------------------------------------------
+# --- 8: disk full
+# ----------------------------------------------------------------------------------------
 
 
 def test_a_full_disk_is_told_and_the_same_batch_goes_through_when_there_is_room(
@@ -524,7 +560,10 @@ def test_a_full_disk_is_told_and_the_same_batch_goes_through_when_there_is_room(
     """Fault 8: the tables have no room, the server itself goes on."""
     tables = directory / "tables"
     tables.mkdir()
-    with small_disk(tables, 4), _running(PostgresServer.create(programs(tune_home), directory)) as server:
+    with (
+        small_disk(tables, 4),
+        _running(PostgresServer.create(programs(tune_home), directory)) as server,
+    ):
         database = open_database(_text(server.url))
         _move_to(server, tables / "space", "trial_attrs")
         with Load(database, payload="x" * 1900) as load:
@@ -544,13 +583,19 @@ def test_a_full_disk_is_told_and_the_same_batch_goes_through_when_there_is_room(
 def test_an_embedded_server_that_died_of_a_full_disk_is_back_when_there_is_room(
     tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 8: without room for its log of writes a server dies, and cannot start again before there is some."""
+    """Fault 8: without room for its log of writes a server dies, and cannot start again before
+    there is some."""
     with small_disk(directory, 200), _embedded(tune_home, directory, monkeypatch) as database:
         filler = directory / "filler"
         with Load(database) as load, open_database() as other:
             load.recovery_s(0.0)
             _fill(filler)
-            wait_until(lambda: _next_log_file(other) and any("disk is full" not in each for each in load.troubles))
+            wait_until(
+                lambda: (
+                    _next_log_file(other)
+                    and any("disk is full" not in each for each in load.troubles)
+                )
+            )
             answered, tries = load.answered, len(load.troubles)
             wait_until(lambda: len(load.troubles) > tries + 3)
             assert load.answered == answered
@@ -561,13 +606,15 @@ def test_an_embedded_server_that_died_of_a_full_disk_is_back_when_there_is_room(
         load.check(database)
 
 
-# --- 9: deadlock, serialization failure ------------------------------------------------------------------
+# --- 9: deadlock, serialization failure
+# ------------------------------------------------------------------
 
 
 def test_of_two_transactions_that_wait_for_each_other_ours_is_tried_again(
     database: Database, database_url: str
 ) -> None:
-    """Fault 9: the study writer holds its lease and waits for a trial, the rival the other way round."""
+    """Fault 9: the study writer holds its lease and waits for a trial, the rival the other way
+    round."""
     study_writer = _study_writer(database)
     study_writer.commit(StudyChanges(trials=[NewTrial(0, "running")]))
     with connect(database_url) as other, other.engine.connect() as rival:
@@ -585,7 +632,10 @@ def test_of_two_transactions_that_wait_for_each_other_ours_is_tried_again(
 def test_a_serialization_failure_is_tried_again(database_url: str) -> None:
     """Fault 9: under an isolation level that an administrator may have set."""
     options = {"options": "-c default_transaction_isolation=serializable"}
-    with Database(sa.make_url(database_url).update_query_dict(options)) as strict, connect(database_url) as other:
+    with (
+        Database(sa.make_url(database_url).update_query_dict(options)) as strict,
+        connect(database_url) as other,
+    ):
         study_writer = _study_writer(strict)
         with other.engine.connect() as rival:
             rival.execute(sa.text("UPDATE leases SET owner = owner"))
@@ -595,7 +645,8 @@ def test_a_serialization_failure_is_tried_again(database_url: str) -> None:
             assert "crossed another one" in commit.troubles()[0]
 
 
-# --- 12: frozen within a transaction ---------------------------------------------------------------------
+# --- 12: frozen within a transaction
+# ---------------------------------------------------------------------
 
 
 _FROZEN_IN_A_TRANSACTION = """
@@ -612,11 +663,14 @@ with connect(sys.argv[1]) as database, database.engine.begin() as connection:
 def test_a_coordinator_frozen_within_a_transaction_does_not_keep_its_locks(
     database: Database, database_url: str
 ) -> None:
-    """Fault 12: the server ends a transaction that stands still; ours for good measure after one second."""
+    """Fault 12: the server ends a transaction that stands still; ours for good measure after one
+    second."""
     study_writer = _study_writer(database)
     options = {"options": "-c idle_in_transaction_session_timeout=1s"}
     url = _text(sa.make_url(database_url).update_query_dict(options))
-    frozen = subprocess.Popen([sys.executable, "-c", _FROZEN_IN_A_TRANSACTION, url], stderr=subprocess.PIPE, text=True)
+    frozen = subprocess.Popen(
+        [sys.executable, "-c", _FROZEN_IN_A_TRANSACTION, url], stderr=subprocess.PIPE, text=True
+    )
     try:
         os.waitpid(frozen.pid, os.WUNTRACED)
         began = time.monotonic()
@@ -636,7 +690,8 @@ def test_our_own_transactions_may_stand_still_for_a_while(database: Database) ->
         assert connection.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "15s"
 
 
-# --- helpers ---------------------------------------------------------------------------------------------
+# --- helpers
+# ---------------------------------------------------------------------------------------------
 
 
 class _Committing:
@@ -656,7 +711,9 @@ class _Committing:
 
 
 @contextmanager
-def _embedded(tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+def _embedded(
+    tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
     """An embedded server in `directory`, with the programs that the session's server uses."""
     lend_programs(tune_home, directory)
     monkeypatch.setenv("TUNE_HOME", str(directory))
@@ -709,7 +766,8 @@ def _set_read_only(server: PostgresServer, value: str) -> None:
 
 
 def _are_read_only(database: Database, backends: set[int]) -> bool:
-    """Whether all these idle connections of the pool have heard of it: a server re-reads its settings in its own time."""
+    """Whether all these idle connections of the pool have heard of it: a server re-reads its
+    settings in its own time."""
     with database.engine.connect() as one, database.engine.connect() as two:
         heard = {_backend(one): _is_read_only(one), _backend(two): _is_read_only(two)}
     assert heard.keys() == backends

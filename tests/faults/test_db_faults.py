@@ -26,7 +26,8 @@ from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema import migrations
 from tunesvc.errors import BadName, DatabaseError
 
-# --- 43: an embedded Postgres left by a killed run ------------------------------------------------------
+# --- 43: an embedded Postgres left by a killed run
+# ------------------------------------------------------
 
 
 @pytest.fixture
@@ -53,7 +54,9 @@ database.close()
 
 def _user() -> subprocess.Popen[str]:
     """A process that has the database open, and says so with its URL, until told to go on."""
-    user = subprocess.Popen([sys.executable, "-c", _USE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    user = subprocess.Popen(
+        [sys.executable, "-c", _USE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert user.stdout is not None
     assert user.stdout.readline().startswith("postgresql")
     return user
@@ -154,10 +157,13 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_server(home: Path) -> None:
     assert _end(user) == 0
 
 
-# --- 10: a migration that is cut; killed ones and newer schemas: tests/integration/test_migrations.py ------
+# --- 10: a migration that is cut; killed ones and newer schemas:
+# tests/integration/test_migrations.py ------
 
 
-def test_a_migration_whose_connection_is_lost_midway_leaves_nothing_and_can_be_repeated(empty_url: str) -> None:
+def test_a_migration_whose_connection_is_lost_midway_leaves_nothing_and_can_be_repeated(
+    empty_url: str,
+) -> None:
     """Fault 10."""
     with Proxy.before(empty_url) as proxy, connect(proxy.url(empty_url)) as database:
 
@@ -184,7 +190,8 @@ def test_a_migration_whose_answer_was_lost_is_found_done(empty_url: str) -> None
             assert "trials" in sa.inspect(database.engine).get_table_names()
 
 
-# --- 36: SQL in names -----------------------------------------------------------------------------------
+# --- 36: SQL in names
+# -----------------------------------------------------------------------------------
 
 HOSTILE = [
     "'; DROP TABLE studies; --",
@@ -205,7 +212,8 @@ def test_sql_in_a_name_is_just_a_name(database: Database, name: str) -> None:
     _round_trip(PgStorage(database), name)
 
 
-# --- 39: unicode, bidi, NUL, 600 characters -----------------------------------------------------------
+# --- 39: unicode, bidi, NUL, 600 characters
+# -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -218,7 +226,9 @@ def test_unusual_names_are_kept_as_they_are(database: Database, name: str) -> No
 _NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=600)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(name=_NAMES)
 def test_any_storable_name_is_kept(database: Database, name: str) -> None:
     storage = PgStorage(database)
@@ -226,8 +236,14 @@ def test_any_storable_name_is_kept(database: Database, name: str) -> None:
     storage.delete_study(study_id)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(before=st.text(max_size=20), after=st.text(max_size=20), poison=st.sampled_from(["\x00", "\ud800", "\udfff"]))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    before=st.text(max_size=20),
+    after=st.text(max_size=20),
+    poison=st.sampled_from(["\x00", "\ud800", "\udfff"]),
+)
 def test_a_name_that_cannot_be_stored_is_refused_everywhere(
     database: Database, before: str, after: str, poison: str
 ) -> None:
@@ -249,12 +265,16 @@ def test_a_name_that_cannot_be_stored_is_refused_everywhere(
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800", "\u202e", "x" * 1_000_000])
-def test_values_of_attributes_and_choices_are_kept_whatever_they_are(database: Database, text: str) -> None:
+def test_values_of_attributes_and_choices_are_kept_whatever_they_are(
+    database: Database, text: str
+) -> None:
     storage = PgStorage(database)
     study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE])
     trial_id = storage.create_new_trial(study_id)
     storage.set_trial_user_attr(trial_id, "note", text)
-    storage.set_trial_param(trial_id, "kind", 1, optuna.distributions.CategoricalDistribution(["a", text]))
+    storage.set_trial_param(
+        trial_id, "kind", 1, optuna.distributions.CategoricalDistribution(["a", text])
+    )
     trial = PgStorage(database).get_trial(trial_id)
     assert trial.user_attrs == {"note": text}
     assert trial.params == {"kind": text}

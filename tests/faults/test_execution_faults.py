@@ -36,7 +36,8 @@ MakeListener = Callable[..., Listener]
 
 @pytest.fixture
 def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
-    """Make an executor for a function in `objectives/on_ray.py`, or for another job, and listen to it."""
+    """Make an executor for a function in `objectives/on_ray.py`, or for another job, and listen
+    to it."""
     made: list[RayExecutor] = []
 
     def make(function: str = "", **changes: Any) -> Listener:
@@ -49,10 +50,13 @@ def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
         executor.close()
 
 
-# --- 13, 20, 21: workers that die, hang or do not listen ------------------------------------------------
+# --- 13, 20, 21: workers that die, hang or do not listen
+# ------------------------------------------------
 
 
-def test_a_killed_worker_is_lost_after_all_that_it_said_and_its_slot_is_free(listen: MakeListener) -> None:
+def test_a_killed_worker_is_lost_after_all_that_it_said_and_its_slot_is_free(
+    listen: MakeListener,
+) -> None:
     """Fault 13."""
     listener, first, second = listen("kills_its_worker"), make_launch(0), make_launch(1)
     for launch in (first, second):
@@ -61,7 +65,9 @@ def test_a_killed_worker_is_lost_after_all_that_it_said_and_its_slot_is_free(lis
         assert isinstance(listener.outcome(launch), Lost)
         assert "process died" in listener.outcome(launch).message
     assert listener.said(first, Started)[0].pid != listener.said(second, Started)[0].pid
-    listener.until(lambda _: not any(folder_of(listener, launch).exists() for launch in (first, second)))
+    listener.until(
+        lambda _: not any(folder_of(listener, launch).exists() for launch in (first, second))
+    )
 
 
 def test_a_death_is_told_by_code_or_signal_after_all_that_was_written(listen: MakeListener) -> None:
@@ -121,7 +127,11 @@ def test_a_program_dies_with_its_killed_worker_grandchildren_included(listen: Ma
 def folder_of(listener: Listener, launch: Launch) -> Path:
     """The worker's folder for scratch files, as the attempt has told it."""
     (attribute,) = listener.said(launch, AttrSet)
-    return next(path for path in Path(json.loads(attribute.value)).parents if path.name.startswith("tunesvc-"))
+    return next(
+        path
+        for path in Path(json.loads(attribute.value)).parents
+        if path.name.startswith("tunesvc-")
+    )
 
 
 def test_an_exit_is_a_failure_unless_a_stop_was_asked_for(listen: MakeListener) -> None:
@@ -133,10 +143,13 @@ def test_an_exit_is_a_failure_unless_a_stop_was_asked_for(listen: MakeListener) 
     assert outcome_of(KeyboardInterrupt(), stop_requested=True) == StoppedEarly()
 
 
-# --- 18: memory ---------------------------------------------------------------------------------------------
+# --- 18: memory
+# ---------------------------------------------------------------------------------------------
 
 
-def test_running_out_of_gpu_memory_is_classed_and_the_process_given_up(listen: MakeListener) -> None:
+def test_running_out_of_gpu_memory_is_classed_and_the_process_given_up(
+    listen: MakeListener,
+) -> None:
     """Fault 18."""
     listener, first, second = listen("out_of_memory"), make_launch(0), make_launch(1)
     listener.run(first)
@@ -174,7 +187,10 @@ def _wrapped(cause: BaseException) -> BaseException:
         (RuntimeError("XPU out of memory. Tried to allocate 2 MiB"), "gpu_oom"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "gpu_oom"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "gpu_oom"),
-        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes"), "gpu_oom"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes"),
+            "gpu_oom",
+        ),
         (RuntimeError("OOM when allocating tensor with shape[8] on device:GPU:0"), "gpu_oom"),
         (RuntimeError("OOM when allocating tensor with shape[8] on device:CPU:0"), "host_oom"),
         (RuntimeError("cudaErrorMemoryAllocation: out of memory"), "gpu_oom"),
@@ -230,7 +246,8 @@ def test_a_message_that_no_database_takes_is_cleaned_and_shortened() -> None:
     outcome.message.encode()
 
 
-# --- 22 to 26: what is reported ---------------------------------------------------------------------------------
+# --- 22 to 26: what is reported
+# ---------------------------------------------------------------------------------
 
 
 class Recorded:
@@ -265,7 +282,16 @@ def test_nan_and_infinity_pass_as_they_are(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [0.5, Fraction(1, 2), np.float32(0.5), np.float64(0.5), np.array(0.5), np.array([0.5]), Tensor()]
+    "value",
+    [
+        0.5,
+        Fraction(1, 2),
+        np.float32(0.5),
+        np.float64(0.5),
+        np.array(0.5),
+        np.array([0.5]),
+        Tensor(),
+    ],
 )
 def test_whatever_is_one_number_is_taken(value: object) -> None:
     """Fault 23, the good ones."""
@@ -276,7 +302,8 @@ def test_whatever_is_one_number_is_taken(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["0.5", b"0.5", True, np.True_, np.array([1.0, 2.0]), object(), 1j, 10**400, [0.5], {"a": 1}]
+    "value",
+    ["0.5", b"0.5", True, np.True_, np.array([1.0, 2.0]), object(), 1j, 10**400, [0.5], {"a": 1}],
 )
 def test_whatever_is_not_one_number_is_refused_by_name(value: object) -> None:
     """Fault 23, the bad ones."""
@@ -317,13 +344,16 @@ def test_far_too_many_reports_are_bounded_and_the_rest_is_said(listen: MakeListe
     assert (steps[0], steps[-1]) == (0, many - 1)
     assert isinstance(listener.outcome(launch), Finished)
     left_out = sum(
-        int(p.text.split()[1]) for p in listener.said(launch, OutputLogged) if "reports came faster" in p.text
+        int(p.text.split()[1])
+        for p in listener.said(launch, OutputLogged)
+        if "reports came faster" in p.text
     )
     assert left_out > 0
     assert len(steps) + left_out == many
 
 
-# --- 40: the entrypoint ---------------------------------------------------------------------------------------------
+# --- 40: the entrypoint
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -334,7 +364,9 @@ def test_far_too_many_reports_are_bounded_and_the_rest_is_said(listen: MakeListe
         ("absent.py:train", "there is no file"),
     ],
 )
-def test_a_missing_entrypoint_fails_at_once_and_names_it(listen: MakeListener, entrypoint: str, message: str) -> None:
+def test_a_missing_entrypoint_fails_at_once_and_names_it(
+    listen: MakeListener, entrypoint: str, message: str
+) -> None:
     """Fault 40."""
     listener, launch = listen(entrypoint=entrypoint), make_launch()
     listener.run(launch)
@@ -348,5 +380,7 @@ def test_pruned_is_no_failure() -> None:
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that nobody has reaped yet does not."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout
     return bool(state.strip()) and not state.startswith("Z")

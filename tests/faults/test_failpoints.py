@@ -1,8 +1,10 @@
-"""Fault 1 and 12: coordinators that are killed, frozen or fail between every two steps of a trial's way.
+"""Fault 1 and 12: coordinators that are killed, frozen or fail between every two steps of a trial's
+way.
 
-Whatever was going on, the next one goes on from it, the study ends with its exact budget, and the history of both
-holds the invariants I1 to I6. Coordinators are processes of their own with simulated workers that end with them, or
-live in this process with workers that outlive them; the database is real.
+Whatever was going on, the next one goes on from it, the study ends with its exact budget, and the
+history of both holds the invariants I1 to I6. Coordinators are processes of their own with
+simulated workers that end with them, or live in this process with workers that outlive them; the
+database is real.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ TOOK_OVER = 3
 
 
 def eventful(launch: Launch) -> Iterable[tuple[float, Payload]]:
-    """Asks, reports, is lost once, ignores that it has to stop: every point is reached, those of a step thrice."""
+    """Asks, reports, is lost once, ignores that it has to stop: every point is reached, those of
+    a step thrice."""
     number = launch.trial_number
     yield 0.1, SuggestRequested("asked", distribution_to_json(FloatDistribution(0, 1)))
     for step in range(50 if number in (2, 3, 4) else 3):
@@ -57,19 +60,23 @@ def eventful(launch: Launch) -> Iterable[tuple[float, Payload]]:
 
 
 def simulate(database: Database, name: str, script: Script = eventful) -> Simulation:
-    spec = make_spec(name=name, budget={"trials": TRIALS}, parallelism=4, limits={"wall": 8, "grace": 2})
+    spec = make_spec(
+        name=name, budget={"trials": TRIALS}, parallelism=4, limits={"wall": 8, "grace": 2}
+    )
     simulation = Simulation(database, spec, script)
     simulation.obedient = False
     return simulation
 
 
 def assert_whole(simulation: Simulation, folder: Path) -> None:
-    """The study ended as it would have without any fault: three trials ran into the limit, the others are complete."""
+    """The study ended as it would have without any fault: three trials ran into the limit, the
+    others are complete."""
     assert simulation.states() == {"complete": TRIALS - 3, "fail": 3}
     checker.assert_holds(folder, simulation.database)
 
 
-# --- killed and frozen ------------------------------------------------------------------------------
+# --- killed and frozen
+# ------------------------------------------------------------------------------
 
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(["tests.faults.test_failpoints"])
@@ -96,7 +103,9 @@ class Processes:
 
     def start(self, failpoint: str | None = None) -> Any:
         """Start one; whoever held the lease before has lost it."""
-        self.simulation.sql(f"UPDATE leases SET expires_at = now() WHERE study_id = {self.simulation.record.study_id}")
+        self.simulation.sql(
+            f"UPDATE leases SET expires_at = now() WHERE study_id = {self.simulation.record.study_id}"
+        )
         url, name = self.simulation.database.url, self.simulation.spec.name
         process = _FORKING.Process(target=coordinate, args=(url, name, self.folder, failpoint))
         process.start()
@@ -123,10 +132,16 @@ def processes(shared_database: Database, tmp_path: Path) -> Iterator[Processes]:
     processes.close()
 
 
-@pytest.mark.parametrize("failpoint", [*(f"{p}:kill" for p in (*ONCE, *AGAIN)), *(f"{p}:kill@2" for p in AGAIN)])
-def test_a_coordinator_that_is_killed_at_any_point_is_gone_on_from(processes: Processes, failpoint: str) -> None:
+@pytest.mark.parametrize(
+    "failpoint", [*(f"{p}:kill" for p in (*ONCE, *AGAIN)), *(f"{p}:kill@2" for p in AGAIN)]
+)
+def test_a_coordinator_that_is_killed_at_any_point_is_gone_on_from(
+    processes: Processes, failpoint: str
+) -> None:
     """Fault 1."""
-    assert processes.exit_code(processes.start(failpoint)) == -signal.SIGKILL, "the point was not reached"
+    assert processes.exit_code(processes.start(failpoint)) == -signal.SIGKILL, (
+        "the point was not reached"
+    )
     assert processes.exit_code(processes.start()) == 0
     assert_whole(processes.simulation, processes.folder)
 
@@ -143,7 +158,9 @@ def test_the_next_coordinator_may_be_killed_while_it_takes_up_the_study(
 
 
 @pytest.mark.parametrize("point", ["leased", "decided", "committed", "launched"])
-def test_a_coordinator_that_stood_still_past_its_lease_is_refused(processes: Processes, point: str) -> None:
+def test_a_coordinator_that_stood_still_past_its_lease_is_refused(
+    processes: Processes, point: str
+) -> None:
     frozen = processes.start(f"{point}:stop")
     wait_until_frozen(frozen.pid)
     assert processes.exit_code(processes.start()) == 0
@@ -161,7 +178,8 @@ def wait_until_frozen(pid: int) -> None:
         time.sleep(0.01)
 
 
-# --- workers that outlive their coordinator ---------------------------------------------------------
+# --- workers that outlive their coordinator
+# ---------------------------------------------------------
 
 
 @pytest.fixture
@@ -175,7 +193,9 @@ def simulation(shared_database: Database, tmp_path: Path) -> Iterator[Simulation
 
 
 def expire_lease(simulation: Simulation) -> None:
-    simulation.sql(f"UPDATE leases SET expires_at = now() WHERE study_id = {simulation.record.study_id}")
+    simulation.sql(
+        f"UPDATE leases SET expires_at = now() WHERE study_id = {simulation.record.study_id}"
+    )
 
 
 CASES = [*((point, 1) for point in ONCE), *((point, nth) for point in AGAIN for nth in (1, 3))]
@@ -223,7 +243,8 @@ def test_a_worker_that_was_given_up_and_not_killed_any_more_is_ended_by_the_next
     assert_whole(simulation, tmp_path)
 
 
-# --- the program itself, on a real Ray ----------------------------------------------------------------
+# --- the program itself, on a real Ray
+# ----------------------------------------------------------------
 
 _OBJECTIVE = """
 import time
@@ -255,15 +276,25 @@ class Tune:
         self.database = database
         self._folder = folder
         self.history = folder / "history"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))}
-        here = {"TUNE_DATABASE_URL": database.url, "TUNE_HOME": str(home), "TUNE_HISTORY": str(self.history)}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("TUNE_", "RAY_"))
+        }
+        here = {
+            "TUNE_DATABASE_URL": database.url,
+            "TUNE_HOME": str(home),
+            "TUNE_HISTORY": str(self.history),
+        }
         self._env = {**kept, **here, "TUNE_FAILPOINT_MARK": str(folder / "mark")}
 
     def __call__(self, *arguments: str, failpoint: str = "") -> int:
         """Run a command; returns its exit code."""
         line = [sys.executable, "-m", "tunesvc", *arguments]
         env = {**self._env, "TUNE_FAILPOINT": failpoint}
-        return subprocess.run(line, cwd=self._folder, env=env, capture_output=True, timeout=200, check=False).returncode
+        return subprocess.run(
+            line, cwd=self._folder, env=env, capture_output=True, timeout=200, check=False
+        ).returncode
 
     def sql(self, statement: str) -> list[Any]:
         with self.database.engine.begin() as connection:
@@ -278,7 +309,9 @@ def tune(tmp_path: Path, database: Database, tune_home: Path) -> Tune:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("point", ["leased", "recovered", "judged", "written", "committed", "acknowledged", "launched"])
+@pytest.mark.parametrize(
+    "point", ["leased", "recovered", "judged", "written", "committed", "acknowledged", "launched"]
+)
 def test_tune_resume_goes_on_from_wherever_tune_run_was_killed(tune: Tune, point: str) -> None:
     nth = 1 if point in ONCE else 3
     assert tune("run", "study.yaml", failpoint=f"{point}:kill@{nth}") == -signal.SIGKILL
@@ -291,9 +324,16 @@ def test_tune_resume_goes_on_from_wherever_tune_run_was_killed(tune: Tune, point
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("failpoint", ["begun:kill", "said:kill", "said:kill@7", "ending:kill", "ending:kill@2"])
-def test_a_worker_that_is_killed_between_any_two_steps_costs_one_attempt(tune: Tune, failpoint: str) -> None:
-    """Fault 13. What stood in the worker's line behind that attempt had not begun, and is nobody's fault."""
+@pytest.mark.parametrize(
+    "failpoint", ["begun:kill", "said:kill", "said:kill@7", "ending:kill", "ending:kill@2"]
+)
+def test_a_worker_that_is_killed_between_any_two_steps_costs_one_attempt(
+    tune: Tune, failpoint: str
+) -> None:
+    """Fault 13.
+
+    What stood in the worker's line behind that attempt had not begun, and is nobody's fault.
+    """
     assert tune("run", "study.yaml", failpoint=failpoint) == 0
     assert tune.sql("SELECT state, count(*) FROM trials GROUP BY state") == [("complete", 6)]
     failures = "SELECT state, failure, count(*) FROM attempts WHERE failure IS NOT NULL GROUP BY state, failure"
@@ -305,7 +345,8 @@ def test_a_worker_that_is_killed_between_any_two_steps_costs_one_attempt(tune: T
     assert len(said) >= 6 * 4, "the workers wrote their history"
 
 
-# --- the points themselves --------------------------------------------------------------------------
+# --- the points themselves
+# --------------------------------------------------------------------------
 
 
 def test_every_point_is_somewhere_in_the_program_once() -> None:
@@ -315,7 +356,9 @@ def test_every_point_is_somewhere_in_the_program_once() -> None:
     assert sorted(reached) == sorted(POINTS)
 
 
-@pytest.mark.parametrize("text", ["nowhere:kill", "committed", "committed:jump", "committed:kill@soon"])
+@pytest.mark.parametrize(
+    "text", ["nowhere:kill", "committed", "committed:jump", "committed:kill@soon"]
+)
 def test_a_failpoint_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"TUNE_FAILPOINT|soon"):
         failpoints.arm(text)

@@ -1,8 +1,9 @@
-"""Coordinators that come, freeze, crash and come back, workers that do what they like, a database that goes away: in
-every order that hypothesis finds. The history of each is held against the invariants I1 to I6, and each study comes
-to its end in the end.
+"""Coordinators that come, freeze, crash and come back, workers that do what they like, a database
+that goes away: in every order that hypothesis finds. The history of each is held against the
+invariants I1 to I6, and each study comes to its end in the end.
 
-Simulated workers on one cluster that outlives all coordinators, a virtual clock, and the real database.
+Simulated workers on one cluster that outlives all coordinators, a virtual clock, and the real
+database.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import FrozenTrial
 
@@ -66,7 +73,8 @@ FREEZING: Sequence[failpoints.Point] = (
     "killed",
     "launched",
 )
-"""Where a coordinator may be frozen past its lease; within a transaction the database would end it."""
+"""Where a coordinator may be frozen past its lease; within a transaction the database would end
+it."""
 DYING: Sequence[failpoints.Point] = (*FREEZING, "advanced", "written")
 LOSSES = ("lost", "node", "preempted", "stalled")
 ENDS: Sequence[Payload] = (
@@ -97,7 +105,11 @@ class Life:
     def __call__(self, launch: Launch) -> Iterable[tuple[float, Payload]]:
         number = launch.trial_number
         if self.asks:
-            fits = FloatDistribution(0, 1) if self.asks == "well" else CategoricalDistribution(["a", number])
+            fits = (
+                FloatDistribution(0, 1)
+                if self.asks == "well"
+                else CategoricalDistribution(["a", number])
+            )
             yield 0.1, SuggestRequested(f"asked {self.asks}", distribution_to_json(fits))
         for step in range(self.reports):
             report = Reported(step, {"loss": number * 7 % 5 + 1 / (1 + step), "other": float(step)})
@@ -129,7 +141,10 @@ SPECS = st.fixed_dictionaries(
         "budget": st.builds(lambda trials: {"trials": trials}, st.sampled_from([3, 8, 20, 40])),
         "parallelism": st.integers(1, 4),
         "retries": st.fixed_dictionaries(
-            dict.fromkeys((*LOSSES, "host_oom", "gpu_oom", "error", "nan", "timeout", "silence"), st.integers(0, 2))
+            dict.fromkeys(
+                (*LOSSES, "host_oom", "gpu_oom", "error", "nan", "timeout", "silence"),
+                st.integers(0, 2),
+            )
         ),
         "pruner": st.sampled_from(
             [
@@ -214,8 +229,11 @@ class Service(RuleBasedStateMachine):
     @rule(which=st.integers(0, FROZEN_MAX - 1))
     @precondition(lambda self: self.frozen)
     def wake(self, which: int) -> None:
-        """Whoever has lost the lease changes nothing, neither in the database nor in the cluster."""
-        failpoints.arm(None)  # a freeze that nobody has come to yet is the holder's; here it would let others act
+        """Whoever has lost the lease changes nothing, neither in the database nor in the
+        cluster."""
+        failpoints.arm(
+            None
+        )  # a freeze that nobody has come to yet is the holder's; here it would let others act
         process = self.frozen[which % len(self.frozen)]
         assert process.coordinator is not None
         self._pass_time(0.0)
@@ -238,8 +256,11 @@ class Service(RuleBasedStateMachine):
         self.work(steps)
 
     @rule(point=st.sampled_from(FREEZING), nth=NTH, meanwhile_steps=STEPS, steps=STEPS)
-    def freeze_at(self, point: failpoints.Point, nth: int, meanwhile_steps: int, steps: int) -> None:
-        """Somebody else takes over and goes on, while a coordinator stands still in the middle of a step."""
+    def freeze_at(
+        self, point: failpoints.Point, nth: int, meanwhile_steps: int, steps: int
+    ) -> None:
+        """Somebody else takes over and goes on, while a coordinator stands still in the middle
+        of a step."""
 
         def meanwhile() -> None:
             if self.holder is not None and len(self.frozen) < FROZEN_MAX:
@@ -263,7 +284,10 @@ class Service(RuleBasedStateMachine):
 
     # --- the database
 
-    @rule(faults=st.lists(st.sampled_from(["", "away", "answer lost"]), min_size=1, max_size=4), steps=STEPS)
+    @rule(
+        faults=st.lists(st.sampled_from(["", "away", "answer lost"]), min_size=1, max_size=4),
+        steps=STEPS,
+    )
     def trouble(self, faults: list[str], steps: int) -> None:
         self.simulation.faults.extend(faults)
         self.work(steps)
@@ -281,7 +305,9 @@ class Service(RuleBasedStateMachine):
     def stall(self, which: int, gives_up: bool, steps: int) -> None:
         self.cluster.freeze(self._running(which))
         if gives_up:
-            self.simulation.sql(f"UPDATE attempts SET expires_at = now() - interval '1 s' WHERE {self._mine}")
+            self.simulation.sql(
+                f"UPDATE attempts SET expires_at = now() - interval '1 s' WHERE {self._mine}"
+            )
         self.work(steps)
 
     @rule(which=st.integers(0, 3))
@@ -333,7 +359,10 @@ class Service(RuleBasedStateMachine):
 
     @rule(steps=STEPS)
     def run_wider(self, steps: int) -> None:
-        self._ask("widen", {"parameters": {"x": {"max": 1.0 + self.study_id + len(self.simulation.states())}}})
+        self._ask(
+            "widen",
+            {"parameters": {"x": {"max": 1.0 + self.study_id + len(self.simulation.states())}}},
+        )
         self.work(steps)
 
     # --- the end
@@ -349,7 +378,10 @@ class Service(RuleBasedStateMachine):
     def _come_to_the_end(self) -> None:
         """Without faults the study finishes, with its exact budget, whatever happened before."""
         self.simulation.faults.clear()
-        live = {AttemptId(*row) for row in self.simulation.sql(f"SELECT trial_id, number FROM attempts WHERE {_LIVE}")}
+        live = {
+            AttemptId(*row)
+            for row in self.simulation.sql(f"SELECT trial_id, number FROM attempts WHERE {_LIVE}")
+        }
         for attempt in self.cluster.running:
             if attempt in live:
                 self.cluster.thaw(attempt)
@@ -368,7 +400,9 @@ class Service(RuleBasedStateMachine):
             if closing is not None:
                 self._finish(process, closing)
                 return closing
-        raise AssertionError(f"no end in sight: {self.simulation.states()}, {self.cluster.running} run")
+        raise AssertionError(
+            f"no end in sight: {self.simulation.states()}, {self.cluster.running} run"
+        )
 
     def _check_end(self, closing: Shutdown) -> None:
         states = self.simulation.states()
@@ -392,7 +426,9 @@ class Service(RuleBasedStateMachine):
     def _start(self) -> Process:
         """Start coordinators until one has taken the study up and holds it."""
         while True:
-            self.simulation.sql(f"UPDATE leases SET expires_at = now() WHERE study_id = {self.study_id}")
+            self.simulation.sql(
+                f"UPDATE leases SET expires_at = now() WHERE study_id = {self.study_id}"
+            )
             self.holder = process = Process(Redelivering(self.simulation))
             self._guarded(process, self._take_up)
             if self.holder is not None:
@@ -459,11 +495,29 @@ class Service(RuleBasedStateMachine):
         assert [*map(_seen, remembered)] == [*map(_seen, stored)]
 
     def _fingerprint(self) -> object:
-        tables = {"leases": "study_id", "trials": "study_id", "decisions": "study_id", "studies": "study_id"}
-        rows = [self.simulation.sql(f"SELECT * FROM {table} WHERE study_id = {self.study_id}") for table in tables]
-        rows += [self.simulation.sql(f"SELECT * FROM {table} WHERE {self._mine}") for table in ("attempts", "reports")]
+        tables = {
+            "leases": "study_id",
+            "trials": "study_id",
+            "decisions": "study_id",
+            "studies": "study_id",
+        }
+        rows = [
+            self.simulation.sql(f"SELECT * FROM {table} WHERE study_id = {self.study_id}")
+            for table in tables
+        ]
+        rows += [
+            self.simulation.sql(f"SELECT * FROM {table} WHERE {self._mine}")
+            for table in ("attempts", "reports")
+        ]
         cluster = [
-            (attempt, held.over, held.stop_requested, held.frozen, len(held.outbox), dict(held.answers))
+            (
+                attempt,
+                held.over,
+                held.stop_requested,
+                held.frozen,
+                len(held.outbox),
+                dict(held.answers),
+            )
             for attempt, held in self.cluster._attempts.items()
         ]
         return [sorted(map(repr, table)) for table in rows], cluster
@@ -497,7 +551,9 @@ def interleave(database: Database, folder: Path, **options: Any) -> None:
     """Try so many examples of so many rules each."""
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     phases = [Phase.explicit, Phase.generate, Phase.shrink]
-    chosen = settings(deadline=None, suppress_health_check=checks, phases=phases, database=None, **options)
+    chosen = settings(
+        deadline=None, suppress_health_check=checks, phases=phases, database=None, **options
+    )
     run_state_machine_as_test(lambda: Service(database, folder), settings=chosen)  # type: ignore[no-untyped-call]
 
 
@@ -508,12 +564,16 @@ def test_in_whatever_order_things_go_wrong_nothing_is_lost_or_done_twice(
     interleave(shared_database, tmp_path, max_examples=15, stateful_step_count=30)
 
 
-def test_who_wakes_after_a_takeover_acknowledges_nothing(shared_database: Database, tmp_path: Path) -> None:
-    """Found by hypothesis: a freeze that was still to come struck the one who woke, and somebody else took over
-    meanwhile and acknowledged what it had recorded itself."""
+def test_who_wakes_after_a_takeover_acknowledges_nothing(
+    shared_database: Database, tmp_path: Path
+) -> None:
+    """Found by hypothesis: a freeze that was still to come struck the one who woke, and somebody
+    else took over meanwhile and acknowledged what it had recorded itself."""
     service = Service(shared_database, tmp_path)
     spec = {"budget": {"trials": 3}, "parallelism": 1, "retries": {}, "pruner": {"name": "none"}}
-    life = Life(reports=0, every_s=0.2, saves=False, repeats=False, asks="", end=Finished({"loss": 0.5}))
+    life = Life(
+        reports=0, every_s=0.2, saves=False, repeats=False, asks="", end=Finished({"loss": 0.5})
+    )
     try:
         service.begin(spec=spec, lives=[life], slots=1, obedient=True)
         service.crash(1)

@@ -1,4 +1,5 @@
-"""Faults 32, 33, 34 and 39 on the side of the spec: hostile YAML, its traps, and names of every kind."""
+"""Faults 32, 33, 34 and 39 on the side of the spec: hostile YAML, its traps, and names of every
+kind."""
 
 from __future__ import annotations
 
@@ -36,20 +37,28 @@ def values_of(written: str) -> tuple[object, ...]:
     return parameter.values  # type: ignore[union-attr]
 
 
-# --- 32: tags, alias bombs, duplicate keys -----------------------------------------------------------
+# --- 32: tags, alias bombs, duplicate keys
+# -----------------------------------------------------------
 
 BOMB = "a: &a [x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join(['*' + before] * 10)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{name}: &{name} [{', '.join(['*' + before] * 10)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("tags: !!python/object/apply:os.system ['id']", "study.yaml:7:7: tags (`tag:yaml.org,2002:python/object"),
+        (
+            "tags: !!python/object/apply:os.system ['id']",
+            "study.yaml:7:7: tags (`tag:yaml.org,2002:python/object",
+        ),
         ("description: !!str text", "study.yaml:7:14: tags"),
         ("description: !local text", "study.yaml:7:14: tags (`!local`) are refused"),
-        ("description: &a text", "study.yaml:7:14: anchors (`&a`) are refused: write the value out"),
+        (
+            "description: &a text",
+            "study.yaml:7:14: anchors (`&a`) are refused: write the value out",
+        ),
         ("tags: [*a]", "study.yaml:7:8: aliases (`*name`) are refused: write the value out"),
         ("constants: {<<: *a}", "study.yaml:7:17: aliases"),
         (BOMB, "study.yaml:8:4: anchors"),
@@ -65,7 +74,9 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("%YAML 9.9\n---\na: 1", "study.yaml:7:1: this is not YAML: "),
     ],
 )
-def test_yaml_that_a_study_does_not_need_is_refused_with_file_line_and_column(text: str, told: str) -> None:
+def test_yaml_that_a_study_does_not_need_is_refused_with_file_line_and_column(
+    text: str, told: str
+) -> None:
     """Fault 32."""
     assert told in refusal(STUDY + text + "\n")
 
@@ -88,7 +99,8 @@ def test_a_file_that_is_no_mapping_is_no_study(text: str) -> None:
     assert "no study: write keys such as `name:`" in refusal(text)
 
 
-# --- 33: huge and deep -------------------------------------------------------------------------------
+# --- 33: huge and deep
+# -------------------------------------------------------------------------------
 
 
 def test_a_file_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
@@ -96,7 +108,9 @@ def test_a_file_of_100_mb_is_refused_without_being_read(tmp_path: Path) -> None:
     huge = tmp_path / "study.yaml"
     with huge.open("wb") as file:
         file.truncate(100_000_000)
-    with pytest.raises(SpecError, match=r"study\.yaml has 100\.0 MB; a study file has at most 256 kB"):
+    with pytest.raises(
+        SpecError, match=r"study\.yaml has 100\.0 MB; a study file has at most 256 kB"
+    ):
         load(huge)
 
 
@@ -129,10 +143,13 @@ def test_the_largest_honest_file_is_read() -> None:
 def test_conditions_upon_conditions_end_before_the_stack_does() -> None:
     """Fault 33: a chain of a thousand `when`."""
     chain = "".join(f"  p{n}: {{min: 0, max: 1, when: {{p{n + 1}: 1}}}}\n" for n in range(1000))
-    assert "conditions are nested more than 50 deep" in refusal(STUDY + chain + "  p1000: {min: 0, max: 1}\n")
+    assert "conditions are nested more than 50 deep" in refusal(
+        STUDY + chain + "  p1000: {min: 0, max: 1}\n"
+    )
 
 
-# --- 34: 1e-3, no, 1:30, .5 --------------------------------------------------------------------------
+# --- 34: 1e-3, no, 1:30, .5
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -197,7 +214,10 @@ def test_a_value_that_readers_disagree_on_is_refused(written: str, told: str) ->
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("limits: {wall: 1:30}", "limits.wall: '1:30' is not a duration: write 90s, 15m, 12h, 3d or 1h30m"),
+        (
+            "limits: {wall: 1:30}",
+            "limits.wall: '1:30' is not a duration: write 90s, 15m, 12h, 3d or 1h30m",
+        ),
         ("parallelism: 1:30", "parallelism: needs a whole number, found text '1:30'"),
         ("parallelism: no", "parallelism: needs a whole number, found text 'no'"),
         ("parallelism: true", "parallelism: needs a whole number, found true"),
@@ -219,19 +239,27 @@ def test_bounds_may_be_written_in_any_of_these_ways() -> None:
 
 def test_names_that_yaml_1_1_takes_for_booleans_stay_names() -> None:
     """Fault 34."""
-    spec = parse(STUDY + "  no: {values: [1, 2]}\n  on: {values: [1, 2], when: {no: 1}}\n  7: {values: [1, 2]}\n")
+    spec = parse(
+        STUDY
+        + "  no: {values: [1, 2]}\n  on: {values: [1, 2], when: {no: 1}}\n  7: {values: [1, 2]}\n"
+    )
     assert list(spec.parameters) == ["x", "no", "on", "7"]
 
 
-# --- 39: unicode, bidi, NUL, 600 characters ----------------------------------------------------------
+# --- 39: unicode, bidi, NUL, 600 characters
+# ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "name", ["naïve", "学习率", "ضریب", "lr 💡", "a/b;c'd\"e", "x" * 200, "${lr}", "<b>x</b>", "--json"]
+    "name",
+    ["naïve", "学习率", "ضریب", "lr 💡", "a/b;c'd\"e", "x" * 200, "${lr}", "<b>x</b>", "--json"],
 )
 def test_names_of_any_script_are_kept(name: str) -> None:
     """Fault 39."""
-    spec = parse(STUDY.replace("name: study", f"name: {json.dumps(name)}") + f"  {json.dumps(name)}: {{values: [1]}}\n")
+    spec = parse(
+        STUDY.replace("name: study", f"name: {json.dumps(name)}")
+        + f"  {json.dumps(name)}: {{values: [1]}}\n"
+    )
     assert spec.name == name
     assert list(spec.parameters) == ["x", name]
 
@@ -243,13 +271,18 @@ def test_names_of_any_script_are_kept(name: str) -> None:
         ("x" * 600, "has 600 characters; at most 200"),
         ("a\x00b", "cannot be stored: it holds U+0000 at character 2"),
         ("a\ud800", "cannot be stored: it holds "),
-        ("evil\u202egpj", "is a name, and holds the invisible U+202E RIGHT-TO-LEFT OVERRIDE at character 5"),
+        (
+            "evil\u202egpj",
+            "is a name, and holds the invisible U+202E RIGHT-TO-LEFT OVERRIDE at character 5",
+        ),
         ("a\nb", "is a name, and holds the invisible U+000A at character 2"),
         ("\x1b[31mred", "is a name, and holds the invisible U+001B at character 1"),
         (" a", "has space around it: remove it"),
     ],
 )
-def test_a_name_that_cannot_be_stored_or_shown_is_refused_with_the_reason(name: str, told: str) -> None:
+def test_a_name_that_cannot_be_stored_or_shown_is_refused_with_the_reason(
+    name: str, told: str
+) -> None:
     """Fault 39: as a study's name, a parameter's and a metric's, in files and from Python."""
     written = json.dumps(name)
     for text in (
@@ -267,15 +300,18 @@ def test_a_name_that_cannot_be_stored_or_shown_is_refused_with_the_reason(name: 
 @pytest.mark.parametrize("raw", ["\x00", "\x07", "\x1b[2J", "\x7f", "\ufffe", "\ud800"])
 def test_control_characters_in_a_file_are_refused_with_their_place(raw: str) -> None:
     """Fault 39."""
-    assert f"study.yaml:7:17: control characters and lone surrogates are refused: found U+{ord(raw[0]):04X}" in refusal(
-        STUDY + f"description: abc{raw}def"
+    assert (
+        f"study.yaml:7:17: control characters and lone surrogates are refused: found U+{ord(raw[0]):04X}"
+        in refusal(STUDY + f"description: abc{raw}def")
     )
 
 
 def test_bytes_that_are_no_utf_8_are_refused_with_their_place(tmp_path: Path) -> None:
     """Fault 39."""
     (tmp_path / "study.yaml").write_bytes(b"name: x\ndescription: caf\xe9\n")
-    with pytest.raises(SpecError, match=r"study\.yaml:2:17: is not UTF-8 \(byte 0xe9\): save the file as UTF-8"):
+    with pytest.raises(
+        SpecError, match=r"study\.yaml:2:17: is not UTF-8 \(byte 0xe9\): save the file as UTF-8"
+    ):
         load(tmp_path / "study.yaml")
 
 
@@ -293,7 +329,8 @@ def test_a_name_is_kept_as_it_is_or_clearly_refused(name: str) -> None:
     assert not any(unicodedata.category(char) in ("Cc", "Cs") for char in name)
 
 
-# --- whatever else -----------------------------------------------------------------------------------
+# --- whatever else
+# -----------------------------------------------------------------------------------
 
 YAML_PIECES = st.sampled_from(
     [
@@ -368,7 +405,9 @@ def test_a_study_with_anything_put_into_it_is_a_study_or_a_spec_error(lines: str
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 KEYS = st.sampled_from([*StudySpec.model_fields, "metric", "other"])

@@ -1,4 +1,5 @@
-"""Backups: complete or not there, restored at once or not at all, and never over somebody's studies by accident."""
+"""Backups: complete or not there, restored at once or not at all, and never over somebody's
+studies by accident."""
 
 from __future__ import annotations
 
@@ -23,11 +24,15 @@ def filled(database: Database) -> Database:
     return database
 
 
-def test_a_study_comes_back_from_a_backup_as_it_was(filled: Database, empty_url: str, tmp_path: Path) -> None:
+def test_a_study_comes_back_from_a_backup_as_it_was(
+    filled: Database, empty_url: str, tmp_path: Path
+) -> None:
     backup(filled, tmp_path / "b.dump")
     with connect(empty_url) as other:
         restore(other, tmp_path / "b.dump")
-        ours, theirs = (optuna.load_study(study_name="kept", storage=PgStorage(d)) for d in (filled, other))
+        ours, theirs = (
+            optuna.load_study(study_name="kept", storage=PgStorage(d)) for d in (filled, other)
+        )
         assert ours.trials == theirs.trials
         theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
         assert [trial.number for trial in theirs.trials] == [0, 1, 2, 3]
@@ -46,8 +51,15 @@ def test_a_backup_that_fails_leaves_the_older_one(filled: Database, tmp_path: Pa
     with filled.engine.begin() as connection:
         connection.execute(sa.text("CREATE ROLE reader LOGIN PASSWORD 'x'"))
     try:
-        url = sa.make_url(filled.url).set(username="reader", password="x").render_as_string(hide_password=False)
-        with connect(url) as unprivileged, pytest.raises(DatabaseError, match=r"pg_dump failed.*permission denied"):
+        url = (
+            sa.make_url(filled.url)
+            .set(username="reader", password="x")
+            .render_as_string(hide_password=False)
+        )
+        with (
+            connect(url) as unprivileged,
+            pytest.raises(DatabaseError, match=r"pg_dump failed.*permission denied"),
+        ):
             backup(unprivileged, path)
     finally:
         with filled.engine.begin() as connection:
@@ -84,7 +96,9 @@ def test_a_running_study_is_not_replaced(filled: Database, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("missing_bytes", [1, 200, 20_000])
-def test_a_backup_that_lost_its_end_changes_nothing(filled: Database, tmp_path: Path, missing_bytes: int) -> None:
+def test_a_backup_that_lost_its_end_changes_nothing(
+    filled: Database, tmp_path: Path, missing_bytes: int
+) -> None:
     path = tmp_path / "b.dump"
     backup(filled, path)
     path.write_bytes(path.read_bytes()[:-missing_bytes])
@@ -94,13 +108,17 @@ def test_a_backup_that_lost_its_end_changes_nothing(filled: Database, tmp_path: 
 
 
 @pytest.mark.parametrize("content", [b"", b"not a dump at all"])
-def test_a_file_that_is_no_backup_is_refused(database: Database, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_backup_is_refused(
+    database: Database, tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "b.dump").write_bytes(content)
     with pytest.raises(DatabaseError, match="pg_restore failed|no backup"):
         restore(database, tmp_path / "b.dump")
 
 
-def test_a_backup_of_another_program_is_refused(database: Database, empty_url: str, tmp_path: Path) -> None:
+def test_a_backup_of_another_program_is_refused(
+    database: Database, empty_url: str, tmp_path: Path
+) -> None:
     with connect(empty_url) as other:
         backup(other, tmp_path / "b.dump")
     with pytest.raises(DatabaseError, match="no backup of a tunesvc database"):

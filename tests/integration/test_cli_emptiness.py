@@ -1,4 +1,5 @@
-"""Commands that have nothing to print say so on standard error, and keep standard output as programs expect it."""
+"""Commands that have nothing to print say so on standard error, and keep standard output as
+programs expect it."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def test_a_command_that_finds_nothing_says_so(url: str, command: str, told: str)
     done = CliRunner().invoke(app, [*command.split(), "--database-url", url])
     assert done.exit_code == 0, done.output
     assert " ".join(done.stderr.split()) == told
-    assert len(done.stdout.splitlines()) == ("export" in command or "--csv" in command), "the heads of a CSV alone"
+    assert len(done.stdout.splitlines()) == ("export" in command or "--csv" in command), (
+        "the heads of a CSV alone"
+    )
 
 
 def test_json_of_nothing_is_an_empty_list(url: str) -> None:

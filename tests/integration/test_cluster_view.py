@@ -46,7 +46,9 @@ def test_a_coordinator_tells_of_its_nodes_and_who_runs_where(database: Database)
 
 def test_nodes_that_are_gone_are_forgotten_and_shared_ones_told_once(database: Database) -> None:
     first, second = (Simulation(database, make_spec(name=name), endless) for name in ("a", "b"))
-    one, other = (StudyWriter.open(database, simulation.record.study_id) for simulation in (first, second))
+    one, other = (
+        StudyWriter.open(database, simulation.record.study_id) for simulation in (first, second)
+    )
     one.commit(StudyChanges(nodes=[node("n1", {"CPU": 4.0}), node("n2", {"CPU": 4.0})]))
     one.commit(StudyChanges(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 1.0})]))
     other.commit(StudyChanges(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 0.5})]))
@@ -66,7 +68,9 @@ def test_the_queue_says_since_when_and_why(database: Database) -> None:
     (waiting,) = get_cluster(database).waiting
     assert waiting.trials == (1,)
     assert waiting.since is not None
-    assert waiting.why == "it asks for 1 CPU, 1 GPU; the most that is free on one node is 7 CPU, 0 GPU"
+    assert (
+        waiting.why == "it asks for 1 CPU, 1 GPU; the most that is free on one node is 7 CPU, 0 GPU"
+    )
 
 
 @pytest.mark.parametrize(

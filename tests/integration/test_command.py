@@ -71,18 +71,30 @@ def test_values_are_substituted_per_argument_and_no_shell_reads_them() -> None:
 
 def test_an_option_is_a_flag_when_true_and_left_out_when_false_or_absent() -> None:
     """Case W20."""
-    command = ["train", "${--amp}", "${--ema}", "${--learning-rate}", "${--depth}", "${--none}", "$${--amp}"]
+    command = [
+        "train",
+        "${--amp}",
+        "${--ema}",
+        "${--learning-rate}",
+        "${--depth}",
+        "${--none}",
+        "$${--amp}",
+    ]
     params = {"amp": True, "ema": False, "learning_rate": 0.1, "none": None}
     assert substitute(command, params) == ["train", "--amp", "--learning-rate=0.1", "${--amp}"]
     assert substitute(["${--amp}"], {"--amp": True}) == ["true"], "as before there were options"
 
 
 def test_a_name_that_is_no_parameter_is_refused() -> None:
-    with pytest.raises(EntrypointError, match=r"\$\{lr\} is no parameter of this trial \(it has: rate\)"):
+    with pytest.raises(
+        EntrypointError, match=r"\$\{lr\} is no parameter of this trial \(it has: rate\)"
+    ):
         substitute(["train", "${lr}"], {"rate": 0.1})
 
 
-def test_lines_are_reports_whoever_writes_them_and_the_final_one_is_the_result(attempt: MakeAttempt) -> None:
+def test_lines_are_reports_whoever_writes_them_and_the_final_one_is_the_result(
+    attempt: MakeAttempt,
+) -> None:
     script = """
         echo '{"step": 1, "loss": 0.5}' > $TUNE_REPORTS
         echo '{"loss": 0.25, "ms": 3}' > $TUNE_REPORTS
@@ -103,7 +115,9 @@ def test_the_environment_tells_the_program_what_it_is_running(attempt: MakeAttem
     assert run_command(asked) == {}
 
 
-def test_a_checkpoint_is_kept_and_given_to_the_next_attempt(attempt: MakeAttempt, tmp_path: Path) -> None:
+def test_a_checkpoint_is_kept_and_given_to_the_next_attempt(
+    attempt: MakeAttempt, tmp_path: Path
+) -> None:
     first = shell(
         attempt,
         """
@@ -189,7 +203,9 @@ def test_another_exit_code_than_0_is_a_failure(attempt: MakeAttempt) -> None:
         run_command(shell(attempt, "kill -KILL $$"))
 
 
-def test_a_program_that_is_not_there_is_an_entrypoint_error(attempt: MakeAttempt, tmp_path: Path) -> None:
+def test_a_program_that_is_not_there_is_an_entrypoint_error(
+    attempt: MakeAttempt, tmp_path: Path
+) -> None:
     with pytest.raises(EntrypointError, match="no program 'no-such-program'"):
         run_command(attempt("no-such-program"))
     (tmp_path / "script").write_text("not executable")
@@ -224,7 +240,8 @@ def test_a_result_that_the_program_hands_over_while_it_stops_counts(attempt: Mak
         "signal.signal(signal.SIGTERM, stop)\n"
         "pipe = open(os.environ['TUNE_REPORTS'], 'w')\n"
         "pipe.write('{\"loss\": 1}\\n')\n"
-        "pipe.close()\n"  # not left to its finalizer, in which Python ignores what the handler raises
+        # not left to its finalizer, in which Python ignores what the handler raises
+        "pipe.close()\n"
         "while True: time.sleep(0.05)\n"
     )
     asked = attempt(sys.executable, "-c", program)
@@ -232,7 +249,9 @@ def test_a_result_that_the_program_hands_over_while_it_stops_counts(attempt: Mak
     assert run_command(asked) == {"loss": 2.0}
 
 
-def test_what_the_program_leaves_running_ends_with_the_attempt(attempt: MakeAttempt, tmp_path: Path) -> None:
+def test_what_the_program_leaves_running_ends_with_the_attempt(
+    attempt: MakeAttempt, tmp_path: Path
+) -> None:
     left = tmp_path / "left"
     run_command(shell(attempt, f"sleep 300 & echo $! > {left}"))
     assert dies(int(left.read_text()))
@@ -248,7 +267,9 @@ def dies(pid: int) -> bool:
 
 
 def alive(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
 
@@ -267,5 +288,7 @@ def test_current_trial_speaks_for_a_python_program(attempt: MakeAttempt) -> None
 def test_current_trial_of_a_program_that_nobody_tunes_reports_to_nobody() -> None:
     program = "import tunesvc; trial = tunesvc.current_trial(); trial.report(0, loss=1.0); print(trial.params)"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TUNE_")}
-    done = subprocess.run([sys.executable, "-c", program], env=clean, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=clean, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "{}\n"

@@ -49,14 +49,16 @@ Steps = Iterable[tuple[float, Payload]]
 
 
 @pytest.mark.parametrize("parallelism", [1, 3, 8])
-def test_a_study_runs_exactly_as_many_trials_as_its_budget_says(database: Database, parallelism: int) -> None:
+def test_a_study_runs_exactly_as_many_trials_as_its_budget_says(
+    database: Database, parallelism: int
+) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 17}, parallelism=parallelism))
     closing = simulation.run()
     assert closing.state is StudyState.FINISHED
     assert simulation.states() == {"complete": 17}
-    assert simulation.sql("SELECT count(*), count(DISTINCT trial_id), min(state) FROM attempts") == [
-        (17, 17, "finished")
-    ]
+    assert simulation.sql(
+        "SELECT count(*), count(DISTINCT trial_id), min(state) FROM attempts"
+    ) == [(17, 17, "finished")]
     assert simulation.sql("SELECT count(*) FROM reports") == [(17 * 5,)]
     assert simulation.sql("SELECT state, reason <> '' FROM studies") == [("finished", True)]
     assert max(len(snapshot.running) for snapshot in simulation.recorder.snapshots) == parallelism
@@ -65,7 +67,9 @@ def test_a_study_runs_exactly_as_many_trials_as_its_budget_says(database: Databa
 def test_every_trial_has_a_recorded_reason(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     simulation.run()
-    assert simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'ask' AND reason <> ''") == [(10,)]
+    assert simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'ask' AND reason <> ''") == [
+        (10,)
+    ]
 
 
 def test_the_cluster_bounds_how_many_run_at_a_time(database: Database) -> None:
@@ -79,7 +83,9 @@ def test_poor_trials_are_pruned_with_a_reason_and_keep_their_last_value(database
         level = 0.1 if launch.trial_number < 4 else 0.9
         return curve(*[level] * 8)
 
-    simulation = Simulation(database, make_spec(pruner={"name": "median", "n_startup_trials": 2}), script)
+    simulation = Simulation(
+        database, make_spec(pruner={"name": "median", "n_startup_trials": 2}), script
+    )
     simulation.run()
     assert simulation.states() == {"complete": 4, "pruned": 6}
     pruned = simulation.sql("""SELECT t.values[1], a.state, a.stop_cause FROM trials t JOIN attempts a USING (trial_id)
@@ -90,13 +96,19 @@ def test_poor_trials_are_pruned_with_a_reason_and_keep_their_last_value(database
     assert all("0.9 at step" in str(row[0]) for row in reasons)
 
 
-def test_an_attempt_that_ignores_the_stop_is_killed_after_the_grace_period(database: Database) -> None:
+def test_an_attempt_that_ignores_the_stop_is_killed_after_the_grace_period(
+    database: Database,
+) -> None:
     """Fault 21."""
 
     def script(launch: Launch) -> Steps:
         return curve(*[0.1 if launch.trial_number < 4 else 0.9] * 100)
 
-    spec = make_spec(pruner={"name": "median", "n_startup_trials": 2}, limits={"grace": 5.0}, budget={"trials": 6})
+    spec = make_spec(
+        pruner={"name": "median", "n_startup_trials": 2},
+        limits={"grace": 5.0},
+        budget={"trials": 6},
+    )
     simulation = Simulation(database, spec, script)
     simulation.obedient = False
     simulation.run()
@@ -136,18 +148,26 @@ def test_trials_share_seeds_in_turns_and_keep_theirs_over_attempts(database: Dat
 
 def test_an_error_is_stored_with_its_traceback_and_the_study_goes_on(database: Database) -> None:
     def script(launch: Launch) -> Steps:
-        return [(1.0, Failed("error", "boom", "Traceback: boom"))] if launch.trial_number == 2 else quadratic(launch)
+        return (
+            [(1.0, Failed("error", "boom", "Traceback: boom"))]
+            if launch.trial_number == 2
+            else quadratic(launch)
+        )
 
     simulation = Simulation(database, make_spec(), script)
     simulation.run()
     assert simulation.states() == {"complete": 9, "fail": 1}
-    failed = simulation.sql("SELECT failure, message, traceback FROM attempts WHERE state = 'failed'")
+    failed = simulation.sql(
+        "SELECT failure, message, traceback FROM attempts WHERE state = 'failed'"
+    )
     assert failed == [("error", "boom", "Traceback: boom")]
 
 
 def test_a_missing_entrypoint_ends_the_study_at_once(database: Database) -> None:
     """Fault 40, with simulated workers."""
-    simulation = Simulation(database, make_spec(), lambda _: [(0.1, Failed("entrypoint", "no module named digits"))])
+    simulation = Simulation(
+        database, make_spec(), lambda _: [(0.1, Failed("entrypoint", "no module named digits"))]
+    )
     closing = simulation.run()
     assert closing.state is StudyState.FAILED
     assert "digits" in closing.reason
@@ -155,7 +175,9 @@ def test_a_missing_entrypoint_ends_the_study_at_once(database: Database) -> None
 
 
 def test_an_objective_that_only_ever_fails_does_not_spend_the_budget(database: Database) -> None:
-    simulation = Simulation(database, make_spec(budget={"trials": 500}), lambda _: [(1.0, Failed("error", "boom"))])
+    simulation = Simulation(
+        database, make_spec(budget={"trials": 500}), lambda _: [(1.0, Failed("error", "boom"))]
+    )
     closing = simulation.run()
     assert closing.state is StudyState.FAILED
     assert "boom" in closing.reason
@@ -175,7 +197,9 @@ def test_healthy_trials_are_left_alone_when_others_fail(database: Database) -> N
 
 def test_paused_trials_show_that_the_objective_is_not_broken(database: Database) -> None:
     def script(launch: Launch) -> Steps:
-        return [(1.0, Failed("error", "boom"))] if 3 <= launch.trial_number < 20 else curve(*[0.1] * 5)
+        return (
+            [(1.0, Failed("error", "boom"))] if 3 <= launch.trial_number < 20 else curve(*[0.1] * 5)
+        )
 
     pruner = {"name": "asha", "min": 1, "eta": 9, "form": "promote"}
     simulation = Simulation(database, make_spec(budget={"trials": 25}, pruner=pruner), script)
@@ -199,7 +223,9 @@ def test_the_pruner_is_asked_about_each_report_once(database: Database) -> None:
 
 
 def test_the_target_is_not_reached_by_a_trial_that_breaks_a_constraint(database: Database) -> None:
-    spec = make_spec(metrics=[{"name": "loss", "target": 0.2}], constraints=[{"metric": "ms", "max": 1.0}])
+    spec = make_spec(
+        metrics=[{"name": "loss", "target": 0.2}], constraints=[{"metric": "ms", "max": 1.0}]
+    )
     simulation = Simulation(database, spec, lambda _: [(1.0, Finished({"loss": 0.1, "ms": 50.0}))])
     simulation.run()
     assert simulation.states() == {"complete": 10}
@@ -207,23 +233,36 @@ def test_the_target_is_not_reached_by_a_trial_that_breaks_a_constraint(database:
 
 def test_a_wrong_declaration_fails_its_trial_and_no_other(database: Database) -> None:
     def script(launch: Launch) -> Steps:
-        kind = CategoricalDistribution(["a"]) if launch.trial_number == 3 else FloatDistribution(0.0, 1.0)
-        return [(1.0, SuggestRequested("x", distribution_to_json(kind))), (1.0, Finished({"loss": 0.5}))]
+        kind = (
+            CategoricalDistribution(["a"])
+            if launch.trial_number == 3
+            else FloatDistribution(0.0, 1.0)
+        )
+        return [
+            (1.0, SuggestRequested("x", distribution_to_json(kind))),
+            (1.0, Finished({"loss": 0.5})),
+        ]
 
     simulation = Simulation(database, make_spec(parameters={}), script)
     simulation.run()
     assert simulation.states() == {"complete": 9, "fail": 1}
-    assert "declared in different ways" in str(simulation.sql("SELECT message FROM attempts WHERE state = 'failed'"))
+    assert "declared in different ways" in str(
+        simulation.sql("SELECT message FROM attempts WHERE state = 'failed'")
+    )
 
 
 def test_user_attributes_of_an_objective_are_kept(database: Database) -> None:
     script = lambda _: [(1.0, AttrSet("note", '"fine"')), (1.0, Finished({"loss": 0.5}))]  # noqa: E731
     simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
     simulation.run()
-    assert simulation.sql("SELECT kind, name, value FROM trial_attrs") == [("user", "note", '"fine"')]
+    assert simulation.sql("SELECT kind, name, value FROM trial_attrs") == [
+        ("user", "note", '"fine"')
+    ]
 
 
-def test_an_objective_that_asks_for_its_study_gets_attributes_and_trials(database: Database) -> None:
+def test_an_objective_that_asks_for_its_study_gets_attributes_and_trials(
+    database: Database,
+) -> None:
     """And system attributes that it writes, such as Optuna's constraints, count for its trial."""
     received = []
 
@@ -245,13 +284,21 @@ def test_an_objective_that_asks_for_its_study_gets_attributes_and_trials(databas
     assert [row.number for row in best] == [1]
 
 
-FEW = {"x": {"type": "categorical", "values": [0.1, 0.2, 0.3]}, "n": {"type": "int", "min": 1, "max": 2}}
+FEW = {
+    "x": {"type": "categorical", "values": [0.1, 0.2, 0.3]},
+    "n": {"type": "int", "min": 1, "max": 2},
+}
 
 
 @pytest.mark.parametrize("sampler", ["grid", "auto", "tpe", "random", "nsga2"])
-def test_few_configurations_are_tried_once_each_however_many_run_at_a_time(database: Database, sampler: str) -> None:
-    """Case S10: the preview promised that all are tried; five of seven were, some of them again and again."""
-    spec = make_spec(parameters=FEW, sampler={"name": sampler, "seed": 1}, budget={"trials": 20}, parallelism=4)
+def test_few_configurations_are_tried_once_each_however_many_run_at_a_time(
+    database: Database, sampler: str
+) -> None:
+    """Case S10: the preview promised that all are tried; five of seven were, some of them again
+    and again."""
+    spec = make_spec(
+        parameters=FEW, sampler={"name": sampler, "seed": 1}, budget={"trials": 20}, parallelism=4
+    )
     simulation = Simulation(database, spec)
     assert simulation.run().reason == "all 6 configurations have been tried"
     assert simulation.states() == {"complete": 6}
@@ -270,15 +317,21 @@ def test_declared_noise_repeats_few_configurations(database: Database) -> None:
 
 
 def test_a_budget_that_grew_tries_what_is_left(database: Database) -> None:
-    spec = make_spec(parameters=FEW, sampler={"name": "random", "seed": 3}, budget={"trials": 3}, parallelism=1)
+    spec = make_spec(
+        parameters=FEW, sampler={"name": "random", "seed": 3}, budget={"trials": 3}, parallelism=1
+    )
     simulation = Simulation(database, spec)
     simulation.run()
     request(database, get_study(database, "test").study_id, "extend", {"trials": 9}, "me")
     assert simulation.run().reason == "all 6 configurations have been tried"
 
 
-def test_trials_that_wait_to_be_run_again_are_ended_when_the_budget_is_spent_meanwhile(database: Database) -> None:
-    simulation = Simulation(database, make_spec(budget={"wall": 60.0}), lambda _: curve(*[0.5] * 100))
+def test_trials_that_wait_to_be_run_again_are_ended_when_the_budget_is_spent_meanwhile(
+    database: Database,
+) -> None:
+    simulation = Simulation(
+        database, make_spec(budget={"wall": 60.0}), lambda _: curve(*[0.5] * 100)
+    )
     coordinator = simulation.start()
     for _ in range(20):
         coordinator.step()
@@ -292,29 +345,47 @@ def test_trials_that_wait_to_be_run_again_are_ended_when_the_budget_is_spent_mea
 @pytest.mark.parametrize(
     ("limits", "steps", "failure"),
     [
-        ({"wall": 30.0}, [(1.0, Reported(step, {"loss": 1.0})) for step in range(10_000)], "timeout"),
+        (
+            {"wall": 30.0},
+            [(1.0, Reported(step, {"loss": 1.0})) for step in range(10_000)],
+            "timeout",
+        ),
         ({"silence": 30.0}, [(1.0, Reported(0, {"loss": 1.0})), (1e9, Finished())], "silence"),
     ],
 )
 def test_a_trial_that_hangs_is_ended_by_its_limits(
-    database: Database, limits: Mapping[str, float], steps: Sequence[tuple[float, Payload]], failure: str
+    database: Database,
+    limits: Mapping[str, float],
+    steps: Sequence[tuple[float, Payload]],
+    failure: str,
 ) -> None:
     """Fault 20."""
     spec = make_spec(limits={**limits, "grace": 2.0}, budget={"trials": 3})
-    simulation = Simulation(database, spec, lambda launch: steps if launch.trial_number == 1 else quadratic(launch))
+    simulation = Simulation(
+        database, spec, lambda launch: steps if launch.trial_number == 1 else quadratic(launch)
+    )
     simulation.run()
     assert simulation.states() == {"complete": 2, "fail": 1}
     assert simulation.sql("SELECT failure FROM attempts WHERE state = 'failed'") == [(failure,)]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_a_result_that_is_not_finite_fails_its_trial_and_stays_in_the_attempt(database: Database, value: str) -> None:
-    """Fault 22, and case P3: with values, a failed trial cannot be shown by optuna-dashboard nor copied."""
+def test_a_result_that_is_not_finite_fails_its_trial_and_stays_in_the_attempt(
+    database: Database, value: str
+) -> None:
+    """Fault 22, and case P3: with values, a failed trial cannot be shown by optuna-dashboard nor
+    copied."""
 
     def script(launch: Launch) -> Steps:
-        return [(1.0, Finished({"loss": float(value)}))] if launch.trial_number == 0 else quadratic(launch)
+        return (
+            [(1.0, Finished({"loss": float(value)}))]
+            if launch.trial_number == 0
+            else quadratic(launch)
+        )
 
-    simulation = Simulation(database, make_spec(sampler={"name": "tpe", "seed": 1}, budget={"trials": 15}), script)
+    simulation = Simulation(
+        database, make_spec(sampler={"name": "tpe", "seed": 1}, budget={"trials": 15}), script
+    )
     simulation.run()
     assert simulation.states() == {"complete": 14, "fail": 1}
     trials = PgStorage(database).get_all_trials(simulation.record.study_id)
@@ -328,34 +399,44 @@ def test_a_result_that_is_not_finite_fails_its_trial_and_stays_in_the_attempt(da
 
 
 def test_a_study_ends_when_its_wall_time_is_spent(database: Database) -> None:
-    simulation = Simulation(database, make_spec(budget={"wall": 20.0}), lambda _: curve(*[0.5] * 1000))
+    simulation = Simulation(
+        database, make_spec(budget={"wall": 20.0}), lambda _: curve(*[0.5] * 1000)
+    )
     closing = simulation.run()
     assert (closing.state, closing.stop) == (StudyState.FINISHED, StopCause.BUDGET)
     assert 20 <= simulation.clock.now() < 25
     assert set(simulation.states()) == {"pruned"}
 
 
-def test_a_study_ends_when_its_gpu_hours_are_spent_and_a_resume_counts_them(database: Database) -> None:
+def test_a_study_ends_when_its_gpu_hours_are_spent_and_a_resume_counts_them(
+    database: Database,
+) -> None:
     spec = make_spec(budget={"gpu_hours": 0.05}, resources={"gpu": 0.5}, parallelism=2)
     simulation = Simulation(database, spec, lambda _: curve(*[0.5] * 100, every_s=6.0))
     assert "GPU hours" in simulation.run().reason
     assert simulation.clock.now() == pytest.approx(180, abs=13)
     ended_s, states = simulation.clock.now(), simulation.states()
     with database.engine.begin() as connection:  # which has a clock of its own
-        connection.execute(sa.text("UPDATE attempts SET started_at = started_at - interval '0.1 hours'"))
+        connection.execute(
+            sa.text("UPDATE attempts SET started_at = started_at - interval '0.1 hours'")
+        )
     assert "GPU hours" in simulation.run().reason
     assert (simulation.clock.now(), simulation.states()) == (ended_s, states)
 
 
 def test_a_study_ends_when_its_target_is_reached(database: Database) -> None:
     spec = make_spec(metrics=[{"name": "loss", "target": 0.2}], budget={"trials": 500})
-    simulation = Simulation(database, spec, lambda launch: curve(0.1 if launch.trial_number == 5 else 0.5))
+    simulation = Simulation(
+        database, spec, lambda launch: curve(0.1 if launch.trial_number == 5 else 0.5)
+    )
     closing = simulation.run()
     assert "trial 5 reached the target" in closing.reason
     assert sum(simulation.states().values()) < 20
 
 
-def test_an_interrupt_keeps_what_is_done_and_a_resume_completes_the_budget_exactly(database: Database) -> None:
+def test_an_interrupt_keeps_what_is_done_and_a_resume_completes_the_budget_exactly(
+    database: Database,
+) -> None:
     """Fault 2, with simulated workers."""
     simulation = Simulation(database, make_spec(budget={"trials": 30}, parallelism=8))
     coordinator = simulation.start()
@@ -366,7 +447,9 @@ def test_an_interrupt_keeps_what_is_done_and_a_resume_completes_the_budget_exact
     simulation.study_writer.release()
     done = simulation.states()["complete"]
     assert simulation.states()["running"] > 0
-    assert simulation.sql("SELECT count(*) FROM attempts WHERE state IN ('opened', 'running')") == [(0,)]
+    assert simulation.sql("SELECT count(*) FROM attempts WHERE state IN ('opened', 'running')") == [
+        (0,)
+    ]
 
     simulation.interrupt.clear()
     assert simulation.run().state is StudyState.FINISHED
@@ -385,11 +468,15 @@ def test_a_crash_loses_no_trial_and_asks_for_none_twice(database: Database) -> N
     simulation.run()
     assert simulation.states() == {"complete": 12}
     assert simulation.sql("SELECT max(number), count(*) FROM trials") == [(11, 12)]
-    twice = simulation.sql("SELECT trial_id FROM attempts WHERE state = 'finished' GROUP BY 1 HAVING count(*) > 1")
+    twice = simulation.sql(
+        "SELECT trial_id FROM attempts WHERE state = 'finished' GROUP BY 1 HAVING count(*) > 1"
+    )
     assert not twice
 
 
-def test_a_trial_resumes_from_its_checkpoint_and_later_reports_no_longer_count(database: Database) -> None:
+def test_a_trial_resumes_from_its_checkpoint_and_later_reports_no_longer_count(
+    database: Database,
+) -> None:
     launches: list[Launch] = []
 
     def script(launch: Launch) -> Steps:
@@ -409,7 +496,9 @@ def test_a_trial_resumes_from_its_checkpoint_and_later_reports_no_longer_count(d
     simulation.run()
     assert [launch.checkpoint for launch in launches] == [None, "/shared/2"]
     assert simulation.sql("SELECT values[1] FROM trials") == [(0.65,)]
-    kept = simulation.sql("SELECT attempt, step, value, superseded FROM reports ORDER BY attempt, step")
+    kept = simulation.sql(
+        "SELECT attempt, step, value, superseded FROM reports ORDER BY attempt, step"
+    )
     assert kept == [
         (1, 0, 1.0, False),
         (1, 1, 0.9, False),
@@ -420,8 +509,12 @@ def test_a_trial_resumes_from_its_checkpoint_and_later_reports_no_longer_count(d
 
 
 def test_a_stop_that_was_decided_before_a_crash_stands(database: Database) -> None:
-    spec = make_spec(pruner={"name": "median", "n_startup_trials": 2}, budget={"trials": 5}, parallelism=1)
-    simulation = Simulation(database, spec, lambda launch: curve(*[0.1 if launch.trial_number < 4 else 0.9] * 20))
+    spec = make_spec(
+        pruner={"name": "median", "n_startup_trials": 2}, budget={"trials": 5}, parallelism=1
+    )
+    simulation = Simulation(
+        database, spec, lambda launch: curve(*[0.1 if launch.trial_number < 4 else 0.9] * 20)
+    )
     coordinator = simulation.start()
     while not simulation.sql("SELECT 1 FROM attempts WHERE stop_cause = 'prune'"):
         coordinator.step()
@@ -488,7 +581,9 @@ def test_an_objective_may_declare_its_parameters_while_it_runs(database: Databas
     simulation = Simulation(database, make_spec(parameters={}), script)
     simulation.run()
     assert simulation.states() == {"complete": 10}
-    assert simulation.sql("SELECT name, count(DISTINCT value) FROM trial_params GROUP BY 1 ORDER BY 1") == [
+    assert simulation.sql(
+        "SELECT name, count(DISTINCT value) FROM trial_params GROUP BY 1 ORDER BY 1"
+    ) == [
         ("a", 10),
         ("b", 10),
     ]
@@ -529,11 +624,16 @@ def test_output_is_kept_in_order_without_what_postgres_refuses(database: Databas
     ]
 
 
-def test_of_much_output_beginning_and_end_are_kept_and_a_line_counts_the_rest(database: Database) -> None:
+def test_of_much_output_beginning_and_end_are_kept_and_a_line_counts_the_rest(
+    database: Database,
+) -> None:
     lines = [f"{number:<{2**16 - 1}}\n" for number in range(120)]
 
     def script(_: Launch) -> Steps:
-        return [*((0.1, OutputLogged("stdout", line)) for line in lines), (0.1, Finished({"loss": 1.0}))]
+        return [
+            *((0.1, OutputLogged("stdout", line)) for line in lines),
+            (0.1, Finished({"loss": 1.0})),
+        ]
 
     simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
     simulation.run()
@@ -569,7 +669,10 @@ def test_code_that_changed_between_attempts_is_recorded_and_told(database: Datab
     """Fault 40."""
 
     def script(launch: Launch) -> Steps:
-        return [(0.0, Started("node", 1, code="old" if launch.trial_number < 5 else "new")), *quadratic(launch)]
+        return [
+            (0.0, Started("node", 1, code="old" if launch.trial_number < 5 else "new")),
+            *quadratic(launch),
+        ]
 
     simulation = Simulation(database, make_spec(), script)
     simulation.run()
@@ -588,7 +691,9 @@ def test_parameters_are_stored_as_they_were_used(database: Database) -> None:
 
     simulation = Simulation(database, make_spec(constants={"batch": 32}), script)
     simulation.run()
-    stored = simulation.sql("SELECT number, name, value FROM trials JOIN trial_params USING (trial_id)")
+    stored = simulation.sql(
+        "SELECT number, name, value FROM trials JOIN trial_params USING (trial_id)"
+    )
     assert len(stored) == 20
     assert all(seen[int(str(number))][str(name)] == value for number, name, value in stored)
     assert all(params["batch"] == 32 for params in seen.values())
@@ -602,9 +707,14 @@ class Timed(SimulatedExecutor):
         super().launch(launch)
 
 
-def test_reports_that_come_close_together_are_written_together_and_nobody_waits_for_that(database: Database) -> None:
+def test_reports_that_come_close_together_are_written_together_and_nobody_waits_for_that(
+    database: Database,
+) -> None:
     def script(_: Launch) -> Steps:
-        return [*[(0.005, Reported(step, {"loss": 1.0})) for step in range(200)], (0.001, Finished())]
+        return [
+            *[(0.005, Reported(step, {"loss": 1.0})) for step in range(200)],
+            (0.001, Finished()),
+        ]
 
     simulation = Simulation(database, make_spec(budget={"trials": 3}, parallelism=1), script)
     executor = Timed(script, clock=simulation.clock, slots=1)
@@ -635,9 +745,13 @@ def test_short_trials_are_launched_ahead_and_no_more_run_than_may(database: Data
     assert simulation.sql(states) == [("finished", 40)]
 
 
-def test_what_waits_for_its_turn_when_a_study_is_interrupted_is_run_later(database: Database) -> None:
+def test_what_waits_for_its_turn_when_a_study_is_interrupted_is_run_later(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 40}, parallelism=3), quadratic)
-    coordinator = simulation.start(SimulatedExecutor(quadratic, clock=simulation.clock, slots=8, handover_s=1.0))
+    coordinator = simulation.start(
+        SimulatedExecutor(quadratic, clock=simulation.clock, slots=8, handover_s=1.0)
+    )
     while len(simulation.executor.heartbeats()) < 5:
         coordinator.step()
     simulation.interrupt.set()
@@ -655,7 +769,9 @@ def failing(*kinds: str) -> Callable[[Launch], list[tuple[float, Payload]]]:
         kind = kinds[launch.trial_number % len(kinds)]
         if launch.trial_number == 11:
             return [(1.0, Finished({"loss": 0.5}))]
-        return [(1.0, Finished({"loss": math.nan}) if kind == "nan" else Failed(kind, "out of memory"))]
+        return [
+            (1.0, Finished({"loss": math.nan}) if kind == "nan" else Failed(kind, "out of memory"))
+        ]
 
     return script
 
@@ -668,7 +784,9 @@ def test_failures_from_which_samplers_learn_do_not_end_a_study(database: Databas
     assert simulation.states() == {"complete": 1, "fail": 11}
 
 
-def test_how_many_failures_end_a_run_can_be_set_and_a_resumed_study_begins_to_count_anew(database: Database) -> None:
+def test_how_many_failures_end_a_run_can_be_set_and_a_resumed_study_begins_to_count_anew(
+    database: Database,
+) -> None:
     spec = make_spec(budget={"trials": 12}, limits={"failures": 3}, parallelism=1)
     simulation = Simulation(database, spec, failing("error"))
     closing = simulation.run()
@@ -683,7 +801,10 @@ def test_the_first_trial_with_values_under_another_name_ends_the_study(database:
     """Case W19: eight trainings went by before anything was said."""
 
     def script(launch: Launch) -> Steps:
-        return [(1.0, Reported(0, {"los": 0.5})), (1.0 + launch.trial_number, Finished({"los": 1.0}))]
+        return [
+            (1.0, Reported(0, {"los": 0.5})),
+            (1.0 + launch.trial_number, Finished({"los": 1.0})),
+        ]
 
     simulation = Simulation(database, make_spec(budget={"trials": 12}, parallelism=4), script)
     closing = simulation.run()
@@ -697,7 +818,12 @@ def test_the_first_trial_with_values_under_another_name_ends_the_study(database:
 
 def test_a_metric_that_one_trial_lacks_ends_no_study_that_has_results(database: Database) -> None:
     def script(launch: Launch) -> Steps:
-        return [(1.0 + launch.trial_number, Finished({"los" if launch.trial_number == 3 else "loss": 1.0}))]
+        return [
+            (
+                1.0 + launch.trial_number,
+                Finished({"los" if launch.trial_number == 3 else "loss": 1.0}),
+            )
+        ]
 
     simulation = Simulation(database, make_spec(budget={"trials": 6}), script)
     assert simulation.run().state is StudyState.FINISHED

@@ -42,17 +42,23 @@ def test_a_pause_lets_running_trials_finish_and_a_resume_goes_on(database: Datab
 
 
 @pytest.mark.parametrize("kind", ["stop", "pause"])
-def test_a_request_that_came_too_late_for_its_run_does_not_end_the_next_one(database: Database, kind: str) -> None:
+def test_a_request_that_came_too_late_for_its_run_does_not_end_the_next_one(
+    database: Database, kind: str
+) -> None:
     simulation = Simulation(database, make_spec())
     coordinator = simulation.start()
     coordinator.step()
     simulation.crash()
     ask(simulation, kind)
     assert simulation.run().state is StudyState.FINISHED
-    assert simulation.sql("SELECT answer FROM commands") == [("the run that this was meant for had ended",)]
+    assert simulation.sql("SELECT answer FROM commands") == [
+        ("the run that this was meant for had ended",)
+    ]
 
 
-@pytest.mark.parametrize(("kind", "state"), [("stop", StudyState.STOPPED), ("pause", StudyState.PAUSED)])
+@pytest.mark.parametrize(
+    ("kind", "state"), [("stop", StudyState.STOPPED), ("pause", StudyState.PAUSED)]
+)
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_request_whose_coordinator_died_is_carried_out_by_the_standby(
     database: Database, kind: str, state: StudyState, seen: bool
@@ -89,7 +95,9 @@ def test_a_pause_that_is_taken_back_says_so_and_the_study_goes_on(database: Data
     ]
 
 
-def test_a_study_that_is_interrupted_while_it_is_being_paused_stays_paused(database: Database) -> None:
+def test_a_study_that_is_interrupted_while_it_is_being_paused_stays_paused(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec())
     coordinator = simulation.start()
     coordinator.step()
@@ -148,7 +156,9 @@ def test_a_request_of_the_last_moment_is_carried_out(
     assert simulation.sql("SELECT done_at IS NOT NULL, answer FROM commands") == [(True, "")]
 
 
-def test_an_enqueued_trial_runs_with_its_values_and_a_wrong_one_is_answered(database: Database) -> None:
+def test_an_enqueued_trial_runs_with_its_values_and_a_wrong_one_is_answered(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec())
     ask(simulation, "enqueue", {"params": {"x": 0.3, "n": 2}})
     ask(simulation, "enqueue", {"params": {"y": 1}})
@@ -161,7 +171,8 @@ def test_an_enqueued_trial_runs_with_its_values_and_a_wrong_one_is_answered(data
     assert (best.number, best.params) == (0, {"x": 0.3, "n": 2})
 
 
-# --- single trials -----------------------------------------------------------------------------------
+# --- single trials
+# -----------------------------------------------------------------------------------
 
 
 def step_until(coordinator: Coordinator, sql: str, simulation: Simulation, wanted: object) -> None:
@@ -185,18 +196,29 @@ def silent(launch: Launch) -> Iterable[tuple[float, Payload]]:
 TRIAL_1 = 'SELECT state, "values" FROM trials WHERE number = 1'
 
 
-def test_a_stopped_trial_is_pruned_with_what_it_reported_and_the_others_go_on(database: Database) -> None:
+def test_a_stopped_trial_is_pruned_with_what_it_reported_and_the_others_go_on(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 4}), slow)
     coordinator = simulation.start()
-    step_until(coordinator, "SELECT count(*) >= 3 FROM reports WHERE trial_id % 4294967296 = 1", simulation, [(True,)])
+    step_until(
+        coordinator,
+        "SELECT count(*) >= 3 FROM reports WHERE trial_id % 4294967296 = 1",
+        simulation,
+        [(True,)],
+    )
     ask(simulation, "stop_trial", {"number": 1})
     assert coordinator.run().state is StudyState.FINISHED
     ((state, values),) = simulation.sql(TRIAL_1)
     assert state == "pruned"
     assert values
     assert simulation.states() == {"complete": 3, "pruned": 1}
-    assert simulation.sql("SELECT reason FROM decisions WHERE kind = 'stop'") == [("by request of test",)]
-    assert simulation.sql("SELECT stop_cause FROM attempts WHERE trial_id % 4294967296 = 1") == [("request",)]
+    assert simulation.sql("SELECT reason FROM decisions WHERE kind = 'stop'") == [
+        ("by request of test",)
+    ]
+    assert simulation.sql("SELECT stop_cause FROM attempts WHERE trial_id % 4294967296 = 1") == [
+        ("request",)
+    ]
 
 
 def test_a_trial_that_is_stopped_before_it_reported_has_failed_and_says_nothing_to_the_sampler(
@@ -207,7 +229,9 @@ def test_a_trial_that_is_stopped_before_it_reported_has_failed_and_says_nothing_
     coordinator.step()
     for number in range(4):
         ask(simulation, "stop_trial", {"number": number})
-    assert coordinator.run().reason == "all 4 trials are done", "nothing is broken, though nothing came to a result"
+    assert coordinator.run().reason == "all 4 trials are done", (
+        "nothing is broken, though nothing came to a result"
+    )
     assert simulation.states() == {"fail": 4}
     assert simulation.sql("SELECT DISTINCT state, failure, message FROM attempts") == [
         ("failed", None, "stopped before its first report: by request of test")
@@ -229,7 +253,9 @@ def test_trials_that_somebody_stopped_do_not_show_that_the_objective_is_broken(
     for number in range(8):
         ask(simulation, "stop_trial", {"number": number})
     if restarts:
-        step_until(coordinator, "SELECT count(*) FROM trials WHERE state = 'fail'", simulation, [(8,)])
+        step_until(
+            coordinator, "SELECT count(*) FROM trials WHERE state = 'fail'", simulation, [(8,)]
+        )
         simulation.crash()
         coordinator = simulation.start()
     assert coordinator.run().state is StudyState.FINISHED
@@ -258,9 +284,17 @@ def test_a_trial_that_waits_to_be_run_again_is_ended_at_once(database: Database)
         ("stop_trial", {"number": 0}, "refused: trial 0 is over: it is complete"),
         ("retry", {"number": 99}, "refused: there is no trial 99"),
         ("enqueue", {"near": 99}, "refused: there is no trial 99"),
-        ("enqueue", {"x": 0.5}, "refused: enqueue takes `params`, values by name, or `near`, the number of a trial"),
+        (
+            "enqueue",
+            {"x": 0.5},
+            "refused: enqueue takes `params`, values by name, or `near`, the number of a trial",
+        ),
         ("parallelism", {"trials": 0}, "refused: parallelism: 0 is no whole number above 0"),
-        ("widen", {"parameters": {"x": {"max": 0.5}}}, "refused: trials would not fit any more: x: its range 0 ... 1"),
+        (
+            "widen",
+            {"parameters": {"x": {"max": 0.5}}},
+            "refused: trials would not fit any more: x: its range 0 ... 1",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_answered_and_the_study_goes_on(
@@ -268,7 +302,9 @@ def test_what_makes_no_sense_is_answered_and_the_study_goes_on(
 ) -> None:
     simulation = Simulation(database, make_spec(parallelism=1))
     coordinator = simulation.start()
-    step_until(coordinator, "SELECT state FROM trials WHERE number = 0", simulation, [("complete",)])
+    step_until(
+        coordinator, "SELECT state FROM trials WHERE number = 0", simulation, [("complete",)]
+    )
     ask(simulation, kind, payload)
     assert coordinator.run().state is StudyState.FINISHED
     ((given,),) = simulation.sql("SELECT answer FROM commands")
@@ -276,7 +312,9 @@ def test_what_makes_no_sense_is_answered_and_the_study_goes_on(
     assert simulation.states() == {"complete": 10}
 
 
-def test_an_enqueued_trial_that_is_taken_back_never_runs_and_costs_no_budget(database: Database) -> None:
+def test_an_enqueued_trial_that_is_taken_back_never_runs_and_costs_no_budget(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec(parallelism=1, budget={"trials": 3}), slow)
     coordinator = simulation.start()
     coordinator.step()
@@ -297,7 +335,9 @@ def test_an_enqueued_trial_that_is_taken_back_never_runs_and_costs_no_budget(dat
 def test_a_retried_trial_is_another_one_with_the_same_parameters(database: Database) -> None:
     simulation = Simulation(database, make_spec(parallelism=1))
     coordinator = simulation.start()
-    step_until(coordinator, "SELECT state FROM trials WHERE number = 0", simulation, [("complete",)])
+    step_until(
+        coordinator, "SELECT state FROM trials WHERE number = 0", simulation, [("complete",)]
+    )
     ask(simulation, "retry", {"number": 0})
     coordinator.run()
     ((answer,),) = simulation.sql("SELECT answer FROM commands")
@@ -306,14 +346,18 @@ def test_a_retried_trial_is_another_one_with_the_same_parameters(database: Datab
     assert first is not None
     assert again is not None
     assert again.row.params == first.row.params
-    assert [d.reason for d in again.decisions if d.kind == "ask"] == ["enqueued: trial 0 again, by request of test"]
+    assert [d.reason for d in again.decisions if d.kind == "ask"] == [
+        "enqueued: trial 0 again, by request of test"
+    ]
     assert first.row.state == "complete", "what is over stays as it was"
 
 
 def test_a_trial_near_another_one_is_run(database: Database) -> None:
     simulation = Simulation(database, make_spec(parallelism=1))
     coordinator = simulation.start()
-    step_until(coordinator, "SELECT state FROM trials WHERE number = 0", simulation, [("complete",)])
+    step_until(
+        coordinator, "SELECT state FROM trials WHERE number = 0", simulation, [("complete",)]
+    )
     ask(simulation, "enqueue", {"near": 0})
     coordinator.run()
     ((answer,),) = simulation.sql("SELECT answer FROM commands")
@@ -325,7 +369,9 @@ def test_a_trial_near_another_one_is_run(database: Database) -> None:
 
 @pytest.mark.parametrize("kind", ["retry", "enqueue", "stop_trial", "widen"])
 @pytest.mark.parametrize("point", ["decided", "written", "committed"])
-def test_a_command_is_carried_out_once_wherever_its_coordinator_dies(database: Database, kind: str, point: Any) -> None:
+def test_a_command_is_carried_out_once_wherever_its_coordinator_dies(
+    database: Database, kind: str, point: Any
+) -> None:
     payloads: dict[str, dict[str, object]] = {
         "retry": {"number": 0},
         "enqueue": {"near": 0},
@@ -355,10 +401,13 @@ def test_a_command_is_carried_out_once_wherever_its_coordinator_dies(database: D
     assert simulation.sql("SELECT count(*) FROM commands WHERE done_at IS NOT NULL") == [(1,)]
 
 
-# --- the study as a whole ------------------------------------------------------------------------------
+# --- the study as a whole
+# ------------------------------------------------------------------------------
 
 
-def test_fewer_trials_at_a_time_lets_those_that_run_finish_and_more_start_at_once(database: Database) -> None:
+def test_fewer_trials_at_a_time_lets_those_that_run_finish_and_more_start_at_once(
+    database: Database,
+) -> None:
     running = "SELECT count(*) FROM trials WHERE state = 'running'"
     simulation = Simulation(database, make_spec(budget={"trials": 100}), slots=6)
     coordinator = simulation.start()
@@ -380,15 +429,22 @@ CONDITIONAL = {
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "auto", "random"])
-def test_a_study_that_runs_goes_on_in_a_wider_space_without_losing_its_trials(database: Database, sampler: str) -> None:
+def test_a_study_that_runs_goes_on_in_a_wider_space_without_losing_its_trials(
+    database: Database, sampler: str
+) -> None:
     spec = make_spec(
-        parameters=CONDITIONAL, sampler={"name": sampler, "seed": 1}, pruner={"name": "auto"}, budget={"trials": 24}
+        parameters=CONDITIONAL,
+        sampler={"name": sampler, "seed": 1},
+        pruner={"name": "auto"},
+        budget={"trials": 24},
     )
     simulation = Simulation(database, spec)
     coordinator = simulation.start()
     step_until(coordinator, "SELECT count(*) >= 10 FROM trials", simulation, [(True,)])
     before = len(list_trials(database, simulation.record.study_id))
-    ask(simulation, "widen", {"parameters": {"x": {"min": 0.0, "max": 1.0}, "c": {"values": ["d"]}}})
+    ask(
+        simulation, "widen", {"parameters": {"x": {"min": 0.0, "max": 1.0}, "c": {"values": ["d"]}}}
+    )
     assert coordinator.run().state is StudyState.FINISHED
     ((answer,),) = simulation.sql("SELECT answer FROM commands")
     assert answer == "x 0.4…0.6 -> 0…1; c [a, b] -> [a, b, d]"
@@ -399,7 +455,9 @@ def test_a_study_that_runs_goes_on_in_a_wider_space_without_losing_its_trials(da
     assert any(not 0.4 <= float(row.params["x"]) <= 0.6 for row in later)  # type: ignore[arg-type]
     if sampler == "random":
         assert any(row.params["c"] == "d" for row in later)
-    warnings = [text for text in simulation.recorder.texts("warning") if "trial.checkpoint" not in text]
+    warnings = [
+        text for text in simulation.recorder.texts("warning") if "trial.checkpoint" not in text
+    ]
     assert warnings == [], "the sampler goes on by itself"
     assert get_study(database, "test").spec == coordinator.spec
     told = explain_study(database, get_study(database, "test"))

@@ -29,7 +29,13 @@ def test_a_run_spends_its_epochs_as_reports_and_keeps_its_account_by_the_table(
     whole = [row for row in rows if row.state == "complete" and row.last_step == curves.EPOCHS]
     assert whole
     assert all(row.value == finals[curves.row_of(dict(row.params), table)] for row in whole)
-    cut = [row for row in rows if row.state not in ("running", "interrupted") and row.last_step != curves.EPOCHS]
+    cut = [
+        row
+        for row in rows
+        if row.state not in ("running", "interrupted") and row.last_step != curves.EPOCHS
+    ]
     assert {row.state for row in cut} == {"complete" if method == "ray-asha" else "paused"}
     best = min(finals[curves.row_of(dict(row.params), table)] for row in whole)
-    assert run.incumbents[-1][2] == pytest.approx((best - finals.min()) / (curves.np.median(finals) - finals.min()))
+    assert run.incumbents[-1][2] == pytest.approx(
+        (best - finals.min()) / (curves.np.median(finals) - finals.min())
+    )

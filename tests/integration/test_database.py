@@ -33,14 +33,18 @@ def test_every_usual_spelling_of_a_postgres_url_is_accepted(database_url: str, s
         assert c.scalar(sa.text("SELECT 1")) == 1
 
 
-def test_the_environment_names_the_server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_server(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TUNE_DATABASE_URL", database_url)
     with open_database() as database:
         assert database.url == database_url
         assert not database.is_embedded
 
 
-@pytest.mark.parametrize("url", ["sqlite:///study.db", "mysql://u:secret@host/db", "postgresql+asyncpg://u:secret@h/d"])
+@pytest.mark.parametrize(
+    "url", ["sqlite:///study.db", "mysql://u:secret@host/db", "postgresql+asyncpg://u:secret@h/d"]
+)
 def test_another_kind_of_database_is_refused_with_the_right_spelling(url: str) -> None:
     with pytest.raises(DatabaseError, match=r"Postgres only.*write postgresql://") as error:
         open_database(url)
@@ -72,9 +76,13 @@ def test_a_password_among_the_parameters_is_masked() -> None:
     assert "sslmode=require" in shown
 
 
-def test_an_encoding_that_cannot_hold_every_name_is_refused(database: Database, database_url: str) -> None:
+def test_an_encoding_that_cannot_hold_every_name_is_refused(
+    database: Database, database_url: str
+) -> None:
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.text("CREATE DATABASE narrow ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'"))
+        connection.execute(
+            sa.text("CREATE DATABASE narrow ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
+        )
         url = sa.make_url(database_url).set(database="narrow").render_as_string(hide_password=False)
         with pytest.raises(DatabaseError, match=r"SQL_ASCII.*ENCODING 'UTF8'"):
             connect(url)
@@ -155,7 +163,20 @@ def test_the_first_host_that_answers_is_used(database_url: str) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["08006", "25006", "40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P01", "57P03", "58030"],
+    [
+        "08006",
+        "25006",
+        "40001",
+        "40P01",
+        "53100",
+        "53200",
+        "53300",
+        "55P03",
+        "57014",
+        "57P01",
+        "57P03",
+        "58030",
+    ],
 )
 def test_what_may_pass_is_told_from_what_will_not_in_words(database: Database, code: str) -> None:
     error = _raised(database, code)
@@ -164,7 +185,9 @@ def test_what_may_pass_is_told_from_what_will_not_in_words(database: Database, c
     assert "DO" not in reason_of(error)
 
 
-@pytest.mark.parametrize("code", ["22012", "23505", "23503", "42601", "42501", "42P01", "XX000", "XX001", "P0001"])
+@pytest.mark.parametrize(
+    "code", ["22012", "23505", "23503", "42601", "42501", "42P01", "XX000", "XX001", "P0001"]
+)
 def test_a_mistake_is_not_tried_again(database: Database, code: str) -> None:
     assert not is_unavailable(_raised(database, code))
     assert not is_unavailable(ValueError("on purpose"))
@@ -216,7 +239,9 @@ def test_text_that_can_be_stored_is_kept_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
 def test_a_name_that_cannot_be_stored_is_refused_with_the_reason(text: str) -> None:
-    with pytest.raises(BadName, match=r"the study's name .* cannot be stored: it holds a NUL") as error:
+    with pytest.raises(
+        BadName, match=r"the study's name .* cannot be stored: it holds a NUL"
+    ) as error:
         checked_name(text, "the study's name")
     assert isinstance(error.value, ValueError)
 

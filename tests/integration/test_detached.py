@@ -1,4 +1,5 @@
-"""Attempts that outlive their coordinator on a shared cluster: found again, fenced, reaped, and orphans that end."""
+"""Attempts that outlive their coordinator on a shared cluster: found again, fenced, reaped, and
+orphans that end."""
 
 from __future__ import annotations
 
@@ -146,11 +147,15 @@ def test_what_trains_when_its_driver_is_killed_is_taken_over_and_heard_to_its_en
     assert isinstance(listener.outcome(another), Finished)
 
 
-def test_an_outcome_that_was_heard_but_not_recorded_is_heard_again(join: Join, tmp_path: Path) -> None:
+def test_an_outcome_that_was_heard_but_not_recorded_is_heard_again(
+    join: Join, tmp_path: Path
+) -> None:
     driver, launch = join(), make_launch(folder=str(tmp_path))
     end(tmp_path, launch)
     driver.launch(launch)
-    driver.launch(make_launch(1, folder=str(tmp_path)))  # must not take the place of what is not recorded
+    driver.launch(
+        make_launch(1, folder=str(tmp_path))
+    )  # must not take the place of what is not recorded
     hear_until(driver, lambda heard: any(isinstance(event.payload, Finished) for event in heard))
     driver.process.signal(signal.SIGKILL)
     listener = Listener(join())
@@ -159,7 +164,9 @@ def test_an_outcome_that_was_heard_but_not_recorded_is_heard_again(join: Join, t
     assert isinstance(listener.outcome(launch), Finished)
 
 
-def test_what_runs_nowhere_is_lost_without_blame_and_workers_that_nobody_wants_end(join: Join, tmp_path: Path) -> None:
+def test_what_runs_nowhere_is_lost_without_blame_and_workers_that_nobody_wants_end(
+    join: Join, tmp_path: Path
+) -> None:
     unwanted, killed = launches(tmp_path, 2)
     unknown = make_launch(7).attempt
     listener = start(join(), unwanted, killed)
@@ -168,14 +175,18 @@ def test_what_runs_nowhere_is_lost_without_blame_and_workers_that_nobody_wants_e
     assert len(names_of(driver, tmp_path)) == 2
     driver.adopt(2, {unknown: 3, killed.attempt: len(listener.said(killed))})
     driver.kill(killed.attempt)
-    events = hear_until(driver, lambda heard: sum(isinstance(event.payload, Lost) for event in heard) == 2)
+    events = hear_until(
+        driver, lambda heard: sum(isinstance(event.payload, Lost) for event in heard) == 2
+    )
     (gone,) = (event for event in events if event.attempt == unknown)
     assert gone.seq == 4
     assert gone.payload == Lost("no worker has it any more", "gone")
     until(lambda: not names_of(driver, tmp_path))
 
 
-def test_a_study_that_is_stopped_for_good_has_its_workers_ended_unheard(join: Join, tmp_path: Path) -> None:
+def test_a_study_that_is_stopped_for_good_has_its_workers_ended_unheard(
+    join: Join, tmp_path: Path
+) -> None:
     """`tune stop` on a study whose coordinator is gone: nobody waits for what they say."""
     listener = start(join(), *launches(tmp_path, 2))
     listener.executor.process.signal(signal.SIGKILL)
@@ -200,7 +211,9 @@ def test_an_open_question_is_asked_again(join: Join, tmp_path: Path) -> None:
     assert listener.outcome(launch) == Finished({"loss": 0.25})
 
 
-def test_a_coordinator_that_comes_back_is_refused_and_what_it_starts_is_ended(join: Join, tmp_path: Path) -> None:
+def test_a_coordinator_that_comes_back_is_refused_and_what_it_starts_is_ended(
+    join: Join, tmp_path: Path
+) -> None:
     """Fault 12, as the workers see it."""
     launch, late = launches(tmp_path, 2)
     stale = start(join(), launch, token=1)
@@ -251,12 +264,16 @@ def test_a_coordinator_with_too_low_a_token_adopts_nothing(join: Join, tmp_path:
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_workers_that_nobody_speaks_to_end_by_themselves(join: Join, tmp_path: Path, workers: int) -> None:
+def test_workers_that_nobody_speaks_to_end_by_themselves(
+    join: Join, tmp_path: Path, workers: int
+) -> None:
     job = {"orphan_s": 1.0, "resources": Resources(cpu=1, workers=workers)}
     launch = make_launch(folder=str(tmp_path))
     listener = start(join(**job), launch)
     heard = len(listener.said(launch))
-    listener.until(lambda now: len(now.said(launch)) > heard + 75)  # 1.5 s: not while somebody listens
+    listener.until(
+        lambda now: len(now.said(launch)) > heard + 75
+    )  # 1.5 s: not while somebody listens
     listener.executor.process.signal(signal.SIGKILL)
     watcher = join()
     assert names_of(watcher, tmp_path)
@@ -340,7 +357,9 @@ def test_a_lost_node_is_told_from_one_that_was_taken_back(
     assert listener.outcome(launch).kind == kind
 
 
-def test_what_stands_in_line_is_taken_over_too_and_begins_in_its_turn(join: Join, tmp_path: Path) -> None:
+def test_what_stands_in_line_is_taken_over_too_and_begins_in_its_turn(
+    join: Join, tmp_path: Path
+) -> None:
     """Nobody listens when the one before it ends."""
     (first,) = running = launches(tmp_path, 1)
     second = replace(make_launch(1, folder=str(tmp_path)), parallelism=1)

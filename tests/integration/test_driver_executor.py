@@ -36,7 +36,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Make an executor for the behaviours of the contract."""
     made: list[DriverExecutor] = []
 
-    def executor(*, address: str | None = None, local: LocalResources | None = None, **changes: Any) -> DriverExecutor:
+    def executor(
+        *, address: str | None = None, local: LocalResources | None = None, **changes: Any
+    ) -> DriverExecutor:
         fields = {"source": str(OBJECTIVES), "entrypoint": "behaviours:act"} | changes
         start = RayLauncher(address, source=fields["source"], local=local)
         made.append(DriverExecutor(make_job(tmp_path, **fields), start))
@@ -62,7 +64,8 @@ def start(code: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def session(leader: int) -> list[str]:
-    """The command lines of a session's processes: a driver leads one, and Ray's processes stay in it."""
+    """The command lines of a session's processes: a driver leads one, and Ray's processes stay
+    in it."""
     return [process.command for process in processes() if process.session == leader]
 
 
@@ -76,7 +79,9 @@ def wait_until(happened: Callable[[], bool]) -> float:
 
 
 def test_the_coordinators_process_needs_no_ray() -> None:
-    done = start("import sys, tunesvc.execution.driver.driver_executor; print('ray' in sys.modules)")
+    done = start(
+        "import sys, tunesvc.execution.driver.driver_executor; print('ray' in sys.modules)"
+    )
     assert done.communicate(timeout=30) == ("False\n", "")
 
 
@@ -96,22 +101,32 @@ def test_a_killed_driver_takes_its_local_ray_along_and_another_one_comes_up(make
     assert trouble == "the Ray driver is gone (ended by SIGKILL); connecting again"
     assert set(executor.heartbeats()) == {launch.attempt for launch in launches}
     listener.until_ended(*launches)
-    assert {listener.outcome(launch) for launch in launches} == {Lost("its Ray is gone (ended by SIGKILL)", "node")}
+    assert {listener.outcome(launch) for launch in launches} == {
+        Lost("its Ray is gone (ended by SIGKILL)", "node")
+    }
     assert session(driver) == []
     after = make_launch(2, behaviour="reports")
     assert listener.run(after)[-1] == Finished({"loss": 0.5})
     assert executor.health_error() == ""
 
 
-def test_attempts_on_a_cluster_outlive_the_driver_and_are_heard_on_without_a_gap(local_ray: None, make: Make) -> None:
-    """Fault 16. The session's Ray is a cluster for whoever joins it by its address. `Listener` checks the numbers."""
+def test_attempts_on_a_cluster_outlive_the_driver_and_are_heard_on_without_a_gap(
+    local_ray: None, make: Make
+) -> None:
+    """Fault 16.
+
+    The session's Ray is a cluster for whoever joins it by its address. `Listener` checks the
+    numbers.
+    """
     executor = make(address=address_of_local_ray())
     executor.adopt(1, {})
     listener, launch = Listener(executor), make_launch(behaviour="patient")
     executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Reported))
     (driver,) = [
-        p.pid for p in processes() if p.parent == os.getpid() and "tunesvc.execution.driver.driver_main" in p.command
+        p.pid
+        for p in processes()
+        if p.parent == os.getpid() and "tunesvc.execution.driver.driver_main" in p.command
     ]
     os.kill(driver, signal.SIGKILL)
     while not executor.health_error():
@@ -151,7 +166,9 @@ while True:
 """
 
 
-def test_signals_to_our_group_do_not_reach_the_driver_and_nothing_outlives_us(tmp_path: Path) -> None:
+def test_signals_to_our_group_do_not_reach_the_driver_and_nothing_outlives_us(
+    tmp_path: Path,
+) -> None:
     parent = start(PARENT.format(folder=str(tmp_path)))
     assert parent.stdout is not None
     try:
@@ -200,13 +217,21 @@ cluster.shutdown()
 
 @pytest.mark.slow
 def test_a_lost_head_is_survived_and_told_and_its_successor_is_joined(tmp_path: Path) -> None:
-    """Fault 16. Ray's driver ends itself when it has not reached the head for a while, which is shortened here."""
+    """Fault 16.
+
+    Ray's driver ends itself when it has not reached the head for a while, which is shortened here.
+    """
     done = start(HEAD.format(folder=str(tmp_path)), RAY_gcs_rpc_server_reconnect_timeout_s="3")
     stdout, stderr = done.communicate(timeout=120)
     lines = [line for line in stdout.splitlines() if "INFO" not in line]
     assert done.returncode == 0, stdout + stderr
-    assert re.match(r"the Ray driver is gone \(ended with exit code 1: Failed to connect to GCS", lines[0])
-    assert re.match(r"Ray cannot be reached: the Ray cluster at .*: Connection refused.*; trying again$", lines[1])
+    assert re.match(
+        r"the Ray driver is gone \(ended with exit code 1: Failed to connect to GCS", lines[0]
+    )
+    assert re.match(
+        r"Ray cannot be reached: the Ray cluster at .*: Connection refused.*; trying again$",
+        lines[1],
+    )
     assert lines[2].startswith("node its Ray is gone (ended with exit code 1")
     assert lines[3] == "Finished(metrics={'loss': 0.5})"
 
@@ -220,17 +245,23 @@ def test_a_request_that_can_never_be_met_names_what_there_is(local_ray: None, ma
 
 
 def test_a_ray_that_cannot_be_reached_is_an_error_with_a_remedy(make: Make) -> None:
-    with pytest.raises(ExecutorError, match=r"^the Ray cluster at 127\.0\.0\.1:1 cannot be reached: Connection ref"):
+    with pytest.raises(
+        ExecutorError, match=r"^the Ray cluster at 127\.0\.0\.1:1 cannot be reached: Connection ref"
+    ):
         make(address="127.0.0.1:1")
 
 
 def test_a_local_ray_that_cannot_start_is_an_error_with_a_remedy(make: Make) -> None:
     """Fault 43."""
-    with pytest.raises(ExecutorError, match=r"^Ray could not be started on this machine: .*`tune doctor`"):
+    with pytest.raises(
+        ExecutorError, match=r"^Ray could not be started on this machine: .*`tune doctor`"
+    ):
         make(local=LocalResources(custom={"CPU": 1}))
 
 
-def test_a_flood_waits_in_the_worker_while_nobody_listens(local_ray: None, make: Make, tmp_path: Path) -> None:
+def test_a_flood_waits_in_the_worker_while_nobody_listens(
+    local_ray: None, make: Make, tmp_path: Path
+) -> None:
     """Fault 24, for the pipe: what is not acknowledged bounds what is under way."""
     (tmp_path / "flood.py").write_text(
         "def train(*, trial):\n    for step in range(100_000):\n        trial.report(step, loss=0.0)\n"

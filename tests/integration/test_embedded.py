@@ -1,4 +1,5 @@
-"""The embedded server's life: started once, shared, stopped by the last, closed to everyone else."""
+"""The embedded server's life: started once, shared, stopped by the last, closed to everyone
+else."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ from tunesvc.db.embedded.os_account import OsAccount, server_account
 from tunesvc.errors import DatabaseError
 from tunesvc.util.paths import home_directory
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root hands the server to another account"
+)
 
 
 @pytest.fixture
@@ -39,7 +42,8 @@ def bare_home() -> Iterator[Path]:
 
 @pytest.fixture
 def home(bare_home: Path, tune_home: Path) -> Path:
-    """One that has Postgres's programs already, since copying them takes as long as the rest of a start."""
+    """One that has Postgres's programs already, since copying them takes as long as the rest of
+    a start."""
     lend_programs(tune_home, bare_home)
     return bare_home
 
@@ -57,7 +61,8 @@ def cluster(tune_home: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def used_home(home: Path, cluster: Path) -> Path:
-    """A home with a copy of that cluster, since a copy takes a tenth of the time that a new one takes."""
+    """A home with a copy of that cluster, since a copy takes a tenth of the time that a new one
+    takes."""
     subprocess.run(["cp", "--archive", cluster, home], check=True)
     return home
 
@@ -103,14 +108,22 @@ def test_it_keeps_what_was_stored_and_syncs_to_disk(used_home: Path) -> None:
     again.close()
 
 
-def test_nobody_gets_in_without_the_password_and_nothing_listens_on_the_network(used_home: Path) -> None:
+def test_nobody_gets_in_without_the_password_and_nothing_listens_on_the_network(
+    used_home: Path,
+) -> None:
     server = EmbeddedServer(used_home)
     assert _scalar(server, "SHOW listen_addresses") == ""
-    where = {"host": server.url.query["host"], "port": server.url.query["port"], "dbname": "postgres"}
+    where = {
+        "host": server.url.query["host"],
+        "port": server.url.query["port"],
+        "dbname": "postgres",
+    }
     for password in ("", "guess"):
         with pytest.raises(psycopg2.OperationalError, match="password"):
             psycopg2.connect(user="tunesvc", password=password, **where)
-    assert _scalar(server, "SELECT rolpassword LIKE 'SCRAM-SHA-256$%' FROM pg_authid WHERE rolcanlogin")
+    assert _scalar(
+        server, "SELECT rolpassword LIKE 'SCRAM-SHA-256$%' FROM pg_authid WHERE rolcanlogin"
+    )
     server.close()
 
 
@@ -127,7 +140,8 @@ def test_callers_at_once_share_one_server(home: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         servers = list(pool.map(lambda _: EmbeddedServer(home), range(6)))
     pids = {
-        _scalar(server, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'") for server in servers
+        _scalar(server, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")
+        for server in servers
     }
     assert len(pids) == 1
     with ThreadPoolExecutor(6) as pool:
@@ -150,7 +164,9 @@ def test_a_pid_file_whose_number_belongs_to_another_program_is_no_obstacle(used_
     account = server_account()
     sleeper = subprocess.Popen(["sleep", "60"], cwd="/", **account.process_options())
     pid_file = used_home / "postgres/data/postmaster.pid"
-    pid_file.write_text(f"{sleeper.pid}\n{used_home}/postgres/data\n1\n5432\n{used_home}/postgres/run\n\n")
+    pid_file.write_text(
+        f"{sleeper.pid}\n{used_home}/postgres/data\n1\n5432\n{used_home}/postgres/run\n\n"
+    )
     account.chown(pid_file)
     try:
         server = EmbeddedServer(used_home)
@@ -161,17 +177,30 @@ def test_a_pid_file_whose_number_belongs_to_another_program_is_no_obstacle(used_
         sleeper.wait()
 
 
-def test_what_is_left_of_a_dead_server_that_nobody_collected_is_no_obstacle(used_home: Path) -> None:
+def test_what_is_left_of_a_dead_server_that_nobody_collected_is_no_obstacle(
+    used_home: Path,
+) -> None:
     account = server_account()
     program = (
-        postgres_binaries.install_for_others(used_home) if account.is_other else postgres_binaries.bin_directory()
+        postgres_binaries.install_for_others(used_home)
+        if account.is_other
+        else postgres_binaries.bin_directory()
     ) / "postgres"
-    dead = subprocess.Popen([program, "--version"], cwd="/", stdout=subprocess.DEVNULL, **account.process_options())
-    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its number is still taken
+    dead = subprocess.Popen(
+        [program, "--version"], cwd="/", stdout=subprocess.DEVNULL, **account.process_options()
+    )
+    os.waitid(
+        os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT
+    )  # it has ended, and its number is still taken
     (used_home / "postgres/run").mkdir(mode=0o700)
     account.chown(used_home / "postgres/run")
-    for left in (used_home / "postgres/data/postmaster.pid", used_home / "postgres/run/.s.PGSQL.5432.lock"):
-        left.write_text(f"{dead.pid}\n{used_home}/postgres/data\n1\n5432\n{used_home}/postgres/run\n\n")
+    for left in (
+        used_home / "postgres/data/postmaster.pid",
+        used_home / "postgres/run/.s.PGSQL.5432.lock",
+    ):
+        left.write_text(
+            f"{dead.pid}\n{used_home}/postgres/data\n1\n5432\n{used_home}/postgres/run\n\n"
+        )
         account.chown(left)
     server = EmbeddedServer(used_home)
     assert _scalar(server, "SELECT 1") == 1
@@ -190,12 +219,16 @@ def test_a_pid_file_that_a_full_disk_left_empty_is_no_obstacle(used_home: Path) 
 
 def test_data_of_another_major_version_is_refused_with_the_way_out(used_home: Path) -> None:
     (used_home / "postgres/data/PG_VERSION").write_text("17\n")
-    with pytest.raises(DatabaseError, match=r"written by Postgres 17, and .* brings Postgres 18.*tune db backup"):
+    with pytest.raises(
+        DatabaseError, match=r"written by Postgres 17, and .* brings Postgres 18.*tune db backup"
+    ):
         EmbeddedServer(used_home)
 
 
 def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(used_home: Path) -> None:
-    with pytest.raises(DatabaseError, match=r"(?s)pg_ctl failed.*The end of .*log.*no_such_setting"):
+    with pytest.raises(
+        DatabaseError, match=r"(?s)pg_ctl failed.*The end of .*log.*no_such_setting"
+    ):
         EmbeddedServer(used_home, settings={"no_such_setting": "on"})
     EmbeddedServer(used_home).close()
 
@@ -275,7 +308,11 @@ def test_root_hands_the_server_to_an_account_without_rights(bare_home: Path) -> 
     server = EmbeddedServer(bare_home)
     pid = _pid(bare_home)
     assert Path(f"/proc/{pid}").stat().st_uid == server_account().uid != 0
-    groups = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Groups:"))
+    groups = next(
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("Groups:")
+    )
     assert groups.split()[1:] == []
     program = Path(f"/proc/{pid}/exe").readlink()
     assert program.is_relative_to(bare_home)

@@ -24,7 +24,9 @@ def test_the_evidence_is_what_was_recorded(database: Database) -> None:
         for number, value in enumerate([0.5, 0.7, float("nan"), 0.2, 0.2, 0.1]):
             w.trial(number, "complete", value)
             w.param(number, 0, "lr", 0.01 * (number + 1), LR)
-        w.trial(6, "complete", 0.01, constraints="[1.0]")  # infeasible: no record, and not among the best
+        w.trial(
+            6, "complete", 0.01, constraints="[1.0]"
+        )  # infeasible: no record, and not among the best
         w.trial(7, "fail")
         w.attempt(7, 1, "lost", failure="lost")
         w.attempt(7, 2, "failed", failure="error")
@@ -33,10 +35,16 @@ def test_the_evidence_is_what_was_recorded(database: Database) -> None:
         study_id = w.study_id
         ended = sa.text("now() - make_interval(secs => 100 - number)")
         w.connection.execute(
-            sa.update(trials).values(ended_at=ended).where(trials.c.study_id == study_id, trials.c.state != "running")
+            sa.update(trials)
+            .values(ended_at=ended)
+            .where(trials.c.study_id == study_id, trials.c.state != "running")
         )
     seen = gather(database, get_study(database, "digits"))
-    assert [(record.place, record.value) for record in seen.records] == [(1, 0.5), (4, 0.2), (6, 0.1)]
+    assert [(record.place, record.value) for record in seen.records] == [
+        (1, 0.5),
+        (4, 0.2),
+        (6, 0.1),
+    ]
     assert [one.number for one in seen.best] == [5, 3, 4, 0, 1]
     assert seen.best[0].params == {"lr": 0.06}
     assert [(one.number, one.failure) for one in seen.failed] == [(7, "error")]

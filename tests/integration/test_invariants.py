@@ -1,4 +1,5 @@
-"""What must hold whatever trials do and whenever the coordinator dies: budgets, one outcome, no lost report."""
+"""What must hold whatever trials do and whenever the coordinator dies: budgets, one outcome, no
+lost report."""
 
 from __future__ import annotations
 
@@ -15,7 +16,17 @@ from tests.specs import make_spec
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
-from tunesvc.execution.executor import AttemptId, Checkpointed, Event, Failed, Finished, Launch, Lost, Payload, Reported
+from tunesvc.execution.executor import (
+    AttemptId,
+    Checkpointed,
+    Event,
+    Failed,
+    Finished,
+    Launch,
+    Lost,
+    Payload,
+    Reported,
+)
 from tunesvc.instrumentation import event_log
 from tunesvc.testing.simulated_executor import SimulatedExecutor
 
@@ -54,7 +65,9 @@ class Acknowledging(SimulatedExecutor):
 NAMES = itertools.count()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     lives=st.lists(LIFE, min_size=1, max_size=12),
     crashes=st.lists(st.integers(1, 12), max_size=4),
@@ -80,14 +93,21 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
     pruner: dict[str, object],
 ) -> None:
     def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
-        reports, end, saves, every_s = lives[(launch.trial_number + launch.attempt.number) % len(lives)]
+        reports, end, saves, every_s = lives[
+            (launch.trial_number + launch.attempt.number) % len(lives)
+        ]
         for step in range(reports):
             yield every_s, Reported(step, {"loss": (launch.trial_number * 7 % 5) + 1 / (1 + step)})
             if saves and step == reports // 2:
                 yield 0.0, Checkpointed("/shared", step)
         yield every_s, end
 
-    changes = {"budget": {"trials": budget}, "parallelism": parallelism, "retries": retries, "pruner": pruner}
+    changes = {
+        "budget": {"trials": budget},
+        "parallelism": parallelism,
+        "retries": retries,
+        "pruner": pruner,
+    }
     simulation = Simulation(database, make_spec(name=f"study {next(NAMES)}", **changes), script)
     folder = tmp_path / simulation.spec.name
     event_log.write_to(folder)
@@ -107,11 +127,16 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
     event_log.write_to(None)
     assert closing is not None
     checker.assert_holds(folder, database)
-    check(simulation, closing, budget, set().union(*(executor.acknowledged for executor in executors)))
+    check(
+        simulation, closing, budget, set().union(*(executor.acknowledged for executor in executors))
+    )
 
 
-def check(simulation: Simulation, closing: Shutdown, budget: int, acknowledged: set[tuple[int, int, int]]) -> None:
-    """What the history does not tell: how the study closed, and what the executor was told to forget."""
+def check(
+    simulation: Simulation, closing: Shutdown, budget: int, acknowledged: set[tuple[int, int, int]]
+) -> None:
+    """What the history does not tell: how the study closed, and what the executor was told to
+    forget."""
     study = simulation.record.study_id
     states = simulation.states()
     if closing.state is StudyState.FINISHED:
@@ -132,5 +157,8 @@ def check(simulation: Simulation, closing: Shutdown, budget: int, acknowledged: 
         GROUP BY t.trial_id, t.state HAVING count(a.*) <> CASE WHEN t.state = 'fail' THEN 0 ELSE 1 END
     """)
     assert not concluding
-    stored = {tuple(row) for row in simulation.sql(f"SELECT trial_id, attempt, step FROM reports WHERE {mine}")}
+    stored = {
+        tuple(row)
+        for row in simulation.sql(f"SELECT trial_id, attempt, step FROM reports WHERE {mine}")
+    }
     assert acknowledged <= stored

@@ -1,4 +1,5 @@
-"""Ray starts before all else and beside the database: in what order, and what becomes of it when it is not needed.
+"""Ray starts before all else and beside the database: in what order, and what becomes of it when it
+is not needed.
 
 Real processes; the Ray is pretended where nothing else is said.
 """
@@ -61,12 +62,16 @@ def up(start: RayLauncher) -> DriverProcess:
 
 
 def drivers() -> list[int]:
-    return [p.pid for p in processes() if p.parent == os.getpid() and "driver_without_ray" in p.command]
+    return [
+        p.pid for p in processes() if p.parent == os.getpid() and "driver_without_ray" in p.command
+    ]
 
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run some code in a process of its own, where no Ray is known."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))
+    }
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         env=kept | {"PYTHONPATH": str(ROOT), "TUNE_DATABASE_URL": NOWHERE},
@@ -92,7 +97,9 @@ def write_study(folder: Path) -> Path:
     return path
 
 
-def test_a_driver_that_waits_for_its_job_takes_it_up(starts: list[RayLauncher], tmp_path: Path) -> None:
+def test_a_driver_that_waits_for_its_job_takes_it_up(
+    starts: list[RayLauncher], tmp_path: Path
+) -> None:
     starts.append(begin())
     start = starts[0]
     up(start)
@@ -111,14 +118,18 @@ def test_a_driver_that_died_before_it_had_a_job_is_told_to_who_asks_for_it(
         DriverExecutor(make_job(tmp_path), starts[0])
 
 
-def test_a_ray_that_could_not_start_is_told_to_who_asks_for_it(starts: list[RayLauncher], tmp_path: Path) -> None:
+def test_a_ray_that_could_not_start_is_told_to_who_asks_for_it(
+    starts: list[RayLauncher], tmp_path: Path
+) -> None:
     starts.append(begin("refuse"))
     with pytest.raises(ExecutorError, match="nobody is there"):
         DriverExecutor(make_job(tmp_path), starts[0])
 
 
 @pytest.mark.parametrize("address", [None, "slow"])
-def test_nothing_is_left_of_a_ray_that_nobody_asked_for(starts: list[RayLauncher], address: str | None) -> None:
+def test_nothing_is_left_of_a_ray_that_nobody_asked_for(
+    starts: list[RayLauncher], address: str | None
+) -> None:
     starts.append(begin(address))
     deadline = time.monotonic() + PATIENCE_S
     while len(drivers()) != 1:
@@ -139,7 +150,8 @@ def test_waiting_for_a_job_is_no_silence(starts: list[RayLauncher], tmp_path: Pa
 def test_tune_run_starts_ray_before_it_imports_what_takes_long(tmp_path: Path) -> None:
     study = write_study(tmp_path)
     done = run(
-        f"{WATCH}\nsys.argv = ['tune', 'run', {str(study)!r}]\nfrom tunesvc.__main__ import main\nmain()", tmp_path
+        f"{WATCH}\nsys.argv = ['tune', 'run', {str(study)!r}]\nfrom tunesvc.__main__ import main\nmain()",
+        tmp_path,
     )
     assert done.stdout.startswith("Ray starts, imported: []\n")
     assert "cannot be reached" in done.stderr
@@ -163,15 +175,19 @@ def test_a_mistake_in_the_study_starts_no_ray(tmp_path: Path) -> None:
     study = write_study(tmp_path)
     study.write_text(study.read_text().replace("minimize", "minimise-it"))
     done = run(
-        f"{WATCH}\nsys.argv = ['tune', 'run', {str(study)!r}]\nfrom tunesvc.__main__ import main\nmain()", tmp_path
+        f"{WATCH}\nsys.argv = ['tune', 'run', {str(study)!r}]\nfrom tunesvc.__main__ import main\nmain()",
+        tmp_path,
     )
     assert done.stdout == ""
     assert "goal" in done.stderr
 
 
 def test_workers_and_the_driver_import_nothing_that_only_coordinators_need() -> None:
-    code = f"import sys, tunesvc.execution.worker.worker as _; a = [m for m in {HEAVY!r} if m in sys.modules]\n" + (
-        f"import tunesvc.execution.ray.ray_session; print(a, [m for m in {HEAVY!r} if m in sys.modules])"
+    code = (
+        f"import sys, tunesvc.execution.worker.worker as _; a = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        + (
+            f"import tunesvc.execution.ray.ray_session; print(a, [m for m in {HEAVY!r} if m in sys.modules])"
+        )
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[] ['ray']\n"

@@ -39,7 +39,8 @@ def with_silent(database: Database, attempts: int) -> tuple[Simulation, Coordina
 
 
 def lines_of_a_step(coordinator: Coordinator) -> int:
-    """How many lines of tunesvc the cheapest of some steps runs: no snapshot for observers, no renewal of leases."""
+    """How many lines of tunesvc the cheapest of some steps runs: no snapshot for observers, no
+    renewal of leases."""
     lines = 0
 
     def count(frame: FrameType, event: str, _argument: Any) -> Any:
@@ -86,9 +87,15 @@ def test_a_lease_is_written_only_when_it_has_lost_a_tenth(database: Database) ->
 
 
 @pytest.mark.parametrize("limit", ["wall", "silence"])
-def test_a_silent_attempt_is_stopped_when_its_time_is_over_and_not_before(database: Database, limit: str) -> None:
+def test_a_silent_attempt_is_stopped_when_its_time_is_over_and_not_before(
+    database: Database, limit: str
+) -> None:
     spec = make_spec(
-        budget={"trials": 2}, parallelism=2, pruner={"name": "none"}, limits={limit: 30.0}, retries={"timeout": 0}
+        budget={"trials": 2},
+        parallelism=2,
+        pruner={"name": "none"},
+        limits={limit: 30.0},
+        retries={"timeout": 0},
     )
     simulation = Simulation(database, spec, one_speaks)
     coordinator = simulation.start()
@@ -98,4 +105,6 @@ def test_a_silent_attempt_is_stopped_when_its_time_is_over_and_not_before(databa
     assert simulation.sql(stopped) == [(0,)]
     while simulation.clock.now() < 31.0:
         coordinator.step()
-    assert simulation.sql(stopped) == [(2 if limit == "wall" else 1,)]  # one of the two is not silent
+    assert simulation.sql(stopped) == [
+        (2 if limit == "wall" else 1,)
+    ]  # one of the two is not silent

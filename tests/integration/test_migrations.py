@@ -25,15 +25,24 @@ from tunesvc.errors import DatabaseError, SchemaVersionError
 
 
 def test_a_migrated_schema_is_what_the_tables_say(database_url: str) -> None:
-    with open_database(database_url, migrate=False) as database, database.engine.connect() as connection:
+    with (
+        open_database(database_url, migrate=False) as database,
+        database.engine.connect() as connection,
+    ):
         context = MigrationContext.configure(
             connection,
-            opts={"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True},
+            opts={
+                "version_table": VERSION_TABLE,
+                "compare_type": True,
+                "compare_server_default": True,
+            },
         )
         assert compare_metadata(context, metadata) == []
 
 
-def test_a_migrated_schema_equals_a_fresh_one_down_to_constraints(database_url: str, empty_url: str) -> None:
+def test_a_migrated_schema_equals_a_fresh_one_down_to_constraints(
+    database_url: str, empty_url: str
+) -> None:
     with connect(empty_url) as fresh:
         metadata.create_all(fresh.engine)
         expected = _catalogue(fresh.engine)
@@ -56,7 +65,10 @@ def test_a_newer_schema_is_refused_naming_both_versions(database_url: str, migra
     """Fault 10."""
     with connect(database_url) as database, database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE tunesvc_version SET version_num = '9999'"))
-    with pytest.raises(SchemaVersionError, match=rf"9999, newer than this program's {migrations.program_revision()}"):
+    with pytest.raises(
+        SchemaVersionError,
+        match=rf"9999, newer than this program's {migrations.program_revision()}",
+    ):
         open_database(database_url, migrate=migrate)
 
 
@@ -64,7 +76,9 @@ def test_another_programs_tables_are_left_alone(empty_url: str) -> None:
     with connect(empty_url) as database:
         with database.engine.begin() as connection:
             connection.execute(sa.text("CREATE TABLE trials (mine text)"))
-        with pytest.raises(DatabaseError, match=r"tables of another program \(trials\).*TUNE_DATABASE_URL"):
+        with pytest.raises(
+            DatabaseError, match=r"tables of another program \(trials\).*TUNE_DATABASE_URL"
+        ):
             open_database(empty_url)
         assert sa.inspect(database.engine).get_table_names() == ["trials"]
 
@@ -103,7 +117,9 @@ with connect(sys.argv[1]) as database:
 
 def test_a_migration_killed_midway_leaves_nothing_and_can_be_repeated(empty_url: str) -> None:
     """Fault 10."""
-    done = subprocess.run([sys.executable, "-c", _KILLED_MIDWAY, empty_url], env={**os.environ}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED_MIDWAY, empty_url], env={**os.environ}, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     with connect(empty_url) as database:
         assert sa.inspect(database.engine).get_table_names() == []
@@ -122,14 +138,18 @@ def _catalogue(engine: sa.Engine) -> list[tuple[object, ...]]:
            WHERE schemaname = 'public' AND tablename <> :skip""",
     ]
     with engine.connect() as connection:
-        rows = [connection.execute(sa.text(query), {"skip": VERSION_TABLE}).all() for query in queries]
+        rows = [
+            connection.execute(sa.text(query), {"skip": VERSION_TABLE}).all() for query in queries
+        ]
     return sorted((tuple(row) for part in rows for row in part), key=repr)
 
 
 def _set_back(connection: sa.Connection, revision: str) -> None:
     """Give a database the schema that it had at revision 0008 and later, before heartbeats."""
     connection.execute(sa.text("ALTER TABLE trials DROP COLUMN heartbeat_at"))
-    connection.execute(sa.text("UPDATE tunesvc_version SET version_num = :revision"), {"revision": revision})
+    connection.execute(
+        sa.text("UPDATE tunesvc_version SET version_num = :revision"), {"revision": revision}
+    )
 
 
 def test_stored_steps_become_the_values_that_people_write(database_url: str) -> None:
@@ -142,8 +162,16 @@ def test_stored_steps_become_the_values_that_people_write(database_url: str) -> 
         trial = storage.create_new_trial(storage.create_new_study([StudyDirection.MINIMIZE], "old"))
         with database.engine.begin() as connection:
             for position, (name, (value, distribution)) in enumerate(stored.items()):
-                row = {"id": trial, "name": name, "at": position, "value": value, "of": distribution}
-                connection.execute(sa.text("INSERT INTO trial_params VALUES (:id, :name, :at, :value, :of)"), row)
+                row = {
+                    "id": trial,
+                    "name": name,
+                    "at": position,
+                    "value": value,
+                    "of": distribution,
+                }
+                connection.execute(
+                    sa.text("INSERT INTO trial_params VALUES (:id, :name, :at, :value, :of)"), row
+                )
             _set_back(connection, "0008")
     with open_database(database_url) as database:
         params = PgStorage(database).get_trial(trial).params

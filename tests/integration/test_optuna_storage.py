@@ -1,4 +1,5 @@
-"""`PgStorage` beyond Optuna's contract: several clients at once, what is kept between calls, and how it is read."""
+"""`PgStorage` beyond Optuna's contract: several clients at once, what is kept between calls, and
+how it is read."""
 
 from __future__ import annotations
 
@@ -41,11 +42,13 @@ def new_study(storage: PgStorage, direction: StudyDirection = StudyDirection.MIN
     return storage.create_new_study([direction])
 
 
-# --- several clients ------------------------------------------------------------------------------------
+# --- several clients
+# ------------------------------------------------------------------------------------
 
 
 def _take_trials(storage: PgStorage, study_id: int, trials: int) -> list[int]:
-    """Create and finish trials; what is seen meanwhile has no gaps, and holds what was just finished."""
+    """Create and finish trials; what is seen meanwhile has no gaps, and holds what was just
+    finished."""
     taken = []
     for _ in range(trials):
         mine = storage.create_new_trial(study_id)
@@ -67,12 +70,16 @@ def _process(storage: PgStorage, study_id: int, trials: int, threads: int, told:
         told.put([number for each in done for number in each.result()])
 
 
-def test_processes_and_threads_get_consecutive_numbers_and_see_each_others_finished_trials(database: Database) -> None:
+def test_processes_and_threads_get_consecutive_numbers_and_see_each_others_finished_trials(
+    database: Database,
+) -> None:
     storage = PgStorage(database)
     study_id = new_study(storage)
     context = multiprocessing.get_context("spawn")
     told = context.Queue()
-    processes = [context.Process(target=_process, args=(storage, study_id, 8, 2, told)) for _ in range(3)]
+    processes = [
+        context.Process(target=_process, args=(storage, study_id, 8, 2, told)) for _ in range(3)
+    ]
     for process in processes:
         process.start()
     numbers = sorted(number for _ in processes for number in told.get(timeout=60))
@@ -84,17 +91,23 @@ def test_processes_and_threads_get_consecutive_numbers_and_see_each_others_finis
 
 
 def test_a_number_is_not_seen_before_the_one_below_it(database: Database) -> None:
-    """Whoever looks remembers the last number seen, and would never look for an earlier one again."""
+    """Whoever looks remembers the last number seen, and would never look for an earlier one
+    again."""
     storage = PgStorage(database)
     study_id = new_study(storage)
     with database.engine.begin() as slow, ThreadPoolExecutor(1) as pool:
-        slow.execute(sa.text("UPDATE studies SET next_number = 1 WHERE study_id = :study"), {"study": study_id})
+        slow.execute(
+            sa.text("UPDATE studies SET next_number = 1 WHERE study_id = :study"),
+            {"study": study_id},
+        )
         later = pool.submit(storage.create_new_trial, study_id)
         while not _waits_for_a_lock(database):
             assert not later.done()
         assert storage.get_all_trials(study_id) == []
         slow.execute(
-            sa.text("INSERT INTO trials (trial_id, study_id, number, state) VALUES (:id, :study, 0, 'waiting')"),
+            sa.text(
+                "INSERT INTO trials (trial_id, study_id, number, state) VALUES (:id, :study, 0, 'waiting')"
+            ),
             {"id": trial_id(study_id, 0), "study": study_id},
         )
         slow.commit()
@@ -114,14 +127,24 @@ def _waits_for_a_lock(database: Database) -> bool:
         )
 
 
-# --- what is kept ---------------------------------------------------------------------------------------
+# --- what is kept
+# ---------------------------------------------------------------------------------------
 
 ACTIONS = st.lists(
     st.tuples(
         st.integers(0, 1),  # which client acts
-        st.sampled_from(["create", "enqueue", "start", "param", "report", "attr", "complete", "prune", "get"]),
+        st.sampled_from(
+            ["create", "enqueue", "start", "param", "report", "attr", "complete", "prune", "get"]
+        ),
         st.integers(0, 3),  # on which trial, counted from the last
-        st.sampled_from([None, (TrialState.COMPLETE,), (TrialState.WAITING,), (TrialState.RUNNING, TrialState.PRUNED)]),
+        st.sampled_from(
+            [
+                None,
+                (TrialState.COMPLETE,),
+                (TrialState.WAITING,),
+                (TrialState.RUNNING, TrialState.PRUNED),
+            ]
+        ),
     ),
     min_size=1,
     max_size=25,
@@ -130,7 +153,9 @@ ACTIONS = st.lists(
 
 @on_one_database
 @given(actions=ACTIONS)
-def test_a_client_that_remembers_reads_what_one_without_memory_reads(database: Database, actions: list[Any]) -> None:
+def test_a_client_that_remembers_reads_what_one_without_memory_reads(
+    database: Database, actions: list[Any]
+) -> None:
     clients = [PgStorage(database), PgStorage(database)]
     study_id = new_study(clients[0])
     trials: list[int] = []
@@ -143,9 +168,13 @@ def test_a_client_that_remembers_reads_what_one_without_memory_reads(database: D
     assert [client.get_trial(trial) for client in clients for trial in trials] == whole + whole
 
 
-def _act(client: PgStorage, study_id: int, trials: list[int], action: str, back: int, step: int) -> None:
+def _act(
+    client: PgStorage, study_id: int, trials: list[int], action: str, back: int, step: int
+) -> None:
     if action in ("create", "enqueue") or not trials:
-        template = optuna.trial.create_trial(state=TrialState.WAITING) if action == "enqueue" else None
+        template = (
+            optuna.trial.create_trial(state=TrialState.WAITING) if action == "enqueue" else None
+        )
         trials.append(client.create_new_trial(study_id, template))
         return
     trial = trials[max(0, len(trials) - 1 - back)]
@@ -186,14 +215,20 @@ def test_what_a_caller_does_to_its_copy_is_its_own(database: Database) -> None:
     assert storage.get_all_trials(study_id) == as_it_was
 
 
-# --- what is read ---------------------------------------------------------------------------------------
+# --- what is read
+# ---------------------------------------------------------------------------------------
 
 ANY_FLOAT = st.floats() | st.sampled_from([1.0, 1e22, 5e-324, 2.0**53, -1e300])
 
 
 @on_one_database
-@given(curve=st.dictionaries(st.integers(0, 2**53 - 1), ANY_FLOAT, max_size=5), params=st.lists(st.floats(0, 1)))
-def test_every_number_comes_back_as_it_was(database: Database, curve: dict[int, float], params: list[float]) -> None:
+@given(
+    curve=st.dictionaries(st.integers(0, 2**53 - 1), ANY_FLOAT, max_size=5),
+    params=st.lists(st.floats(0, 1)),
+)
+def test_every_number_comes_back_as_it_was(
+    database: Database, curve: dict[int, float], params: list[float]
+) -> None:
     storage = PgStorage(database)
     trial = storage.create_new_trial(new_study(storage))
     for step, value in curve.items():
@@ -224,7 +259,9 @@ def test_the_best_is_the_first_of_the_best_numbers(
         trial = optuna.trial.create_trial(value=0.0)
         trial.values = [value]  # `create_trial` takes no NaN
         storage.create_new_trial(study_id, trial)
-    storage.create_new_trial(study_id, optuna.trial.create_trial(state=TrialState.PRUNED, value=-5.0))
+    storage.create_new_trial(
+        study_id, optuna.trial.create_trial(state=TrialState.PRUNED, value=-5.0)
+    )
     numbers = [value for value in values if not math.isnan(value)]
     if numbers:
         best = min(numbers) if direction == StudyDirection.MINIMIZE else max(numbers)
@@ -234,7 +271,8 @@ def test_the_best_is_the_first_of_the_best_numbers(
             storage.get_best_trial(study_id)
 
 
-# --- how it is read -------------------------------------------------------------------------------------
+# --- how it is read
+# -------------------------------------------------------------------------------------
 
 COUNT = PreparedStatement("SELECT CAST(%(one)s AS bigint) + CAST(%(two)s AS bigint)")
 
@@ -242,7 +280,8 @@ COUNT = PreparedStatement("SELECT CAST(%(one)s AS bigint) + CAST(%(two)s AS bigi
 def test_a_statement_that_was_prepared_is_carried_out_though_the_server_forgot_it_or_knows_it(
     database: Database,
 ) -> None:
-    """As behind a pooler in transaction mode, where each statement may go to another of the server's connections."""
+    """As behind a pooler in transaction mode, where each statement may go to another of the
+    server's connections."""
     connection = database.engine.raw_connection()
     connection.driver_connection.autocommit = True
     cursor = connection.cursor()
@@ -257,10 +296,16 @@ def test_a_statement_that_was_prepared_is_carried_out_though_the_server_forgot_i
 OPERATIONS: dict[str, Callable[[PgStorage, int, int], object]] = {
     "create_new_trial": lambda storage, study, _: storage.create_new_trial(study),
     "set_trial_param": lambda storage, _, trial: storage.set_trial_param(trial, "new", 0.5, UNIT),
-    "set_trial_intermediate_value": lambda storage, _, trial: storage.set_trial_intermediate_value(trial, 9, 0.5),
-    "set_trial_user_attr": lambda storage, _, trial: storage.set_trial_user_attr(trial, "note", "seen"),
+    "set_trial_intermediate_value": lambda storage, _, trial: storage.set_trial_intermediate_value(
+        trial, 9, 0.5
+    ),
+    "set_trial_user_attr": lambda storage, _, trial: storage.set_trial_user_attr(
+        trial, "note", "seen"
+    ),
     "get_trial": lambda storage, _, trial: storage.get_trial(trial),
-    "set_trial_state_values": lambda storage, _, trial: storage.set_trial_state_values(trial, TrialState.PRUNED),
+    "set_trial_state_values": lambda storage, _, trial: storage.set_trial_state_values(
+        trial, TrialState.PRUNED
+    ),
     "get_all_trials": lambda storage, study, _: storage.get_all_trials(study),
     "get_all_trials again": lambda storage, study, _: storage.get_all_trials(study),
     "get_best_trial": lambda storage, study, _: storage.get_best_trial(study),
@@ -268,7 +313,9 @@ OPERATIONS: dict[str, Callable[[PgStorage, int, int], object]] = {
 }
 
 
-def test_finished_trials_are_read_when_they_are_wanted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_trials_are_read_when_they_are_wanted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A random sampler only looks for waiting ones, and other clients may finish thousands."""
     storage, other = PgStorage(database), PgStorage(database)
     study = new_study(storage)
@@ -277,7 +324,9 @@ def test_finished_trials_are_read_when_they_are_wanted(database: Database, monke
 
     def look(*states: TrialState) -> tuple[int, list[int]]:
         found: list[optuna.trial.FrozenTrial] = []
-        read = _executed(monkeypatch, lambda: found.extend(storage.get_all_trials(study, False, states)))
+        read = _executed(
+            monkeypatch, lambda: found.extend(storage.get_all_trials(study, False, states))
+        )
         return len(read), [trial.number for trial in found]
 
     assert look(TrialState.WAITING) == (1, [])
@@ -288,18 +337,33 @@ def test_finished_trials_are_read_when_they_are_wanted(database: Database, monke
     assert look(*TrialState) == (2, [0, 1, 2, 3])
 
 
-def test_every_operation_finds_its_rows_by_an_index(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_operation_finds_its_rows_by_an_index(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with database.engine.begin() as connection:
         connection.execute(sa.text(FILL.replace(": ", "\\: ")))
-        study_id = connection.execute(sa.text("SELECT study_id FROM studies WHERE name = 's7'")).scalar_one()
-        connection.execute(sa.text("UPDATE studies SET next_number = 10000 WHERE study_id = :id"), {"id": study_id})
+        study_id = connection.execute(
+            sa.text("SELECT study_id FROM studies WHERE name = 's7'")
+        ).scalar_one()
+        connection.execute(
+            sa.text("UPDATE studies SET next_number = 10000 WHERE study_id = :id"), {"id": study_id}
+        )
     storage = PgStorage(database)
     trial = storage.create_new_trial(study_id)
     read = {
-        name: set(_scans(monkeypatch, lambda r=run: r(storage, study_id, trial))) for name, run in OPERATIONS.items()
+        name: set(_scans(monkeypatch, lambda r=run: r(storage, study_id, trial)))
+        for name, run in OPERATIONS.items()
     }
-    assert {table for tables in read.values() for table, _ in tables} > {"trials", "trial_params", "reports"}
-    assert {name: unguided for name, scans in read.items() if (unguided := {t for t, by in scans if not by})} == {}
+    assert {table for tables in read.values() for table, _ in tables} > {
+        "trials",
+        "trial_params",
+        "reports",
+    }
+    assert {
+        name: unguided
+        for name, scans in read.items()
+        if (unguided := {t for t, by in scans if not by})
+    } == {}
 
 
 def _scans(patch: pytest.MonkeyPatch, run: Callable[[], object]) -> Iterator[tuple[str, bool]]:
@@ -314,7 +378,8 @@ def _scans(patch: pytest.MonkeyPatch, run: Callable[[], object]) -> Iterator[tup
 
 
 def _executed(patch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[tuple[Any, str, Any]]:
-    """The prepared statements that `run` carries out: on which connection, what and with which values."""
+    """The prepared statements that `run` carries out: on which connection, what and with which
+    values."""
     statements: list[tuple[Any, str, Any]] = []
     execute = BoundedCursor.execute
 
@@ -337,7 +402,8 @@ def _tables(plan: dict[str, Any], under: str = "") -> Iterator[tuple[str, bool]]
         yield from _tables(child, table)
 
 
-# --- beside a coordinator, and refusals -----------------------------------------------------------------
+# --- beside a coordinator, and refusals
+# -----------------------------------------------------------------
 
 
 def test_a_study_that_a_coordinator_runs_is_not_deleted(database: Database) -> None:
@@ -372,9 +438,12 @@ def test_a_step_that_no_column_holds_is_a_value_error(database: Database, step: 
         storage.set_trial_intermediate_value(trial, step, 0.5)
 
 
-# --- heartbeats -----------------------------------------------------------------------------------------
+# --- heartbeats
+# -----------------------------------------------------------------------------------------
 
-heartbeats_are_experimental = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+heartbeats_are_experimental = pytest.mark.filterwarnings(
+    "ignore::optuna.exceptions.ExperimentalWarning"
+)
 
 
 def _die(trial: optuna.Trial) -> float:
@@ -392,7 +461,9 @@ def _optimize_and_die(storage: PgStorage, name: str) -> None:
 def _age_heartbeats(database: Database, seconds: float) -> None:
     with database.engine.begin() as connection:
         connection.execute(
-            sa.text("UPDATE trials SET heartbeat_at = heartbeat_at - make_interval(secs => :seconds)"),
+            sa.text(
+                "UPDATE trials SET heartbeat_at = heartbeat_at - make_interval(secs => :seconds)"
+            ),
             {"seconds": seconds},
         )
 
@@ -419,7 +490,9 @@ def test_trials_of_a_killed_process_fail_and_are_handed_to_the_callback(database
     assert study.trials[2].system_attrs["failed_trial"] == 0
 
 
-def test_a_finished_trial_has_no_more_heartbeats_and_options_travel_with_the_storage(database: Database) -> None:
+def test_a_finished_trial_has_no_more_heartbeats_and_options_travel_with_the_storage(
+    database: Database,
+) -> None:
     storage = PgStorage(database, heartbeats=Heartbeats(60, 90))
     trial = storage.create_new_trial(new_study(storage))
     storage.set_trial_state_values(trial, TrialState.COMPLETE, [0.5])

@@ -34,15 +34,21 @@ def test_a_study_waits_for_its_database_and_goes_on_with_nothing_lost(
         closing = coordinator.step(wait_s=DELAYS_S[-1])
     assert closing.state is StudyState.FINISHED
     assert simulation.states() == {"complete": 12}
-    assert simulation.sql("SELECT count(*), count(DISTINCT (trial_id, step)) FROM reports") == [(60, 60)]
+    assert simulation.sql("SELECT count(*), count(DISTINCT (trial_id, step)) FROM reports") == [
+        (60, 60)
+    ]
     assert simulation.sql("SELECT count(*), max(number) FROM attempts") == [(12, 1)]
     warnings = simulation.recorder.texts("warning")
     assert len(warnings) == steps // 4
-    assert all("terminating connection" in text or "not currently accepting" in text for text in warnings)
+    assert all(
+        "terminating connection" in text or "not currently accepting" in text for text in warnings
+    )
     assert simulation.recorder.texts("study")[-2].startswith("the database is back after ")
 
 
-def test_tries_grow_rarer_up_to_a_bound(database: Database, set_away: Callable[[bool], None]) -> None:
+def test_tries_grow_rarer_up_to_a_bound(
+    database: Database, set_away: Callable[[bool], None]
+) -> None:
     simulation = Simulation(database, make_spec())
     coordinator = simulation.start()
     set_away(True)
@@ -52,7 +58,9 @@ def test_tries_grow_rarer_up_to_a_bound(database: Database, set_away: Callable[[
         coordinator.step(wait_s=60.0)
         tries_s.append(simulation.clock.now() - before)
     assert tries_s[-1] == DELAYS_S[-1]
-    assert [pause for pause in tries_s if pause > 0][: len(DELAYS_S)] == pytest.approx(list(DELAYS_S))
+    assert [pause for pause in tries_s if pause > 0][: len(DELAYS_S)] == pytest.approx(
+        list(DELAYS_S)
+    )
     set_away(False)
 
 
@@ -65,7 +73,8 @@ def test_ctrl_c_during_an_outage_ends_the_run_and_says_what_holds(
     coordinator.step()
     interrupt.set()
     with pytest.raises(
-        DatabaseUnavailable, match="interrupted while the database is away: .* `tune resume test` continues"
+        DatabaseUnavailable,
+        match="interrupted while the database is away: .* `tune resume test` continues",
     ):
         coordinator.run(interrupt)
     set_away(False)

@@ -17,7 +17,12 @@ def url_without_password(database_url: str, monkeypatch: pytest.MonkeyPatch, tmp
     (tmp_path / "password").write_text(f"{url.password}\n")
     monkeypatch.setenv("TUNE_DATABASE_PASSWORD_FILE", str(tmp_path / "password"))
     return sa.URL.create(
-        url.drivername, username=url.username, host=url.host, port=url.port, database=url.database, query=url.query
+        url.drivername,
+        username=url.username,
+        host=url.host,
+        port=url.port,
+        database=url.database,
+        query=url.query,
     ).render_as_string()
 
 

@@ -1,4 +1,5 @@
-"""Trials that are paused and promoted: on the real database, with simulated workers on a virtual clock."""
+"""Trials that are paused and promoted: on the real database, with simulated workers on a virtual
+clock."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ LAST = 9
 
 
 def training(launch: Launch, *, saves: bool = True) -> Steps:
-    """Nine steps from 1 on towards a loss that depends on x; a checkpoint after each, from which the next one goes on."""
+    """Nine steps from 1 on towards a loss that depends on x; a checkpoint after each, from which
+    the next one goes on."""
     x = float(launch.params["x"])  # type: ignore[arg-type]
     first = 1 + int((launch.checkpoint or "after-0").rpartition("-")[2])
     for step in range(first, LAST + 1):
@@ -54,7 +56,9 @@ def trained(simulation: Simulation) -> int:
     return int(simulation.sql("SELECT count(*) FROM reports")[0][0])  # type: ignore[call-overload]
 
 
-def test_the_best_third_of_each_rung_is_promoted_and_the_rest_is_pruned_in_the_end(database: Database) -> None:
+def test_the_best_third_of_each_rung_is_promoted_and_the_rest_is_pruned_in_the_end(
+    database: Database,
+) -> None:
     simulation = simulate(database)
     assert simulation.run().state is StudyState.FINISHED
     states = simulation.states()
@@ -62,10 +66,14 @@ def test_the_best_third_of_each_rung_is_promoted_and_the_rest_is_pruned_in_the_e
     assert set(states) == {"complete", "pruned"}
     assert 1 <= states["complete"] <= 9
     assert trained(simulation) < 27 * LAST / 2
-    (best,) = simulation.sql("SELECT number FROM trials WHERE state = 'complete' ORDER BY values[1] LIMIT 1")
+    (best,) = simulation.sql(
+        "SELECT number FROM trials WHERE state = 'complete' ORDER BY values[1] LIMIT 1"
+    )
     nearest = simulation.sql("""SELECT t.number FROM trials t JOIN trial_params p USING (trial_id) WHERE p.name = 'x'
                                 ORDER BY abs(p.value - 0.3) LIMIT 1""")
-    assert [best] == nearest, "the losses are ordered alike at each step, so the best one is never left behind"
+    assert [best] == nearest, (
+        "the losses are ordered alike at each step, so the best one is never left behind"
+    )
 
 
 def test_a_promoted_trial_goes_on_from_its_checkpoint_in_a_new_attempt(database: Database) -> None:
@@ -82,7 +90,10 @@ def test_a_promoted_trial_goes_on_from_its_checkpoint_in_a_new_attempt(database:
     promoted = simulation.sql("""
         SELECT d.details FROM decisions d JOIN attempts a ON a.opened_at = d.decided_at AND d.kind = 'promote'
             AND a.trial_id & 4294967295 = d.trial_number AND a.number > 1""")
-    assert len(promoted) == simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'promote'")[0][0]
+    assert (
+        len(promoted)
+        == simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'promote'")[0][0]
+    )
     for (details,) in promoted:
         assert isinstance(details, dict)
         assert {"rung", "rank", "of", "threshold", "comparators", "after_step"} <= details.keys()
@@ -93,9 +104,13 @@ def test_without_a_checkpoint_it_begins_anew_and_that_is_said_once(database: Dat
     simulation = simulate(database, forgetful)
     simulation.run()
     assert simulation.states()["complete"] >= 1
-    assert [text for text in simulation.recorder.texts("warning") if "trial.checkpoint" in text] != []
+    assert [
+        text for text in simulation.recorder.texts("warning") if "trial.checkpoint" in text
+    ] != []
     assert len(simulation.recorder.texts("warning")) == 1
-    assert simulation.sql("SELECT DISTINCT details -> 'after_step' FROM decisions WHERE kind = 'promote'") == [(-1,)]
+    assert simulation.sql(
+        "SELECT DISTINCT details -> 'after_step' FROM decisions WHERE kind = 'promote'"
+    ) == [(-1,)]
     assert simulation.sql("SELECT count(*) FROM reports WHERE superseded")[0][0] > 0
     again = simulation.sql("""SELECT 1 FROM decisions WHERE kind = 'pause' GROUP BY trial_number, details -> 'rung'
                               HAVING count(*) > 1""")
@@ -123,7 +138,10 @@ def test_a_paused_trial_holds_no_slot_and_counts_as_paused(database: Database) -
     assert told is not None
     assert any(said.text.startswith("Paused: ") for said in told.statements)
     assert any("continues if it is promoted" in said.text for said in told.statements)
-    assert any("no resources and may continue" in said.text for said in explain_study(database, view).statements)
+    assert any(
+        "no resources and may continue" in said.text
+        for said in explain_study(database, view).statements
+    )
 
 
 def test_a_short_study_ends_with_a_result_all_the_same(database: Database) -> None:
@@ -249,7 +267,8 @@ def test_ctrl_c_leaves_paused_trials_paused_and_resume_goes_on(database: Databas
 
 
 @pytest.mark.parametrize(
-    ("command", "state", "left"), [("stop", StudyState.STOPPED, "pruned"), ("pause", StudyState.PAUSED, "running")]
+    ("command", "state", "left"),
+    [("stop", StudyState.STOPPED, "pruned"), ("pause", StudyState.PAUSED, "running")],
 )
 def test_stop_ends_paused_trials_and_pause_leaves_them(
     database: Database, command: str, state: StudyState, left: str
@@ -266,7 +285,9 @@ def test_stop_ends_paused_trials_and_pause_leaves_them(
         WHERE a.state = 'paused' AND NOT EXISTS (
             SELECT 1 FROM attempts b WHERE b.trial_id = t.trial_id AND b.number > a.number)""")
     assert paused == [(left,)]
-    reasons = simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'stop' AND reason LIKE 'still paused %'")
+    reasons = simulation.sql(
+        "SELECT count(*) FROM decisions WHERE kind = 'stop' AND reason LIKE 'still paused %'"
+    )
     assert (reasons[0][0] > 0) is (left == "pruned")
 
 
@@ -275,15 +296,21 @@ def test_a_paused_trial_that_nobody_wants_any_more_ends_alone(database: Database
     coordinator = simulation.start()
     while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
         coordinator.step()
-    ((number,),) = simulation.sql("""SELECT number FROM trials t WHERE state = 'running' AND NOT EXISTS (
+    ((number,),) = (
+        simulation.sql("""SELECT number FROM trials t WHERE state = 'running' AND NOT EXISTS (
         SELECT 1 FROM attempts a WHERE a.trial_id = t.trial_id AND a.state <> 'paused') ORDER BY 1 LIMIT 1""")
+    )
     with database.engine.begin() as connection:
-        study_records.request(connection, simulation.record.study_id, "stop_trial", {"number": number}, "somebody")
+        study_records.request(
+            connection, simulation.record.study_id, "stop_trial", {"number": number}, "somebody"
+        )
     while not simulation.sql(f"SELECT 1 FROM trials WHERE number = {number} AND state = 'pruned'"):
         coordinator.step()
     assert coordinator.run().state is StudyState.FINISHED
     assert sum(simulation.states().values()) == 27
-    assert simulation.sql(f"SELECT count(*) FROM attempts WHERE trial_id & 4294967295 = {number}") == [(1,)]
+    assert simulation.sql(
+        f"SELECT count(*) FROM attempts WHERE trial_id & 4294967295 = {number}"
+    ) == [(1,)]
 
 
 def test_a_paused_trial_keeps_its_last_value_when_it_is_pruned(database: Database) -> None:
@@ -309,18 +336,27 @@ def test_gpu_hours_are_not_spent_while_a_trial_is_paused(database: Database) -> 
 
 @pytest.mark.parametrize(
     ("pruner", "parallelism", "seed"),
-    [(ASHA, 1, 1), (ASHA, 4, 1), (CURVE, 1, 1), *((CURVE, 4, seed) for seed in (1, 208, 3265, 3328, 5799))],
+    [
+        (ASHA, 1, 1),
+        (ASHA, 4, 1),
+        (CURVE, 1, 1),
+        *((CURVE, 4, seed) for seed in (1, 208, 3265, 3328, 5799)),
+    ],
 )
 def test_pauses_and_promotions_are_redrawn_as_they_were(
     database: Database, pruner: dict[str, Any], parallelism: int, seed: int
 ) -> None:
-    """Not across a restart where a model is learned from the curves: it begins anew then, at a moment not recorded.
+    """Not across a restart where a model is learned from the curves: it begins anew then, at a
+    moment not recorded.
 
-    With the last seeds the model was once asked at an instant that left no trace. It learned there (208, and 5799 after
-    proposals drawn ahead were thrown away), or missed that something ended, for as much had gone on (3265 and 3328).
+    With the last seeds the model was once asked at an instant that left no trace. It learned there
+    (208, and 5799 after proposals drawn ahead were thrown away), or missed that something ended,
+    for as much had gone on (3265 and 3328).
     """
     sampler = {"name": "tpe", "seed": seed}
-    simulation = simulate(database, pruner=pruner, budget={"trials": 30}, parallelism=parallelism, sampler=sampler)
+    simulation = simulate(
+        database, pruner=pruner, budget={"trials": 30}, parallelism=parallelism, sampler=sampler
+    )
     if pruner is ASHA:
         coordinator = simulation.start()
         for _ in range(30):

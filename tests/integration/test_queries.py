@@ -31,7 +31,13 @@ from tunesvc.queries.operations.cluster_view import get_cluster
 from tunesvc.queries.operations.request_log import list_requests
 from tunesvc.queries.rows import Counts, Objective, StudyStatus
 from tunesvc.queries.studies import get_study, list_studies
-from tunesvc.queries.trials.attempt_events import get_curve, get_curves, list_attempts, list_decisions, list_logs
+from tunesvc.queries.trials.attempt_events import (
+    get_curve,
+    get_curves,
+    list_attempts,
+    list_decisions,
+    list_logs,
+)
 from tunesvc.queries.trials.trial_results import get_results
 from tunesvc.queries.trials.trial_table import get_trial, list_best_trials, list_trials
 from tunesvc.space.search_space import place
@@ -49,7 +55,9 @@ class Writer:
         self.study_id = stored.create(connection, spec).study_id
 
     def trial(self, number: int, state: str, *values: float, constraints: str | None = None) -> int:
-        started, ended = ("now() - interval '10 s'", "now()") if state != "waiting" else ("NULL", "NULL")
+        started, ended = (
+            ("now() - interval '10 s'", "now()") if state != "waiting" else ("NULL", "NULL")
+        )
         row = {
             "trial_id": trial_id(self.study_id, number),
             "study_id": self.study_id,
@@ -64,21 +72,47 @@ class Writer:
             self.attr(number, "system", "constraints", constraints)
         return trial_id(self.study_id, number)
 
-    def param(self, number: int, position: int, name: str, value: float, distribution: BaseDistribution) -> None:
+    def param(
+        self, number: int, position: int, name: str, value: float, distribution: BaseDistribution
+    ) -> None:
         written = distribution_to_json(distribution)
         at = trial_id(self.study_id, number)
-        self.insert(tables.trial_params, trial_id=at, name=name, position=position, value=value, distribution=written)
-
-    def attr(self, number: int, kind: str, name: str, value: str) -> None:
-        self.insert(tables.trial_attrs, trial_id=trial_id(self.study_id, number), kind=kind, name=name, value=value)
-
-    def attempt(self, trial: int, number: int, state: str, **columns: object) -> None:
-        row = {"started_at": sa.text("now() - interval '1 h'"), "ended_at": sa.text("now()"), **columns}
         self.insert(
-            tables.attempts, trial_id=trial_id(self.study_id, trial), number=number, token=1, state=state, **row
+            tables.trial_params,
+            trial_id=at,
+            name=name,
+            position=position,
+            value=value,
+            distribution=written,
         )
 
-    def report(self, trial: int, attempt: int, step: int, value: float | None, **columns: object) -> None:
+    def attr(self, number: int, kind: str, name: str, value: str) -> None:
+        self.insert(
+            tables.trial_attrs,
+            trial_id=trial_id(self.study_id, number),
+            kind=kind,
+            name=name,
+            value=value,
+        )
+
+    def attempt(self, trial: int, number: int, state: str, **columns: object) -> None:
+        row = {
+            "started_at": sa.text("now() - interval '1 h'"),
+            "ended_at": sa.text("now()"),
+            **columns,
+        }
+        self.insert(
+            tables.attempts,
+            trial_id=trial_id(self.study_id, trial),
+            number=number,
+            token=1,
+            state=state,
+            **row,
+        )
+
+    def report(
+        self, trial: int, attempt: int, step: int, value: float | None, **columns: object
+    ) -> None:
         at = trial_id(self.study_id, trial)
         self.insert(tables.reports, trial_id=at, attempt=attempt, step=step, value=value, **columns)
 
@@ -107,7 +141,9 @@ TWO_METRICS = ({"name": "error"}, {"name": "speed", "goal": "maximize"})
 
 
 @pytest.mark.parametrize("log", [False, True])
-def test_the_parts_of_a_range_that_were_tried_are_counted_on_its_scale(database: Database, log: bool) -> None:
+def test_the_parts_of_a_range_that_were_tried_are_counted_on_its_scale(
+    database: Database, log: bool
+) -> None:
     kind = FloatDistribution(1e-4, 1.0, log=log)
     tried = [1e-4, 0.0011, 0.0012, 0.05, 0.55, 1.0]
     with writing(database) as w:
@@ -115,7 +151,9 @@ def test_the_parts_of_a_range_that_were_tried_are_counted_on_its_scale(database:
             w.trial(number, "complete", 0.5)
             w.param(number, 0, "lr", value, kind)
     places = [place(kind, value) or 0.0 for value in tried]
-    assert count_tried_parts(database, w.study_id, "lr", kind, 10) == len({min(9, int(10 * at)) for at in places})
+    assert count_tried_parts(database, w.study_id, "lr", kind, 10) == len(
+        {min(9, int(10 * at)) for at in places}
+    )
     assert count_tried_parts(database, w.study_id, "other", kind, 10) == 0
     assert count_tried_parts(database, w.study_id, "lr", CategoricalDistribution([1, 2]), 2) == 1
 
@@ -135,7 +173,9 @@ def test_the_overview_counts_trials_by_state_and_names_the_best_value(database: 
     (row,) = list_studies(database)
     counts = Counts(waiting=1, interrupted=1, complete=2, pruned=1, failed=1)
     assert row.counts == counts, "no coordinator runs it"
-    assert [trial.number for trial in list_trials(database, row.study_id, states=["interrupted"])] == [4]
+    assert [
+        trial.number for trial in list_trials(database, row.study_id, states=["interrupted"])
+    ] == [4]
     (found, *_) = list_trials(database, row.study_id, after=3, limit=1)
     assert (found.state, found.duration_s) == ("interrupted", None)
     assert get_results(database, row.study_id).of_state("interrupted").sum() == 1
@@ -159,7 +199,9 @@ def test_the_overview_sums_gpu_hours_and_names_who_holds_the_lease(database: Dat
         w.attempt(0, 2, "finished", gpus=2)
         w.attempt(1, 1, "opened", gpus=4, started_at=None, ended_at=None)
         until = sa.text("now() + interval '20 s'")
-        w.insert(tables.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=until)
+        w.insert(
+            tables.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=until
+        )
     (row,) = list_studies(database)
     assert row.gpu_hours == pytest.approx(2.5)
     assert row.coordinator == "box:42"
@@ -171,7 +213,9 @@ def test_an_expired_lease_means_that_nobody_runs_the_study(database: Database) -
         w.trial(0, "running")
         w.attempt(0, 1, "running", gpus=1, ended_at=None)
         w.report(0, 1, 0, 1.0, reported_at=sa.text("now() - interval '30 min'"))
-        w.insert(tables.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=past)
+        w.insert(
+            tables.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=past
+        )
     (row,) = list_studies(database)
     assert row.coordinator is None
     assert row.gpu_hours == pytest.approx(0.5), "what ran until its last report"
@@ -195,14 +239,18 @@ def test_an_unknown_study_is_answered_with_the_nearest_name(database: Database) 
 
 def test_a_study_made_through_optuna_has_no_spec_but_is_shown(database: Database) -> None:
     with database.engine.begin() as connection:
-        connection.execute(sa.insert(tables.studies).values(name="plain", directions=["maximize", "minimize"]))
+        connection.execute(
+            sa.insert(tables.studies).values(name="plain", directions=["maximize", "minimize"])
+        )
     view = get_study(database, "plain")
     assert view.spec is None
     assert [o.name for o in view.objectives] == ["value_0", "value_1"]
     assert view.fraction == 0.0
 
 
-def test_parameters_are_external_values_in_the_order_drawn_and_absent_when_inactive(database: Database) -> None:
+def test_parameters_are_external_values_in_the_order_drawn_and_absent_when_inactive(
+    database: Database,
+) -> None:
     with writing(database) as w:
         w.trial(0, "complete", 0.5)
         w.param(0, 0, "optimizer", 1, OPTIMIZER)
@@ -230,7 +278,9 @@ def test_trials_are_filtered_paged_and_ordered(database: Database) -> None:
     assert numbers(order="best") == [1, 3, 0, 2, 4], "NaN after every number, no value last"
 
 
-def test_a_trial_row_counts_attempts_and_names_the_last_failure_and_report(database: Database) -> None:
+def test_a_trial_row_counts_attempts_and_names_the_last_failure_and_report(
+    database: Database,
+) -> None:
     with writing(database) as w:
         w.trial(0, "fail")
         w.attempt(0, 1, "lost", failure="lost")
@@ -243,20 +293,37 @@ def test_a_trial_row_counts_attempts_and_names_the_last_failure_and_report(datab
     assert row.duration_s == pytest.approx(7200), "of both attempts"
 
 
-def test_trials_that_were_stopped_are_counted_apart_from_those_that_failed(database: Database) -> None:
+def test_trials_that_were_stopped_are_counted_apart_from_those_that_failed(
+    database: Database,
+) -> None:
     with writing(database) as w:
         w.trial(0, "fail")
         w.attempt(0, 1, "failed", failure="error")
         w.trial(1, "fail")
         w.attempt(1, 1, "failed", stop_cause="request")
         w.trial(2, "fail")  # as through Optuna's API
-        withdrawn = {"trial_id": trial_id(w.study_id, 3), "study_id": w.study_id, "number": 3, "state": "fail"}
+        withdrawn = {
+            "trial_id": trial_id(w.study_id, 3),
+            "study_id": w.study_id,
+            "number": 3,
+            "state": "fail",
+        }
         w.insert(tables.trials, **withdrawn)  # taken back before it started
     (row,) = list_studies(database)
     assert row.counts == Counts(failed=2, stopped=2)
-    assert [one.state for one in list_trials(database, row.study_id)] == ["failed", "stopped", "failed", "stopped"]
+    assert [one.state for one in list_trials(database, row.study_id)] == [
+        "failed",
+        "stopped",
+        "failed",
+        "stopped",
+    ]
     assert [one.number for one in list_trials(database, row.study_id, states=["stopped"])] == [1, 3]
-    assert get_results(database, row.study_id).of_state("stopped").tolist() == [False, True, False, True]
+    assert get_results(database, row.study_id).of_state("stopped").tolist() == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_best_is_never_nan_nor_pruned_nor_infeasible(database: Database) -> None:
@@ -300,7 +367,9 @@ def test_several_objectives_have_a_pareto_front(database: Database) -> None:
     assert list_studies(database)[0].best_value is None
 
 
-def test_a_curve_takes_the_newest_attempt_and_leaves_out_what_was_superseded(database: Database) -> None:
+def test_a_curve_takes_the_newest_attempt_and_leaves_out_what_was_superseded(
+    database: Database,
+) -> None:
     with writing(database) as w:
         w.trial(0, "running")
         w.report(0, 1, 0, 1.0)
@@ -309,7 +378,11 @@ def test_a_curve_takes_the_newest_attempt_and_leaves_out_what_was_superseded(dat
         w.report(0, 2, 1, 0.7, metrics={"loss": "NaN", "top": "-Infinity"})
         w.report(0, 2, 2, None, metrics={"loss": 3})
     curve = get_curve(database, w.study_id, 0)
-    assert [(p.step, p.value, p.attempt) for p in curve.points] == [(0, 1.0, 1), (1, 0.7, 2), (2, None, 2)]
+    assert [(p.step, p.value, p.attempt) for p in curve.points] == [
+        (0, 1.0, 1),
+        (1, 0.7, 2),
+        (2, None, 2),
+    ]
     assert math.isnan(curve.points[1].metrics["loss"])
     assert curve.points[1].metrics["top"] == -math.inf
     assert curve.points[2].metrics == {"loss": 3.0}
@@ -346,10 +419,20 @@ def test_logs_come_in_order_and_go_on_after_a_cursor(database: Database) -> None
 def test_a_trial_in_detail_has_its_attempts_decisions_and_attributes(database: Database) -> None:
     with writing(database) as w:
         w.trial(0, "fail")
-        w.attempt(0, 1, "failed", failure="error", message="boom", traceback="Traceback ...", devices=["0"])
+        w.attempt(
+            0,
+            1,
+            "failed",
+            failure="error",
+            message="boom",
+            traceback="Traceback ...",
+            devices=["0"],
+        )
         w.attr(0, "user", "note", '"hi"')
         for number, kind in ((0, "ask"), (None, "sampler"), (0, "fail")):
-            w.insert(tables.decisions, study_id=w.study_id, trial_number=number, kind=kind, reason="why")
+            w.insert(
+                tables.decisions, study_id=w.study_id, trial_number=number, kind=kind, reason="why"
+            )
     detail = get_trial(database, w.study_id, 0)
     assert detail is not None
     assert detail.attempts[0].state is AttemptState.FAILED
@@ -393,7 +476,8 @@ def test_an_empty_dataframe_still_has_its_columns(database: Database) -> None:
     assert {"number", "state", "value", "started_at"} <= set(frame.columns)
 
 
-# --- query plans --------------------------------------------------------------------------------------
+# --- query plans
+# --------------------------------------------------------------------------------------
 
 FILL = """
 INSERT INTO studies (name, directions) SELECT 's' || s, ARRAY['minimize'] FROM generate_series(1, 20) s;
@@ -419,7 +503,9 @@ ANALYZE;
 QUERIES: dict[str, Callable[[Database, int], object]] = {
     "one study": lambda db, study: get_study(db, "s7"),
     "a page of trials": lambda db, study: list_trials(db, study, limit=50, after=20),
-    "a page of failed trials": lambda db, study: list_trials(db, study, states=["failed"], limit=50),
+    "a page of failed trials": lambda db, study: list_trials(
+        db, study, states=["failed"], limit=50
+    ),
     "the best": lambda db, study: list_best_trials(db, study),
     "one trial": lambda db, study: get_trial(db, study, 7),
     "one curve": lambda db, study: get_curve(db, study, 7),
@@ -434,29 +520,50 @@ QUERIES: dict[str, Callable[[Database, int], object]] = {
     "a study's attempts": lambda db, study: list_attempts(db, study),
 }
 
-BIG = {"trials", "trial_params", "trial_attrs", "attempts", "reports", "logs", "decisions", "commands"}
+BIG = {
+    "trials",
+    "trial_params",
+    "trial_attrs",
+    "attempts",
+    "reports",
+    "logs",
+    "decisions",
+    "commands",
+}
 
 
 def test_no_hot_query_reads_a_big_table_from_end_to_end(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(sa.text(FILL.replace(": ", "\\: ")))
-        study_id = connection.execute(sa.text("SELECT study_id FROM studies WHERE name = 's7'")).scalar_one()
+        study_id = connection.execute(
+            sa.text("SELECT study_id FROM studies WHERE name = 's7'")
+        ).scalar_one()
     scanned = {name: tables_scanned(database, run, study_id) & BIG for name, run in QUERIES.items()}
     assert {name: tables for name, tables in scanned.items() if tables} == {}
     nodes = plan_nodes(database, QUERIES["one study"], study_id)
-    assert "ix_attempts_gpus" in {node.get("Index Name") for node in nodes}, "attempts without a GPU are not read"
+    assert "ix_attempts_gpus" in {node.get("Index Name") for node in nodes}, (
+        "attempts without a GPU are not read"
+    )
 
 
-def tables_scanned(database: Database, run: Callable[[Database, int], object], study_id: int) -> set[str]:
+def tables_scanned(
+    database: Database, run: Callable[[Database, int], object], study_id: int
+) -> set[str]:
     """Tables that the statements which `run` executes read with a sequential scan."""
-    return {str(node["Relation Name"]) for node in plan_nodes(database, run, study_id) if _is_scan(node)}
+    return {
+        str(node["Relation Name"]) for node in plan_nodes(database, run, study_id) if _is_scan(node)
+    }
 
 
-def plan_nodes(database: Database, run: Callable[[Database, int], object], study_id: int) -> list[dict[str, object]]:
+def plan_nodes(
+    database: Database, run: Callable[[Database, int], object], study_id: int
+) -> list[dict[str, object]]:
     """Steps of the plans of all statements that `run` executes."""
     statements: list[tuple[str, object]] = []
 
-    def remember(_conn: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+    def remember(
+        _conn: object, _cursor: object, statement: str, parameters: object, *_: object
+    ) -> None:
         statements.append((statement, parameters))
 
     sa.event.listen(database.engine, "before_cursor_execute", remember)

@@ -38,11 +38,16 @@ except ExecutorError as error:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1:1", "the Ray cluster at 127.0.0.1:1 cannot be reached: Connection refused. Is it running"),
+        (
+            "127.0.0.1:1",
+            "the Ray cluster at 127.0.0.1:1 cannot be reached: Connection refused. Is it running",
+        ),
         ("somewhere", "'somewhere' is no address of a Ray cluster: write HOST:PORT"),
     ],
 )
-def test_a_cluster_that_cannot_be_reached_is_an_error_with_a_remedy(address: str, message: str) -> None:
+def test_a_cluster_that_cannot_be_reached_is_an_error_with_a_remedy(
+    address: str, message: str
+) -> None:
     done = python(CONNECT.format(address=address))
     assert done.stdout.startswith(message), done.stdout + done.stderr
     assert done.stderr == ""
@@ -82,8 +87,13 @@ print(*interrupted)
 """
 
 
-def test_an_interrupt_from_the_terminal_leaves_the_workers_to_us_and_the_screen_stays_clean(tmp_path: Path) -> None:
-    """Ctrl-C reaches the whole foreground group: Ray's processes and workers must go on until we end them."""
+def test_an_interrupt_from_the_terminal_leaves_the_workers_to_us_and_the_screen_stays_clean(
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C reaches the whole foreground group:
+
+    Ray's processes and workers must go on until we end them.
+    """
     code = LOCAL.format(tests=str(Path(__file__).parents[2]), folder=str(tmp_path))
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -165,7 +175,9 @@ cluster.shutdown()
 
 def test_a_cluster_that_asks_for_a_token_gets_it_or_says_so() -> None:
     token = "0123456789abcdef0123456789abcdef"
-    done = python(TOKENS.format(token=token, connect=CONNECT.replace("!r", "!r")), RAY_AUTH_TOKEN=token)
+    done = python(
+        TOKENS.format(token=token, connect=CONNECT.replace("!r", "!r")), RAY_AUTH_TOKEN=token
+    )
     lines = [line for line in done.stdout.splitlines() if "INFO" not in line]
     assert lines[0] == "True", done.stdout + done.stderr
     assert "asks for a token: put its own into RAY_AUTH_TOKEN" in lines[1]

@@ -10,7 +10,15 @@ import pytest
 
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execution.executor import AttrSet, Checkpointed, Finished, OutputLogged, Reported, Started, StoppedEarly
+from tunesvc.execution.executor import (
+    AttrSet,
+    Checkpointed,
+    Finished,
+    OutputLogged,
+    Reported,
+    Started,
+    StoppedEarly,
+)
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.spec import Environment, Resources
 
@@ -32,7 +40,9 @@ def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
         executor.close()
 
 
-def test_half_a_gpu_each_lets_four_attempts_share_two_devices(listen: MakeListener, tmp_path: Path) -> None:
+def test_half_a_gpu_each_lets_four_attempts_share_two_devices(
+    listen: MakeListener, tmp_path: Path
+) -> None:
     listener = listen("together", resources=Resources(cpu=1, gpu=0.5))
     assert listener.executor.slots() == 4
     (tmp_path / "others").mkdir()
@@ -41,7 +51,12 @@ def test_half_a_gpu_each_lets_four_attempts_share_two_devices(listen: MakeListen
         listener.executor.launch(launch)
     listener.until_ended(*launches)
     assert sorted(listener.outcome(launch).metrics["device"] for launch in launches) == [0, 0, 1, 1]
-    assert sorted(listener.said(launch, Started)[0].devices for launch in launches) == [("0",), ("0",), ("1",), ("1",)]
+    assert sorted(listener.said(launch, Started)[0].devices for launch in launches) == [
+        ("0",),
+        ("0",),
+        ("1",),
+        ("1",),
+    ]
 
 
 def test_custom_resources_bound_the_slots(listen: MakeListener) -> None:
@@ -118,7 +133,9 @@ def test_the_environment_and_the_folder_of_the_study_reach_the_worker(listen: Ma
     assert isinstance(listener.outcome(launch), Finished), listener.outcome(launch)
 
 
-def test_a_later_attempt_goes_on_from_the_checkpoint_and_its_step(listen: MakeListener, tmp_path: Path) -> None:
+def test_a_later_attempt_goes_on_from_the_checkpoint_and_its_step(
+    listen: MakeListener, tmp_path: Path
+) -> None:
     listener, first = listen("saves", source=str(OBJECTIVES)), make_launch(attempt=1)
     listener.run(first)
     saved = listener.said(first, Checkpointed)
@@ -156,7 +173,12 @@ def test_a_ray_tune_function_brings_its_resources_unless_the_study_has_some(
     listener.run(launch)
     assert len(listener.said(launch, Started)[0].devices) == 1
     assert listener.said(launch, Reported) == [Reported(1, {"loss": 1.0})]
-    assert listen(source=str(tmp_path), entrypoint="tuned:train", resources=Resources(cpu=2)).executor.slots() == 2
+    assert (
+        listen(
+            source=str(tmp_path), entrypoint="tuned:train", resources=Resources(cpu=2)
+        ).executor.slots()
+        == 2
+    )
 
 
 @pytest.fixture
@@ -170,7 +192,9 @@ def test_a_child_process_reports_however_it_is_started(children: Listener) -> No
         launch = make_launch(number, function="has_a_child_that_reports", how=how, lr=0.5)
         children.run(launch)
         assert isinstance(children.outcome(launch), Finished), children.outcome(launch)
-        curve = [(report.step, report.metrics.get("loss")) for report in children.said(launch, Reported)]
+        curve = [
+            (report.step, report.metrics.get("loss")) for report in children.said(launch, Reported)
+        ]
         assert curve == [(0, 0.5), (1, 0.25), (2, 0.5 / 3), (3, None)]
         assert [checkpoint.step for checkpoint in children.said(launch, Checkpointed)] == [3]
         assert children.said(launch, AttrSet) == [AttrSet("child", "true")]

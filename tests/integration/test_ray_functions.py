@@ -64,7 +64,12 @@ class Counting(tune.Trainable):
     def step(self) -> dict[str, Any]:
         self.count += 1
         is_done = self.count >= 3
-        return {"loss": self.width * self.count + self.data, "note": "text", "deep": {"n": 1}, "done": is_done}
+        return {
+            "loss": self.width * self.count + self.data,
+            "note": "text",
+            "deep": {"n": 1},
+            "done": is_done,
+        }
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, int]:
         return {"count": self.count}
@@ -106,7 +111,9 @@ def test_objects_bound_to_a_function_or_class_arrive_with_it(attempt: MakeAttemp
     assert curve(asked)[0] == (1, {"loss": 102.0, "deep/n": 1.0})
 
 
-def test_a_trainable_runs_until_it_is_done_and_goes_on_from_its_checkpoint(attempt: MakeAttempt) -> None:
+def test_a_trainable_runs_until_it_is_done_and_goes_on_from_its_checkpoint(
+    attempt: MakeAttempt,
+) -> None:
     first = attempt(width=2)
     assert prepare(Counting)(first) == {}
     assert curve(first) == [(step, {"loss": 2.0 * step, "deep/n": 1.0}) for step in (1, 2, 3)]
@@ -124,7 +131,11 @@ def test_a_trainable_that_can_be_reset_serves_one_trial_after_another(attempt: M
     for number, width in enumerate([1, 2, -1], start=1):
         asked = attempt(number=number, width=width)
         run(asked)
-        assert [report.metrics["loss"] for report in said(asked, Reported)] == [width, 2 * width, 3 * width]
+        assert [report.metrics["loss"] for report in said(asked, Reported)] == [
+            width,
+            2 * width,
+            3 * width,
+        ]
     assert SET_UP == [1, -1]
 
 

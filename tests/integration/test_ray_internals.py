@@ -1,4 +1,5 @@
-"""Ray's private interface, as this version of Ray has it: fails on an upgrade that changes it, and names what changed."""
+"""Ray's private interface, as this version of Ray has it: fails on an upgrade that changes it,
+and names what changed."""
 
 from __future__ import annotations
 

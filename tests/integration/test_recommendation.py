@@ -1,4 +1,5 @@
-"""Why a study stands as it does, and which of its trials is really best: on the real database, with simulated workers."""
+"""Why a study stands as it does, and which of its trials is really best: on the real database,
+with simulated workers."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def noisy(launch: Launch) -> Iterable[tuple[float, Payload]]:
     return curve((x - 0.3) ** 2 + Random(launch.seed).gauss(0, 0.02))
 
 
-def confirmed(database: Database, record: StudyRecord, script: object = noisy, **numbers: int) -> Simulation:
+def confirmed(
+    database: Database, record: StudyRecord, script: object = noisy, **numbers: int
+) -> Simulation:
     """What `tune confirm` does, with simulated workers."""
     made = prepare(database, record, **numbers)
     assert made.spec is not None
@@ -70,7 +73,8 @@ def test_finalists_are_run_again_with_seeds_of_their_own(database: Database) -> 
     assert explained is not None
     (repeats_text, chance_text) = explained.topics["Confirmation"]
     assert re.fullmatch(
-        r"Confirmed by 4 repeats with other seeds: mean loss = \S+ \(95 % interval \S+ to \S+\)\.", repeats_text
+        r"Confirmed by 4 repeats with other seeds: mean loss = \S+ \(95 % interval \S+ to \S+\)\.",
+        repeats_text,
     )
     assert chance_text.startswith("The chance that its true mean is the best of all finalists is ")
     # the study itself knows nothing of them
@@ -78,7 +82,8 @@ def test_finalists_are_run_again_with_seeds_of_their_own(database: Database) -> 
 
 
 def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Database) -> None:
-    """The folds differ by more than the parameters do; finalists are confirmed with seeds of their own."""
+    """The folds differ by more than the parameters do; finalists are confirmed with seeds of
+    their own."""
     seeds: list[int] = []
 
     def folded(launch: Launch) -> Iterable[tuple[float, Payload]]:
@@ -92,7 +97,9 @@ def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Dat
     view = get_study(database, "test")
     answer = get_recommendation(database, view)
     assert answer is not None
-    (params,) = [row.params for row in list_trials(database, view.study_id) if row.number == answer.number]
+    (params,) = [
+        row.params for row in list_trials(database, view.study_id) if row.number == answer.number
+    ]
     assert abs(params["x"] - 0.3) < 0.1
     assert answer.mean == pytest.approx(2.0, abs=0.1), "the mean over all three"
     assert "The effect of each of 3 training seeds" in str(explain_study(database, view).statements)
@@ -101,7 +108,9 @@ def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Dat
     assert len(set(seeds)) == 3 + 4
     told = get_confirmation(database, "test")
     assert told is not None
-    assert len({round(max(one.values) - min(one.values), 6) for one in told.finalists}) == 1, "each had all folds"
+    assert len({round(max(one.values) - min(one.values), 6) for one in told.finalists}) == 1, (
+        "each had all folds"
+    )
 
 
 def test_more_repeats_run_what_is_missing_and_what_failed(database: Database) -> None:
@@ -110,16 +119,28 @@ def test_more_repeats_run_what_is_missing_and_what_failed(database: Database) ->
 
     simulation = Simulation(database, make_spec(), noisy)
     simulation.run()
-    assert confirmed(database, simulation.record, frail, top=2, repeats=2).states() == {"complete": 3, "fail": 1}
-    assert confirmed(database, simulation.record, top=2, repeats=3).states() == {"complete": 6, "fail": 1}
-    assert confirmed(database, simulation.record, top=2, repeats=3).states() == {"complete": 6, "fail": 1}
+    assert confirmed(database, simulation.record, frail, top=2, repeats=2).states() == {
+        "complete": 3,
+        "fail": 1,
+    }
+    assert confirmed(database, simulation.record, top=2, repeats=3).states() == {
+        "complete": 6,
+        "fail": 1,
+    }
+    assert confirmed(database, simulation.record, top=2, repeats=3).states() == {
+        "complete": 6,
+        "fail": 1,
+    }
 
 
 def test_a_newer_confirmation_replaces_what_the_former_has_not_begun(database: Database) -> None:
     simulation = Simulation(database, make_spec(), noisy)
     simulation.run()
     prepare(database, simulation.record, top=4, repeats=5)
-    assert confirmed(database, simulation.record, top=2, repeats=2).states() == {"complete": 4, "fail": 16}
+    assert confirmed(database, simulation.record, top=2, repeats=2).states() == {
+        "complete": 4,
+        "fail": 16,
+    }
     told = get_confirmation(database, "test")
     assert told is not None
     assert [(len(one.values), one.failed) for one in told.finalists] == [(2, 0)] * 2
@@ -161,7 +182,9 @@ def test_a_study_without_results_has_nothing_to_confirm(database: Database) -> N
 
 def told_of(database: Database, number: int | None = None) -> str:
     view = get_study(database, "test")
-    told = explain_study(database, view) if number is None else explain_trial(database, view, number)
+    told = (
+        explain_study(database, view) if number is None else explain_trial(database, view, number)
+    )
     assert told is not None
     return "\n".join(said.text for said in told.statements)
 
@@ -188,13 +211,16 @@ def test_a_pruned_and_retried_trial_is_explained(database: Database) -> None:
 
 
 def test_the_model_says_nothing_of_a_trial_that_was_pruned(database: Database) -> None:
-    """Case A3: of the worst trial, where only pruned ones were, it expected one of the best values."""
+    """Case A3: of the worst trial, where only pruned ones were, it expected one of the best
+    values."""
     pruner = {"name": "median", "n_startup_trials": 3}
     Simulation(database, make_spec(pruner=pruner, budget={"trials": 30}), quadratic).run()
     view = get_study(database, "test")
     numbers = {row.state: row.number for row in list_trials(database, view.study_id)}
     explained = {state: explain_trial(database, view, number) for state, number in numbers.items()}
-    assert {state: one is not None and one.local is not None for state, one in explained.items()} == {
+    assert {
+        state: one is not None and one.local is not None for state, one in explained.items()
+    } == {
         "complete": True,
         "pruned": False,
     }
@@ -213,29 +239,43 @@ def test_a_study_ends_early_when_little_more_is_to_be_expected(database: Databas
 
 
 @pytest.mark.parametrize("metrics", [["loss"], ["loss", "cost"]])
-def test_how_often_the_pruner_errs_is_told_from_its_audited_trials(database: Database, metrics: list[str]) -> None:
+def test_how_often_the_pruner_errs_is_told_from_its_audited_trials(
+    database: Database, metrics: list[str]
+) -> None:
     def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
         x = float(launch.params["x"])  # type: ignore[arg-type]
         curve = [0.1 + x + 0.8**step for step in range(12)]
         # one of them turns out best after all
         curve += [0.0] if launch.trial_number == 30 else [0.1 + x]
-        return [*((1.0, Reported(s, dict.fromkeys(metrics, v))) for s, v in enumerate(curve)), (1.0, Finished())]
+        return [
+            *((1.0, Reported(s, dict.fromkeys(metrics, v))) for s, v in enumerate(curve)),
+            (1.0, Finished()),
+        ]
 
     pruner = {"name": "curve", "audit": 0.6, "chance": 0.1}
     goals = [{"name": name} for name in metrics]
-    simulation = Simulation(database, make_spec(pruner=pruner, metrics=goals, budget={"trials": 40}), script)
+    simulation = Simulation(
+        database, make_spec(pruner=pruner, metrics=goals, budget={"trials": 40}), script
+    )
     simulation.run()
     view = get_study(database, "test")
     found = get_audit(database, view)
     assert found is not None
     directions = [StudyDirection.MINIMIZE] * len(metrics)
     counted = false_prunes(PgStorage(database).get_all_trials(view.study_id), *directions)
-    assert (found.audited, found.wrong, found.rate) == (counted.audited, counted.wrong, counted.rate)
+    assert (found.audited, found.wrong, found.rate) == (
+        counted.audited,
+        counted.wrong,
+        counted.rate,
+    )
     assert found.audited > 5
     assert found.wrong == 1
     assert found.text[1:] in told_of(database)
     best = "the new best" if len(metrics) == 1 else "on the front"
-    assert f"of {found.audited} audited trials 1 would have been {best}: false-prune rate" in found.text
+    assert (
+        f"of {found.audited} audited trials 1 would have been {best}: false-prune rate"
+        in found.text
+    )
     assert found.text.endswith("allowed 10 %")
     told = explain_study(database, view)
     assert told.audit == found
@@ -247,7 +287,9 @@ def test_how_often_the_pruner_errs_is_told_from_its_audited_trials(database: Dat
 def test_a_study_that_audits_nothing_has_no_rate(database: Database) -> None:
     Simulation(database, make_spec(pruner={"name": "asha"})).run()
     assert get_audit(database, get_study(database, "test")) is None
-    Simulation(database, make_spec(name="young", pruner={"name": "auto"}, budget={"trials": 2})).run()
+    Simulation(
+        database, make_spec(name="young", pruner={"name": "auto"}, budget={"trials": 2})
+    ).run()
     young = get_audit(database, get_study(database, "young"))
     assert young is not None
     assert (young.audited, young.rate, young.text) == (0, None, "no audited trial has finished yet")
@@ -272,7 +314,8 @@ def test_repeats_decide_which_trial_is_best(database: Database) -> None:
 
 
 def test_the_end_of_a_run_names_the_trial_that_best_names(database: Database) -> None:
-    """Two trials have the same best value; only one of them is the answer, whichever face shows it."""
+    """Two trials have the same best value; only one of them is the answer, whichever face shows
+    it."""
 
     def tied(launch: Launch) -> Iterable[tuple[float, Payload]]:
         return curve(round((float(launch.params["x"]) - 0.3) ** 2, 1))  # type: ignore[arg-type]

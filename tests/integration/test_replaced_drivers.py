@@ -1,4 +1,5 @@
-"""What holds when the driver's process is killed, hangs or cannot be started: real processes, a pretended Ray."""
+"""What holds when the driver's process is killed, hangs or cannot be started: real processes, a
+pretended Ray."""
 
 from __future__ import annotations
 
@@ -17,7 +18,16 @@ from tunesvc.errors import ExecutorError, SpecError, TuneError, UnsatisfiableReq
 from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.driver.supervisor import DriverTimeouts
-from tunesvc.execution.executor import Event, Finished, Lost, Outcome, Reported, Started, StoppedEarly, SuggestRequested
+from tunesvc.execution.executor import (
+    Event,
+    Finished,
+    Lost,
+    Outcome,
+    Reported,
+    Started,
+    StoppedEarly,
+    SuggestRequested,
+)
 from tunesvc.spec import Resources
 
 SURVIVOR = 100
@@ -31,10 +41,15 @@ def listen(tmp_path: Path) -> Iterator[Make]:
     """Make an executor whose driver has no Ray, and listen to it."""
     made: list[DriverExecutor] = []
 
-    def make(*, address: str | None = None, timeouts: DriverTimeouts | None = None, **changes: Any) -> Listener:
+    def make(
+        *, address: str | None = None, timeouts: DriverTimeouts | None = None, **changes: Any
+    ) -> Listener:
         job = make_job(tmp_path, **changes)
         made.append(
-            DriverExecutor(job, RayLauncher(address, timeouts=timeouts, driver_module="tests.driver_without_ray"))
+            DriverExecutor(
+                job,
+                RayLauncher(address, timeouts=timeouts, driver_module="tests.driver_without_ray"),
+            )
         )
         return Listener(made[-1])
 
@@ -45,7 +60,9 @@ def listen(tmp_path: Path) -> Iterator[Make]:
 
 def drivers() -> list[int]:
     """The numbers of our children that are drivers."""
-    return [p.pid for p in processes() if p.parent == os.getpid() and "driver_without_ray" in p.command]
+    return [
+        p.pid for p in processes() if p.parent == os.getpid() and "driver_without_ray" in p.command
+    ]
 
 
 def driver() -> int:
@@ -85,7 +102,9 @@ def test_an_attempt_that_outlives_its_driver_is_heard_on_without_a_gap(listen: M
     assert listener.outcome(launch) == StoppedEarly()
 
 
-def test_what_was_heard_but_is_not_recorded_is_asked_for_again_and_not_delivered_twice(listen: Make) -> None:
+def test_what_was_heard_but_is_not_recorded_is_asked_for_again_and_not_delivered_twice(
+    listen: Make,
+) -> None:
     executor, launch = listen().executor, make_launch(SURVIVOR, behaviour="patient")
     executor.launch(launch)
     heard: list[Event] = []
@@ -101,7 +120,9 @@ def test_what_was_heard_but_is_not_recorded_is_asked_for_again_and_not_delivered
     assert [event.seq for event in heard] == list(range(1, len(heard) + 1))
 
 
-def test_an_attempt_that_went_with_its_ray_is_lost_with_its_node_after_all_that_it_said(listen: Make) -> None:
+def test_an_attempt_that_went_with_its_ray_is_lost_with_its_node_after_all_that_it_said(
+    listen: Make,
+) -> None:
     listener, launch = listen(), make_launch(behaviour="patient")
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Reported))
@@ -111,22 +132,34 @@ def test_an_attempt_that_went_with_its_ray_is_lost_with_its_node_after_all_that_
     listener.run(make_launch(1, behaviour="reports"))
 
 
-def test_trouble_is_told_with_the_drivers_end_and_nobody_is_given_up_meanwhile(listen: Make) -> None:
+def test_trouble_is_told_with_the_drivers_end_and_nobody_is_given_up_meanwhile(
+    listen: Make,
+) -> None:
     listener, launch = listen(), make_launch(SURVIVOR, behaviour="patient")
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Started))
     assert listener.executor.health_error() == ""
     kill_driver()
     until(listener, trouble=True)
-    assert listener.executor.health_error() == "the Ray driver is gone (ended by SIGKILL); connecting again"
+    assert (
+        listener.executor.health_error()
+        == "the Ray driver is gone (ended by SIGKILL); connecting again"
+    )
     assert [list(listener.executor.heartbeats()) for _ in range(2)] == [[launch.attempt]] * 2
     assert listener.executor.slots() == 2
 
 
-def test_what_is_launched_stopped_and_killed_in_trouble_reaches_the_next_driver(listen: Make) -> None:
+def test_what_is_launched_stopped_and_killed_in_trouble_reaches_the_next_driver(
+    listen: Make,
+) -> None:
     listener = listen()
-    stopped, killed = make_launch(SURVIVOR, behaviour="patient"), make_launch(SURVIVOR + 1, behaviour="deaf")
-    launched, withdrawn, put_down = [make_launch(number, behaviour="reports") for number in range(3)]
+    stopped, killed = (
+        make_launch(SURVIVOR, behaviour="patient"),
+        make_launch(SURVIVOR + 1, behaviour="deaf"),
+    )
+    launched, withdrawn, put_down = [
+        make_launch(number, behaviour="reports") for number in range(3)
+    ]
     for launch in (stopped, killed):
         listener.executor.launch(launch)
     listener.until(lambda heard: heard.running() == 2)
@@ -191,7 +224,9 @@ def test_an_adopted_attempt_goes_on_above_its_cursor_under_every_driver(listen: 
     heard: list[Event] = []
     while len(heard) < 20:
         heard += executor.events(1.0)
-    assert [event for event in heard if event.attempt == gone] == [Event(gone, 6, Lost("it is not there", "gone"))]
+    assert [event for event in heard if event.attempt == gone] == [
+        Event(gone, 6, Lost("it is not there", "gone"))
+    ]
     kill_driver()
     while not executor.health_error():
         heard += executor.events(0.1)
@@ -203,7 +238,10 @@ def test_an_adopted_attempt_goes_on_above_its_cursor_under_every_driver(listen: 
 
 
 def test_a_driver_that_gives_no_sign_of_life_is_replaced(listen: Make) -> None:
-    listener, launch = listen(timeouts=DriverTimeouts(silent_s=3.0)), make_launch(behaviour="reports")
+    listener, launch = (
+        listen(timeouts=DriverTimeouts(silent_s=3.0)),
+        make_launch(behaviour="reports"),
+    )
     stopped = driver()
     os.kill(stopped, signal.SIGSTOP)
     until(listener, trouble=True)
@@ -229,7 +267,9 @@ def test_what_the_driver_raises_at_first_is_raised_here(
 
 
 def test_a_driver_that_does_not_start_in_time_is_an_error(listen: Make) -> None:
-    with pytest.raises(ExecutorError, match=r"Ray did not start: its driver was not ready after 0\.5 s"):
+    with pytest.raises(
+        ExecutorError, match=r"Ray did not start: its driver was not ready after 0\.5 s"
+    ):
         listen(address="slow", timeouts=DriverTimeouts(start_s=0.5))
 
 
@@ -256,14 +296,17 @@ def test_a_driver_that_does_not_end_in_time_is_killed(listen: Make) -> None:
     assert drivers() == []
 
 
-# --- several jobs in one driver -----------------------------------------------------------------------
+# --- several jobs in one driver
+# -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Listener, Listener]]:
     """Two executors that share a driver."""
     start = RayLauncher(driver_module="tests.driver_without_ray")
-    first, second = (DriverExecutor(make_job(tmp_path, study=name), start) for name in ("first", "second"))
+    first, second = (
+        DriverExecutor(make_job(tmp_path, study=name), start) for name in ("first", "second")
+    )
     yield Listener(first), Listener(second)
     first.close()
     second.close()
@@ -276,13 +319,18 @@ def test_jobs_that_share_a_driver_hear_each_its_own(pair: tuple[Listener, Listen
         listener.executor.launch(launch)
     for listener, launch in zip(pair, launches, strict=True):
         listener.until_ended(launch)
-    assert [type(listener.outcome(launch)).__name__ for listener, launch in zip(pair, launches, strict=True)] == [
+    assert [
+        type(listener.outcome(launch)).__name__
+        for listener, launch in zip(pair, launches, strict=True)
+    ] == [
         "Failed",
         "Finished",
     ]
 
 
-def test_a_driver_that_dies_under_several_jobs_is_replaced_once_and_all_go_on(pair: tuple[Listener, Listener]) -> None:
+def test_a_driver_that_dies_under_several_jobs_is_replaced_once_and_all_go_on(
+    pair: tuple[Listener, Listener],
+) -> None:
     launch = make_launch(SURVIVOR, behaviour="patient")
     for listener in pair:
         listener.executor.launch(launch)

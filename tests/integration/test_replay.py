@@ -25,16 +25,24 @@ MEDIAN = {"name": "median", "n_startup_trials": 3}
 def bumpy(launch: Launch) -> Iterable[tuple[float, Payload]]:
     """Curves of different lengths that depend on the parameters; one attempt is lost on its way."""
     x, n = float(launch.params["x"]), int(launch.params["n"])  # type: ignore[arg-type]
-    steps = curve(*((x - 0.3) ** 2 + n / 10 + 1 / (1 + step) for step in range(4 + n)), every_s=1 + n / 7)
+    steps = curve(
+        *((x - 0.3) ** 2 + n / 10 + 1 / (1 + step) for step in range(4 + n)), every_s=1 + n / 7
+    )
     lost = launch.trial_number == 4 and launch.attempt.number == 1
     return [*steps[:2], (0.1, Lost("killed"))] if lost else steps
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "random", "qmc", "nsga2"])
 @pytest.mark.parametrize(("parallelism", "seeds"), [(1, None), (4, None), (4, 3)])
-def test_a_study_is_redrawn_as_it_was(database: Database, sampler: str, parallelism: int, seeds: int | None) -> None:
+def test_a_study_is_redrawn_as_it_was(
+    database: Database, sampler: str, parallelism: int, seeds: int | None
+) -> None:
     spec = make_spec(
-        sampler={"name": sampler}, pruner=MEDIAN, budget={"trials": 25}, parallelism=parallelism, seeds=seeds
+        sampler={"name": sampler},
+        pruner=MEDIAN,
+        budget={"trials": 25},
+        parallelism=parallelism,
+        seeds=seeds,
     )
     simulation = Simulation(database, spec, bumpy)
     coordinator = simulation.start()
@@ -74,19 +82,26 @@ WIDE = {
     ],
     ids=["gp", "tpe", "auto in a wide space"],
 )
-@pytest.mark.parametrize("pruner", [MEDIAN, {"name": "curve", "resume": False}], ids=["median", "curve"])
-@pytest.mark.parametrize("is_beside", [False, True], ids=["between commits", "while the database works too"])
+@pytest.mark.parametrize(
+    "pruner", [MEDIAN, {"name": "curve", "resume": False}], ids=["median", "curve"]
+)
+@pytest.mark.parametrize(
+    "is_beside", [False, True], ids=["between commits", "while the database works too"]
+)
 def test_what_was_drawn_ahead_is_redrawn_where_it_was_drawn(
     database: Database, changes: Mapping[str, Any], pruner: Mapping[str, Any], is_beside: bool
 ) -> None:
-    """Also when an enqueued trial took its place, and when the coordinator died with proposals in hand."""
+    """Also when an enqueued trial took its place, and when the coordinator died with proposals
+    in hand."""
     spec = make_spec(pruner=pruner, budget={"trials": 24}, **changes)
     simulation = Simulation(database, spec, bumpy)
     with ThreadPoolExecutor(1) as beside:
         simulation.commit_thread = beside if is_beside else None
         _run_with_what_comes_between(simulation, database)
     ahead = "details ? 'drawn'"
-    assert simulation.sql(f"SELECT count(*) FROM decisions WHERE kind = 'ask' AND {ahead}")[0][0] > 12
+    assert (
+        simulation.sql(f"SELECT count(*) FROM decisions WHERE kind = 'ask' AND {ahead}")[0][0] > 12
+    )
     assert simulation.sql("SELECT count(*), max(number) FROM trials") == [(24, 23)]
     told = replay_study(database, get_study(database, "test"))
     assert (told.asks.first, told.prunes.first) == (None, None)
@@ -99,7 +114,11 @@ def _run_with_what_comes_between(simulation: Simulation, database: Database) -> 
         step_with_proposals_in_hand(coordinator, steps=15)
         with database.engine.begin() as connection:
             study_records.request(
-                connection, simulation.record.study_id, "enqueue", {"params": {"x": 0.4, "n": 2}}, "test"
+                connection,
+                simulation.record.study_id,
+                "enqueue",
+                {"params": {"x": 0.4, "n": 2}},
+                "test",
             )
     step_with_proposals_in_hand(coordinator, steps=15)
     simulation.crash()
@@ -107,27 +126,36 @@ def _run_with_what_comes_between(simulation: Simulation, database: Database) -> 
 
 
 def test_proposals_of_a_step_whose_answer_was_lost_are_drawn_anew(database: Database) -> None:
-    """When that step was written is not known, nor what they rest on; of one that was put off it is known later."""
+    """When that step was written is not known, nor what they rest on; of one that was put off it
+    is known later."""
     spec = make_spec(sampler={"name": "tpe", "seed": 1}, budget={"trials": 30}, parallelism=2)
     simulation = Simulation(database, spec, bumpy)
     with ThreadPoolExecutor(1) as beside:
         simulation.commit_thread = beside
-        simulation.faults.extend(["", "answer lost", "", "", "away", "", "away", "away", "", "answer lost"] * 6)
+        simulation.faults.extend(
+            ["", "answer lost", "", "", "away", "", "away", "away", "", "answer lost"] * 6
+        )
         simulation.run()
     assert simulation.sql("SELECT count(*), max(number) FROM trials") == [(30, 29)]
     assert simulation.sql("SELECT count(*) FROM decisions WHERE details ? 'drawn'")[0][0] > 5
-    assert simulation.sql("SELECT count(*) FROM decisions WHERE details ->> 'drawn' IS NULL AND details ? 'drawn'") == [
-        (0,)
-    ]
+    assert simulation.sql(
+        "SELECT count(*) FROM decisions WHERE details ->> 'drawn' IS NULL AND details ? 'drawn'"
+    ) == [(0,)]
     told = replay_study(database, get_study(database, "test"))
     assert (told.asks.first, told.asks.agreeing) == (None, 30)
 
 
 def test_what_differs_is_named_with_what_was_recorded(database: Database) -> None:
-    simulation = Simulation(database, make_spec(sampler={"name": "random"}, budget={"trials": 6}), bumpy)
+    simulation = Simulation(
+        database, make_spec(sampler={"name": "random"}, budget={"trials": 6}), bumpy
+    )
     simulation.run()
-    simulation.sql("UPDATE trial_params SET value = 0.125 WHERE name = 'x' AND trial_id % 4294967296 = 3")
-    simulation.sql("UPDATE decisions SET details = details - 'seed' WHERE kind = 'ask' AND trial_number = 5")
+    simulation.sql(
+        "UPDATE trial_params SET value = 0.125 WHERE name = 'x' AND trial_id % 4294967296 = 3"
+    )
+    simulation.sql(
+        "UPDATE decisions SET details = details - 'seed' WHERE kind = 'ask' AND trial_number = 5"
+    )
     told = replay_study(database, get_study(database, "test"))
     assert told.asks.first is not None
     assert told.asks.first.number == 3
@@ -159,14 +187,21 @@ def test_another_sampler_is_told_by_how_far_it_would_have_been(database: Databas
     view = get_study(database, "test")
     same = replay_sampler(database, view, "random")
     other = replay_sampler(database, view, "{name: random, seed: 99}")
-    assert [one.distance for one in same] == [0.0] * 6  # the recorded seed counts, unless another one is given
+    assert [one.distance for one in same] == [
+        0.0
+    ] * 6  # the recorded seed counts, unless another one is given
     assert all(0 < one.distance <= 1 for one in other)
 
 
 def test_a_warm_started_study_is_redrawn_as_it_was(database: Database) -> None:
     Simulation(database, make_spec(name="before", budget={"trials": 20}), bumpy).run()
-    spec = make_spec(warm_start=["before"], sampler={"name": "tpe", "n_startup_trials": 5}, budget={"trials": 12})
+    spec = make_spec(
+        warm_start=["before"], sampler={"name": "tpe", "n_startup_trials": 5}, budget={"trials": 12}
+    )
     Simulation(database, spec, bumpy).run()
     told = replay_study(database, get_study(database, "test"))
     assert told.asks.first is None
-    assert (told.asks.compared, sum(told.asks.skipped.values())) == (9, 3)  # three were the best of before
+    assert (told.asks.compared, sum(told.asks.skipped.values())) == (
+        9,
+        3,
+    )  # three were the best of before

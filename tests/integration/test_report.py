@@ -30,14 +30,25 @@ def titles(html: str) -> list[str]:
 def test_a_report_has_all_that_a_colleague_asks_for(shared_database: Database) -> None:
     html = report(shared_database, fill(shared_database, name="whole", running=0))
     found = titles(html)
-    wanted = ["Parameters to take", "Health", "History of loss", "Best trials", "How it was searched", "Study file"]
+    wanted = [
+        "Parameters to take",
+        "Health",
+        "History of loss",
+        "Best trials",
+        "How it was searched",
+        "Study file",
+    ]
     assert [title for title in found if title in wanted] == wanted
     assert re.search(r"<pre>x: 0\.\d+\nn: \d\n</pre>", html)
     assert re.search(r"<dt>optuna</dt><dd>\d", html)
-    assert "<pre>name: whole\n" in html, "the study was made without a file, so what its spec says stands there"
+    assert "<pre>name: whole\n" in html, (
+        "the study was made without a file, so what its spec says stands there"
+    )
 
 
-def test_a_report_loads_nothing_and_nothing_of_a_study_acts_in_it(shared_database: Database) -> None:
+def test_a_report_loads_nothing_and_nothing_of_a_study_acts_in_it(
+    shared_database: Database,
+) -> None:
     """Fault 37."""
     html = report(shared_database, fill(shared_database, name=HOSTILE, description=HOSTILE))
     assert "default-src 'none'" in html
@@ -48,10 +59,14 @@ def test_a_report_loads_nothing_and_nothing_of_a_study_acts_in_it(shared_databas
 
 
 @pytest.mark.parametrize("objectives", [1, 2])
-def test_a_report_of_a_study_without_trials_says_so(shared_database: Database, objectives: int) -> None:
+def test_a_report_of_a_study_without_trials_says_so(
+    shared_database: Database, objectives: int
+) -> None:
     metrics = [{"name": f"m{i}"} for i in range(objectives)]
     with shared_database.engine.begin() as connection:
-        made = study_records.create(connection, make_spec(name=f"empty{objectives}", metrics=metrics))
+        made = study_records.create(
+            connection, make_spec(name=f"empty{objectives}", metrics=metrics)
+        )
     html = report(shared_database, made.study_id)
     assert "No trial is complete and feasible yet." in html
     assert "Best trials" not in titles(html)

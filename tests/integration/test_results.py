@@ -1,4 +1,5 @@
-"""Trials as columns, and what is told from them, over rows that a coordinator would have written."""
+"""Trials as columns, and what is told from them, over rows that a coordinator would have
+written."""
 
 from __future__ import annotations
 
@@ -24,7 +25,13 @@ from tunesvc.queries.recommendation import get_recommendation
 from tunesvc.queries.rows import Objective
 from tunesvc.queries.studies import get_study, get_study_by_id
 from tunesvc.queries.study_summary import get_summary, list_recent_decisions, list_running
-from tunesvc.queries.trials.trial_results import get_results, saved_by_pruning, saving_of, subsample, subsample_best
+from tunesvc.queries.trials.trial_results import (
+    get_results,
+    saved_by_pruning,
+    saving_of,
+    subsample,
+    subsample_best,
+)
 from tunesvc.queries.trials.trial_table import list_best_trials
 from tunesvc.queries.trials.tried_parameters import list_parameters
 
@@ -76,7 +83,11 @@ def test_a_later_look_reads_what_is_new_and_what_was_open(database: Database) ->
     before = get_results(database, study)
     with database.engine.begin() as connection:
         add(connection, study, 20, 5, 1)
-        connection.execute(sa.text("UPDATE trials SET state = 'complete', \"values\" = ARRAY[0.5] WHERE number = 17"))
+        connection.execute(
+            sa.text(
+                "UPDATE trials SET state = 'complete', \"values\" = ARRAY[0.5] WHERE number = 17"
+            )
+        )
     later, whole = get_results(database, study, before), get_results(database, study)
     for column in ("numbers", "states", "values", "feasible", "steps", "ended_s"):
         np.testing.assert_array_equal(getattr(later, column), getattr(whole, column))
@@ -102,7 +113,9 @@ def test_the_best_are_always_chosen(costs: list[float], limit: int) -> None:
 
 
 def test_what_pruning_saves_is_counted_against_a_whole_trial() -> None:
-    saved = saved_by_pruning(np.array([2.0, 5.0]), np.array([10.0, 10.0, np.nan]), np.array([2.0, 5, 10, 10, np.nan]))
+    saved = saved_by_pruning(
+        np.array([2.0, 5.0]), np.array([10.0, 10.0, np.nan]), np.array([2.0, 5, 10, 10, np.nan])
+    )
     assert saved is not None
     assert (saved.pruned, saved.whole, saved.full_steps, saved.steps) == (2, 2, 10.0, 13.0)
     assert saved.share == pytest.approx(13 / (13 + 27))
@@ -110,7 +123,10 @@ def test_what_pruning_saves_is_counted_against_a_whole_trial() -> None:
 
 
 def test_parameters_are_columns_in_the_order_drawn_with_their_scale(database: Database) -> None:
-    narrow, wide = CategoricalDistribution(["sgd", "adam"]), CategoricalDistribution(["adam", "lion"])
+    narrow, wide = (
+        CategoricalDistribution(["sgd", "adam"]),
+        CategoricalDistribution(["adam", "lion"]),
+    )
     with writing(database) as w:
         for number in range(3):
             w.trial(number, "complete", 0.5)
@@ -120,7 +136,9 @@ def test_parameters_are_columns_in_the_order_drawn_with_their_scale(database: Da
         w.param(2, 0, "opt", 0, narrow)
     opt, lr = list_parameters(database, w.study_id, [2, 0, 1])
     assert (opt.name, lr.name) == ("opt", "lr")
-    assert [opt.text(value) for value in opt.values] == ["sgd", "adam", "lion"], "whatever was on offer at the time"
+    assert [opt.text(value) for value in opt.values] == ["sgd", "adam", "lion"], (
+        "whatever was on offer at the time"
+    )
     assert lr.log
     assert np.isnan(lr.values).tolist() == [True, False, True]
     assert lr.normalized()[1] == pytest.approx(0.5)
@@ -162,7 +180,12 @@ def test_what_happened_lately_comes_newest_first_from_any_study(database: Databa
     study = fill(database, 30, 2)
     fill(database, 30, 2, name="other")
     with database.engine.begin() as connection:
-        row = {"study_id": study, "trial_number": None, "kind": "code", "reason": "its source changed"}
+        row = {
+            "study_id": study,
+            "trial_number": None,
+            "kind": "code",
+            "reason": "its source changed",
+        }
         connection.execute(sa.insert(tables.decisions).values(row))
     first, second, *_ = list_recent_decisions(database, study, 30)
     assert (first.reason, first.trial_number) == ("its source changed", None)
@@ -200,14 +223,26 @@ def test_the_recommendation_of_a_large_study_looks_at_the_best(
 def test_every_figure_of_a_study_made_through_optuna_is_drawn(database: Database) -> None:
     with database.engine.begin() as connection:
         study = connection.execute(
-            sa.insert(tables.studies).values(name="plain", directions=["maximize"]).returning(tables.studies.c.study_id)
+            sa.insert(tables.studies)
+            .values(name="plain", directions=["maximize"])
+            .returning(tables.studies.c.study_id)
         ).scalar_one()
         for number in range(12):
             at = {"trial_id": trial_id(study, number)}
-            row = {**at, "study_id": study, "number": number, "state": "complete", "values": [number % 5 / 5.0]}
+            row = {
+                **at,
+                "study_id": study,
+                "number": number,
+                "state": "complete",
+                "values": [number % 5 / 5.0],
+            }
             connection.execute(sa.insert(tables.trials).values(row))
             one = {**at, "name": "lr", "position": 0, "value": 0.01 * (number + 1)}
-            connection.execute(sa.insert(tables.trial_params).values({**one, "distribution": distribution_to_json(LR)}))
+            connection.execute(
+                sa.insert(tables.trial_params).values(
+                    {**one, "distribution": distribution_to_json(LR)}
+                )
+            )
     view = get_study(database, "plain")
     reader = charts.Reader(database, view)
     drawn = {kind for kind in charts.kinds_of(view) if charts.draw(kind, reader).figure is not None}
@@ -222,7 +257,9 @@ def test_every_figure_of_a_study_made_through_optuna_is_drawn(database: Database
 def test_no_query_of_the_page_reads_a_big_table_from_end_to_end(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(sa.text(FILL.replace(": ", "\\: ")))
-        study = connection.execute(sa.text("SELECT study_id FROM studies WHERE name = 's7'")).scalar_one()
+        study = connection.execute(
+            sa.text("SELECT study_id FROM studies WHERE name = 's7'")
+        ).scalar_one()
     view = get_study_by_id(database, study)
     before = get_results(database, study)
     queries = {

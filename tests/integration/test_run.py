@@ -45,7 +45,9 @@ def run_study(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
             "budget": {"trials": 4},
         } | keys
         file = tmp_path / "study.yaml"
-        file.write_text(json.dumps({key: value for key, value in spec.items() if value is not None}))
+        file.write_text(
+            json.dumps({key: value for key, value in spec.items() if value is not None})
+        )
         return tunesvc.run(file, database_url=database_url, resume=resume)
 
     return run
@@ -65,27 +67,38 @@ def test_a_plain_function_with_reports_pruning_and_output(run_study: RunStudy) -
 
 
 def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None:
-    """On real workers: each step is trained once, but for the one during which a trial was asked to pause."""
+    """On real workers: each step is trained once, but for the one during which a trial was asked
+    to pause."""
     pruner = {"name": "asha", "min": 1, "max": 9, "eta": 3, "form": "promote"}
     study = run_study("resumable", budget=9, pruner=pruner, parallelism=2)
     assert study.state == "finished"
     assert len(study.trials) == 9
     assert {trial.state for trial in study.trials} == {"complete", "pruned"}
     with study._database.engine.connect() as connection:
-        ends = connection.execute(sa.text("SELECT state, count(*) FROM attempts GROUP BY state")).all()
+        ends = connection.execute(
+            sa.text("SELECT state, count(*) FROM attempts GROUP BY state")
+        ).all()
         begun_anew = connection.execute(
             sa.text("""SELECT 1 FROM attempts a JOIN attempts b ON b.trial_id = a.trial_id AND b.number = a.number + 1
                        JOIN reports r ON r.trial_id = b.trial_id AND r.attempt = b.number AND r.step <= a.checkpoint_step
                        WHERE a.state = 'paused'""")
         ).all()
-        promoted = connection.execute(sa.text("SELECT reason FROM decisions WHERE kind = 'promote'")).scalars().all()
+        promoted = (
+            connection.execute(sa.text("SELECT reason FROM decisions WHERE kind = 'promote'"))
+            .scalars()
+            .all()
+        )
     assert {row.state for row in ends} == {"finished", "paused"}
     assert not begun_anew
     assert promoted
     assert all("resumes from step" in reason for reason in promoted)
     assert study.best_trials
     saved = find_best_checkpoint(study._database, study.view)
-    assert (saved.trial_number, saved.step, saved.path.read_text()) == (study.best_trial.number, 9, "9")
+    assert (saved.trial_number, saved.step, saved.path.read_text()) == (
+        study.best_trial.number,
+        9,
+        "9",
+    )
 
 
 def test_a_conditional_space(run_study: RunStudy) -> None:
@@ -97,7 +110,9 @@ def test_a_conditional_space(run_study: RunStudy) -> None:
     study = run_study("conditional", parameters=space, budget=10)
     assert [trial.state for trial in study.trials] == ["complete"] * 10
     for trial in study.trials:
-        assert set(trial.params) == ({"model", "depth"} if trial.params["model"] == "tree" else {"model", "lr"})
+        assert set(trial.params) == (
+            {"model", "depth"} if trial.params["model"] == "tree" else {"model", "lr"}
+        )
 
 
 def test_several_metrics_with_a_constraint(run_study: RunStudy) -> None:
@@ -126,7 +141,9 @@ def test_an_optuna_objective_as_it_is(run_study: RunStudy) -> None:
 
 
 def test_a_ray_tune_function_as_it_is(run_study: RunStudy) -> None:
-    study = run_study("ray_style", pruner={"name": "none"})  # else a slow trial may be paused for good
+    study = run_study(
+        "ray_style", pruner={"name": "none"}
+    )  # else a slow trial may be paused for good
     assert [trial.state for trial in study.trials] == ["complete"] * 4
     assert all(trial.values[0] == pytest.approx(trial.params["x"] + 0.25) for trial in study.trials)  # type: ignore[operator]
 
@@ -148,7 +165,10 @@ def test_a_program_that_writes_json_lines(run_study: RunStudy, tmp_path: Path) -
 def test_the_decorator(database_url: str) -> None:
     @tunable(metric="loss", sampler={"name": "tpe", "seed": 1})
     def train(
-        x: Annotated[float, Float(0.0, 1.0)], kind: Annotated[str, Choice("a", "b")] = "a", *, trial: Trial
+        x: Annotated[float, Float(0.0, 1.0)],
+        kind: Annotated[str, Choice("a", "b")] = "a",
+        *,
+        trial: Trial,
     ) -> float:
         trial.report(0, loss=x)
         return x if kind == "a" else x + 1
@@ -160,7 +180,9 @@ def test_the_decorator(database_url: str) -> None:
     assert study.best_trial.values[0] == train(**study.best_trial.params)  # type: ignore[arg-type]
 
 
-def test_a_killed_worker_costs_an_attempt_and_the_next_goes_on_from_the_checkpoint(run_study: RunStudy) -> None:
+def test_a_killed_worker_costs_an_attempt_and_the_next_goes_on_from_the_checkpoint(
+    run_study: RunStudy,
+) -> None:
     """Fault 13."""
     study = run_study("killed_once", retries={"lost": 1}, budget=2)
     assert [trial.state for trial in study.trials] == ["complete"] * 2
@@ -168,7 +190,9 @@ def test_a_killed_worker_costs_an_attempt_and_the_next_goes_on_from_the_checkpoi
     assert [trial.last_step for trial in study.trials] == [3, 3]
 
 
-def test_trials_that_hang_or_ignore_the_stop_are_ended_and_the_others_finish(run_study: RunStudy) -> None:
+def test_trials_that_hang_or_ignore_the_stop_are_ended_and_the_others_finish(
+    run_study: RunStudy,
+) -> None:
     """Faults 20 and 21."""
     study = run_study("unruly", limits={"wall": 3, "silence": 2, "grace": 1}, budget=4)
     assert [trial.state for trial in study.trials] == ["failed", "failed", "complete", "complete"]
@@ -186,7 +210,9 @@ def test_a_request_that_can_never_be_met_says_what_there_is(run_study: RunStudy)
     """Fault 17."""
     with pytest.raises(UnsatisfiableRequest, match=r"99.*GPU"):
         run_study("devices", resources={"gpu": 99})
-    assert run_study("epochs", resources={"gpu": 1}).state == "finished", "a refused study must not keep its name"
+    assert run_study("epochs", resources={"gpu": 1}).state == "finished", (
+        "a refused study must not keep its name"
+    )
 
 
 def test_a_name_that_is_taken_says_how_to_go_on(run_study: RunStudy) -> None:
@@ -195,7 +221,9 @@ def test_a_name_that_is_taken_says_how_to_go_on(run_study: RunStudy) -> None:
         run_study("epochs")
 
 
-def test_a_run_that_is_interrupted_before_it_begins_says_so(run_study: RunStudy, database_url: str) -> None:
+def test_a_run_that_is_interrupted_before_it_begins_says_so(
+    run_study: RunStudy, database_url: str
+) -> None:
     parameters = {"x": {"min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 3}}
     assert not run_study(parameters=parameters).interrupted
     api.load_study("study", database_url=database_url).extend(trials=1)

@@ -21,12 +21,17 @@ STEPS = 12
 
 
 def tradeoff(launch: Launch) -> Iterable[tuple[float, Payload]]:
-    """Loss falls with x, cost rises with it, and n makes both worse; one attempt is lost on its way."""
+    """Loss falls with x, cost rises with it, and n makes both worse; one attempt is lost on its
+    way."""
     x, n = float(launch.params["x"]), int(launch.params["n"])  # type: ignore[arg-type]
     events: list[tuple[float, Payload]] = []
     for step in range(STEPS):
         left = 0.9 ** (step / (1 + 0.1 * n))
-        metrics = {"loss": 0.1 + (1 - x) ** 2 + 0.2 * n + left, "cost": 0.1 + x**2 + 0.2 * n + 0.5 * left, "lr": 0.1}
+        metrics = {
+            "loss": 0.1 + (1 - x) ** 2 + 0.2 * n + left,
+            "cost": 0.1 + x**2 + 0.2 * n + 0.5 * left,
+            "lr": 0.1,
+        }
         events.append((1.0 + n / 10, Reported(step, metrics)))
     if launch.trial_number == 9 and launch.attempt.number == 1:
         return [*events[:3], (0.1, Lost("killed"))]
@@ -35,7 +40,9 @@ def tradeoff(launch: Launch) -> Iterable[tuple[float, Payload]]:
 
 def make_study(database: Database, **changes: Any) -> Simulation:
     metrics = [{"name": "loss"}, {"name": "cost"}]
-    return Simulation(database, make_spec(**{"metrics": metrics, "budget": {"trials": 40}} | changes), tradeoff)
+    return Simulation(
+        database, make_spec(**{"metrics": metrics, "budget": {"trials": 40}} | changes), tradeoff
+    )
 
 
 @pytest.mark.parametrize("pruner", ["auto", "asha"])

@@ -1,4 +1,5 @@
-"""Two processes that want the same study: who waits, who takes over, who is told that it is busy."""
+"""Two processes that want the same study: who waits, who takes over, who is told that it is
+busy."""
 
 from __future__ import annotations
 
@@ -39,17 +40,27 @@ def simulated(_job: Job, _spec: StudySpec) -> Executor:
 
 
 def run(
-    database: Database, record: StudyRecord, recorder: Recorder | None = None, *, standby: bool = False
+    database: Database,
+    record: StudyRecord,
+    recorder: Recorder | None = None,
+    *,
+    standby: bool = False,
 ) -> Shutdown:
-    return run_study(database, record, StudySource(), make_executor=simulated, observer=recorder, standby=standby)
+    return run_study(
+        database, record, StudySource(), make_executor=simulated, observer=recorder, standby=standby
+    )
 
 
 @contextmanager
 def held_by_another(
     database: Database, record: StudyRecord, last_batch: StudyChanges | None = None
 ) -> Iterator[StudyWriter]:
-    """Somebody renews the study's lease, until the block ends: then they are gone without a word."""
-    study_writer, over = StudyWriter.open(database, record.study_id, owner="elsewhere:1", ttl_s=1.5), threading.Event()
+    """Somebody renews the study's lease, until the block ends: then they are gone without a
+    word."""
+    study_writer, over = (
+        StudyWriter.open(database, record.study_id, owner="elsewhere:1", ttl_s=1.5),
+        threading.Event(),
+    )
     study_writer.commit(StudyChanges(study_state=(StudyState.RUNNING, "")))
 
     def renew() -> None:
@@ -84,17 +95,26 @@ def cut_off(database: Database, record: StudyRecord) -> StudyWriter:
 
 def finished_trials(database: Database) -> int:
     with database.engine.connect() as connection:
-        return int(connection.execute(sa.text("SELECT count(*) FROM trials WHERE state = 'complete'")).scalar_one())
+        return int(
+            connection.execute(
+                sa.text("SELECT count(*) FROM trials WHERE state = 'complete'")
+            ).scalar_one()
+        )
 
 
 def test_a_study_that_somebody_runs_is_busy(database: Database, record: StudyRecord) -> None:
     """Fault 11."""
-    with held_by_another(database, record), pytest.raises(StudyBusy, match=r"elsewhere:1 .* --standby"):
+    with (
+        held_by_another(database, record),
+        pytest.raises(StudyBusy, match=r"elsewhere:1 .* --standby"),
+    ):
         run(database, record)
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_lease_of_somebody_who_is_gone_is_waited_for(database: Database, record: StudyRecord) -> None:
+def test_the_lease_of_somebody_who_is_gone_is_waited_for(
+    database: Database, record: StudyRecord
+) -> None:
     """As after a double Ctrl-C: `tune resume` at once need not be typed twice."""
     with held_by_another(database, record):
         pass
@@ -104,11 +124,15 @@ def test_the_lease_of_somebody_who_is_gone_is_waited_for(database: Database, rec
     assert finished_trials(database) == 5
 
 
-def test_a_standby_takes_over_when_the_other_is_gone(database: Database, record: StudyRecord) -> None:
+def test_a_standby_takes_over_when_the_other_is_gone(
+    database: Database, record: StudyRecord
+) -> None:
     """Fault 11: it waits as long as it takes, and says for whom."""
     recorder, closings = Recorder(), []
     with held_by_another(database, record):
-        thread = threading.Thread(target=lambda: closings.append(run(database, record, recorder, standby=True)))
+        thread = threading.Thread(
+            target=lambda: closings.append(run(database, record, recorder, standby=True))
+        )
         thread.start()
         waited = threading.Event()
         while not any("standing by for elsewhere:1" in text for text in recorder.texts("phase")):
@@ -119,12 +143,16 @@ def test_a_standby_takes_over_when_the_other_is_gone(database: Database, record:
     assert finished_trials(database) == 5
 
 
-def test_a_standby_has_nothing_to_do_when_the_other_came_to_the_end(database: Database, record: StudyRecord) -> None:
+def test_a_standby_has_nothing_to_do_when_the_other_came_to_the_end(
+    database: Database, record: StudyRecord
+) -> None:
     closings = []
     last = StudyChanges(study_state=(StudyState.FINISHED, "all done"))
     recorder = Recorder()
     with held_by_another(database, record, last):
-        thread = threading.Thread(target=lambda: closings.append(run(database, record, recorder, standby=True)))
+        thread = threading.Thread(
+            target=lambda: closings.append(run(database, record, recorder, standby=True))
+        )
         thread.start()
         waited = threading.Event()
         while not any("standing by" in text for text in recorder.texts("phase")):
@@ -136,7 +164,11 @@ def test_a_standby_has_nothing_to_do_when_the_other_came_to_the_end(database: Da
 
 @pytest.mark.parametrize("kind", ["stop", "rm", "resume"])
 def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_back(
-    database: Database, record: StudyRecord, database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+    database: Database,
+    record: StudyRecord,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
     """Fault 40: its lease has run out, and it lives."""
     study_writer = cut_off(database, record)
@@ -157,7 +189,9 @@ def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_b
         assert [command.kind for command in study_writer.commands()] == ["stop"]
     else:
         with pytest.raises(StudyBusy, match="elsewhere:1"):
-            api.delete_study(record.name, database_url=database_url) if kind == "rm" else run(database, record)
+            api.delete_study(record.name, database_url=database_url) if kind == "rm" else run(
+                database, record
+            )
     assert looked.is_set()
     study_writer.commit(StudyChanges())
 
@@ -167,7 +201,10 @@ def test_a_coordinator_that_does_not_come_back_is_not_waited_for_long(
     database: Database, record: StudyRecord, database_url: str
 ) -> None:
     cut_off(database, record)
-    assert api.load_study(record.name, database_url=database_url).stop() == "stopped; no coordinator was running it"
+    assert (
+        api.load_study(record.name, database_url=database_url).stop()
+        == "stopped; no coordinator was running it"
+    )
     assert api.delete_study(record.name, database_url=database_url) == f"deleted {record.name}"
 
 
@@ -186,7 +223,9 @@ def test_a_standby_leaves_a_study_to_its_coordinator_after_an_outage(
 
     monkeypatch.setattr(study_records, "find", find_unless_away)
     recorder, over, taken = Recorder(), threading.Event(), []
-    thread = threading.Thread(target=lambda: taken.append(stand_by(database, record, recorder, over)))
+    thread = threading.Thread(
+        target=lambda: taken.append(stand_by(database, record, recorder, over))
+    )
     thread.start()
     while "standing by for elsewhere:1, which runs the study now" not in recorder.texts("phase"):
         assert thread.is_alive()
@@ -200,7 +239,8 @@ def test_a_standby_leaves_a_study_to_its_coordinator_after_an_outage(
 def test_a_stop_that_is_asked_for_while_the_study_is_being_taken_up_is_meant(
     database: Database, record: StudyRecord
 ) -> None:
-    """What waited before was meant for an earlier run; what comes after the lease was taken is meant for this one."""
+    """What waited before was meant for an earlier run; what comes after the lease was taken is
+    meant for this one."""
     with database.engine.begin() as connection:
         study_records.request(connection, record.study_id, "stop", {}, "earlier")
     study_writer = StudyWriter.open(database, record.study_id)

@@ -1,4 +1,5 @@
-"""A recommendation that was stored at the end of a run: used while it fits, and computed anew when it does not."""
+"""A recommendation that was stored at the end of a run: used while it fits, and computed anew
+when it does not."""
 
 from __future__ import annotations
 

@@ -26,7 +26,10 @@ def explained(simulation: Simulation) -> dict[str, str]:
 def explained_by_name(database: Database, study: str) -> dict[str, str]:
     """Findings by name, the verdict before the text."""
     found = diagnose(database, study)
-    return {finding.name: f"{finding.verdict}: {finding.text}" for finding in diagnosis_text.findings(found)}
+    return {
+        finding.name: f"{finding.verdict}: {finding.text}"
+        for finding in diagnosis_text.findings(found)
+    }
 
 
 def endless(_launch: Launch) -> Iterable[tuple[float, Payload]]:
@@ -39,26 +42,44 @@ def test_a_running_study_names_its_coordinator_and_where_attempts_live(database:
     for _ in range(20):
         coordinator.step()
     found = explained(simulation)
-    assert found["Coordinator"].startswith("ok: head:7 runs it; its lease, taken once so far, expires in ")
+    assert found["Coordinator"].startswith(
+        "ok: head:7 runs it; its lease, taken once so far, expires in "
+    )
     assert found["State"] == "ok: running"
     live = diagnose(database, "test").live
-    assert [(row.trial_number, row.node, row.pid) for row in live] == [(n, "simulated", n) for n in range(3)]
-    assert all(row.left_s is not None and 600 < row.left_s <= 660 for row in live)  # a tenth more than `limits.stall`
+    assert [(row.trial_number, row.node, row.pid) for row in live] == [
+        (n, "simulated", n) for n in range(3)
+    ]
+    assert all(
+        row.left_s is not None and 600 < row.left_s <= 660 for row in live
+    )  # a tenth more than `limits.stall`
     assert all(row.reported_s is not None and row.reported_s < 60 for row in live)
     table = diagnosis_text.live_table(live, 200)
-    assert [column.header.plain for column in table.columns][:5] == ["trial", "attempt", "state", "node", "pid"]  # type: ignore[union-attr]
+    assert [column.header.plain for column in table.columns][:5] == [
+        "trial",
+        "attempt",
+        "state",
+        "node",
+        "pid",
+    ]  # type: ignore[union-attr]
 
 
-def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(database: Database) -> None:
+def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec(parallelism=2), endless)
     coordinator = simulation.start(owner="head:7")
     for _ in range(20):
         coordinator.step()
     with database.engine.begin() as connection:
         study_records.request(connection, simulation.record.study_id, "stop", {}, "ada")
-        study_records.request(connection, simulation.record.study_id, "enqueue", {"params": {"x": 0.5}}, "ada")
+        study_records.request(
+            connection, simulation.record.study_id, "enqueue", {"params": {"x": 0.5}}, "ada"
+        )
     simulation.crash()
-    simulation.sql("UPDATE attempts SET expires_at = now() - interval '1 second' WHERE trial_id & 1 = 1")
+    simulation.sql(
+        "UPDATE attempts SET expires_at = now() - interval '1 second' WHERE trial_id & 1 = 1"
+    )
     found = explained(simulation)
     assert found["State"].startswith("warn: interrupted: no process runs it; head:7 did until 1.")
     assert "`tune resume test` continues" in found["State"]
@@ -66,7 +87,9 @@ def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(data
     assert found["Command"].endswith("is not carried out yet: no process runs the study")
 
 
-def test_running_trials_of_a_study_of_optunas_own_wait_for_no_coordinator(database: Database) -> None:
+def test_running_trials_of_a_study_of_optunas_own_wait_for_no_coordinator(
+    database: Database,
+) -> None:
     """Case W21: they were to be run again once somebody runs the study."""
     optuna.create_study(storage=PgStorage(database), study_name="theirs").ask()
     found = explained_by_name(database, "theirs")
@@ -82,7 +105,9 @@ def test_attempts_that_get_no_resources_are_named(database: Database) -> None:
         coordinator.step()
     simulation.sql("""UPDATE attempts SET state = 'opened', started_at = NULL, opened_at = now() - interval '3 minutes'
                       WHERE trial_id & 3 = 2""")
-    assert explained(simulation)["Resources"].startswith("warn: no resources for trial 2 for up to 3m 00s")
+    assert explained(simulation)["Resources"].startswith(
+        "warn: no resources for trial 2 for up to 3m 00s"
+    )
 
 
 def test_failures_are_counted_by_class_with_their_limits(database: Database) -> None:
@@ -92,7 +117,10 @@ def test_failures_are_counted_by_class_with_their_limits(database: Database) -> 
     simulation = Simulation(database, make_spec(retries={"gpu_oom": 1}), script)
     simulation.run()
     found = explained(simulation)
-    assert found["Failures"] == "warn: attempts ended by 6 gpu_oom (times that a trial may be run again: gpu_oom 1)"
+    assert (
+        found["Failures"]
+        == "warn: attempts ended by 6 gpu_oom (times that a trial may be run again: gpu_oom 1)"
+    )
     assert found["Lately"].endswith("not retried: retries.gpu_oom (1) is used up")
     assert found["State"] == "ok: finished: all 10 trials are done"
 
@@ -101,12 +129,17 @@ def test_a_worker_that_keeps_memory_is_named_with_its_remedy(database: Database)
     note = f"{KEEPS_MEMORY}: it holds 2.0 GiB, and held 0.2 GiB after its first. `isolation: process` helps]\n"
 
     def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
-        return [(1.0, OutputLogged("stderr", note if launch.trial_number == 3 else "hello\n")), *curve(1.0)]
+        return [
+            (1.0, OutputLogged("stderr", note if launch.trial_number == 3 else "hello\n")),
+            *curve(1.0),
+        ]
 
     simulation = Simulation(database, make_spec(), script)
     simulation.run()
     said = explained(simulation)["Memory"]
-    assert said.startswith("warn: before trial 3: this worker keeps memory of earlier trials: it holds 2.0 GiB")
+    assert said.startswith(
+        "warn: before trial 3: this worker keeps memory of earlier trials: it holds 2.0 GiB"
+    )
     assert said.endswith("`isolation: process` helps")
 
 

@@ -1,4 +1,5 @@
-"""`tunesvc.Study`: everything that the command line does, as methods, on a real database with simulated workers."""
+"""`tunesvc.Study`: everything that the command line does, as methods, on a real database with
+simulated workers."""
 
 from __future__ import annotations
 
@@ -20,8 +21,14 @@ from tunesvc.study import Study
 def with_auc(launch: Launch) -> Iterable[tuple[float, Payload]]:
     """Three steps of two metrics, and a line of output."""
     x = float(launch.params["x"])  # type: ignore[arg-type]
-    reports = [(1.0, Reported(step, {"loss": x + 1 / (1 + step), "auc": 1 - x})) for step in range(3)]
-    return [(0.0, OutputLogged("stdout", "hello\n")), *reports, (1.0, Finished({"loss": x, "auc": 1 - x}))]
+    reports = [
+        (1.0, Reported(step, {"loss": x + 1 / (1 + step), "auc": 1 - x})) for step in range(3)
+    ]
+    return [
+        (0.0, OutputLogged("stdout", "hello\n")),
+        *reports,
+        (1.0, Finished({"loss": x, "auc": 1 - x})),
+    ]
 
 
 @pytest.fixture
@@ -34,7 +41,11 @@ def study(database: Database) -> Study:
 def test_the_best_parameters_are_what_the_objective_takes(study: Study) -> None:
     best = study.best_trial
     assert study.best_params == {"model": {"depth": 3}, "epochs": 3, **best.params}
-    assert study.best_value == best.value == min(trial.value for trial in study.trials if trial.value is not None)
+    assert (
+        study.best_value
+        == best.value
+        == min(trial.value for trial in study.trials if trial.value is not None)
+    )
     assert [trial.number for trial in study.best_trials] == [best.number]
 
 
@@ -70,7 +81,13 @@ def test_trials_are_a_frame_and_each_has_its_output(study: Study) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("optimization_history", "intermediate_values", "parallel_coordinate", "param_importances", "contour"),
+        *(
+            "optimization_history",
+            "intermediate_values",
+            "parallel_coordinate",
+            "param_importances",
+            "contour",
+        ),
         *("slice", "rank", "edf", "correlations", "timeline"),
     ],
 )
@@ -113,10 +130,14 @@ def test_a_request_that_makes_no_sense_is_refused_with_the_reason(study: Study) 
         study.enqueue()
 
 
-def test_a_study_of_a_function_is_confirmed_and_resumed_with_that_function(database: Database) -> None:
+def test_a_study_of_a_function_is_confirmed_and_resumed_with_that_function(
+    database: Database,
+) -> None:
     Simulation(database, make_spec(entrypoint=None, seed=1), with_auc).run()
     study = Study("test", database)
-    with pytest.raises(TuneError, match=r"confirm it there, `tunesvc.load_study\('test'\).confirm\(function="):
+    with pytest.raises(
+        TuneError, match=r"confirm it there, `tunesvc.load_study\('test'\).confirm\(function="
+    ):
         study.confirm()
     assert study.confirmation is None, "nothing was enqueued"
     study.extend(trials=1)

@@ -1,4 +1,5 @@
-"""What somebody asks of a study that nobody runs, and of one that somebody does; on a real database."""
+"""What somebody asks of a study that nobody runs, and of one that somebody does; on a real
+database."""
 
 from __future__ import annotations
 
@@ -25,11 +26,15 @@ from tunesvc.runtime.run_study import StudySource, create_or_resume
 
 
 def ask(simulation: Simulation, kind: str, payload: Mapping[str, object] | None = None) -> str:
-    return study_requests.request(simulation.database, simulation.record.study_id, kind, payload or {}, "ada")
+    return study_requests.request(
+        simulation.database, simulation.record.study_id, kind, payload or {}, "ada"
+    )
 
 
 def asked(simulation: Simulation) -> list[tuple[object, ...]]:
-    rows = simulation.sql("SELECT kind, asked_by, answer, done_at IS NOT NULL FROM commands ORDER BY command_id")
+    rows = simulation.sql(
+        "SELECT kind, asked_by, answer, done_at IS NOT NULL FROM commands ORDER BY command_id"
+    )
     return [tuple(row) for row in rows]
 
 
@@ -44,11 +49,19 @@ def interrupted(simulation: Simulation) -> None:
     simulation.study_writer.release()
 
 
-def test_more_budget_for_a_study_that_has_tried_everything_says_that_it_changes_nothing(database: Database) -> None:
-    simulation = Simulation(database, make_spec(parameters={"x": {"type": "int", "min": 1, "max": 2}}, seed=1))
+def test_more_budget_for_a_study_that_has_tried_everything_says_that_it_changes_nothing(
+    database: Database,
+) -> None:
+    simulation = Simulation(
+        database, make_spec(parameters={"x": {"type": "int", "min": 1, "max": 2}}, seed=1)
+    )
     simulation.run()
-    assert ask(simulation, "extend", {"trials": 3}).endswith("have been tried: `tune widen test` allows more")
-    assert "x 1…2 -> 1…3; `tune resume" in ask(simulation, "widen", {"parameters": {"x": {"max": 3}}})
+    assert ask(simulation, "extend", {"trials": 3}).endswith(
+        "have been tried: `tune widen test` allows more"
+    )
+    assert "x 1…2 -> 1…3; `tune resume" in ask(
+        simulation, "widen", {"parameters": {"x": {"max": 3}}}
+    )
     simulation.run()
     assert simulation.sql("SELECT count(*) FROM trials") == [(3,)]
 
@@ -61,7 +74,11 @@ def test_more_budget_for_a_study_that_has_tried_everything_says_that_it_changes_
         ("resume", {}, "no process runs test; `tune resume test` does"),
         ("extend", {"trials": 3}, "extended; `tune resume test` continues it"),
         ("parallelism", {"trials": None}, "changed; `tune resume test` continues it"),
-        ("widen", {"parameters": {"x": {"max": 2}}}, "x 0…1 -> 0…2; `tune resume test` continues it"),
+        (
+            "widen",
+            {"parameters": {"x": {"max": 2}}},
+            "x 0…1 -> 0…2; `tune resume test` continues it",
+        ),
         ("enqueue", {"params": {"x": 0.25}}, "trial 0 is next; `tune resume test` continues it"),
     ],
 )
@@ -111,7 +128,9 @@ def test_what_makes_no_sense_is_refused_at_once_and_not_recorded(
 
 
 def test_a_widening_that_its_sampler_cannot_follow_is_refused(database: Database) -> None:
-    spec = make_spec(parameters={"n": {"type": "int", "min": 1, "max": 8}}, sampler={"name": "brute"})
+    spec = make_spec(
+        parameters={"n": {"type": "int", "min": 1, "max": 8}}, sampler={"name": "brute"}
+    )
     with pytest.raises(SpecError, match="at most 10,000"):
         ask(Simulation(database, spec), "widen", {"parameters": {"n": {"max": 20_000}}})
 
@@ -119,7 +138,10 @@ def test_a_widening_that_its_sampler_cannot_follow_is_refused(database: Database
 def test_a_study_that_somebody_runs_is_left_to_its_coordinator(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     coordinator = simulation.start()
-    assert ask(simulation, "extend", {"trials": 2}) == "extend test: the coordinator test carries it out"
+    assert (
+        ask(simulation, "extend", {"trials": 2})
+        == "extend test: the coordinator test carries it out"
+    )
     assert asked(simulation) == [("extend", "ada", None, False)]
     coordinator.run()
     assert asked(simulation) == [("extend", "ada", "", True)]
@@ -143,13 +165,20 @@ def test_only_a_pause_or_a_stop_takes_a_study_from_a_coordinator_that_fell_silen
     assert {row[3] for row in asked(simulation)} == {True}
 
 
-def test_trials_that_were_enqueued_meanwhile_are_run_first_and_the_budget_holds(database: Database) -> None:
+def test_trials_that_were_enqueued_meanwhile_are_run_first_and_the_budget_holds(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec(parallelism=1))
     interrupted(simulation)
     ask(simulation, "enqueue", {"params": {"x": 0.25, "n": 3}, "origin": "a hunch"})
     ask(simulation, "retry", {"number": 0})
     told = ask(simulation, "enqueue", {"near": 0})
-    numbers = [number for (number,) in simulation.sql("SELECT number FROM trials WHERE state = 'waiting' ORDER BY 1")]
+    numbers = [
+        number
+        for (number,) in simulation.sql(
+            "SELECT number FROM trials WHERE state = 'waiting' ORDER BY 1"
+        )
+    ]
     assert told.startswith(f"trial {numbers[-1]} is next")
     simulation.run()
     assert simulation.states() == {"complete": 10}
@@ -158,12 +187,16 @@ def test_trials_that_were_enqueued_meanwhile_are_run_first_and_the_budget_holds(
     assert hunch == {"x": 0.25, "n": 3}
     assert again == rows[0].params
     assert near != rows[0].params
-    reasons = {d.trial_number: d.reason for d in list_decisions(database, simulation.record.study_id)}
+    reasons = {
+        d.trial_number: d.reason for d in list_decisions(database, simulation.record.study_id)
+    }
     assert reasons[numbers[0]] == "enqueued: a hunch"
     assert reasons[numbers[1]] == "enqueued: trial 0 again, by request of ada"
 
 
-def test_a_trial_that_is_enqueued_for_a_spent_budget_extends_it_and_runs(database: Database) -> None:
+def test_a_trial_that_is_enqueued_for_a_spent_budget_extends_it_and_runs(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec())
     simulation.run()
     told = ask(simulation, "enqueue", {"params": {"x": 0.25, "n": 3}})
@@ -183,7 +216,9 @@ def test_a_failed_study_without_results_gives_way_to_a_mended_one(database: Data
     assert record.study_id != broken.record.study_id
     assert record.state is StudyState.CREATED
     assert "this one replaces it" in recorder.texts("study")[0]
-    assert create_or_resume(database, mended, StudySource(), resume=True).study_id == record.study_id
+    assert (
+        create_or_resume(database, mended, StudySource(), resume=True).study_id == record.study_id
+    )
 
 
 def test_a_study_with_a_result_gives_way_to_none(database: Database) -> None:
@@ -201,8 +236,12 @@ def test_a_trial_that_is_enqueued_before_the_first_run_does_not_keep_earlier_stu
     simulation = Simulation(database, make_spec(warm_start=["earlier"]))
     ask(simulation, "enqueue", {"params": {"x": 0.5}})
     simulation.start()
-    assert simulation.sql("SELECT count(*) FROM decisions WHERE study_id = 2 AND reason LIKE 'warm start%'") == [(1,)]
-    assert simulation.sql("SELECT count(*) > 1 FROM trials WHERE study_id = 2 AND state = 'waiting'") == [(True,)]
+    assert simulation.sql(
+        "SELECT count(*) FROM decisions WHERE study_id = 2 AND reason LIKE 'warm start%'"
+    ) == [(1,)]
+    assert simulation.sql(
+        "SELECT count(*) > 1 FROM trials WHERE study_id = 2 AND state = 'waiting'"
+    ) == [(True,)]
 
 
 def test_a_trial_between_two_runs_is_ended_with_what_it_reported(database: Database) -> None:
@@ -217,16 +256,23 @@ def test_a_trial_between_two_runs_is_ended_with_what_it_reported(database: Datab
         ask(simulation, "stop_trial", {"number": number})
     simulation.run()
     assert sum(simulation.states().values()) == 5, "four, and the one that never ran"
-    kinds = simulation.sql(f"SELECT kind FROM decisions WHERE trial_number = {number} ORDER BY decision_id")
+    kinds = simulation.sql(
+        f"SELECT kind FROM decisions WHERE trial_number = {number} ORDER BY decision_id"
+    )
     assert kinds[-1] == ("stop",)
 
 
-@pytest.mark.parametrize("pruner", [{"name": "none"}, {"name": "asha", "min": 1, "eta": 3, "form": "promote"}])
+@pytest.mark.parametrize(
+    "pruner", [{"name": "none"}, {"name": "asha", "min": 1, "eta": 3, "form": "promote"}]
+)
 def test_a_study_that_is_stopped_between_two_runs_leaves_no_trial_open(
     database: Database, pruner: Mapping[str, object]
 ) -> None:
-    """As a stop of a running one does: neither paused trials nor those that would have been run again."""
-    simulation = Simulation(database, make_spec(parallelism=3, budget={"trials": 9}, pruner=pruner), slow)
+    """As a stop of a running one does: neither paused trials nor those that would have been run
+    again."""
+    simulation = Simulation(
+        database, make_spec(parallelism=3, budget={"trials": 9}, pruner=pruner), slow
+    )
     interrupted(simulation)
     assert simulation.states()["running"] > 0
     is_paused = simulation.sql("SELECT count(*) > 0 FROM attempts WHERE state = 'paused'")[0][0]
@@ -247,7 +293,10 @@ def test_a_trial_that_may_still_run_somewhere_is_left_to_the_next_run(database: 
     simulation.study_writer.release()  # as a coordinator does that dies of a mistake of its own
     assert "waits for the next run" in ask(simulation, "stop_trial", {"number": 0})
     simulation.run()
-    assert simulation.sql("SELECT state FROM trials WHERE number = 0") in ([("fail",)], [("pruned",)])
+    assert simulation.sql("SELECT state FROM trials WHERE number = 0") in (
+        [("fail",)],
+        [("pruned",)],
+    )
 
 
 def test_a_study_of_optunas_own_has_no_coordinator_to_ask(database: Database) -> None:
@@ -258,10 +307,14 @@ def test_a_study_of_optunas_own_has_no_coordinator_to_ask(database: Database) ->
         record = study_records.find(connection, "theirs")
     for kind in ("pause", "extend", "enqueue", "retry"):
         with pytest.raises(TuneError, match="Optuna's API"):
-            study_requests.request(database, record.study_id, kind, {"params": {}, "trials": 1, "number": 0}, "ada")
+            study_requests.request(
+                database, record.study_id, kind, {"params": {}, "trials": 1, "number": 0}, "ada"
+            )
 
 
-def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(database: Database) -> None:
+def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(
+    database: Database,
+) -> None:
     """Case W21: they belong to processes that may be gone."""
     import optuna
 
@@ -274,7 +327,9 @@ def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(datab
         study_id = study_records.find(connection, "theirs").study_id
     with pytest.raises(SpecError, match="trial 0 of theirs does not run"):
         study_requests.request(database, study_id, "stop_trial", {"number": 0}, "ada")
-    assert "failed: 1;" in study_requests.request(database, study_id, "stop_trial", {"number": 1}, "ada")
+    assert "failed: 1;" in study_requests.request(
+        database, study_id, "stop_trial", {"number": 1}, "ada"
+    )
     assert "failed: 2;" in study_requests.request(database, study_id, "stop", {}, "ada")
     with pytest.raises(SpecError, match="no trial of theirs runs"):
         study_requests.request(database, study_id, "stop", {}, "ada")
@@ -284,7 +339,8 @@ def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(datab
     assert answers == [("stop", "failed: 2"), ("stop_trial", "failed: 1")]
 
 
-# --- deleting ----------------------------------------------------------------------------------------
+# --- deleting
+# ----------------------------------------------------------------------------------------
 
 
 def test_a_deleted_study_is_named_with_who_deleted_it(database: Database) -> None:
@@ -292,8 +348,13 @@ def test_a_deleted_study_is_named_with_who_deleted_it(database: Database) -> Non
     simulation.run()
     assert study_requests.remove(database, simulation.record.study_id, "ada") == "deleted test"
     with database.engine.connect() as connection:
-        for look in (lambda: study_records.find(connection, "test"), lambda: study_records.get(connection, 1)):
-            with pytest.raises(StudyNotFound, match="'test', with 10 trials, was deleted by ada at 20"):
+        for look in (
+            lambda: study_records.find(connection, "test"),
+            lambda: study_records.get(connection, 1),
+        ):
+            with pytest.raises(
+                StudyNotFound, match="'test', with 10 trials, was deleted by ada at 20"
+            ):
                 look()
     assert simulation.sql("SELECT count(*) FROM commands") == [(0,)]
 
@@ -313,10 +374,13 @@ def test_what_optuna_deletes_is_kept_in_mind_too(database: Database) -> None:
         study_records.find(connection, "test")
 
 
-# --- tags and notes ----------------------------------------------------------------------------------
+# --- tags and notes
+# ----------------------------------------------------------------------------------
 
 
-def test_tags_and_notes_are_written_while_somebody_runs_the_study_and_are_recorded(database: Database) -> None:
+def test_tags_and_notes_are_written_while_somebody_runs_the_study_and_are_recorded(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec(tags=["from-the-file"]))
     simulation.start().step()
     record = simulation.record
@@ -325,7 +389,9 @@ def test_tags_and_notes_are_written_while_somebody_runs_the_study_and_are_record
         "a",
         "b",
     )
-    assert study_requests.tag(database, record.study_id, None, add=["c"], remove=["a", "never"], who="bob")[-2:] == (
+    assert study_requests.tag(
+        database, record.study_id, None, add=["c"], remove=["a", "never"], who="bob"
+    )[-2:] == (
         "b",
         "c",
     )
@@ -337,8 +403,12 @@ def test_tags_and_notes_are_written_while_somebody_runs_the_study_and_are_record
     assert (view.tags, view.note) == (("from-the-file", "b", "c"), "second")
     trial = list_trials(database, record.study_id)[0]
     assert (trial.tags, trial.note) == (("look",), "odd <b>curve</b>")
-    notes = simulation.sql("SELECT payload->>'note' FROM commands WHERE kind = 'note' ORDER BY command_id")
-    assert notes == [("first",), ("second",), ("odd <b>curve</b>",)], "what was written over can be read"
+    notes = simulation.sql(
+        "SELECT payload->>'note' FROM commands WHERE kind = 'note' ORDER BY command_id"
+    )
+    assert notes == [("first",), ("second",), ("odd <b>curve</b>",)], (
+        "what was written over can be read"
+    )
     assert all(done for *_, done in asked(simulation))
 
 
@@ -364,25 +434,36 @@ def test_what_cannot_be_a_tag_or_a_note_is_refused(database: Database) -> None:
     assert list_requests(database, record.study_id) == ()
 
 
-def test_tags_of_a_file_are_added_at_a_resume_and_those_taken_away_stay_away(database: Database) -> None:
+def test_tags_of_a_file_are_added_at_a_resume_and_those_taken_away_stay_away(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec(tags=["old", "dull"]))
     study_requests.tag(database, simulation.record.study_id, None, remove=["dull"], who="ada")
     with database.engine.begin() as connection:
-        study_records.renew(connection, simulation.record, make_spec(tags=["old", "dull", "new"]), None, None)
+        study_records.renew(
+            connection, simulation.record, make_spec(tags=["old", "dull", "new"]), None, None
+        )
     assert get_study(database, "test").tags == ("old", "new")
 
 
-def test_the_owner_is_who_made_the_study(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_owner_is_who_made_the_study(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(study_records, "whoami", lambda: "ada")
     Simulation(database, make_spec())
     with database.engine.begin() as connection:
         study_records.create(connection, make_spec(name="of-the-page"), owner="bob")
-    assert {row.name: row.owner for row in list_studies(database)} == {"test": "ada", "of-the-page": "bob"}
+    assert {row.name: row.owner for row in list_studies(database)} == {
+        "test": "ada",
+        "of-the-page": "bob",
+    }
 
 
 def test_studies_are_found_by_tag_and_owner(database: Database) -> None:
     with database.engine.begin() as connection:
-        study_records.create(connection, make_spec(name="one", tags=["vision", "2026"]), owner="ada")
+        study_records.create(
+            connection, make_spec(name="one", tags=["vision", "2026"]), owner="ada"
+        )
         study_records.create(connection, make_spec(name="two", tags=["vision"]), owner="bob")
 
     def found(**wanted: object) -> list[str]:

@@ -41,9 +41,15 @@ def one_trial() -> StudyChanges:
     )
 
 
-def test_a_study_is_stored_with_its_spec_and_source(database: Database, record: StudyRecord) -> None:
+def test_a_study_is_stored_with_its_spec_and_source(
+    database: Database, record: StudyRecord
+) -> None:
     assert record.spec == make_spec()
-    assert (record.source_text, record.source_dir, record.state) == ("name: test", "studies", StudyState.CREATED)
+    assert (record.source_text, record.source_dir, record.state) == (
+        "name: test",
+        "studies",
+        StudyState.CREATED,
+    )
 
 
 def test_a_name_is_taken_once(database: Database, record: StudyRecord) -> None:
@@ -53,8 +59,13 @@ def test_a_name_is_taken_once(database: Database, record: StudyRecord) -> None:
         assert study_records.find(connection, "test").study_id == record.study_id
 
 
-def test_a_study_that_is_not_there_is_named_with_the_nearest_one(database: Database, record: StudyRecord) -> None:
-    with database.engine.connect() as connection, pytest.raises(StudyNotFound, match="did you mean 'test'"):
+def test_a_study_that_is_not_there_is_named_with_the_nearest_one(
+    database: Database, record: StudyRecord
+) -> None:
+    with (
+        database.engine.connect() as connection,
+        pytest.raises(StudyNotFound, match="did you mean 'test'"),
+    ):
         study_records.find(connection, "tset")
 
 
@@ -69,7 +80,9 @@ def test_a_lease_is_held_by_one_and_its_token_grows_with_every_change_of_hands(
     assert second.token == first.token + 1
 
 
-def test_who_listens_hears_that_a_lease_was_given_back(database: Database, record: StudyRecord) -> None:
+def test_who_listens_hears_that_a_lease_was_given_back(
+    database: Database, record: StudyRecord
+) -> None:
     study_writer = StudyWriter.open(database, record.study_id)
     listener = Listener(database)
     study_writer.release()
@@ -77,7 +90,9 @@ def test_who_listens_hears_that_a_lease_was_given_back(database: Database, recor
     listener.close()
 
 
-def test_an_expired_lease_can_be_taken_and_its_holder_writes_no_more(database: Database, record: StudyRecord) -> None:
+def test_an_expired_lease_can_be_taken_and_its_holder_writes_no_more(
+    database: Database, record: StudyRecord
+) -> None:
     frozen = StudyWriter.open(database, record.study_id, owner="frozen")
     expire(database)
     StudyWriter.open(database, record.study_id, owner="heir")
@@ -86,7 +101,9 @@ def test_an_expired_lease_can_be_taken_and_its_holder_writes_no_more(database: D
     assert count(database, "trials") == 0
 
 
-def test_an_expired_lease_that_nobody_took_is_renewed_by_writing(database: Database, record: StudyRecord) -> None:
+def test_an_expired_lease_that_nobody_took_is_renewed_by_writing(
+    database: Database, record: StudyRecord
+) -> None:
     study_writer = StudyWriter.open(database, record.study_id)
     expire(database)
     study_writer.commit(one_trial())
@@ -96,7 +113,9 @@ def test_an_expired_lease_that_nobody_took_is_renewed_by_writing(database: Datab
     assert held.live
 
 
-def test_a_batch_whose_answer_was_lost_is_not_written_twice(database: Database, record: StudyRecord) -> None:
+def test_a_batch_whose_answer_was_lost_is_not_written_twice(
+    database: Database, record: StudyRecord
+) -> None:
     """Fault 6: the retry finds that its batch number has been committed."""
     with database.engine.begin() as connection:
         taken = lease.acquire(connection, record.study_id, "me")
@@ -122,23 +141,32 @@ def test_a_trial_reaches_one_terminal_state(database: Database, record: StudyRec
         study_writer.commit(StudyChanges(finished=[TrialEnd(0, "fail", None)]))
 
 
-def test_reports_are_taken_from_live_attempts_only_and_once(database: Database, record: StudyRecord) -> None:
+def test_reports_are_taken_from_live_attempts_only_and_once(
+    database: Database, record: StudyRecord
+) -> None:
     study_writer = StudyWriter.open(database, record.study_id)
     study_writer.commit(one_trial())
     report = Report(0, 1, 3, 0.5, {"acc": float("inf")})
     study_writer.commit(
-        StudyChanges(started=[StartedAttempt(0, 1, "node", 7, ("0", "1"), "abc")], reports=[report, report])
+        StudyChanges(
+            started=[StartedAttempt(0, 1, "node", 7, ("0", "1"), "abc")], reports=[report, report]
+        )
     )
-    study_writer.commit(StudyChanges(reports=[report, Report(0, 2, 4, 0.1, {}), Report(9, 1, 4, 0.1, {})]))
+    study_writer.commit(
+        StudyChanges(reports=[report, Report(0, 2, 4, 0.1, {}), Report(9, 1, 4, 0.1, {})])
+    )
     with database.engine.connect() as connection:
-        rows = connection.execute(sa.text("SELECT attempt, step, value, metrics->>'acc' FROM reports")).all()
+        rows = connection.execute(
+            sa.text("SELECT attempt, step, value, metrics->>'acc' FROM reports")
+        ).all()
         devices = connection.execute(sa.text("SELECT devices FROM attempts")).scalar_one()
     assert rows == [(1, 3, 0.5, "Infinity")]
     assert devices == ["0", "1"]
 
 
 @pytest.mark.parametrize(
-    "text", ["'; DROP TABLE trials; --", "%s %(x)s :study", "a\x00b", "名前 \u202e", "x" * 600, "\ud800"]
+    "text",
+    ["'; DROP TABLE trials; --", "%s %(x)s :study", "a\x00b", "名前 \u202e", "x" * 600, "\ud800"],
 )
 def test_any_text_is_stored_inert(database: Database, record: StudyRecord, text: str) -> None:
     """Faults 36 and 39."""
@@ -148,7 +176,9 @@ def test_any_text_is_stored_inert(database: Database, record: StudyRecord, text:
     batch.attrs.append(Attr(None, "user", safe_text(text), "1"))
     study_writer.commit(batch)
     with database.engine.connect() as connection:
-        reason = connection.execute(sa.text("SELECT reason FROM decisions WHERE kind = 'stop'")).scalar_one()
+        reason = connection.execute(
+            sa.text("SELECT reason FROM decisions WHERE kind = 'stop'")
+        ).scalar_one()
     assert reason == safe_text(text)
 
 

@@ -30,12 +30,16 @@ SCANS = {"Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Index Scan"}
 
 
 def everything(number: int, new: int) -> StudyChanges:
-    """A batch with something in all its lists: a trial that ends, one that is run again, and a new one."""
+    """A batch with something in all its lists: a trial that ends, one that is run again, and a
+    new one."""
     return StudyChanges(
         trials=[NewTrial(new, "running")],
         params=[NewParam(new, "x", 0, 0.5, "{}")],
         attrs=[Attr(new, "user", "a", "1"), Attr(None, "user", "a", "1")],
-        opened=[OpenedAttempt(new, 1, 1.0, 0.0, -1, 60.0), OpenedAttempt(number - 1, 2, 1.0, 0.0, 3, 60.0)],
+        opened=[
+            OpenedAttempt(new, 1, 1.0, 0.0, -1, 60.0),
+            OpenedAttempt(number - 1, 2, 1.0, 0.0, 3, 60.0),
+        ],
         alive=[AliveAttempt(number, 1, 60.0)],
         started=[StartedAttempt(number, 1, "node", 1, ("0",), "code")],
         reports=[Report(number, 1, step, 0.5, {"other": 1.0}) for step in range(10, 20)],
@@ -64,7 +68,11 @@ def test_a_step_costs_the_same_whatever_the_study_holds(database: Database) -> N
     study_writer.commit(StudyChanges(adopts=True))
     told = list(_scans(database, study_writer, everything(TRIALS - 1, TRIALS)))
     assert {table for table, _, _ in told} >= {"trials", "attempts", "reports"}
-    unguided = [(table, statement) for table, is_guided, statement in told if table in GROWS and not is_guided]
+    unguided = [
+        (table, statement)
+        for table, is_guided, statement in told
+        if table in GROWS and not is_guided
+    ]
     assert unguided == []
     with database.engine.connect() as connection:
         ended = connection.execute(
@@ -74,15 +82,22 @@ def test_a_step_costs_the_same_whatever_the_study_holds(database: Database) -> N
             {"n": TRIALS - 1},
         ).one()
         assert tuple(ended) == ("complete", "finished", 30)
-        assert connection.execute(sa.text("SELECT text FROM logs")).scalars().all() == ["100 % done\n"]
+        assert connection.execute(sa.text("SELECT text FROM logs")).scalars().all() == [
+            "100 % done\n"
+        ]
 
 
-def _scans(database: Database, study_writer: StudyWriter, batch: StudyChanges) -> Iterator[tuple[str, bool, str]]:
-    """Tables that the statements of a commit read, whether an index led to the rows, and the statement."""
+def _scans(
+    database: Database, study_writer: StudyWriter, batch: StudyChanges
+) -> Iterator[tuple[str, bool, str]]:
+    """Tables that the statements of a commit read, whether an index led to the rows, and the
+    statement."""
     with database.engine.connect() as other:
         statements: list[tuple[str, Any]] = []
 
-        def remember(_conn: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        def remember(
+            _conn: object, _cursor: object, statement: str, parameters: Any, *_: object
+        ) -> None:
             statements.extend((one, parameters) for one in statement.split(";\n"))
 
         sa.event.listen(database.engine, "before_cursor_execute", remember)
@@ -90,8 +105,14 @@ def _scans(database: Database, study_writer: StudyWriter, batch: StudyChanges) -
         sa.event.remove(database.engine, "before_cursor_execute", remember)
         assert len(statements) > 18
         for sql, parameters in statements:
-            run = other.exec_driver_sql if parameters else other.execution_options(no_parameters=True).exec_driver_sql
-            plan = run(f"EXPLAIN (FORMAT JSON) {sql}", *([parameters] if parameters else [])).scalar_one()
+            run = (
+                other.exec_driver_sql
+                if parameters
+                else other.execution_options(no_parameters=True).exec_driver_sql
+            )
+            plan = run(
+                f"EXPLAIN (FORMAT JSON) {sql}", *([parameters] if parameters else [])
+            ).scalar_one()
             yield from ((table, is_guided, sql) for table, is_guided in _tables(plan[0]["Plan"]))
 
 

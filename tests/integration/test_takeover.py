@@ -1,4 +1,7 @@
-"""One coordinator after another, and two at a time, over attempts that outlive them. Simulated workers, real database."""
+"""One coordinator after another, and two at a time, over attempts that outlive them.
+
+Simulated workers, real database.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +43,17 @@ def test_attempts_that_outlive_their_coordinator_are_gone_on_with(database: Data
     simulation.crash()
     assert simulation.run().state is StudyState.FINISHED
     assert simulation.states() == {"complete": 8}
-    assert simulation.sql("SELECT count(*), max(number), min(state) FROM attempts") == [(8, 1, "finished")]
-    assert simulation.sql("SELECT count(*), count(DISTINCT (trial_id, step)) FROM reports") == [(40, 40)]
+    assert simulation.sql("SELECT count(*), max(number), min(state) FROM attempts") == [
+        (8, 1, "finished")
+    ]
+    assert simulation.sql("SELECT count(*), count(DISTINCT (trial_id, step)) FROM reports") == [
+        (40, 40)
+    ]
 
 
-def test_an_attempt_that_ended_while_nobody_listened_is_heard_by_the_next_coordinator(database: Database) -> None:
+def test_an_attempt_that_ended_while_nobody_listened_is_heard_by_the_next_coordinator(
+    database: Database,
+) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 2}, parallelism=2))
     cluster = simulation.share_cluster()
     until_running(simulation, simulation.start(), 2)
@@ -53,11 +62,17 @@ def test_an_attempt_that_ended_while_nobody_listened_is_heard_by_the_next_coordi
     assert not cluster.running
     simulation.run()
     assert simulation.sql("SELECT count(*) FROM reports") == [(10,)]
-    assert simulation.sql("SELECT count(*), max(number) FROM attempts WHERE state = 'finished'") == [(2, 1)]
+    assert simulation.sql(
+        "SELECT count(*), max(number) FROM attempts WHERE state = 'finished'"
+    ) == [(2, 1)]
 
 
-def test_what_ended_with_its_coordinator_is_interrupted_and_counts_against_no_limit(database: Database) -> None:
-    simulation = Simulation(database, make_spec(budget={"trials": 4}, parallelism=4, retries={"lost": 0}))
+def test_what_ended_with_its_coordinator_is_interrupted_and_counts_against_no_limit(
+    database: Database,
+) -> None:
+    simulation = Simulation(
+        database, make_spec(budget={"trials": 4}, parallelism=4, retries={"lost": 0})
+    )
     until_running(simulation, simulation.start(), 4)
     simulation.crash()
     simulation.run()
@@ -69,8 +84,12 @@ def test_what_ended_with_its_coordinator_is_interrupted_and_counts_against_no_li
     assert simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'retry'") == [(0,)]
 
 
-def test_a_stop_that_its_coordinator_did_not_deliver_is_delivered_by_the_next(database: Database) -> None:
-    simulation = Simulation(database, make_spec(budget={"trials": 1}), lambda _: curve(*[1.0] * 500))
+def test_a_stop_that_its_coordinator_did_not_deliver_is_delivered_by_the_next(
+    database: Database,
+) -> None:
+    simulation = Simulation(
+        database, make_spec(budget={"trials": 1}), lambda _: curve(*[1.0] * 500)
+    )
     simulation.share_cluster()
     until_running(simulation, simulation.start(), 1)
     simulation.sql("UPDATE attempts SET stop_cause = 'prune'")
@@ -100,9 +119,13 @@ def test_a_coordinator_that_was_frozen_finds_out_and_harms_nobody(database: Data
     assert simulation.sql("SELECT max(number), count(*) FROM attempts") == [(1, 30)]
 
 
-def test_a_worker_without_a_sign_of_life_is_given_up_and_refused_when_it_comes_back(database: Database) -> None:
+def test_a_worker_without_a_sign_of_life_is_given_up_and_refused_when_it_comes_back(
+    database: Database,
+) -> None:
     """Fault 14: by the lease of the attempt, which the database's clock judges."""
-    simulation = Simulation(database, make_spec(budget={"trials": 1}, parallelism=2, retries={"stalled": 1}))
+    simulation = Simulation(
+        database, make_spec(budget={"trials": 1}, parallelism=2, retries={"stalled": 1})
+    )
     cluster = simulation.share_cluster()
     coordinator = simulation.start()
     until_running(simulation, coordinator, 1)
@@ -122,12 +145,16 @@ def test_a_worker_without_a_sign_of_life_is_given_up_and_refused_when_it_comes_b
 
 
 def test_living_attempts_keep_their_leases(database: Database) -> None:
-    simulation = Simulation(database, make_spec(budget={"trials": 4}, parallelism=4), lambda _: curve(*[1.0] * 50))
+    simulation = Simulation(
+        database, make_spec(budget={"trials": 4}, parallelism=4), lambda _: curve(*[1.0] * 50)
+    )
     coordinator = simulation.start()
     until_running(simulation, coordinator, 4)
     simulation.sql("UPDATE attempts SET expires_at = now() - interval '1 second'")
     to_the_end(coordinator)
-    assert simulation.sql("SELECT count(*), max(number), min(state) FROM attempts") == [(4, 1, "finished")]
+    assert simulation.sql("SELECT count(*), max(number), min(state) FROM attempts") == [
+        (4, 1, "finished")
+    ]
 
 
 @pytest.mark.parametrize("kind", ["lost", "node", "preempted", "stalled"])
@@ -139,10 +166,14 @@ def test_each_way_of_being_lost_is_counted_by_itself_and_tells_the_sampler_nothi
         yield 1.0, Lost("gone", kind) if launch.attempt.number == 1 else Finished()  # type: ignore[arg-type]
 
     none = dict.fromkeys(("lost", "node", "preempted", "stalled"), 0)
-    simulation = Simulation(database, make_spec(budget={"trials": 2}, retries={**none, kind: 1}), script)
+    simulation = Simulation(
+        database, make_spec(budget={"trials": 2}, retries={**none, kind: 1}), script
+    )
     simulation.run()
     assert simulation.states() == {"complete": 2}
-    assert simulation.sql("SELECT DISTINCT state, failure FROM attempts WHERE number = 1") == [("lost", kind)]
+    assert simulation.sql("SELECT DISTINCT state, failure FROM attempts WHERE number = 1") == [
+        ("lost", kind)
+    ]
 
 
 def test_gpu_hours_of_adopted_attempts_are_counted_once(database: Database) -> None:
@@ -156,9 +187,14 @@ def test_gpu_hours_of_adopted_attempts_are_counted_once(database: Database) -> N
     assert simulation.recorder.snapshots[-1].gpu_hours == pytest.approx(1.0, abs=0.05)
 
 
-def test_after_a_long_outage_nobody_is_given_up_who_had_no_chance_to_be_heard(database: Database) -> None:
-    """Fault 3: leases that ran out meanwhile are renewed before any is judged, of workers that are quiet too."""
-    simulation = Simulation(database, make_spec(budget={"trials": 4}, parallelism=4), lambda _: curve(*[1.0] * 90))
+def test_after_a_long_outage_nobody_is_given_up_who_had_no_chance_to_be_heard(
+    database: Database,
+) -> None:
+    """Fault 3: leases that ran out meanwhile are renewed before any is judged, of workers that
+    are quiet too."""
+    simulation = Simulation(
+        database, make_spec(budget={"trials": 4}, parallelism=4), lambda _: curve(*[1.0] * 90)
+    )
     coordinator = simulation.start(Quiet(simulation))
     until_running(simulation, coordinator, 4)
     for _ in range(120):
@@ -168,11 +204,14 @@ def test_after_a_long_outage_nobody_is_given_up_who_had_no_chance_to_be_heard(da
         coordinator.step()
     simulation.sql("UPDATE attempts SET expires_at = now() - interval '1 second'")
     to_the_end(coordinator)
-    assert simulation.sql("SELECT count(*), max(number), min(state) FROM attempts") == [(4, 1, "finished")]
+    assert simulation.sql("SELECT count(*), max(number), min(state) FROM attempts") == [
+        (4, 1, "finished")
+    ]
 
 
 class Quiet(SimulatedExecutor):
-    """Hears a sign of life from every other attempt at a time, as with workers that speak seldom."""
+    """Hears a sign of life from every other attempt at a time, as with workers that speak
+    seldom."""
 
     def __init__(self, simulation: Simulation) -> None:
         super().__init__(simulation.script, clock=simulation.clock, slots=8)
@@ -180,10 +219,14 @@ class Quiet(SimulatedExecutor):
 
     def heartbeats(self) -> list[AttemptId]:
         self._odd = not self._odd
-        return [attempt for attempt in super().heartbeats() if (attempt.trial_id % 2 == 1) == self._odd]
+        return [
+            attempt for attempt in super().heartbeats() if (attempt.trial_id % 2 == 1) == self._odd
+        ]
 
 
-def test_a_limit_does_not_judge_what_nobody_has_heard_since_it_was_taken_over(database: Database) -> None:
+def test_a_limit_does_not_judge_what_nobody_has_heard_since_it_was_taken_over(
+    database: Database,
+) -> None:
     """What ended along with its coordinator, a night ago, is interrupted and not too slow."""
     simulation = Simulation(database, make_spec(budget={"trials": 2}, limits={"wall": 60}))
     until_running(simulation, simulation.start(), 2)
@@ -192,7 +235,9 @@ def test_a_limit_does_not_judge_what_nobody_has_heard_since_it_was_taken_over(da
     coordinator = simulation.start(Late(simulation.script, clock=simulation.clock, slots=8))
     assert to_the_end(coordinator).state is StudyState.FINISHED
     assert simulation.states() == {"complete": 2}
-    assert simulation.sql("SELECT DISTINCT state, failure FROM attempts WHERE number = 1") == [("interrupted", None)]
+    assert simulation.sql("SELECT DISTINCT state, failure FROM attempts WHERE number = 1") == [
+        ("interrupted", None)
+    ]
 
 
 class Late(SimulatedExecutor):
@@ -207,7 +252,11 @@ class Late(SimulatedExecutor):
 
 def test_gpu_hours_of_an_adopted_attempt_that_only_lives_are_spent_too(database: Database) -> None:
     def silent(_launch: Launch) -> Iterable[tuple[float, Payload]]:
-        return [(1.0, Reported(0, {"loss": 1.0})), (1.0, Reported(1, {"loss": 1.0})), (1e6, Finished())]
+        return [
+            (1.0, Reported(0, {"loss": 1.0})),
+            (1.0, Reported(1, {"loss": 1.0})),
+            (1e6, Finished()),
+        ]
 
     spec = make_spec(budget={"gpu_hours": 1}, resources={"gpu": 1}, parallelism=2)
     simulation = Simulation(database, spec, silent)
@@ -215,7 +264,9 @@ def test_gpu_hours_of_an_adopted_attempt_that_only_lives_are_spent_too(database:
     until_running(simulation, simulation.start(), 2)
     simulation.crash()
     coordinator = simulation.start()
-    closing = next(closing for _ in range(200) if (closing := coordinator.step(wait_s=60.0)) is not None)
+    closing = next(
+        closing for _ in range(200) if (closing := coordinator.step(wait_s=60.0)) is not None
+    )
     assert closing.stop is StopCause.BUDGET
     assert simulation.clock.now() < 3600
     assert simulation.sql("SELECT DISTINCT stop_cause FROM attempts") == [("budget",)]

@@ -1,4 +1,5 @@
-"""Trials by filter and sort: what Postgres finds is what the same filter means in Python, and pages make the whole list."""
+"""Trials by filter and sort: what Postgres finds is what the same filter means in Python, and
+pages make the whole list."""
 
 from __future__ import annotations
 
@@ -28,20 +29,45 @@ from tunesvc.queries.export.export_files import Export
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.studies import get_study, get_study_by_id
 from tunesvc.queries.trials.columns import names_of
-from tunesvc.queries.trials.filter_language import All, AnyOf, Comparison, FieldKind, Filter, Names, Not, holds, parse
+from tunesvc.queries.trials.filter_language import (
+    All,
+    AnyOf,
+    Comparison,
+    FieldKind,
+    Filter,
+    Names,
+    Not,
+    holds,
+    parse,
+)
 from tunesvc.queries.trials.pagination import Selection, count_trials, trial_page
 from tunesvc.queries.trials.trial_table import list_best_trials, list_trials
 
 COUNT = 90
 LR, UNITS = FloatDistribution(1e-4, 1.0, log=True), IntDistribution(1, 8)
-NARROW, WIDE = CategoricalDistribution(["sgd", "adam", 16]), CategoricalDistribution(["lion", "adam", "sgd", 16])
+NARROW, WIDE = (
+    CategoricalDistribution(["sgd", "adam", 16]),
+    CategoricalDistribution(["lion", "adam", "sgd", 16]),
+)
 FLAG = CategoricalDistribution([True, False, None])
-SORTS = ["number", "state", "value", "speed", "duration", "lr", "my units", "optimizer", "auc", "loss"]
+SORTS = [
+    "number",
+    "state",
+    "value",
+    "speed",
+    "duration",
+    "lr",
+    "my units",
+    "optimizer",
+    "auc",
+    "loss",
+]
 FILTERS = ["", "lr < 0.05 or value > 0.5", "not (optimizer == adam)", "lr > 2"]
 
 
 def fill(w: Writer) -> None:
-    """Trials of every state, with NaN and infinite values, conditional and mixed parameters, retries and metrics."""
+    """Trials of every state, with NaN and infinite values, conditional and mixed parameters,
+    retries and metrics."""
     rng = random.Random(4)
     for number in range(COUNT):
         state = rng.choice(["complete", "complete", "pruned", "fail", "running", "waiting"])
@@ -49,13 +75,19 @@ def fill(w: Writer) -> None:
         value = rng.choice([rng.random(), rng.random(), 0.25, math.nan, math.inf])
         w.trial(number, state, *((value, rng.choice([1.0, 2.0, -math.inf])) if valued else ()))
         took = f"started_at = now() - interval '{rng.randint(11, 14)} s'"
-        w.connection.execute(sa.text(f"UPDATE trials SET {took} WHERE number = {number} AND started_at IS NOT NULL"))
+        w.connection.execute(
+            sa.text(f"UPDATE trials SET {took} WHERE number = {number} AND started_at IS NOT NULL")
+        )
         if rng.random() < 0.2:
             w.attr(number, "system", "constraints", rng.choice(["[1.0]", "[-1.0]", "[NaN]"]))
         elif valued:
-            w.attr(number, "system", "constraints:memory.max", rng.choice(["0.5", "-2", "NaN", "null"]))
+            w.attr(
+                number, "system", "constraints:memory.max", rng.choice(["0.5", "-2", "NaN", "null"])
+            )
         if valued:
-            w.attr(number, "user", "auc", rng.choice(["0.5", "1", "NaN", "1e-05", '"text"', "true"]))
+            w.attr(
+                number, "user", "auc", rng.choice(["0.5", "1", "NaN", "1e-05", '"text"', "true"])
+            )
         if rng.random() < 0.3:
             w.attr(number, "user", "loss", rng.choice(["0.25", "Infinity"]))
         w.param(number, 0, "optimizer", rng.randrange(3), rng.choice([NARROW, WIDE]))
@@ -70,7 +102,13 @@ def fill(w: Writer) -> None:
         for attempt in range(1, rng.randint(0, 2) + 1):
             w.attempt(number, attempt, "failed", failure=rng.choice(["error", "nan", None]))
             metrics = rng.choice([{"loss": rng.random()}, {"loss": "NaN"}, {}, None])
-            w.report(number, attempt, rng.randint(0, 3), rng.choice([rng.random(), math.nan, None]), metrics=metrics)
+            w.report(
+                number,
+                attempt,
+                rng.randint(0, 3),
+                rng.choice([rng.random(), math.nan, None]),
+                metrics=metrics,
+            )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +129,9 @@ def rows(shared_database: Database, study: StudyView) -> tuple[TrialRow, ...]:
     return list_trials(shared_database, study.study_id)
 
 
-def numbers(database: Database, study: StudyView, names: Names, where: str, sort: str, size: int = 7) -> list[int]:
+def numbers(
+    database: Database, study: StudyView, names: Names, where: str, sort: str, size: int = 7
+) -> list[int]:
     """All pages, one after the other."""
     selection = Selection.of(study.study_id, names, where, sort)
     found: list[int] = []
@@ -113,7 +153,9 @@ def evaluate(wanted: Filter, row: TrialRow) -> bool:
         case Not(part):
             return not evaluate(part, row)
         case Comparison(field, op, value) if field.kind is FieldKind.TAG:
-            return (bool(row.tags) if value is None else value in row.tags) == ((op == "==") == (value is not None))
+            return (bool(row.tags) if value is None else value in row.tags) == (
+                (op == "==") == (value is not None)
+            )
         case Comparison(field, op, value):
             return holds(actual(row, field.kind, field.name, field.index), op, value)
 
@@ -135,7 +177,8 @@ def actual(row: TrialRow, kind: FieldKind, name: str, index: int) -> Any:
     return found[kind]
 
 
-# --- filters ------------------------------------------------------------------------------------------
+# --- filters
+# ------------------------------------------------------------------------------------------
 
 _NUMBERS = st.sampled_from(
     ["0", "1", "2", "7", "16", "0.01", "0.25", "0.3", "-1", "1e400", "45.5", "99999999999999999999"]
@@ -155,7 +198,9 @@ _EQUAL = st.builds(
     "{} {} {}".format,
     st.sampled_from(["optimizer", "flag", "lr", "value", "loss", "failure", "state", "last"]),
     st.sampled_from(["==", "!="]),
-    st.sampled_from(["none", "nan", "adam", "lion", "16", '"16"', "true", "false", "error", "complete"]),
+    st.sampled_from(
+        ["none", "nan", "adam", "lion", "16", '"16"', "true", "false", "error", "complete"]
+    ),
 )
 _OTHERS = st.sampled_from(
     [
@@ -200,14 +245,18 @@ def test_a_filter_finds_what_it_means(
     assert count_trials(shared_database, selection) == len(expected)
 
 
-def test_durations_are_compared_in_seconds(shared_database: Database, study: StudyView, names: Names) -> None:
+def test_durations_are_compared_in_seconds(
+    shared_database: Database, study: StudyView, names: Names
+) -> None:
     selection = Selection.of(study.study_id, names, "duration > 12.5s and state == complete")
     found = trial_page(shared_database, selection, limit=COUNT).rows
     assert found
     assert all(row.duration_s is not None and row.duration_s > 12.5 for row in found)
 
 
-def test_the_duration_of_a_trial_is_what_its_attempts_ran_without_the_time_between(database: Database) -> None:
+def test_the_duration_of_a_trial_is_what_its_attempts_ran_without_the_time_between(
+    database: Database,
+) -> None:
     def ran(trial: int, number: int, state: str, ago_s: float, seconds: float) -> None:
         began = sa.text(f"now() - make_interval(secs => {ago_s})")
         ended = sa.text(f"now() - make_interval(secs => {ago_s - seconds})")
@@ -227,7 +276,9 @@ def test_the_duration_of_a_trial_is_what_its_attempts_ran_without_the_time_betwe
     taken = [row.duration_s for row in list_trials(database, study.study_id)]
     assert taken == pytest.approx([7, 5, 10, 0])
     assert numbers(database, study, found, "duration > 4.5s and duration < 8s", "number") == [0, 1]
-    assert numbers(database, study, found, "", "-duration") == [2, 0, 3, 1], "one that is not over comes last"
+    assert numbers(database, study, found, "", "-duration") == [2, 0, 3, 1], (
+        "one that is not over comes last"
+    )
 
 
 def test_names_and_values_are_bound_and_never_part_of_a_statement(database: Database) -> None:
@@ -241,7 +292,8 @@ def test_names_and_values_are_bound_and_never_part_of_a_statement(database: Data
         assert numbers(database, study, found, f'"{name}" == "{value}"', f"params.{name}") == there
 
 
-# --- pages --------------------------------------------------------------------------------------------
+# --- pages
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sort", [*SORTS, *(f"-{name}" for name in SORTS)])
@@ -255,7 +307,9 @@ def test_pages_make_the_whole_sorted_list(
             found = numbers(shared_database, study, names, where, sort, size)
             assert sorted(found) == [row.number for row in expected], "each once"
             assert found == numbers(shared_database, study, names, where, sort, COUNT + 1)
-        assert_sorted([rows[number] for number in found], key_of(sort.removeprefix("-")), sort.startswith("-"))
+        assert_sorted(
+            [rows[number] for number in found], key_of(sort.removeprefix("-")), sort.startswith("-")
+        )
 
 
 def key_of(sort: str) -> Callable[[TrialRow], Any]:
@@ -281,7 +335,9 @@ def key_of(sort: str) -> Callable[[TrialRow], Any]:
     return key
 
 
-def assert_sorted(rows: Sequence[TrialRow], key: Callable[[TrialRow], Any], descending: bool) -> None:
+def assert_sorted(
+    rows: Sequence[TrialRow], key: Callable[[TrialRow], Any], descending: bool
+) -> None:
     keys = [key(row) for row in rows]
     there = [one for one in keys if one is not None]
     assert there == sorted(there, reverse=descending)
@@ -304,7 +360,9 @@ def test_pages_go_on_where_they_were_when_trials_come_and_go(database: Database)
 
 
 @pytest.mark.parametrize("after", ["x", "0.1", "a~b", "~", "1~2~z", "0.1~9'"])
-def test_a_place_that_is_none_is_refused(shared_database: Database, study: StudyView, after: str) -> None:
+def test_a_place_that_is_none_is_refused(
+    shared_database: Database, study: StudyView, after: str
+) -> None:
     with pytest.raises(TuneError, match="not a position in a list of trials"):
         trial_page(shared_database, Selection.of(study.study_id, Names(), "", "value"), after=after)
 
@@ -314,7 +372,8 @@ def test_an_order_that_there_is_not_is_answered_with_those_that_there_are(names:
         Selection.of(1, names, "", "-lrr")
 
 
-# --- names --------------------------------------------------------------------------------------------
+# --- names
+# --------------------------------------------------------------------------------------------
 
 
 def test_a_study_has_the_names_of_its_objectives_parameters_and_metrics(names: Names) -> None:
@@ -334,7 +393,8 @@ def test_a_study_without_trials_has_no_names(database: Database) -> None:
     assert numbers(database, study, Names(), "", "-value") == []
 
 
-# --- files --------------------------------------------------------------------------------------------
+# --- files
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -348,7 +408,9 @@ def small(database: Database) -> tuple[Database, StudyView, Names]:
         w.attr(0, "user", "auc", "0.75")
         w.attr(0, "user", "told", '"=2+2"')
         w.attr(0, "system", "constraints:auc.min", "-0.25")
-        w.insert(tables.trial_annotations, trial_id=trial_id(w.study_id, 0), tags=["a", "b"], note="look")
+        w.insert(
+            tables.trial_annotations, trial_id=trial_id(w.study_id, 0), tags=["a", "b"], note="look"
+        )
         w.trial(1, "complete", math.nan)
         w.param(1, 1, "kind", 1, CategoricalDistribution(["=1+1", "b"]))
         w.trial(2, "running")
@@ -366,24 +428,35 @@ def test_csv_holds_what_is_filtered_in_its_order_and_formulas_are_text(
     """Fault 42."""
     database, study, names = small
     selection = Selection.of(study.study_id, names, "state != interrupted", "-number")
-    lines = list(csv.DictReader(io.StringIO("".join(Export(database, study, names, selection).csv()))))
+    lines = list(
+        csv.DictReader(io.StringIO("".join(Export(database, study, names, selection).csv())))
+    )
     assert [line["number"] for line in lines] == ["3", "1", "0"]
     assert [line["params.kind"] for line in lines] == ["", "b", "'=1+1"]
     assert [line["value"] for line in lines] == ["0.1", "nan", "0.5"]
     assert lines[2]["params.=lr"] == "0.01"
-    assert [line["metrics.auc"] for line in lines] == ["0.125", "", "0.75"], "returned, or else reported last"
+    assert [line["metrics.auc"] for line in lines] == ["0.125", "", "0.75"], (
+        "returned, or else reported last"
+    )
     assert (lines[2]["constraints.auc.min"], lines[2]["attrs.told"]) == ("-0.25", "'=2+2")
     assert (lines[2]["tags"], lines[2]["note"]) == ("a, b", "look")
     assert datetime.fromisoformat(lines[2]["started_at"]).utcoffset() == timedelta(0)
     assert "T" in lines[2]["started_at"]
     first = Export(database, study, names, selection, limit=2)
-    assert [line["number"] for line in csv.DictReader(io.StringIO("".join(first.csv())))] == ["3", "1"]
+    assert [line["number"] for line in csv.DictReader(io.StringIO("".join(first.csv())))] == [
+        "3",
+        "1",
+    ]
 
 
-def test_parquet_has_a_type_for_each_column(small: tuple[Database, StudyView, Names], tmp_path: Path) -> None:
+def test_parquet_has_a_type_for_each_column(
+    small: tuple[Database, StudyView, Names], tmp_path: Path
+) -> None:
     database, study, names = small
     selection = Selection.of(study.study_id, names)
-    (tmp_path / "x.parquet").write_bytes(b"".join(Export(database, study, names, selection).parquet()))
+    (tmp_path / "x.parquet").write_bytes(
+        b"".join(Export(database, study, names, selection).parquet())
+    )
     table = pq.read_table(tmp_path / "x.parquet")
     kinds = {field.name: str(field.type) for field in table.schema}
     assert (kinds["number"], kinds["value"], kinds["params.units"]) == ("int64", "double", "int64")
@@ -394,18 +467,24 @@ def test_parquet_has_a_type_for_each_column(small: tuple[Database, StudyView, Na
     assert table.column("attrs.told").to_pylist() == ["=2+2", None, None, None]
 
 
-def test_files_are_made_in_pieces(small: tuple[Database, StudyView, Names], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_made_in_pieces(
+    small: tuple[Database, StudyView, Names], monkeypatch: pytest.MonkeyPatch
+) -> None:
     database, study, names = small
     monkeypatch.setattr("tunesvc.queries.trials.pagination._CHUNK", 1)
     monkeypatch.setattr("tunesvc.queries.export.export_files._GROUP", 2)
     export = Export(database, study, names, Selection.of(study.study_id, names))
     assert len(list(export.csv())) == 1 + 4
     assert export.written == 4
-    content = io.BytesIO(b"".join(Export(database, study, names, Selection.of(study.study_id, names)).parquet()))
+    content = io.BytesIO(
+        b"".join(Export(database, study, names, Selection.of(study.study_id, names)).parquet())
+    )
     assert pq.ParquetFile(content).num_row_groups >= 2
 
 
-def test_a_selection_without_trials_is_a_file_without_rows(small: tuple[Database, StudyView, Names]) -> None:
+def test_a_selection_without_trials_is_a_file_without_rows(
+    small: tuple[Database, StudyView, Names],
+) -> None:
     database, study, names = small
     selection = Selection.of(study.study_id, names, "number > 100")
     export = Export(database, study, names, selection)
@@ -413,7 +492,8 @@ def test_a_selection_without_trials_is_a_file_without_rows(small: tuple[Database
     assert pq.read_table(io.BytesIO(b"".join(export.parquet()))).num_rows == 0
 
 
-# --- query plans --------------------------------------------------------------------------------------
+# --- query plans
+# --------------------------------------------------------------------------------------
 
 LARGE = """
 INSERT INTO studies (name, directions) SELECT 's' || s, ARRAY['minimize'] FROM generate_series(1, 12) s;
@@ -433,7 +513,11 @@ ORDERED = ["number", "-number", "value", "-value", "state", "-state", "params.p1
 def large(shared_database: Database) -> int:
     with shared_database.engine.begin() as connection:
         connection.execute(sa.text(LARGE.replace(": ", "\\: ")))
-        return int(connection.execute(sa.text("SELECT study_id FROM studies WHERE name = 's7'")).scalar_one())
+        return int(
+            connection.execute(
+                sa.text("SELECT study_id FROM studies WHERE name = 's7'")
+            ).scalar_one()
+        )
 
 
 @pytest.mark.parametrize("sort", ORDERED)
@@ -442,7 +526,11 @@ def test_a_page_comes_from_an_index_without_sorting_all_trials(
 ) -> None:
     selection = Selection.of(large, Names(("value",), {"p1": True}), "", sort)
     place = trial_page(shared_database, selection, limit=5).after or ""
-    plan = "\n".join(_plan(shared_database, lambda: trial_page(shared_database, selection, after=place, limit=50)))
+    plan = "\n".join(
+        _plan(
+            shared_database, lambda: trial_page(shared_database, selection, after=place, limit=50)
+        )
+    )
     assert "Seq Scan" not in plan
     assert not re.search(r"(?<!Incremental )Sort  \(", plan), plan
 
@@ -451,14 +539,18 @@ def _plan(database: Database, run: Callable[[], object]) -> Iterator[str]:
     """Of the first statement: what finds the numbers of a page."""
     statements: list[tuple[str, Any]] = []
 
-    def remember(_conn: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+    def remember(
+        _conn: object, _cursor: object, statement: str, parameters: object, *_: object
+    ) -> None:
         statements.append((statement, parameters))
 
     sa.event.listen(database.engine, "before_cursor_execute", remember)
     run()
     sa.event.remove(database.engine, "before_cursor_execute", remember)
     with database.engine.connect() as connection:
-        yield from connection.exec_driver_sql(f"EXPLAIN {statements[0][0]}", statements[0][1]).scalars()
+        yield from connection.exec_driver_sql(
+            f"EXPLAIN {statements[0][0]}", statements[0][1]
+        ).scalars()
 
 
 def test_the_best_and_the_names_come_from_indexes(shared_database: Database, large: int) -> None:

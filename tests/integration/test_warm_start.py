@@ -31,9 +31,13 @@ def offset(shift: float) -> object:
 
 def test_a_warm_started_study_begins_with_the_best_and_looks_near_them(database: Database) -> None:
     one = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
-    Simulation(database, make_spec(name="before", parameters=one, budget={"trials": 40}), offset(0.0)).run()  # type: ignore[arg-type]
+    Simulation(
+        database, make_spec(name="before", parameters=one, budget={"trials": 40}), offset(0.0)
+    ).run()  # type: ignore[arg-type]
     before = get_study(database, "before")
-    spec = make_spec(warm_start=["before"], parameters=one, sampler={"name": "tpe", "seed": 3}, parallelism=1)
+    spec = make_spec(
+        warm_start=["before"], parameters=one, sampler={"name": "tpe", "seed": 3}, parallelism=1
+    )
     simulation = Simulation(database, spec, offset(5.0))  # type: ignore[arg-type]
     simulation.run()
     view = get_study(database, "test")
@@ -56,9 +60,14 @@ def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Datab
     narrow = {"x": {"type": "float", "min": 0.4, "max": 1.0}, "layers": LAYERS}
     spec = make_spec(parameters=narrow, sampler={"name": "tpe", "seed": 1, "n_startup_trials": 5})
     Simulation(database, spec, offset(0.0)).run()  # type: ignore[arg-type]
-    wide = {"x": {"type": "float", "min": 0.0, "max": 1.0}, "layers": {**LAYERS, "values": ["zero", "one", "two"]}}
+    wide = {
+        "x": {"type": "float", "min": 0.0, "max": 1.0},
+        "layers": {**LAYERS, "values": ["zero", "one", "two"]},
+    }
     grown = spec.model_validate_json(
-        make_spec(parameters=wide, sampler=spec.sampler.model_dump(), budget={"trials": 60}).model_dump_json()
+        make_spec(
+            parameters=wide, sampler=spec.sampler.model_dump(), budget={"trials": 60}
+        ).model_dump_json()
     )
     create_or_resume(database, grown, StudySource(), resume=True)
     simulation = Simulation(database, grown, offset(0.0))  # type: ignore[arg-type]
@@ -80,7 +89,10 @@ def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Datab
     ("parameters", "told"),
     [
         ({"x": {"type": "float", "min": 0.5, "max": 1.0}}, "may grow, not shrink"),
-        ({"x": {"type": "float", "min": 0.1, "max": 1.0, "log": True}}, "`log` and `step` cannot change"),
+        (
+            {"x": {"type": "float", "min": 0.1, "max": 1.0, "log": True}},
+            "`log` and `step` cannot change",
+        ),
         ({"x": {"type": "int", "min": 0, "max": 1}}, "was float and cannot become int"),
         ({"x": {"type": "float", "min": 0.0, "max": 1.0}, "y": LAYERS}, "y is new"),
         ({"y": LAYERS}, "x is gone"),
@@ -89,21 +101,34 @@ def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Datab
 def test_what_is_no_widening_is_refused_with_its_reason(
     database: Database, parameters: dict[str, object], told: str
 ) -> None:
-    spec = make_spec(parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}, budget={"trials": 2})
+    spec = make_spec(
+        parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}, budget={"trials": 2}
+    )
     Simulation(database, spec).run()
     with pytest.raises(StudyExists, match=told):
         create_or_resume(database, make_spec(parameters=parameters), StudySource(), resume=True)
 
 
-def test_a_study_made_with_plain_optuna_is_carried_or_warned_about_at_the_start(database: Database) -> None:
+def test_a_study_made_with_plain_optuna_is_carried_or_warned_about_at_the_start(
+    database: Database,
+) -> None:
     """Case A13."""
     for name, direction in (("plain", "minimize"), ("contrary", "maximize")):
-        study = optuna.create_study(storage=PgStorage(database), study_name=name, direction=direction)
-        study.optimize(lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 1, 8), n_trials=5)
-    simulation = Simulation(database, make_spec(warm_start=["plain", "contrary"], budget={"trials": 4}))
+        study = optuna.create_study(
+            storage=PgStorage(database), study_name=name, direction=direction
+        )
+        study.optimize(
+            lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 1, 8), n_trials=5
+        )
+    simulation = Simulation(
+        database, make_spec(warm_start=["plain", "contrary"], budget={"trials": 4})
+    )
     simulation.run()
     view = get_study(database, "test")
     first = list_trials(database, view.study_id)[0]
-    assert first.params == optuna.load_study(storage=PgStorage(database), study_name="plain").best_params
+    assert (
+        first.params
+        == optuna.load_study(storage=PgStorage(database), study_name="plain").best_params
+    )
     told = "warm start: nothing is carried: 0 trials from contrary (left out: 5 another goal)"
     assert simulation.recorder.texts("warning") == [told]

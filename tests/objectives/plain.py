@@ -1,4 +1,5 @@
-"""Objectives for the tests of whole studies: plain functions, generators, Optuna's and Ray Tune's forms."""
+"""Objectives for the tests of whole studies: plain functions, generators, Optuna's and Ray
+Tune's forms."""
 
 from __future__ import annotations
 
@@ -61,11 +62,15 @@ def ray_style(config) -> None:
     for step in range(start, 4):
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "step").write_text(str(step + 1))
-            tune.report({"loss": config["x"] + 1 / (1 + step)}, checkpoint=tune.Checkpoint.from_directory(folder))
+            tune.report(
+                {"loss": config["x"] + 1 / (1 + step)},
+                checkpoint=tune.Checkpoint.from_directory(folder),
+            )
 
 
 def killed_once(x: float, *, trial) -> float:
-    """Its worker is killed after the second step of the first attempt; the next one goes on from the checkpoint."""
+    """Its worker is killed after the second step of the first attempt; the next one goes on from
+    the checkpoint."""
     restored = trial.restored()
     start = int(Path(restored, "step").read_text()) if restored else 0
     folder = Path(f"state-{trial.number}-{trial.attempt}")
@@ -85,7 +90,11 @@ def devices(x: float, *, trial) -> dict[str, float]:
     deadline = time.monotonic() + 60
     while len(list(Path().glob("running-*"))) < 4 and time.monotonic() < deadline:
         time.sleep(0.05)
-    return {"loss": x, "device": float(trial.devices[0]), "together": float(len(list(Path().glob("running-*"))))}
+    return {
+        "loss": x,
+        "device": float(trial.devices[0]),
+        "together": float(len(list(Path().glob("running-*")))),
+    }
 
 
 def unruly(x: float, *, trial) -> float:
@@ -103,10 +112,11 @@ def unruly(x: float, *, trial) -> float:
 
 
 def resumable(x: float, *, trial) -> float:
-    """Nine steps from 1 on; each leaves a checkpoint, from which another attempt goes on. Earlier trials are better.
+    """Nine steps from 1 on; each leaves a checkpoint, from which another attempt goes on. Earlier
+    trials are better.
 
-    So what is paused first is what is promoted when others have come, in whatever order two workers bring them. The steps
-    are long beside the time that a verdict takes.
+    So what is paused first is what is promoted when others have come, in whatever order two workers
+    bring them. The steps are long beside the time that a verdict takes.
     """
     restored = trial.restored()
     start = int(Path(restored).read_text()) if restored else 0

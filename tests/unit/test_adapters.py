@@ -45,7 +45,9 @@ BELL = BatchSignal()
 def attempt(tmp_path: Path) -> MakeAttempt:
     """Make an attempt with these parameters."""
 
-    def make(params: dict[str, Any] | None = None, *, checkpoint: str | None = None, **job: Any) -> Attempt:
+    def make(
+        params: dict[str, Any] | None = None, *, checkpoint: str | None = None, **job: Any
+    ) -> Attempt:
         launch = make_launch(7, checkpoint=checkpoint, **(params or {}))
         return Attempt(make_job(tmp_path, **job), launch, WorkerInfo("here", 1, ("0",)), BELL)
 
@@ -60,7 +62,8 @@ def curve(attempt: Attempt) -> list[tuple[int, dict[str, float]]]:
     return [(report.step, dict(report.metrics)) for report in said(attempt, Reported)]
 
 
-# --- by name ------------------------------------------------------------------------------------------
+# --- by name
+# ------------------------------------------------------------------------------------------
 
 
 def test_parameters_come_by_name_and_the_trial_only_if_it_is_wanted(attempt: MakeAttempt) -> None:
@@ -75,7 +78,9 @@ def test_parameters_come_by_name_and_the_trial_only_if_it_is_wanted(attempt: Mak
 
 
 def test_any_parameters_fit_double_stars(attempt: MakeAttempt) -> None:
-    assert prepare(lambda **params: sum(params.values()))(attempt({"a": 1, "b": 2})) == {"loss": 3.0}
+    assert prepare(lambda **params: sum(params.values()))(attempt({"a": 1, "b": 2})) == {
+        "loss": 3.0
+    }
 
 
 def test_a_single_parameter_of_that_name_is_no_config(attempt: MakeAttempt) -> None:
@@ -83,8 +88,12 @@ def test_a_single_parameter_of_that_name_is_no_config(attempt: MakeAttempt) -> N
     assert prepare(lambda config: config["lr"])(attempt({"lr": 0.25})) == {"loss": 0.25}
 
 
-def test_lists_come_as_tuples_where_the_choice_of_an_annotation_has_tuples(attempt: MakeAttempt) -> None:
-    def train(layers: Annotated[tuple[int, ...], Choice((32, 16), (64, 32))], sizes: list[int]) -> float:
+def test_lists_come_as_tuples_where_the_choice_of_an_annotation_has_tuples(
+    attempt: MakeAttempt,
+) -> None:
+    def train(
+        layers: Annotated[tuple[int, ...], Choice((32, 16), (64, 32))], sizes: list[int]
+    ) -> float:
         assert (layers, sizes) == ((64, 32), [1, 2])
         return 0.0
 
@@ -126,7 +135,8 @@ def test_a_parameter_too_many_or_too_few_is_named_with_a_remedy(attempt: MakeAtt
         prepare(train)(attempt({"lr": 0.5, "layers": 1, "momentum": 0.9}))
 
 
-# --- what comes back ------------------------------------------------------------------------------------
+# --- what comes back
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,8 +155,16 @@ def test_numbers_dicts_tuples_and_nothing_may_be_returned(
     assert prepare(lambda: returned)(attempt(metrics=("loss", "ms"))) == metrics
 
 
-def test_what_a_returned_dict_holds_besides_numbers_becomes_attributes(attempt: MakeAttempt) -> None:
-    result = {"loss": 1, "eval": {"ms": 2.5, "by": {"class": 3}}, "note": "text", "ok": np.bool_(True), "sizes": (1, 2)}
+def test_what_a_returned_dict_holds_besides_numbers_becomes_attributes(
+    attempt: MakeAttempt,
+) -> None:
+    result = {
+        "loss": 1,
+        "eval": {"ms": 2.5, "by": {"class": 3}},
+        "note": "text",
+        "ok": np.bool_(True),
+        "sizes": (1, 2),
+    }
     asked = attempt()
     assert prepare(lambda: result)(asked) == {"loss": 1.0, "eval/ms": 2.5, "eval/by/class": 3.0}
     attributes = [AttrSet("note", '"text"'), AttrSet("ok", "true"), AttrSet("sizes", "[1, 2]")]
@@ -229,7 +247,8 @@ def test_a_stopped_generator_runs_its_finally(attempt: MakeAttempt) -> None:
     assert curve(asked) == [(0, {"loss": 1.0})]
 
 
-# --- Optuna -----------------------------------------------------------------------------------------------
+# --- Optuna
+# -----------------------------------------------------------------------------------------------
 
 
 def optuna_objective(trial):
@@ -254,12 +273,18 @@ def test_an_optuna_objective_gets_the_values_that_the_study_declares(attempt: Ma
     assert said(asked, AttrSet) == [AttrSet("note", '{"n": 2}')]
 
 
-def test_an_optuna_objective_that_asks_for_what_is_not_declared_says_so(attempt: MakeAttempt) -> None:
-    with pytest.raises(EntrypointError, match="asks for parameter `n`, which this trial does not have"):
+def test_an_optuna_objective_that_asks_for_what_is_not_declared_says_so(
+    attempt: MakeAttempt,
+) -> None:
+    with pytest.raises(
+        EntrypointError, match="asks for parameter `n`, which this trial does not have"
+    ):
         prepare(optuna_objective)(attempt({"x": 0.5}))
 
 
-def test_without_declared_parameters_the_sampler_is_asked_and_constants_are_not(attempt: MakeAttempt) -> None:
+def test_without_declared_parameters_the_sampler_is_asked_and_constants_are_not(
+    attempt: MakeAttempt,
+) -> None:
     asked = attempt({"kind": "a"}, define_by_run=True)
     asked.answer("x", 0.25)
     asked.answer("n", 3)
@@ -286,11 +311,15 @@ def test_an_optuna_objective_is_told_to_prune(attempt: MakeAttempt) -> None:
 @pytest.mark.parametrize(
     ("returned", "value"), [(True, 1.0), ("0.5", 0.5), (np.float32(0.25), 0.25), ("nan", math.nan)]
 )
-def test_results_are_read_as_optuna_reads_them(attempt: MakeAttempt, returned: object, value: float) -> None:
+def test_results_are_read_as_optuna_reads_them(
+    attempt: MakeAttempt, returned: object, value: float
+) -> None:
     assert prepare(lambda trial: returned)(attempt())["loss"] == pytest.approx(value, nan_ok=True)
 
 
-def test_an_annotation_or_a_study_without_parameters_tells_an_optuna_objective(attempt: MakeAttempt) -> None:
+def test_an_annotation_or_a_study_without_parameters_tells_an_optuna_objective(
+    attempt: MakeAttempt,
+) -> None:
     def annotated(t: optuna.Trial, data: object = None) -> float:
         return t.suggest_float("x", 0.0, 1.0)
 
@@ -300,7 +329,9 @@ def test_an_annotation_or_a_study_without_parameters_tells_an_optuna_objective(a
     def quoted(t: "optuna.trial.BaseTrial"):  # noqa: UP037  # as written where annotations are not imported
         return t.suggest_float("x", 0.0, 1.0)
 
-    checked_only: dict[str, Any] = {}  # `Trial` was imported for type checkers, and is a name of ours too
+    checked_only: dict[
+        str, Any
+    ] = {}  # `Trial` was imported for type checkers, and is a name of ours too
     exec("def objective(t: 'Trial'): return t.suggest_float('x', 0.0, 1.0)", checked_only)  # noqa: S102
     for objective in (annotated, quoted, functools.partial(annotated, data=1)):
         assert prepare(objective)(attempt({"x": 0.5})) == {"loss": 0.5}
@@ -310,7 +341,9 @@ def test_an_annotation_or_a_study_without_parameters_tells_an_optuna_objective(a
         assert prepare(objective)(asked) == {"loss": 0.25}
 
 
-def test_choices_of_an_optuna_objective_may_be_lists_and_come_back_as_they_stand(attempt: MakeAttempt) -> None:
+def test_choices_of_an_optuna_objective_may_be_lists_and_come_back_as_they_stand(
+    attempt: MakeAttempt,
+) -> None:
     choices = [(32, 16), [64, 32], {"a": 1}, np.int64(3)]
 
     def objective(trial):
@@ -323,14 +356,28 @@ def test_choices_of_an_optuna_objective_may_be_lists_and_come_back_as_they_stand
         asked.answer("units", text)
         assert prepare(objective)(asked) == {"loss": float(place)}
         (question,) = said(asked, SuggestRequested)
-        assert json.loads(question.distribution)["attributes"]["choices"] == ["[32, 16]", "[64, 32]", '{"a": 1}', 3]
-    assert prepare(lambda trial: trial.suggest_categorical("units", choices)[0])(attempt({"units": [32, 16]}))
-    with pytest.raises(TypeError, match="parameter 'units': a choice of type object cannot be stored"):
-        prepare(lambda trial: trial.suggest_categorical("units", [object()]))(attempt(define_by_run=True))
+        assert json.loads(question.distribution)["attributes"]["choices"] == [
+            "[32, 16]",
+            "[64, 32]",
+            '{"a": 1}',
+            3,
+        ]
+    assert prepare(lambda trial: trial.suggest_categorical("units", choices)[0])(
+        attempt({"units": [32, 16]})
+    )
+    with pytest.raises(
+        TypeError, match="parameter 'units': a choice of type object cannot be stored"
+    ):
+        prepare(lambda trial: trial.suggest_categorical("units", [object()]))(
+            attempt(define_by_run=True)
+        )
 
 
-def test_an_optuna_objective_reads_its_study_and_writes_to_its_own_trial(attempt: MakeAttempt, tmp_path: Path) -> None:
-    """What LightGBM's pruning callback, the uploading of artifacts and error evaluators of Optuna ask for."""
+def test_an_optuna_objective_reads_its_study_and_writes_to_its_own_trial(
+    attempt: MakeAttempt, tmp_path: Path
+) -> None:
+    """What LightGBM's pruning callback, the uploading of artifacts and error evaluators of
+    Optuna ask for."""
     (tmp_path / "model.txt").write_text("weights")
     store = optuna.artifacts.FileSystemArtifactStore(tmp_path)
 
@@ -345,7 +392,9 @@ def test_an_optuna_objective_reads_its_study_and_writes_to_its_own_trial(attempt
             artifact_store=store, file_path=str(tmp_path / "model.txt"), study_or_trial=trial
         )
         trial.report("0.5", step=1.0)
-        with pytest.raises(NotImplementedError, match="the study 'study' is run by its coordinator"):
+        with pytest.raises(
+            NotImplementedError, match="the study 'study' is run by its coordinator"
+        ):
             trial.study.set_user_attr("note", 1)
         with pytest.raises(NotImplementedError, match="an objective cannot end its study"):
             trial.study.stop()
@@ -413,7 +462,8 @@ def test_a_positional_trial_annotated_as_ours_is_ours(attempt: MakeAttempt) -> N
     assert prepare(under_another_name)(attempt({"lr": 0.1})) == {"loss": 0.1}
 
 
-# --- Ray Tune -----------------------------------------------------------------------------------------------
+# --- Ray Tune
+# -----------------------------------------------------------------------------------------------
 
 
 def ray_function(config) -> None:
@@ -432,7 +482,9 @@ def ray_function(config) -> None:
         report(metrics, checkpoint=Checkpoint.from_directory(str(folder)))
 
 
-def test_a_ray_tune_function_reports_iterations_from_one_and_resumes(attempt: MakeAttempt, tmp_path: Path) -> None:
+def test_a_ray_tune_function_reports_iterations_from_one_and_resumes(
+    attempt: MakeAttempt, tmp_path: Path
+) -> None:
     first = attempt({"model/lr": 0.5, "folder": str(tmp_path)})
     assert prepare(ray_function)(first) == {}
     assert curve(first) == [(1, {"loss": 0.0}), (2, {"loss": 0.5})]
@@ -461,7 +513,9 @@ def test_the_metric_of_a_ray_tune_function_has_to_be_a_number(attempt: MakeAttem
         prepare(train)(attempt())
 
 
-def test_a_ray_tune_function_works_in_a_directory_of_its_own(attempt: MakeAttempt, tmp_path: Path) -> None:
+def test_a_ray_tune_function_works_in_a_directory_of_its_own(
+    attempt: MakeAttempt, tmp_path: Path
+) -> None:
     def train(config: dict[str, float]) -> None:
         from ray import tune
 
@@ -480,7 +534,9 @@ def test_a_ray_tune_function_works_in_a_directory_of_its_own(attempt: MakeAttemp
         assert Path(saved.path, "state.txt").read_text() == str(x)
 
 
-def test_a_ray_tune_function_ends_where_a_report_says_done_or_the_study_says_stop(attempt: MakeAttempt) -> None:
+def test_a_ray_tune_function_ends_where_a_report_says_done_or_the_study_says_stop(
+    attempt: MakeAttempt,
+) -> None:
     ended = []
 
     def train(config: dict[str, Any]) -> dict[str, object]:
@@ -526,7 +582,9 @@ def test_results_of_ray_tune_are_flattened_and_their_text_is_kept(attempt: MakeA
         from ray import tune
 
         for note in ("warm", "warm", "hot"):
-            tune.report({"eval": {"loss": 1}, "note": note, "confusion": [[1, 2]], "model": object()})
+            tune.report(
+                {"eval": {"loss": 1}, "note": note, "confusion": [[1, 2]], "model": object()}
+            )
         return {"eval": {"loss": 2}, "done": True}
 
     asked = attempt({"x": 1}, metrics=("eval/loss",))
@@ -535,11 +593,14 @@ def test_results_of_ray_tune_are_flattened_and_their_text_is_kept(attempt: MakeA
     assert said(asked, AttrSet) == [AttrSet("note", '"warm"'), AttrSet("note", '"hot"')]
 
 
-# --- entrypoints ----------------------------------------------------------------------------------------
+# --- entrypoints
+# ----------------------------------------------------------------------------------------
 
 
 def test_a_file_or_a_module_can_be_named(tmp_path: Path) -> None:
-    (tmp_path / "by_file.py").write_text("class Model:\n    @staticmethod\n    def train(): return 5\n")
+    (tmp_path / "by_file.py").write_text(
+        "class Model:\n    @staticmethod\n    def train(): return 5\n"
+    )
     assert load("by_file.py:Model.train", tmp_path)() == 5
 
 
@@ -552,10 +613,15 @@ def test_a_file_or_a_module_can_be_named(tmp_path: Path) -> None:
         ("good.py:trian", "has no 'trian'; did you mean `train`?"),
         ("good.py:number", "is a int, not a function"),
         ("broken.py:train", "cannot be imported: ZeroDivisionError: division by zero"),
-        ("needs.py:train", "cannot be imported: ModuleNotFoundError: No module named 'not_installed'"),
+        (
+            "needs.py:train",
+            "cannot be imported: ModuleNotFoundError: No module named 'not_installed'",
+        ),
     ],
 )
-def test_an_entrypoint_that_cannot_be_loaded_says_why(tmp_path: Path, entrypoint: str, message: str) -> None:
+def test_an_entrypoint_that_cannot_be_loaded_says_why(
+    tmp_path: Path, entrypoint: str, message: str
+) -> None:
     """Fault 40."""
     (tmp_path / "good.py").write_text("number = 1\ndef train(): return 5\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
@@ -571,12 +637,16 @@ def test_the_forms_import_neither_ray_nor_optuna_before_they_are_needed() -> Non
     assert done.stdout == "[]\n"
 
 
-def test_an_optuna_trial_that_is_sent_to_another_process_is_refused_with_the_remedy(attempt: MakeAttempt) -> None:
+def test_an_optuna_trial_that_is_sent_to_another_process_is_refused_with_the_remedy(
+    attempt: MakeAttempt,
+) -> None:
     with pytest.raises(TypeError, match=r"hand `trial.tunesvc` over"):
         prepare(lambda trial: pickle.dumps(trial))(attempt())
 
 
-def test_a_trial_that_is_sent_to_another_process_reports_into_its_attempt_until_that_ends(attempt: MakeAttempt) -> None:
+def test_a_trial_that_is_sent_to_another_process_reports_into_its_attempt_until_that_ends(
+    attempt: MakeAttempt,
+) -> None:
     asked = attempt()
     sent = pickle.loads(pickle.dumps(asked.trial()))  # noqa: S301  # our own
     sent.report(0, loss=0.5)

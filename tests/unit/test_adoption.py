@@ -1,5 +1,5 @@
-"""What the executor on Ray does with workers of an earlier coordinator, and with those that it cannot reach: on
-workers whose answers are given by hand."""
+"""What the executor on Ray does with workers of an earlier coordinator, and with those that it
+cannot reach: on workers whose answers are given by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from tests.worker_backends import ScriptedBackend, ScriptedWorker, hear_until
 from tunesvc.execution.executor import AttemptId, Event, Finished, Launch, Lost, Reported, Started
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.execution.ray.ray_executor import RayExecutor
-from tunesvc.execution.worker.worker_protocol import AdoptResponse, CommandKind, PollResponse, WorkerCommand
+from tunesvc.execution.worker.worker_protocol import (
+    AdoptResponse,
+    CommandKind,
+    PollResponse,
+    WorkerCommand,
+)
 
 TIMEOUTS = PollingTimeouts(retry_s=0.01, adoption_s=0.1, killed_s=0.1, check_s=0.0)
 FIRST, SECOND = AttemptId(1, 1), AttemptId(2, 1)
@@ -35,7 +40,9 @@ def adopt(backend: ScriptedBackend, *attempts: AttemptId, cursor: int = 3) -> Ra
     """Take over, and wait until all workers that were found are asked."""
     executor = RayExecutor(backend.job, timeouts=TIMEOUTS, backend=backend)
     executor.adopt(TOKEN, dict.fromkeys(attempts, cursor))
-    hear_until(executor, lambda _: all(worker.calls["adopt"] for worker in backend.workers.values()))
+    hear_until(
+        executor, lambda _: all(worker.calls["adopt"] for worker in backend.workers.values())
+    )
     return executor
 
 
@@ -59,7 +66,9 @@ def run(executor: RayExecutor, backend: ScriptedBackend, launch: Launch) -> Scri
     return worker
 
 
-def test_a_worker_that_was_taken_over_gets_no_other_attempt(backend: ScriptedBackend, old: ScriptedWorker) -> None:
+def test_a_worker_that_was_taken_over_gets_no_other_attempt(
+    backend: ScriptedBackend, old: ScriptedWorker
+) -> None:
     """It has the job and the code of an earlier coordinator, which may have changed since."""
     executor = adopt(backend, FIRST)
     old.found(FIRST)
@@ -108,7 +117,9 @@ def test_what_a_worker_out_of_reach_did_not_hear_is_repeated(
     assert worker.calls["poll"][-1][1].commands == ()
 
 
-def test_nothing_is_repeated_to_an_attempt_that_is_over(backend: ScriptedBackend, old: ScriptedWorker) -> None:
+def test_nothing_is_repeated_to_an_attempt_that_is_over(
+    backend: ScriptedBackend, old: ScriptedWorker
+) -> None:
     executor = adopt(backend)
     old.found(None)
     launch = make_launch(7)
@@ -116,7 +127,9 @@ def test_nothing_is_repeated_to_an_attempt_that_is_over(backend: ScriptedBackend
     hear_until(executor, lambda _: len(worker.calls["poll"]) == 2)
     executor.stop(launch.attempt)
     hear_until(executor, lambda _: len(worker.calls["poll"]) == 3)
-    worker.answer("poll", PollResponse([(launch.attempt, [(2, Finished({"loss": 1.0}))])]))  # it was on its way
+    worker.answer(
+        "poll", PollResponse([(launch.attempt, [(2, Finished({"loss": 1.0}))])])
+    )  # it was on its way
     worker.fail("poll")
     hear_until(executor, lambda heard: heard)
     listen_for(executor, 5 * TIMEOUTS.retry_s)
@@ -138,7 +151,9 @@ def test_a_silent_worker_is_left_to_its_lease_and_ended_when_its_attempt_is_give
     assert old.is_ended
 
 
-def test_a_silent_worker_that_wakes_goes_on_with_its_attempt(backend: ScriptedBackend, old: ScriptedWorker) -> None:
+def test_a_silent_worker_that_wakes_goes_on_with_its_attempt(
+    backend: ScriptedBackend, old: ScriptedWorker
+) -> None:
     executor = adopt(backend, FIRST)
     listen_for(executor, 3 * TIMEOUTS.adoption_s)
     old.found(FIRST)
@@ -146,7 +161,9 @@ def test_a_silent_worker_that_wakes_goes_on_with_its_attempt(backend: ScriptedBa
     assert FIRST in executor.heartbeats()
 
 
-def test_a_silent_worker_is_ended_when_nothing_is_sought(backend: ScriptedBackend, old: ScriptedWorker) -> None:
+def test_a_silent_worker_is_ended_when_nothing_is_sought(
+    backend: ScriptedBackend, old: ScriptedWorker
+) -> None:
     executor = adopt(backend)
     assert not old.is_ended
     listen_for(executor, 3 * TIMEOUTS.adoption_s)
@@ -175,4 +192,8 @@ def test_a_line_that_is_taken_over_goes_on_and_what_is_not_sought_of_it_is_withd
     assert list(old.calls["poll"][0][1].cursors) == [FIRST, SECOND, fourth]
     old.die()
     heard = hear_until(executor, lambda heard: len(heard) == 3)
-    assert [isinstance(event.payload, Lost) and event.payload.kind for event in heard] == ["lost", "gone", "gone"]
+    assert [isinstance(event.payload, Lost) and event.payload.kind for event in heard] == [
+        "lost",
+        "gone",
+        "gone",
+    ]

@@ -61,7 +61,9 @@ def test_a_study_whose_attempts_become_long_has_none_any_more() -> None:
     assert prefetch.target(8) == 0
 
 
-@given(st.lists(st.tuples(st.floats(0.0, 1e5), st.floats(0.0, 50.0)), max_size=200), st.integers(1, 64))
+@given(
+    st.lists(st.tuples(st.floats(0.0, 1e5), st.floats(0.0, 50.0)), max_size=200), st.integers(1, 64)
+)
 def test_there_are_never_more_than_lines_hold(ends: list[tuple[float, float]], slots: int) -> None:
     prefetch, now_s = AttemptPrefetch(HANDOVER_S), 0.0
     for lasted_s, later_s in ends:

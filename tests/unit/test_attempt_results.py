@@ -62,7 +62,9 @@ def test_a_value_under_another_name_is_told_with_both_names() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
-def test_a_result_that_is_not_finite_fails_the_trial_and_is_told_in_the_message(value: float, goal: str) -> None:
+def test_a_result_that_is_not_finite_fails_the_trial_and_is_told_in_the_message(
+    value: float, goal: str
+) -> None:
     """Fault 22, and case P3: as in Optuna a failed trial has no values."""
     spec = make_spec(metrics=[{"name": "loss", "goal": goal}])
     conclusion = conclude(spec, curve(0.5), Finished({"loss": value}), None)
@@ -84,8 +86,12 @@ def test_an_objective_may_prune_itself() -> None:
     assert conclude(SPEC, curve(0.5), StoppedEarly(), None).trial_state == TrialState.PRUNED
 
 
-@pytest.mark.parametrize("outcome", [StoppedEarly(), Failed("error", "cleanup failed"), Lost("killed")])
-def test_a_requested_stop_decides_however_the_attempt_ended(outcome: StoppedEarly | Failed | Lost) -> None:
+@pytest.mark.parametrize(
+    "outcome", [StoppedEarly(), Failed("error", "cleanup failed"), Lost("killed")]
+)
+def test_a_requested_stop_decides_however_the_attempt_ended(
+    outcome: StoppedEarly | Failed | Lost,
+) -> None:
     assert conclude(SPEC, curve(0.5), outcome, StopCause.PRUNE).trial_state == TrialState.PRUNED
     shutdown = conclude(SPEC, curve(0.5), outcome, StopCause.SHUTDOWN)
     assert (shutdown.attempt_state, shutdown.trial_state) == (AttemptState.INTERRUPTED, None)
@@ -94,19 +100,26 @@ def test_a_requested_stop_decides_however_the_attempt_ended(outcome: StoppedEarl
 
 @pytest.mark.parametrize("cause", list(StopCause))
 def test_a_result_that_arrives_after_the_request_to_stop_counts(cause: StopCause) -> None:
-    assert conclude(SPEC, curve(0.5), Finished({"loss": 0.1}), cause).trial_state == TrialState.COMPLETE
+    assert (
+        conclude(SPEC, curve(0.5), Finished({"loss": 0.1}), cause).trial_state
+        == TrialState.COMPLETE
+    )
 
 
 @pytest.mark.parametrize(("take", "value"), [("last", 0.6), ("best", 0.2)])
 @pytest.mark.parametrize("cause", list(StopCause))
-def test_an_objective_that_ended_before_it_saw_a_stop_is_complete(cause: StopCause, take: str, value: float) -> None:
+def test_an_objective_that_ended_before_it_saw_a_stop_is_complete(
+    cause: StopCause, take: str, value: float
+) -> None:
     spec = make_spec(metrics=[{"name": "loss", "take": take}])
     conclusion = conclude(spec, curve(0.5, 0.2, 0.6), Finished(), cause)
     assert (conclusion.trial_state, conclusion.values) == (TrialState.COMPLETE, [value])
 
 
 def test_a_limit_that_was_exceeded_is_the_message_even_when_the_worker_had_to_be_killed() -> None:
-    conclusion = conclude(SPEC, curve(), Lost("the worker was killed"), StopCause.WALL, "ran longer than 5 s")
+    conclusion = conclude(
+        SPEC, curve(), Lost("the worker was killed"), StopCause.WALL, "ran longer than 5 s"
+    )
     assert conclusion.message == "ran longer than 5 s"
 
 
@@ -139,7 +152,9 @@ def test_metrics_that_are_no_objectives_are_kept_beside_the_values() -> None:
     assert conclusion.metrics == {"ms": 3.0}
 
 
-@pytest.mark.parametrize("cause", [StopCause.COMMAND, StopCause.BUDGET, StopCause.TARGET, StopCause.REQUEST])
+@pytest.mark.parametrize(
+    "cause", [StopCause.COMMAND, StopCause.BUDGET, StopCause.TARGET, StopCause.REQUEST]
+)
 def test_a_trial_that_is_stopped_before_its_first_report_is_not_pruned(cause: StopCause) -> None:
     """Samplers would take a pruned trial for a poor one."""
     conclusion = conclude(SPEC, curve(), StoppedEarly(), cause, "the study was stopped")

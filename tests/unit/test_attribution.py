@@ -16,7 +16,9 @@ from tunesvc.search.analysis.attribution import EXACT_MAX, attribute, shapley
 from tunesvc.search.analysis.model_surface import ModelSurface, learn
 
 
-def trials(count: int, kinds: dict[str, BaseDistribution], value: Any, seed: int = 0) -> list[FrozenTrial]:
+def trials(
+    count: int, kinds: dict[str, BaseDistribution], value: Any, seed: int = 0
+) -> list[FrozenTrial]:
     rng = np.random.default_rng(seed)
     made = []
     for number in range(count):
@@ -28,7 +30,9 @@ def trials(count: int, kinds: dict[str, BaseDistribution], value: Any, seed: int
                 params[name] = kind.choices[rng.integers(len(kind.choices))]
             else:
                 params[name] = float(rng.random())
-        trial = create_trial(params=params, distributions={n: kinds[n] for n in params}, value=value(params))
+        trial = create_trial(
+            params=params, distributions={n: kinds[n] for n in params}, value=value(params)
+        )
         trial.number = number
         made.append(trial)
     return made
@@ -97,7 +101,11 @@ def test_a_parameter_that_the_trial_does_not_have_is_said_not_to_exist() -> None
         "momentum": FloatDistribution(0.0, 1.0),
         "x": FloatDistribution(0.0, 1.0),
     }
-    found = trials(60, kinds, lambda p: 1 + p["x"] + (p.get("momentum", 0.0) if p["optimizer"] == "sgd" else 2.0))
+    found = trials(
+        60,
+        kinds,
+        lambda p: 1 + p["x"] + (p.get("momentum", 0.0) if p["optimizer"] == "sgd" else 2.0),
+    )
     without = attribute(model(found), {"optimizer": "adam", "x": 0.5})
     parts = {part.name: part for part in without.parts}
     assert not parts["momentum"].exists

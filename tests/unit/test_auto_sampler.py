@@ -25,7 +25,8 @@ UNIT = FloatDistribution(0.0, 1.0)
 
 
 def explained(study: optuna.Study, parameters: int = 1) -> str:
-    """Ask for one trial in the unit cube; return the sampler and why, where it is not the usual one."""
+    """Ask for one trial in the unit cube; return the sampler and why, where it is not the usual
+    one."""
     return explained_in(study, {f"x{i}": UNIT for i in range(parameters)})
 
 
@@ -43,7 +44,9 @@ def fill(study: optuna.Study, trials: int, parameters: int = 1) -> None:
     for number in range(trials):
         params = {f"x{i}": ((number + i) * 0.618) % 1 for i in range(parameters)}
         values = [params["x0"]] * len(study.directions)
-        study.add_trial(create_trial(params=params, distributions=dict.fromkeys(params, UNIT), values=values))
+        study.add_trial(
+            create_trial(params=params, distributions=dict.fromkeys(params, UNIT), values=values)
+        )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,9 @@ def fill(study: optuna.Study, trials: int, parameters: int = 1) -> None:
         (20, 1, OBJECTIVES_MAX + 1, "TPE, because the study has 4 objectives"),
     ],
 )
-def test_it_says_which_sampler_it_chose_and_why(trials: int, parameters: int, objectives: int, chosen: str) -> None:
+def test_it_says_which_sampler_it_chose_and_why(
+    trials: int, parameters: int, objectives: int, chosen: str
+) -> None:
     study = optuna.create_study(sampler=AutoSampler(seed=1), directions=["minimize"] * objectives)
     fill(study, trials, parameters)
     assert explained(study, parameters) == chosen
@@ -67,9 +72,13 @@ def test_it_says_which_sampler_it_chose_and_why(trials: int, parameters: int, ob
 GRID = {"a": IntDistribution(0, 7), "b": IntDistribution(0, 7)}
 
 
-def study_that_prunes(best: tuple[int, int] = (3, 5), shared_seeds: int | None = None) -> optuna.Study:
+def study_that_prunes(
+    best: tuple[int, int] = (3, 5), shared_seeds: int | None = None
+) -> optuna.Study:
     """Forty trials on a grid, of which most were stopped after the first of three reports."""
-    study = optuna.create_study(sampler=AutoSampler(seed=1, search_space=dict(GRID), shared_seeds=shared_seeds))
+    study = optuna.create_study(
+        sampler=AutoSampler(seed=1, search_space=dict(GRID), shared_seeds=shared_seeds)
+    )
     for number in range(40):
         a, b = best if number == 12 else (number % 8, (3 * number) % 8)
         loss = (a - best[0]) ** 2 + (b - best[1]) ** 2
@@ -78,7 +87,11 @@ def study_that_prunes(best: tuple[int, int] = (3, 5), shared_seeds: int | None =
         value = loss if state == TrialState.COMPLETE else None
         params = {"a": a, "b": b}
         trial = create_trial(
-            params=params, distributions=dict(GRID), value=value, intermediate_values=curve, state=state
+            params=params,
+            distributions=dict(GRID),
+            value=value,
+            intermediate_values=curve,
+            state=state,
         )
         study.add_trial(trial)
     return study
@@ -92,7 +105,8 @@ def test_where_trials_are_pruned_both_samplers_take_turns() -> None:
 
 
 def test_where_trials_are_pruned_none_is_measured_again_as_long_as_there_is_something_new() -> None:
-    """The best of the grid is known: a Gaussian process that had learned of noise would look at it once more."""
+    """The best of the grid is known: a Gaussian process that had learned of noise would look at
+    it once more."""
     study = study_that_prunes()
     seen = {(trial.params["a"], trial.params["b"]) for trial in study.trials}
     asked = []
@@ -111,7 +125,11 @@ def test_what_the_gaussian_process_would_repeat_tpe_replaces_and_says_so() -> No
     for number in range(24):
         state = TrialState.PRUNED if number == 20 else TrialState.COMPLETE
         value = None if state == TrialState.PRUNED else float(number % 2) + 0.1 * (number % 5)
-        study.add_trial(create_trial(params={"k": number % 2}, distributions={"k": kind}, value=value, state=state))
+        study.add_trial(
+            create_trial(
+                params={"k": number % 2}, distributions={"k": kind}, value=value, state=state
+            )
+        )
     told = [explained_in(study, {"k": kind}) for _ in range(2)]
     assert told[1].startswith("TPE, because the Gaussian process would repeat trial ")
 
@@ -152,22 +170,30 @@ def test_a_trial_that_it_did_not_propose_is_ended_without_choosing_for_it() -> N
 
 
 def test_each_sampler_meets_every_seed() -> None:
-    """With two seeds in turns, and samplers in turns, each sampler would always have the same one."""
+    """With two seeds in turns, and samplers in turns, each sampler would always have the same
+    one."""
     study = study_that_prunes(shared_seeds=2)
     told = [explained_in(study, GRID) for _ in range(8)]
     assert [text.startswith("TPE, in turn") for text in told] == [True, False, False, True] * 2
 
 
 def searched(
-    parameters: dict[str, Any], objective: Callable[..., float], trials: int, seed: int, goal: str = "minimize"
+    parameters: dict[str, Any],
+    objective: Callable[..., float],
+    trials: int,
+    seed: int,
+    goal: str = "minimize",
 ) -> Sequence[FrozenTrial]:
-    """A study as the coordinator drives it: what is not finite has failed because of its parameters."""
+    """A study as the coordinator drives it: what is not finite has failed because of its
+    parameters."""
     metrics = [{"name": "loss", "goal": goal}]
     spec = make_spec(parameters=parameters, sampler={"name": "auto", "seed": seed}, metrics=metrics)
     space = Space(spec.parameters)
     memory = RecordingStorage("memory", [StudyDirection[goal.upper()]])
     sampler, pruner = make_sampler(spec, space), optuna.pruners.NopPruner()
-    optimizer = Optimizer(memory, space, sampler, pruner, sampler_name="auto", pruner_name="none", seed=seed)
+    optimizer = Optimizer(
+        memory, space, sampler, pruner, sampler_name="auto", pruner_name="none", seed=seed
+    )
     for _ in range(trials):
         proposal = optimizer.ask()
         value = objective(**proposal.params)
@@ -185,8 +211,12 @@ def hill(x: float, y: float) -> float:
     return 5 - (x - 0.3) ** 2 - (y - 0.7) ** 2
 
 
-@pytest.mark.parametrize(("penalty", "border"), [(-1e100, 0.6), (-1e6, 0.6), (-50.0, 0.6), (-1e9, 0.35)])
-def test_a_penalty_hides_nothing_from_the_search_nor_from_what_is_recommended(penalty: float, border: float) -> None:
+@pytest.mark.parametrize(
+    ("penalty", "border"), [(-1e100, 0.6), (-1e6, 0.6), (-50.0, 0.6), (-1e9, 0.35)]
+)
+def test_a_penalty_hides_nothing_from_the_search_nor_from_what_is_recommended(
+    penalty: float, border: float
+) -> None:
     """Case S2: 3.9e+95 ± 8.7e+95 was recommended, and the best called a lucky draw."""
     trials = searched(PLANE, lambda x, y: penalty if x > border else hill(x, y), 40, 0, "maximize")
     best = max(trials, key=lambda trial: trial.values[0])
@@ -200,13 +230,20 @@ def test_a_penalty_hides_nothing_from_the_search_nor_from_what_is_recommended(pe
 
 
 def test_how_large_a_penalty_is_does_not_matter() -> None:
-    runs = [searched(PLANE, lambda x, y, p=p: p if x > 0.6 else hill(x, y), 25, 1, "maximize") for p in (-1e3, -1e30)]
+    runs = [
+        searched(PLANE, lambda x, y, p=p: p if x > 0.6 else hill(x, y), 25, 1, "maximize")
+        for p in (-1e3, -1e30)
+    ]
     assert [trial.params for trial in runs[0]] == [trial.params for trial in runs[1]]
 
 
 def test_what_is_known_is_not_run_again_where_there_is_no_noise() -> None:
-    """Case S3: of ninety trials fifty-one were the same, beside a border beyond which nothing runs."""
-    ranges = {"width": {"type": "int", "min": 8, "max": 2048}, "depth": {"type": "int", "min": 1, "max": 12}}
+    """Case S3: of ninety trials fifty-one were the same, beside a border beyond which nothing
+    runs."""
+    ranges = {
+        "width": {"type": "int", "min": 8, "max": 2048},
+        "depth": {"type": "int", "min": 1, "max": 12},
+    }
 
     def objective(width: int, depth: int) -> float:
         return math.nan if width * depth > 400 else float(abs(width - 40) + abs(depth - 3))
@@ -219,7 +256,10 @@ def test_what_is_known_is_not_run_again_where_there_is_no_noise() -> None:
 
 @pytest.mark.parametrize("seed", [4, 8, 9, 16])
 def test_a_loss_that_reaches_zero_is_searched_as_it_is_and_not_by_its_logarithm(seed: int) -> None:
-    """Case S4, with the seeds that ended far away: the logarithm of a squared distance has a hole at its minimum."""
-    trials = searched({"w": {"type": "int", "min": 0, "max": 1000}}, lambda w: float((w - 40) ** 2), 40, seed)
+    """Case S4, with the seeds that ended far away: the logarithm of a squared distance has a
+    hole at its minimum."""
+    trials = searched(
+        {"w": {"type": "int", "min": 0, "max": 1000}}, lambda w: float((w - 40) ** 2), 40, seed
+    )
     assert min(trial.values[0] for trial in trials) == 0
     assert len({trial.params["w"] for trial in trials}) == 40

@@ -45,7 +45,9 @@ def test_a_value_is_made_once_per_stamp(kept: StaleWhileRevalidateCache, clock: 
     assert kept.get("a", "1", made(clock, "never")).value == "first"
 
 
-def test_it_is_made_again_no_sooner_than_twenty_times_its_cost(kept: StaleWhileRevalidateCache, clock: Steps) -> None:
+def test_it_is_made_again_no_sooner_than_twenty_times_its_cost(
+    kept: StaleWhileRevalidateCache, clock: Steps
+) -> None:
     kept.get("a", "1", made(clock, "first", 100))
     clock.at += 100  # the first time says little
     kept.get("a", "2", made(clock, "second"))
@@ -57,7 +59,9 @@ def test_it_is_made_again_no_sooner_than_twenty_times_its_cost(kept: StaleWhileR
     assert (new.value, new.fresh_in_s) == ("third", 0)
 
 
-def test_of_what_is_over_the_newest_is_made_at_once(kept: StaleWhileRevalidateCache, clock: Steps) -> None:
+def test_of_what_is_over_the_newest_is_made_at_once(
+    kept: StaleWhileRevalidateCache, clock: Steps
+) -> None:
     kept.get("a", "1", made(clock, "first"))
     assert kept.get("a", "2", made(clock, "second"), is_final=True).value == "second"
 
@@ -115,7 +119,10 @@ def test_what_fails_is_not_told_as_if_it_were_there(kept: StaleWhileRevalidateCa
         may_fail.wait(10)
         raise TimeoutError
 
-    assert kept.get_or_refresh("key", "1", make, wait_s=0, done=told.set, forgiven=(TimeoutError,)) is None
+    assert (
+        kept.get_or_refresh("key", "1", make, wait_s=0, done=told.set, forgiven=(TimeoutError,))
+        is None
+    )
     (thread,) = (one for one in threading.enumerate() if one.name == "tunesvc-making")
     may_fail.set()
     thread.join(10)

@@ -31,13 +31,20 @@ ERROR = Objective("val_error", "minimize")
 SPEED = Objective("speed", "maximize")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
-STATES = {letter: TRIAL_STATES.index(state) for letter, state in zip("wrcpf", TRIAL_STATES, strict=True)}
+STATES = {
+    letter: TRIAL_STATES.index(state) for letter, state in zip("wrcpf", TRIAL_STATES, strict=True)
+}
 
 
-def study(*values: float | Sequence[float], states: str = "", feasible: Sequence[bool] = ()) -> Results:
-    """Trials with these values, by number; complete ones, or as the first letters of their states say."""
+def study(
+    *values: float | Sequence[float], states: str = "", feasible: Sequence[bool] = ()
+) -> Results:
+    """Trials with these values, by number; complete ones, or as the first letters of their
+    states say."""
     n = len(values)
-    columns = np.array([[one] if isinstance(one, (int, float)) else list(one) for one in values], dtype=float)
+    columns = np.array(
+        [[one] if isinstance(one, (int, float)) else list(one) for one in values], dtype=float
+    )
     return Results(
         np.arange(n),
         np.array([STATES[letter] for letter in states or "c" * n], dtype=np.int8),
@@ -56,21 +63,32 @@ def choice(name: str, choices: tuple[str, ...], *places: float) -> Parameter:
     return Parameter(name, np.array(places, dtype=float), choices, False, 0.0, len(choices) - 1.0)
 
 
-def tried(values: Sequence[float], *parameters: Parameter, objective: Objective = ERROR) -> CompletedTrials:
+def tried(
+    values: Sequence[float], *parameters: Parameter, objective: Objective = ERROR
+) -> CompletedTrials:
     pruned = np.zeros(len(values), dtype=bool)
     return CompletedTrials(
-        objective, np.arange(len(values)), np.array(values, dtype=float), parameters, len(values), pruned
+        objective,
+        np.arange(len(values)),
+        np.array(values, dtype=float),
+        parameters,
+        len(values),
+        pruned,
     )
 
 
-def span(trial: int, start: float, end: float, state: AttemptState = AttemptState.FINISHED, **how: Any) -> Span:
+def span(
+    trial: int, start: float, end: float, state: AttemptState = AttemptState.FINISHED, **how: Any
+) -> Span:
     at = [NOON + timedelta(seconds=one) for one in (start, end)]
     base = {"node": "box", "pid": 1, "message": None, **how}
     return Span(trial, 1, state, base["node"], base["pid"], *at, base["message"])
 
 
 def curve(trial: int, *values: float | None) -> ReportCurve:
-    return ReportCurve(trial, tuple(Point(step, value, {}, 1, NOON) for step, value in enumerate(values)))
+    return ReportCurve(
+        trial, tuple(Point(step, value, {}, 1, NOON) for step, value in enumerate(values))
+    )
 
 
 def trace(chart: charts.Chart, name: str) -> Any:
@@ -95,7 +113,11 @@ def test_the_history_follows_the_best_so_far() -> None:
 def test_the_history_shows_what_became_of_every_trial() -> None:
     results = study(0.5, 0.7, math.nan, 0.2, math.nan, states="cpfcr")
     chart = charts.history(ERROR, results)
-    assert [list(trace(chart, name).x) for name in ("complete", "pruned", "failed")] == [[0, 3], [1], [2]]
+    assert [list(trace(chart, name).x) for name in ("complete", "pruned", "failed")] == [
+        [0, 3],
+        [1],
+        [2],
+    ]
     assert chart.figure is not None
     assert chart.figure.layout.xaxis.range[1] >= 4, "to the last trial"
     assert chart.note == ("4 of 5 trials, 1 pruned, at its last value · 1 failed: the marks below")
@@ -160,7 +182,9 @@ def test_ticks_of_a_few_steps_are_whole_numbers() -> None:
 
 def test_the_best_curve_is_drawn_last_and_pruned_ones_are_faded() -> None:
     results = study(0.1, 0.3, math.nan, states="ccp")
-    chart = charts.learning_curves(ERROR, results, [curve(0, 0.5, 0.1), curve(1, 0.6, None), curve(2, 0.9)], best=0)
+    chart = charts.learning_curves(
+        ERROR, results, [curve(0, 0.5, 0.1), curve(1, 0.6, None), curve(2, 0.9)], best=0
+    )
     assert chart.figure is not None
     assert [one.name for one in chart.figure.data] == ["pruned", "complete", "best"]
     assert chart.figure.data[0].opacity < chart.figure.data[1].opacity
@@ -187,7 +211,9 @@ def test_points_say_which_trial_they_are() -> None:
     x, y = number("x", 0.1, math.nan, 0.3), number("y", 0.2, 0.2, 0.4)
     for chart in (charts.rank(tried([1, 2, 3], x, y)), charts.slices(tried([1, 2, 3], x))):
         assert chart.figure is not None
-        assert list(chart.figure.data[0].customdata) == [0, 2], "the one without the parameter is left out"
+        assert list(chart.figure.data[0].customdata) == [0, 2], (
+            "the one without the parameter is left out"
+        )
         assert chart.figure.data[0].meta == {"trials": "customdata"}
 
 
@@ -203,10 +229,15 @@ def test_lines_end_at_the_value_and_the_best_is_drawn_last() -> None:
 
 def test_choices_are_cells_and_numbers_contours() -> None:
     plane = Slice2D(("a", "b"), (0.2, 0.8), np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((2, 2)))
-    chart = charts.contour(tried([1, 2], choice("c", ("a", "b"), 0, 1), number("y", 0.1, 0.3)), plane, 7)
+    chart = charts.contour(
+        tried([1, 2], choice("c", ("a", "b"), 0, 1), number("y", 0.1, 0.3)), plane, 7
+    )
     assert chart.figure is not None
     assert chart.figure.data[0].type == "heatmap"
-    assert charts.importance((), ERROR).note == charts.contour(tried([1], number("x", 1), number("y", 1)), None).note
+    assert (
+        charts.importance((), ERROR).note
+        == charts.contour(tried([1], number("x", 1), number("y", 1)), None).note
+    )
 
 
 def test_the_model_is_drawn_as_a_line_with_a_band_and_over_choices_as_marks() -> None:
@@ -222,7 +253,12 @@ def test_the_model_is_drawn_as_a_line_with_a_band_and_over_choices_as_marks() ->
 
 
 def test_a_contour_shows_what_is_expected_or_how_unsure_that_is() -> None:
-    plane = Slice2D((0.1, 0.9), (0.2, 0.8), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.1, 0.2], [0.3, 0.4]]))
+    plane = Slice2D(
+        (0.1, 0.9),
+        (0.2, 0.8),
+        np.array([[1.0, 2.0], [3.0, 4.0]]),
+        np.array([[0.1, 0.2], [0.3, 0.4]]),
+    )
     these = tried([1, 2], number("x", 0.1, 0.3), number("y", 0.1, 0.3))
     for deviation, first in ((False, 1.0), (True, 0.1)):
         chart = charts.contour(these, plane, 7, deviation=deviation)
@@ -232,15 +268,21 @@ def test_a_contour_shows_what_is_expected_or_how_unsure_that_is() -> None:
 
 def test_ranks_are_the_same_whatever_the_scale() -> None:
     x, y = number("x", 0.1, 0.2, 0.3), number("y", 0.1, 0.2, 0.3)
-    tables = [charts.rank(tried(values, x, y)).columns["rank"] for values in ([1, 2, 3], [1, 1e3, 1e9])]
+    tables = [
+        charts.rank(tried(values, x, y)).columns["rank"] for values in ([1, 2, 3], [1, 1e3, 1e9])
+    ]
     assert list(tables[0]) == list(tables[1]) == [1, 2, 3]
     assert list(charts.rank(tried([1, 2, 3], x, y, objective=SPEED)).columns["rank"]) == [3, 2, 1]
 
 
 def test_correlations_are_of_ranks_and_of_those_that_have_both() -> None:
-    assert spearman(np.array([1.0, 2, 3, math.nan]), np.array([1.0, 100, 1e6, 0])) == pytest.approx(1.0)
+    assert spearman(np.array([1.0, 2, 3, math.nan]), np.array([1.0, 100, 1e6, 0])) == pytest.approx(
+        1.0
+    )
     assert math.isnan(spearman(np.array([1.0, 1, 1]), np.array([1.0, 2, 3])))
-    chart = charts.correlations(tried([3, 2, 1], number("x", 0.1, 0.2, 0.3), choice("c", ("a", "b"), 0, 1, 0)))
+    chart = charts.correlations(
+        tried([3, 2, 1], number("x", 0.1, 0.2, 0.3), choice("c", ("a", "b"), 0, 1, 0))
+    )
     assert chart.rows()[0] == ("x", 1.0, -1.0)
     assert "1 that are not numbers are left out" in chart.note
 
@@ -336,7 +378,9 @@ def test_bars_lie_on_their_workers_lanes_whose_gaps_are_idle() -> None:
 
 def test_names_and_messages_from_a_study_cannot_act_in_the_page() -> None:
     objective = Objective(HOSTILE, "minimize")
-    these = tried([0.1, 0.2, 0.3], number(HOSTILE, 0.1, 0.2, 0.3), choice("c", (HOSTILE, "b"), 0, 1, 0))
+    these = tried(
+        [0.1, 0.2, 0.3], number(HOSTILE, 0.1, 0.2, 0.3), choice("c", (HOSTILE, "b"), 0, 1, 0)
+    )
     these = replace(these, objective=objective)
     html = charts.page(
         HOSTILE,
@@ -350,7 +394,11 @@ def test_names_and_messages_from_a_study_cannot_act_in_the_page() -> None:
             charts.importance([Share(HOSTILE, 1.0, 1.0, 1.0)], objective),
             Card(
                 HOSTILE,
-                [Sentences([(HOSTILE, HOSTILE)]), CodeBlock(HOSTILE), TableBlock([HOSTILE], [[HOSTILE]])],
+                [
+                    Sentences([(HOSTILE, HOSTILE)]),
+                    CodeBlock(HOSTILE),
+                    TableBlock([HOSTILE], [[HOSTILE]]),
+                ],
                 HOSTILE,
             ),
         ],
@@ -358,7 +406,9 @@ def test_names_and_messages_from_a_study_cannot_act_in_the_page() -> None:
         about=HOSTILE,
         facts={HOSTILE: HOSTILE},
     )
-    study_part = re.sub(r"<script>.*?</script>", "", html, count=2, flags=re.S)  # Plotly, and what prints
+    study_part = re.sub(
+        r"<script>.*?</script>", "", html, count=2, flags=re.S
+    )  # Plotly, and what prints
     assert "<img" not in study_part
     assert "<script>alert" not in study_part
 

@@ -47,7 +47,9 @@ def saved(checkpoints: Checkpoints, model: Path, values: list[float], first: int
         (Keep(best=9), False, [0, 1, 2, 3, 4]),
     ],
 )
-def test_the_best_and_the_last_are_kept(tmp_path: Path, keep: Keep, maximize: bool, steps: list[int]) -> None:
+def test_the_best_and_the_last_are_kept(
+    tmp_path: Path, keep: Keep, maximize: bool, steps: list[int]
+) -> None:
     model = tmp_path / "model"
     model.touch()
     saved(Checkpoints(tmp_path, 0, 1, keep, maximize=maximize), model, [0.5, 0.1, 0.9, 0.2, 0.3])
@@ -60,9 +62,15 @@ def test_the_best_of_an_earlier_attempt_is_kept_until_there_is_a_better_one(tmp_
     saved(Checkpoints(tmp_path, 0, 1), model, [0.5, 0.1, 0.3])
     second = Checkpoints(tmp_path, 0, 2)
     saved(second, model, [0.4, float("nan")], first=3)
-    assert [(file.attempt, file.step) for file in checkpoint_files(tmp_path / "0")] == [(1, 1), (2, 4)]
+    assert [(file.attempt, file.step) for file in checkpoint_files(tmp_path / "0")] == [
+        (1, 1),
+        (2, 4),
+    ]
     saved(second, model, [0.05, 0.06], first=5)
-    assert [(file.attempt, file.step) for file in checkpoint_files(tmp_path / "0")] == [(2, 5), (2, 6)]
+    assert [(file.attempt, file.step) for file in checkpoint_files(tmp_path / "0")] == [
+        (2, 5),
+        (2, 6),
+    ]
 
 
 def test_what_cannot_be_read_of_earlier_values_costs_no_trial(tmp_path: Path) -> None:

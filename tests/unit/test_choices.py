@@ -17,7 +17,13 @@ LAYERS = CategoricalParameter(values=((32, 16), (64, (1, "x")), "none"))
 
 
 def a_study(**parameters: object) -> StudySpec:
-    written = {"name": "s", "metric": "loss", "entrypoint": "m:f", "budget": 3, "parameters": parameters}
+    written = {
+        "name": "s",
+        "metric": "loss",
+        "entrypoint": "m:f",
+        "budget": 3,
+        "parameters": parameters,
+    }
     return spec_from_dict(written)
 
 
@@ -25,7 +31,9 @@ def test_the_search_knows_a_list_by_its_text_and_the_objective_gets_the_list() -
     space = Space({"layers": LAYERS})
     assert space.size == 3
     drawn = {json.dumps(sample(space, Random(seed))) for seed in range(30)}
-    assert drawn == {json.dumps({"layers": text}) for text in ("[32, 16]", '[64, [1, "x"]]', "none")}
+    assert drawn == {
+        json.dumps({"layers": text}) for text in ("[32, 16]", '[64, [1, "x"]]', "none")
+    }
     given = [as_given(json.loads(one), {"layers": LAYERS})["layers"] for one in sorted(drawn)]
     assert given == [[32, 16], [64, [1, "x"]], "none"]
 
@@ -36,7 +44,10 @@ def test_text_that_looks_like_a_list_stays_text() -> None:
 
 
 def test_a_stored_study_with_lists_is_read_again_as_it_was() -> None:
-    spec = a_study(layers={"values": [[32, 16], [64, 32]]}, extra={"min": 1, "max": 3, "when": {"layers": [[32, 16]]}})
+    spec = a_study(
+        layers={"values": [[32, 16], [64, 32]]},
+        extra={"min": 1, "max": 3, "when": {"layers": [[32, 16]]}},
+    )
     again = StudySpec.model_validate(json.loads(spec.model_dump_json()))
     assert again == spec
     space = Space(again.parameters)
@@ -54,4 +65,6 @@ def test_values_that_a_user_gives_are_held_against_the_space() -> None:
 def test_lists_may_be_added_to_the_choices_of_a_study() -> None:
     spec = a_study(layers={"values": [[32, 16], [64, 32]]})
     change = {"parameters": {"layers": {"values": [[64, 32], [128]]}}}
-    assert wider(spec, change).parameters["layers"] == CategoricalParameter(values=((32, 16), (64, 32), (128,)))
+    assert wider(spec, change).parameters["layers"] == CategoricalParameter(
+        values=((32, 16), (64, 32), (128,))
+    )

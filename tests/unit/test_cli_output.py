@@ -44,7 +44,9 @@ def test_numbers_that_are_none_are_shown_as_they_are() -> None:
 
 
 def test_json_is_strict_and_keeps_nan_as_a_word() -> None:
-    shown = terminal.to_json({"value": math.nan, "at": datetime(2026, 1, 1, tzinfo=UTC), "code": ExitCode.BUSY})
+    shown = terminal.to_json(
+        {"value": math.nan, "at": datetime(2026, 1, 1, tzinfo=UTC), "code": ExitCode.BUSY}
+    )
     assert json.loads(shown) == {"value": "NaN", "at": "2026-01-01T00:00:00+00:00", "code": 4}
 
 
@@ -63,7 +65,10 @@ def test_text_from_a_study_is_no_markup() -> None:
 def test_a_table_leaves_out_the_last_spare_columns_until_it_fits() -> None:
     console = Console(width=21, record=True, file=io.StringIO())
     made = terminal.fitted(
-        ["name", "first", "second", "third"], [["n", "1", "2", "3"]], 21, ["first", "second", "third"]
+        ["name", "first", "second", "third"],
+        [["n", "1", "2", "3"]],
+        21,
+        ["first", "second", "third"],
     )
     console.print(made)
     head = console.export_text().splitlines()[0].split()
@@ -75,7 +80,9 @@ def test_a_table_that_fits_keeps_every_column() -> None:
     assert len(made.columns) == 2
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "\r=1", "\n=1"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "\r=1", "\n=1"]
+)
 def test_a_formula_becomes_text_in_csv(text: str) -> None:
     """Fault 42."""
     assert formatting.escape_csv_formula(text) == "'" + text
@@ -124,7 +131,9 @@ def test_every_exit_code_is_explained() -> None:
     assert all(f"{code.value}  {code.meaning}" in explained() for code in ExitCode)
 
 
-def test_a_tune_command_of_another_package_is_noticed(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_tune_command_of_another_package_is_noticed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     script = tmp_path_factory.mktemp("bin") / "tune"
     script.write_text("#!/usr/bin/python\nfrom ray.tune.scripts import cli\n")
     finding = doctor.command_name(str(script))

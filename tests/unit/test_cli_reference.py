@@ -18,7 +18,9 @@ PAGE = ROOT / "docs" / "cli.md"
 
 
 def test_the_reference_in_the_docs_is_current() -> None:
-    assert PAGE.read_text(encoding="utf-8") == reference(), "python -m tunesvc.cli.cli_reference > docs/cli.md"
+    assert PAGE.read_text(encoding="utf-8") == reference(), (
+        "python -m tunesvc.cli.cli_reference > docs/cli.md"
+    )
 
 
 def test_help_imports_nothing_that_takes_time() -> None:
@@ -52,7 +54,9 @@ def test_a_command_imports_nothing_that_takes_time_and_that_it_does_not_need(
     code: str, unneeded: tuple[str, ...]
 ) -> None:
     code = f"import sys\n{code}\nprint([name for name in {unneeded} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 

@@ -84,7 +84,15 @@ def test_the_view_shows_budget_counts_best_gpus_and_running_trials() -> None:
     view = a_view()
     view.progress(progress())
     text = seen(view, 110)
-    for part in ("40%", "1m 30s left", "16 of 40 trials", "5 pruned", "1 failed", "GPUs 1.5 of 2 busy", "0.0123"):
+    for part in (
+        "40%",
+        "1m 30s left",
+        "16 of 40 trials",
+        "5 pruned",
+        "1 failed",
+        "GPUs 1.5 of 2 busy",
+        "0.0123",
+    ):
         assert part in text
     assert "name=[red]x[/]" in text, "values are no markup"
 
@@ -151,7 +159,9 @@ def test_plain_lines_tell_every_happening_and_progress_now_and_then() -> None:
     lines.on_event(ProgressEvent("failed", "boom\nand more", 7))
     told = stream.getvalue().splitlines()
     assert [line.split()[0] for line in told] == ["phase", "progress", "progress", "failed"]
-    assert told[1].startswith("progress 40%, 16/40 trials (5 pruned, 1 failed), 2 running, best 0.0123 (trial 3)")
+    assert told[1].startswith(
+        "progress 40%, 16/40 trials (5 pruned, 1 failed), 2 running, best 0.0123 (trial 3)"
+    )
     assert told[-1] == "failed   trial 7: boom and more"
 
 

@@ -28,7 +28,9 @@ def test_an_extension_that_would_change_nothing_is_refused() -> None:
         extended(make_spec(budget={"wall": 60.0}), {"trials": 5})
 
 
-@pytest.mark.parametrize("more", [{}, {"trails": 3}, {"trials": 0}, {"trials": -1}, {"trials": True}, {"trials": "5"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"trails": 3}, {"trials": 0}, {"trials": -1}, {"trials": True}, {"trials": "5"}]
+)
 def test_an_extension_that_makes_no_sense_is_refused(more: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="extend"):
         extended(make_spec(), more)

@@ -23,14 +23,23 @@ def mistakes(text: str) -> list[str]:
 
 
 def test_a_mistake_in_the_sampler_and_one_in_the_pruner_are_both_told_with_their_lines() -> None:
-    sampler, pruner = mistakes(SPACE + "sampler: {name: tpe, n_startup: 3}\npruner:\n  name: asha\n  mim: 3\n")
-    assert sampler.startswith("study.yaml:6:22: sampler: 'tpe' has no option 'n_startup', did you mean")
-    assert pruner.startswith("study.yaml:9:3: pruner: 'asha' has no option 'mim', did you mean 'min'?")
+    sampler, pruner = mistakes(
+        SPACE + "sampler: {name: tpe, n_startup: 3}\npruner:\n  name: asha\n  mim: 3\n"
+    )
+    assert sampler.startswith(
+        "study.yaml:6:22: sampler: 'tpe' has no option 'n_startup', did you mean"
+    )
+    assert pruner.startswith(
+        "study.yaml:9:3: pruner: 'asha' has no option 'mim', did you mean 'min'?"
+    )
 
 
 def test_they_are_told_beside_mistakes_of_the_file_itself() -> None:
     parameters = "parameters: {k: {values: []}, x: {min: 0.0, max: 1.0, when: {k: 1}}}\n"
-    told = mistakes(parameters + "sampler: {name: tpe, seed: -1, n_start: 3}\npruner: {name: median, n: 1}\nsed: 1\n")
+    told = mistakes(
+        parameters
+        + "sampler: {name: tpe, seed: -1, n_start: 3}\npruner: {name: median, n: 1}\nsed: 1\n"
+    )
     assert [line.split(": ")[0] for line in told] == [
         "study.yaml:5:26",
         "study.yaml:6:28",
@@ -43,7 +52,9 @@ def test_they_are_told_beside_mistakes_of_the_file_itself() -> None:
 def test_several_options_of_one_are_told_and_those_of_a_wrapped_pruner() -> None:
     pruner = "pruner: {name: patient, patience: 1, wrapped: {name: asha, eta: 1, mni: 2, mxa: 3}}\n"
     told = mistakes(SPACE + "sampler: tep\n" + pruner)
-    assert told[0].startswith("study.yaml:6:10: sampler: there is no 'tep', did you mean 'tpe'? Known: auto,")
+    assert told[0].startswith(
+        "study.yaml:6:10: sampler: there is no 'tep', did you mean 'tpe'? Known: auto,"
+    )
     assert [line.split(": ", 1)[1].split(", did")[0] for line in told[1:]] == [
         "pruner.wrapped: 'asha' refuses its options: eta (1) is how many times fewer trials go on at each rung: at least 2",
         "pruner.wrapped: 'asha' has no option 'mni'",
@@ -60,7 +71,9 @@ def test_what_needs_the_space_is_told_at_the_sampler() -> None:
 
 
 def test_a_spec_made_by_hand_is_told_all_of_them_too() -> None:
-    with pytest.raises(SpecError, match=r"(?s)sampler: there is no 'tep'.*pruner: 'asha' has no option 'mim'"):
+    with pytest.raises(
+        SpecError, match=r"(?s)sampler: there is no 'tep'.*pruner: 'asha' has no option 'mim'"
+    ):
         check(make_spec(sampler={"name": "tep"}, pruner={"name": "asha", "mim": 3}))
 
 
@@ -68,6 +81,7 @@ def test_files_with_mistakes_are_told_those_of_their_options_too(tmp_path: Path)
     file = tmp_path / "a.yaml"
     file.write_text(STUDY + SPACE + "sed: 1\nsampler: tep\n")
     with pytest.raises(
-        SpecError, match=r"(?s)a\.yaml:6:1: unknown key `sed`.*a\.yaml:7:10: sampler: there is no 'tep'"
+        SpecError,
+        match=r"(?s)a\.yaml:6:1: unknown key `sed`.*a\.yaml:7:10: sampler: there is no 'tep'",
     ):
         read_all([file], Changes())

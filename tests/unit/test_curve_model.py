@@ -30,7 +30,9 @@ def model_of(trials: list[FrozenTrial], direction: StudyDirection = MINIMIZE) ->
     return model
 
 
-def forecast_of(trials: list[FrozenTrial], trial: FrozenTrial, direction: StudyDirection = MINIMIZE) -> CurveForecast:
+def forecast_of(
+    trials: list[FrozenTrial], trial: FrozenTrial, direction: StudyDirection = MINIMIZE
+) -> CurveForecast:
     forecast = model_of(trials, direction).forecast(trial)
     assert forecast is not None
     return forecast
@@ -38,7 +40,9 @@ def forecast_of(trials: list[FrozenTrial], trial: FrozenTrial, direction: StudyD
 
 def scaled(trial: FrozenTrial, factor: float) -> FrozenTrial:
     out = copy.deepcopy(trial)
-    out.intermediate_values = {step: factor * value for step, value in trial.intermediate_values.items()}
+    out.intermediate_values = {
+        step: factor * value for step, value in trial.intermediate_values.items()
+    }
     if trial.value is not None:
         out.value = factor * trial.value
     return out
@@ -59,14 +63,19 @@ def test_a_forecast_grows_sharper_as_a_curve_goes_on_and_as_trials_finish() -> N
     trials = list(make_study(finished=20))
     early, late = (forecast_of(trials, make_trial(99, 0.5, curve(0.5, n))) for n in (2, 20))
     assert late.deviation < early.deviation
-    few = forecast_of(list(make_study(finished=FINISHED_MIN, pruned=0)), make_trial(99, 0.5, curve(0.5, 20)))
+    few = forecast_of(
+        list(make_study(finished=FINISHED_MIN, pruned=0)), make_trial(99, 0.5, curve(0.5, 20))
+    )
     assert late.deviation < few.deviation
 
 
 def test_a_forecast_beats_the_last_value() -> None:
     trials = list(make_study(finished=15))
     errors = [
-        (forecast_of(trials, make_trial(99, x, curve(x, 5))).value - curve(x)[STEPS - 1], curve(x)[4] - curve(x)[26])
+        (
+            forecast_of(trials, make_trial(99, x, curve(x, 5))).value - curve(x)[STEPS - 1],
+            curve(x)[4] - curve(x)[26],
+        )
         for x in np.linspace(0.05, 0.95, 15)
     ]
     by_model, by_last = np.abs(errors).mean(axis=0)
@@ -74,15 +83,26 @@ def test_a_forecast_beats_the_last_value() -> None:
 
 
 def test_pruned_curves_teach() -> None:
-    """Nobody finished where x is large; what pruned trials showed on the way makes forecasts there better."""
-    finished = [make_trial(i, x, curve(x), TrialState.COMPLETE) for i, x in enumerate(np.linspace(0.0, 0.4, 6))]
-    pruned = [make_trial(20 + i, x, curve(x, 22), TrialState.PRUNED) for i, x in enumerate(np.linspace(0.5, 1.0, 12))]
+    """Nobody finished where x is large; what pruned trials showed on the way makes forecasts
+    there better."""
+    finished = [
+        make_trial(i, x, curve(x), TrialState.COMPLETE)
+        for i, x in enumerate(np.linspace(0.0, 0.4, 6))
+    ]
+    pruned = [
+        make_trial(20 + i, x, curve(x, 22), TrialState.PRUNED)
+        for i, x in enumerate(np.linspace(0.5, 1.0, 12))
+    ]
     partial = [make_trial(99, x, curve(x, 5)) for x in np.linspace(0.55, 0.95, 5)]
     error = {}
     for name, trials in (("without", finished), ("with", finished + pruned)):
         forecasts = model_of(trials).forecasts(partial)
         error[name] = np.mean(
-            [abs(f.value - curve(t.params["x"])[STEPS - 1]) for f, t in zip(forecasts, partial, strict=True) if f]
+            [
+                abs(f.value - curve(t.params["x"])[STEPS - 1])
+                for f, t in zip(forecasts, partial, strict=True)
+                if f
+            ]
         )
     assert error["with"] < error["without"]
 
@@ -95,17 +115,25 @@ def test_there_is_no_forecast_before_enough_have_finished_or_anything_was_report
 
 
 @settings(max_examples=15, deadline=None)
-@given(factor=st.sampled_from([1e-8, 0.01, 3.0, 1e9]), seed=st.integers(0, 50), maximize=st.booleans())
-def test_scale_and_sign_of_the_objective_change_no_chance(factor: float, seed: int, maximize: bool) -> None:
+@given(
+    factor=st.sampled_from([1e-8, 0.01, 3.0, 1e9]), seed=st.integers(0, 50), maximize=st.booleans()
+)
+def test_scale_and_sign_of_the_objective_change_no_chance(
+    factor: float, seed: int, maximize: bool
+) -> None:
     trials, running = list(make_study(seed=seed)), make_trial(99, 0.6, curve(0.6, 7, seed=seed))
     best = min(trial.value for trial in trials[:12])  # type: ignore[type-var]
     assert best is not None
     signed = -factor if maximize else factor
     other = forecast_of(
-        [scaled(t, signed) for t in trials], scaled(running, signed), MAXIMIZE if maximize else MINIMIZE
+        [scaled(t, signed) for t in trials],
+        scaled(running, signed),
+        MAXIMIZE if maximize else MINIMIZE,
     )
     same = forecast_of(trials, running)
-    assert other.chance_of_better(signed * best) == pytest.approx(same.chance_of_better(best), rel=1e-6, abs=1e-9)
+    assert other.chance_of_better(signed * best) == pytest.approx(
+        same.chance_of_better(best), rel=1e-6, abs=1e-9
+    )
     assert other.value == pytest.approx(signed * same.value, rel=1e-6)
 
 
@@ -116,7 +144,9 @@ def test_the_order_in_which_reports_arrived_changes_nothing(order: list[int]) ->
     points = curve(0.6, 9)
     shuffled = {step: points[step] for step in order}
     model = model_of(trials)
-    assert model.forecast(make_trial(99, 0.6, shuffled)) == model.forecast(make_trial(99, 0.6, points))
+    assert model.forecast(make_trial(99, 0.6, shuffled)) == model.forecast(
+        make_trial(99, 0.6, points)
+    )
 
 
 def test_nan_infinities_and_outliers_leave_other_forecasts_usable() -> None:
@@ -126,7 +156,9 @@ def test_nan_infinities_and_outliers_leave_other_forecasts_usable() -> None:
         make_trial(51, 0.95, {**curve(0.95, 5), 5: math.inf}, TrialState.RUNNING),
         make_trial(52, 0.97, {**curve(0.97), STEPS - 1: 1e30}, TrialState.COMPLETE),
     ]
-    calm, stormy = (forecast_of(study, make_trial(99, 0.4, curve(0.4, 12))) for study in (trials, trials + wild))
+    calm, stormy = (
+        forecast_of(study, make_trial(99, 0.4, curve(0.4, 12))) for study in (trials, trials + wild)
+    )
     assert stormy.value == pytest.approx(calm.value, abs=0.1)
     lost = forecast_of(trials + wild, make_trial(99, 0.4, {0: math.nan}))
     assert math.isfinite(lost.value)
@@ -135,7 +167,12 @@ def test_nan_infinities_and_outliers_leave_other_forecasts_usable() -> None:
 
 def test_curves_of_different_lengths_and_strides_are_compared_by_step() -> None:
     trials = [
-        make_trial(i, x, {s: v for s, v in curve(x, 27 - i % 3).items() if s % (1 + i % 2) == 0}, TrialState.COMPLETE)
+        make_trial(
+            i,
+            x,
+            {s: v for s, v in curve(x, 27 - i % 3).items() if s % (1 + i % 2) == 0},
+            TrialState.COMPLETE,
+        )
         for i, x in enumerate(np.linspace(0, 1, 12))
     ]
     sparse = make_trial(99, 0.5, {s: v for s, v in curve(0.5, 13).items() if s % 4 == 0})
@@ -143,8 +180,12 @@ def test_curves_of_different_lengths_and_strides_are_compared_by_step() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(firsts=st.lists(st.integers(0, STEPS - 1), min_size=20, max_size=20), seed=st.integers(0, 99))
-def test_trials_whose_first_report_comes_late_teach_where_they_reported(firsts: list[int], seed: int) -> None:
+@given(
+    firsts=st.lists(st.integers(0, STEPS - 1), min_size=20, max_size=20), seed=st.integers(0, 99)
+)
+def test_trials_whose_first_report_comes_late_teach_where_they_reported(
+    firsts: list[int], seed: int
+) -> None:
     """As when a second objective is measured from some epoch on only."""
     trials = [*make_study(finished=12, pruned=8, seed=seed)]
     for trial, first in zip(trials, firsts, strict=True):
@@ -153,8 +194,14 @@ def test_trials_whose_first_report_comes_late_teach_where_they_reported(firsts: 
     model = CurveModel(StudyDirection.MINIMIZE)
     model.update(trials)
     forecasts = model.forecasts([*trials, *make_study(finished=0, pruned=3, seed=seed + 1)])
-    assert all(math.isfinite(made.z) and made.deviation_z > 0 for made in forecasts if made is not None)
-    assert all(made.step >= min(t.intermediate_values) for made, t in zip(forecasts, trials, strict=False) if made)
+    assert all(
+        math.isfinite(made.z) and made.deviation_z > 0 for made in forecasts if made is not None
+    )
+    assert all(
+        made.step >= min(t.intermediate_values)
+        for made, t in zip(forecasts, trials, strict=False)
+        if made
+    )
 
 
 def test_when_the_best_value_counts_what_is_reached_is_certain() -> None:
@@ -175,10 +222,15 @@ def test_conditional_parameters_and_widened_ranges_are_encoded() -> None:
     net = create_trial(
         value=1.0,
         params={"model": "net", "lr": 0.1},
-        distributions={"model": CategoricalDistribution(["net", "tree"]), "lr": FloatDistribution(0.01, 1.0, log=True)},
+        distributions={
+            "model": CategoricalDistribution(["net", "tree"]),
+            "lr": FloatDistribution(0.01, 1.0, log=True),
+        },
     )
     tree = create_trial(
-        value=1.0, params={"model": "tree"}, distributions={"model": CategoricalDistribution(["net", "tree"])}
+        value=1.0,
+        params={"model": "tree"},
+        distributions={"model": CategoricalDistribution(["net", "tree"])},
     )
     encoded = Encoder([net, tree]).encode([net, tree])
     assert encoded.shape[0] == 2
@@ -199,14 +251,22 @@ def test_the_scale_is_monotone_and_finite(finals: list[float], maximize: bool) -
     assert scale.to(math.nan) >= z.max()
     inside = (z > BEST) & (z < WORST)
     back = scale.back(z)[inside]
-    assert back == pytest.approx(np.array(sorted(finals))[inside], rel=1e-6, abs=1e-6 * max(map(abs, finals)))
+    assert back == pytest.approx(
+        np.array(sorted(finals))[inside], rel=1e-6, abs=1e-6 * max(map(abs, finals))
+    )
 
 
-# --- following a study ----------------------------------------------------------------------------------
+# --- following a study
+# ----------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
-@given(deeds=DEEDS, objective=st.sampled_from([None, 0, 1]), every=st.integers(1, 4), is_told=st.booleans())
+@given(
+    deeds=DEEDS,
+    objective=st.sampled_from([None, 0, 1]),
+    every=st.integers(1, 4),
+    is_told=st.booleans(),
+)
 def test_a_model_that_followed_a_study_learns_what_one_made_now_learns(
     deeds: list[tuple[str, int, float]], objective: int | None, every: int, is_told: bool
 ) -> None:
@@ -227,7 +287,9 @@ def test_a_model_that_followed_a_study_learns_what_one_made_now_learns(
 def test_of_many_trials_those_are_told_about_from_which_a_level_learns() -> None:
     trials = [trial for trial in make_study(finished=40, pruned=260) if trial.number]
     random.Random(1).shuffle(trials)
-    few, all_of_them = (CurveDataset(1.0, None, 60, FINISHED_MIN, all_max=most) for most in (0, 1_000))
+    few, all_of_them = (
+        CurveDataset(1.0, None, 60, FINISHED_MIN, all_max=most) for most in (0, 1_000)
+    )
     taught = []
     for lessons in (few, all_of_them):
         lessons.update(trials)

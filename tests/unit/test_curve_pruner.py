@@ -52,7 +52,9 @@ def test_a_hopeless_trial_is_stopped_and_a_promising_one_goes_on(maximize: bool)
         trial.values = None if trial.value is None else [sign * trial.value]
     study = study_of(trials, "maximize" if maximize else "minimize")
     pruner = CurvePruner(audit=0.0)
-    poor, good = (running(study, x, {s: sign * v for s, v in curve(x, 9).items()}) for x in (0.95, 0.3))
+    poor, good = (
+        running(study, x, {s: sign * v for s, v in curve(x, 9).items()}) for x in (0.95, 0.3)
+    )
     verdicts = {trial.number: pruner.prune(study, trial) for trial in (poor, good)}
     assert verdicts == {poor.number: True, good.number: False}
 
@@ -65,17 +67,28 @@ def test_the_first_trial_and_one_that_reported_nothing_go_on(name: str) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 1000), step=st.integers(0, STEPS - 2), name=st.sampled_from(sorted(PRUNERS)))
+@given(
+    seed=st.integers(0, 1000), step=st.integers(0, STEPS - 2), name=st.sampled_from(sorted(PRUNERS))
+)
 def test_a_trial_that_leads_at_its_step_is_never_stopped(seed: int, step: int, name: str) -> None:
     trials = make_study(finished=10, seed=seed)
-    lead = {s: min(t.intermediate_values.get(s, math.inf) for t in trials) - 0.01 for s in range(step + 1)}
+    lead = {
+        s: min(t.intermediate_values.get(s, math.inf) for t in trials) - 0.01
+        for s in range(step + 1)
+    }
     study = study_of(trials)
     assert not PRUNERS[name]().prune(study, running(study, 0.9, lead))
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1000), steps=st.integers(1, STEPS - 2), factor=st.sampled_from([-1e6, -1.0, 1e-6]))
-def test_scale_and_sign_of_the_objective_change_no_verdict(seed: int, steps: int, factor: float) -> None:
+@given(
+    seed=st.integers(0, 1000),
+    steps=st.integers(1, STEPS - 2),
+    factor=st.sampled_from([-1e6, -1.0, 1e-6]),
+)
+def test_scale_and_sign_of_the_objective_change_no_verdict(
+    seed: int, steps: int, factor: float
+) -> None:
     verdicts = []
     for f in (1.0, factor):
         trials = make_study(finished=10, seed=seed)
@@ -94,14 +107,19 @@ def test_a_restart_decides_alike(name: str) -> None:
     study = study_of(make_study(finished=10))
     trials = [running(study, float(x), curve(float(x), 9)) for x in np.linspace(0, 1, 30)]
     one = PRUNERS[name]()
-    assert [one.prune(study, t) for t in trials] == [PRUNERS[name]().prune(study, t) for t in trials]
+    assert [one.prune(study, t) for t in trials] == [
+        PRUNERS[name]().prune(study, t) for t in trials
+    ]
 
 
 @pytest.mark.parametrize("name", PRUNERS)
 def test_nan_is_no_obstacle(name: str) -> None:
     wild = [make_trial(90, 0.9, {0: math.nan, 1: math.nan, 2: math.inf}, TrialState.FAIL)]
     study = study_of([*make_study(finished=10), *wild])
-    assert PRUNERS[name]().prune(study, running(study, 0.9, dict.fromkeys(range(9), math.nan))) in (True, False)
+    assert PRUNERS[name]().prune(study, running(study, 0.9, dict.fromkeys(range(9), math.nan))) in (
+        True,
+        False,
+    )
     assert AshaPruner().prune(study, running(study, 0.9, {0: 1.0, 1: math.nan}))
 
 
@@ -116,11 +134,16 @@ def test_verdicts_are_explained(name: str) -> None:
         s: v for s, v in trial.intermediate_values.items() if s <= (8 if name == "curve" else 4)
     }
     for step in list(trial.intermediate_values):
-        cut = make_trial(trial.number, 0.95, {s: v for s, v in trial.intermediate_values.items() if s <= step})
+        cut = make_trial(
+            trial.number, 0.95, {s: v for s, v in trial.intermediate_values.items() if s <= step}
+        )
         pruner.prune(study, cut)
     reason = pruner.explain(trial.number)
     assert reason is not None
-    wanted = {"curve": {"predicted", "low", "high", "chance", "best"}, "asha": {"rung", "rank", "of", "threshold"}}
+    wanted = {
+        "curve": {"predicted", "low", "high", "chance", "best"},
+        "asha": {"rung", "rank", "of", "threshold"},
+    }
     assert wanted[name] <= set(reason.details)
     assert f"{reason.details['best' if name == 'curve' else 'threshold']:.4g}"[:4] in reason.text
 
@@ -168,7 +191,9 @@ def test_the_audit_tells_the_false_prune_rate_with_an_interval() -> None:
     ("make", "options"), [(CurvePruner, {"chance": 1.5}), (CurvePruner, {"audit": -0.1}), (CurvePruner, {"startup": 0}),
                           (AshaPruner, {"min": 0}), (AshaPruner, {"eta": 1}), (AshaPruner, {"min": 9, "max": 3})],
 )  # fmt: skip
-def test_options_that_make_no_sense_are_refused(make: type[BasePruner], options: dict[str, float]) -> None:
+def test_options_that_make_no_sense_are_refused(
+    make: type[BasePruner], options: dict[str, float]
+) -> None:
     with pytest.raises(ValueError, match=next(reversed(options))):
         make(**options)
 
@@ -184,7 +209,9 @@ def test_plain_optuna_prunes_with_it_and_finds_the_best(name: str) -> None:
                 raise optuna.TrialPruned
         return points[STEPS - 1]
 
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=2), pruner=PRUNERS[name]())
+    study = optuna.create_study(
+        sampler=optuna.samplers.RandomSampler(seed=2), pruner=PRUNERS[name]()
+    )
     study.optimize(objective, n_trials=60)
     states = [trial.state for trial in study.trials]
     assert states.count(TrialState.PRUNED) > 15
@@ -202,7 +229,11 @@ def test_asha_judges_at_rungs_only_and_not_from_its_max_on() -> None:
     study = study_of(ladder([0.1] * 7, steps=20))
     pruner = AshaPruner(min=2, max=16, eta=2)
     flat = dict.fromkeys(range(1, 21), 1.0)
-    judged = [step for step in flat if pruner.prune(study, running(study, 0.5, {s: 1.0 for s in flat if s <= step}))]
+    judged = [
+        step
+        for step in flat
+        if pruner.prune(study, running(study, 0.5, {s: 1.0 for s in flat if s <= step}))
+    ]
     assert judged == [2, 4, 8]
 
 
@@ -221,12 +252,16 @@ def diverging(steps: int, worst: float = 13.0) -> dict[int, float]:
 
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("finished", [3, 6, 20])
-def test_a_diverged_curve_is_forecast_to_stay_where_it_is_and_is_pruned(finished: int, maximize: bool) -> None:
+def test_a_diverged_curve_is_forecast_to_stay_where_it_is_and_is_pruned(
+    finished: int, maximize: bool
+) -> None:
     """Case S12: it was to end at 43.82 (90 %: 0.098 to 3.2e+161), and went on."""
     sign = -1.0 if maximize else 1.0
     trials = make_study(finished=finished, pruned=0)
     for trial in trials:
-        trial.intermediate_values = {step: sign * value for step, value in trial.intermediate_values.items()}
+        trial.intermediate_values = {
+            step: sign * value for step, value in trial.intermediate_values.items()
+        }
         trial.values = [sign * value for value in trial.values]
     study = study_of(trials, "maximize" if maximize else "minimize")
     pruner = CurvePruner(audit=0.0)

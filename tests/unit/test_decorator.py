@@ -77,7 +77,11 @@ def test_its_annotations_are_the_search_space_and_its_plain_defaults_are_constan
 
 def test_what_the_decorator_says_can_be_changed_for_one_study() -> None:
     spec = train.spec(
-        name="other", wall="1h", goal="maximize", parameters={"layers": Int(1, 2)}, constants={"epochs": 9}
+        name="other",
+        wall="1h",
+        goal="maximize",
+        parameters={"layers": Int(1, 2)},
+        constants={"epochs": 9},
     )
     assert (spec.name, spec.budget.wall, spec.metrics[0].goal) == ("other", 3600.0, "maximize")
     assert spec.parameters["layers"] == IntParameter(type="int", min=1, max=2)
@@ -96,7 +100,8 @@ def test_every_key_of_a_study_file_is_a_keyword_that_editors_know() -> None:
 
 def test_an_unknown_keyword_of_a_run_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(
-        TypeError, match=r"run\(\) got an unexpected keyword argument 'timout'. Did you mean 'timeout'\?"
+        TypeError,
+        match=r"run\(\) got an unexpected keyword argument 'timout'. Did you mean 'timeout'\?",
     ):
         run(tmp_path / "study.yaml", timout=1)  # type: ignore[call-arg]
 
@@ -135,7 +140,8 @@ def test_a_misspelled_trial_is_told_before_anything_starts() -> None:
 
     for misspelled in (by_name, in_order, of_a_config):
         with pytest.raises(
-            SpecError, match="needs `trail`, did you mean `trial`. The trial is handed over by that name"
+            SpecError,
+            match="needs `trail`, did you mean `trial`. The trial is handed over by that name",
         ):
             misspelled.tune()
 
@@ -156,7 +162,8 @@ def test_a_function_that_is_handed_over_is_held_against_the_parameters() -> None
 def test_a_conditional_argument_needs_a_default() -> None:
     @tunable
     def conditional(
-        kind: Annotated[str, Choice("a", "b")], x: Annotated[float, Float(0.0, 1.0, when={"kind": "a"})]
+        kind: Annotated[str, Choice("a", "b")],
+        x: Annotated[float, Float(0.0, 1.0, when={"kind": "a"})],
     ) -> float:
         return x
 
@@ -190,7 +197,10 @@ def test_a_function_of_a_trial_asks_for_its_parameters_itself() -> None:
 
 
 def test_a_function_of_a_config_takes_a_ray_search_space() -> None:
-    space = {"model": {"lr": ray_tune.loguniform(1e-4, 1.0), "depth": 3}, "batch": ray_tune.choice([16, 32])}
+    space = {
+        "model": {"lr": ray_tune.loguniform(1e-4, 1.0), "depth": 3},
+        "batch": ray_tune.choice([16, 32]),
+    }
     spec = tunable(metric="loss", parameters=space)(by_config).spec(trials=1)
     assert list(spec.parameters) == ["model/lr", "batch"]
     assert spec.constants == {"model/depth": 3}
@@ -202,7 +212,11 @@ def test_resources_that_ray_was_asked_for_are_honoured() -> None:
 
     wrapped = ray_tune.with_resources(function, {"cpu": 2, "gpu": 0.5, "license": 1})
     spec = tunable(parameters={"x": Float(0.0, 1.0)})(wrapped).spec(trials=1)
-    assert (spec.resources.cpu, spec.resources.gpu, spec.resources.custom) == (2.0, 0.5, {"license": 1.0})
+    assert (spec.resources.cpu, spec.resources.gpu, spec.resources.custom) == (
+        2.0,
+        0.5,
+        {"license": 1.0},
+    )
     gang = ray_tune.with_resources(function, ray_tune.PlacementGroupFactory([{"CPU": 1}] * 2))
     assert tunable(parameters={"x": Float(0.0, 1.0)})(gang).spec(trials=1).resources.workers == 2
 
@@ -236,11 +250,14 @@ def train(x: Annotated[float, tunesvc.Float(0.0, 1.0)], *, trial: tunesvc.Trial)
 train(x=0.5)
 print(sorted({"ray", "optuna", "sqlalchemy", "pydantic", "numpy", "yaml"} & set(sys.modules)))
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert ran.stdout.strip() == "[]"
 
 
-# --- code for Ray Tune and Optuna -----------------------------------------------------------------------
+# --- code for Ray Tune and Optuna
+# -----------------------------------------------------------------------
 
 
 class Counting(ray_tune.Trainable):
@@ -251,7 +268,9 @@ class Counting(ray_tune.Trainable):
         return ray_tune.PlacementGroupFactory([{"CPU": 2}])
 
 
-def test_a_config_with_other_arguments_and_a_class_of_ray_tune_take_the_search_space_given_apart() -> None:
+def test_a_config_with_other_arguments_and_a_class_of_ray_tune_take_the_search_space_given_apart() -> (
+    None
+):
     def with_data(config: dict[str, Any], data: object = None, epochs: int = 3) -> None: ...
 
     space = {"lr": ray_tune.uniform(0, 1), "layers": ray_tune.choice([[64], [64, 32]]), "n": 1}
@@ -279,15 +298,26 @@ def test_arguments_of_rays_tuner_and_of_optuna_name_what_to_write() -> None:
     assert "`run_config`" in message
     with pytest.raises(SpecError, match="`n_trials`: as Optuna calls it"):
         bare.spec(n_trials=10)
-    with pytest.raises(SpecError, match="a Tuner cannot be called: `tunable` takes the training function"):
+    with pytest.raises(
+        SpecError, match="a Tuner cannot be called: `tunable` takes the training function"
+    ):
         tunable(name="x")(ray_tune.Tuner.__new__(ray_tune.Tuner))
 
 
 def test_all_mistakes_are_told_at_once_those_of_samplers_and_pruners_too() -> None:
     with pytest.raises(SpecError) as raised:
-        bare.spec(trials=3, sed=1, sampler={"name": "tpe", "n_startup": 3}, pruner={"name": "asha", "mim": 3})
+        bare.spec(
+            trials=3,
+            sed=1,
+            sampler={"name": "tpe", "n_startup": 3},
+            pruner={"name": "asha", "mim": 3},
+        )
     told = str(raised.value)
-    for text in ("unknown key `sed`", "sampler: 'tpe' has no option 'n_startup'", "'mim', did you mean 'min'"):
+    for text in (
+        "unknown key `sed`",
+        "sampler: 'tpe' has no option 'n_startup'",
+        "'mim', did you mean 'min'",
+    ):
         assert text in told
 
 
@@ -315,7 +345,9 @@ class Scaled:
         return self.options + x
 
 
-def shifted(by: float, x: Annotated[float, Float(0.0, 1.0)], y: Annotated[float, Float(0.0, 1.0)]) -> float:
+def shifted(
+    by: float, x: Annotated[float, Float(0.0, 1.0)], y: Annotated[float, Float(0.0, 1.0)]
+) -> float:
     """Train."""
     return by + x + y
 

@@ -1,4 +1,5 @@
-"""The container files keep what their README promises: pinned, unprivileged, checked, no secret in sight."""
+"""The container files keep what their README promises: pinned, unprivileged, checked, no secret
+in sight."""
 
 from __future__ import annotations
 
@@ -65,7 +66,9 @@ def test_our_services_run_without_privileges_and_with_the_token(name: str) -> No
 def test_every_volume_secret_and_network_is_declared() -> None:
     for service in SERVICES.values():
         named = (
-            {v.split(":")[0] for v in service["volumes"] if not v.startswith(".")} if "volumes" in service else set()
+            {v.split(":")[0] for v in service["volumes"] if not v.startswith(".")}
+            if "volumes" in service
+            else set()
         )
         assert named <= set(COMPOSE["volumes"])
         assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])

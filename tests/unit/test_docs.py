@@ -1,4 +1,5 @@
-"""The documents hang together: links lead somewhere, and every decision is in the index under its title."""
+"""The documents hang together: links lead somewhere, and every decision is in the index under
+its title."""
 
 from __future__ import annotations
 
@@ -20,7 +21,14 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").
 BLOCK = re.compile(r"```(?:bash|sh)\n(.*?)```", re.DOTALL)
 LINE = re.compile(r"(?m)^(?:\.venv/bin/)?tune(?:svc)? ([^#\n]+)")
 INLINE = re.compile(r"`tune(?:svc)? ([^`]+)`")
-PLACEHOLDERS = {"STUDY": "digits", "TRIAL": "3", "FILE": "study.yaml", "N": "3", "DIR": "folder", "TAG": "tag"}
+PLACEHOLDERS = {
+    "STUDY": "digits",
+    "TRIAL": "3",
+    "FILE": "study.yaml",
+    "N": "3",
+    "DIR": "folder",
+    "TAG": "tag",
+}
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 
 
@@ -31,9 +39,14 @@ def test_every_relative_link_leads_to_a_file(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("CHANGELOG.md", "cli.md")], ids=str)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in ("CHANGELOG.md", "cli.md")], ids=str
+)
 def test_every_command_can_be_typed(page: Path) -> None:
-    """It is parsed with its options and arguments, and not run. A sentence may leave arguments out."""
+    """It is parsed with its options and arguments, and not run.
+
+    A sentence may leave arguments out.
+    """
     root: Any = typer.main.get_command(app)
     text = page.read_text()
     blocks = [(line, True) for block in BLOCK.findall(text) for line in LINE.findall(block)]
@@ -53,9 +66,18 @@ MODULE = re.compile(r"`(?:tunesvc/)?((?:[a-z_]+/)*[a-z_]+\.py)`")
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=str)
 def test_every_module_path_exists(page: Path) -> None:
-    """A path is relative to the repository or to the package; a name without a folder may be a user's file."""
-    paths = [path for path in MODULE.findall(page.read_text()) if "/" in path or page.name == "code-tour.md"]
-    assert [path for path in paths if not any((root / path).exists() for root in (ROOT, ROOT / "tunesvc"))] == []
+    """A path is relative to the repository or to the package; a name without a folder may be a
+    user's file."""
+    paths = [
+        path
+        for path in MODULE.findall(page.read_text())
+        if "/" in path or page.name == "code-tour.md"
+    ]
+    assert [
+        path
+        for path in paths
+        if not any((root / path).exists() for root in (ROOT, ROOT / "tunesvc"))
+    ] == []
 
 
 def parse(root: Any, words: list[str]) -> None:
@@ -82,12 +104,18 @@ FAULTS = list(range(1, 44))
 def test_every_fault_names_tests_that_are_there_and_bear_its_number() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text()
     rows = {
-        int(number): re.findall(r"`(test_\w+)`", row) for number, row in re.findall(r"^\| (\d+) \|(.*)$", page, re.M)
+        int(number): re.findall(r"`(test_\w+)`", row)
+        for number, row in re.findall(r"^\| (\d+) \|(.*)$", page, re.M)
     }
     assert list(rows) == FAULTS
     assert [number for number, names in rows.items() if not names] == []
     borne = set(_faults_of_tests())
-    assert [(name, number) for number, names in rows.items() for name in names if (name, number) not in borne] == []
+    assert [
+        (name, number)
+        for number, names in rows.items()
+        for name in names
+        if (name, number) not in borne
+    ] == []
 
 
 def _faults_of_tests() -> Iterator[tuple[str, int]]:
@@ -95,4 +123,7 @@ def _faults_of_tests() -> Iterator[tuple[str, int]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 named = FAULT_NUMBERS.search(ast.get_docstring(node) or "")
-                yield from ((node.name, int(number)) for number in re.findall(r"\d+", named[1] if named else ""))
+                yield from (
+                    (node.name, int(number))
+                    for number in re.findall(r"\d+", named[1] if named else "")
+                )

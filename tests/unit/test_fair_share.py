@@ -31,10 +31,18 @@ claims = st.lists(
 
 
 @given(claims)
-def test_shares_take_up_what_there_is_at_most_and_nobody_gets_more_than_it_wants(claims: list[ShareClaim]) -> None:
+def test_shares_take_up_what_there_is_at_most_and_nobody_gets_more_than_it_wants(
+    claims: list[ShareClaim],
+) -> None:
     shares = fair_slots(claims)
-    assert sum(share / claim.slots_alone for share, claim in zip(shares, claims, strict=True)) <= 1 + 1e-6
-    assert all(0 <= share <= min(claim.demand, claim.slots_alone) for share, claim in zip(shares, claims, strict=True))
+    assert (
+        sum(share / claim.slots_alone for share, claim in zip(shares, claims, strict=True))
+        <= 1 + 1e-6
+    )
+    assert all(
+        0 <= share <= min(claim.demand, claim.slots_alone)
+        for share, claim in zip(shares, claims, strict=True)
+    )
 
 
 @given(claims)
@@ -46,8 +54,11 @@ def test_nothing_is_left_over_that_somebody_wants(claims: list[ShareClaim]) -> N
 
 
 @given(claims)
-def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(claims: list[ShareClaim]) -> None:
-    """Max-min: whoever has less than another could not have one slot more, or does not want it, or has it next."""
+def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(
+    claims: list[ShareClaim],
+) -> None:
+    """Max-min: whoever has less than another could not have one slot more, or does not want it,
+    or has it next."""
     claims = [ShareClaim(8, claim.demand, claim.held, claim.turns) for claim in claims]
     shares = fair_slots(claims)
     for share, claim in zip(shares, claims, strict=True):
@@ -56,7 +67,9 @@ def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(claims: list[
 
 
 @given(claims)
-def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_something(claims: list[ShareClaim]) -> None:
+def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_something(
+    claims: list[ShareClaim],
+) -> None:
     claims = [ShareClaim(3, claim.demand, claim.held, claim.turns) for claim in claims]
     shares = fair_slots(claims)
     served = [claim.turns for share, claim in zip(shares, claims, strict=True) if share]
@@ -69,7 +82,9 @@ def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_somet
 def test_more_jobs_than_slots_all_get_their_turn(jobs: int, slots: int) -> None:
     had = [0] * jobs
     for _ in range(3 * jobs):
-        for index, share in enumerate(fair_slots([ShareClaim(slots, 4, turns=turns) for turns in had])):
+        for index, share in enumerate(
+            fair_slots([ShareClaim(slots, 4, turns=turns) for turns in had])
+        ):
             had[index] += share
     assert max(had) - min(had) <= 1
 
@@ -83,7 +98,8 @@ def test_who_wants_less_leaves_the_rest_to_others() -> None:
     assert fair_slots([ShareClaim(12, 2), ShareClaim(12, 12), ShareClaim(12, 12)]) == [2, 5, 5]
 
 
-# --- who may start, who gives way ---------------------------------------------------------------------
+# --- who may start, who gives way
+# ---------------------------------------------------------------------
 
 
 def node(name: str, **amounts: float) -> NodeInfo:
@@ -91,7 +107,13 @@ def node(name: str, **amounts: float) -> NodeInfo:
 
 
 def a_member(
-    shares: FairShares, alone: int, *, attempts: int = 0, cpu: float = 1, gpu: float = 0, **workers: int
+    shares: FairShares,
+    alone: int,
+    *,
+    attempts: int = 0,
+    cpu: float = 1,
+    gpu: float = 0,
+    **workers: int,
 ) -> Member:
     member = Member(Resources(cpu=cpu, gpu=gpu), lambda: None, slots_alone=alone)
     shares.join(member)
@@ -172,7 +194,8 @@ def test_fractions_of_a_device_have_room_beside_each_other() -> None:
 
 
 def test_room_in_pieces_is_joined_on_the_node_where_the_least_has_to_end() -> None:
-    """Small workers at their share, spread over the nodes: without this the large one would wait for ever."""
+    """Small workers at their share, spread over the nodes: without this the large one would wait
+    for ever."""
     shares = FairShares()
     shares.set_nodes([node("one", CPU=4.0), node("two", CPU=4.0)])
     small = a_member(shares, 8, attempts=8, one=2, two=1)
@@ -199,21 +222,27 @@ def test_turns_pass_when_there_are_more_jobs_than_slots() -> None:
     shares.update()
     assert (first.fair_share, second.fair_share) == (0, 1)
     assert shares.should_release(first, "one")
-    third = a_member(shares, 1, attempts=1)  # has had as little as the second, which was there before
+    third = a_member(
+        shares, 1, attempts=1
+    )  # has had as little as the second, which was there before
     shares.update()
     assert (second.fair_share, third.fair_share) == (1, 0)
 
 
-# --- executors that share -----------------------------------------------------------------------------
+# --- executors that share
+# -----------------------------------------------------------------------------
 
 
 @pytest.fixture
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[RayExecutor], list[ScriptedBackend]]:
+def pair(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[list[RayExecutor], list[ScriptedBackend]]:
     """Two executors on a node of two CPUs, as a driver has them."""
     event_loop, shares = EventLoop(), FairShares()
     fleets = [ScriptedBackend(make_job(tmp_path_factory.mktemp("job"))) for _ in range(2)]
     executors = [
-        RayExecutor(backend.job, backend=backend, event_loop=event_loop, fair_shares=shares) for backend in fleets
+        RayExecutor(backend.job, backend=backend, event_loop=event_loop, fair_shares=shares)
+        for backend in fleets
     ]
     for executor in executors:
         executor.warm_up()
@@ -266,7 +295,9 @@ def test_a_worker_gives_way_with_its_attempts_end_and_lives_until_that_is_record
     assert (len(living(its)), len(living(others))) == (1, 1)
 
 
-def test_a_stop_of_what_is_asked_back_is_not_forgotten(pair: tuple[list[RayExecutor], list[ScriptedBackend]]) -> None:
+def test_a_stop_of_what_is_asked_back_is_not_forgotten(
+    pair: tuple[list[RayExecutor], list[ScriptedBackend]],
+) -> None:
     (first, second), (its, _) = pair
     for number in range(4):
         first.launch(make_launch(number))
@@ -278,10 +309,14 @@ def test_a_stop_of_what_is_asked_back_is_not_forgotten(pair: tuple[list[RayExecu
     second.launch(make_launch(9))
     first.events(0.0)
     living(its)[0].reply(PollResponse(absent=[in_line]))
-    assert [(event.attempt, event.payload) for event in first.events(0.0)] == [(in_line, StoppedEarly())]
+    assert [(event.attempt, event.payload) for event in first.events(0.0)] == [
+        (in_line, StoppedEarly())
+    ]
 
 
-def test_what_a_job_that_leaves_had_goes_to_the_others(pair: tuple[list[RayExecutor], list[ScriptedBackend]]) -> None:
+def test_what_a_job_that_leaves_had_goes_to_the_others(
+    pair: tuple[list[RayExecutor], list[ScriptedBackend]],
+) -> None:
     (first, second), (its, others) = pair
     for number in range(4):
         first.launch(make_launch(number))

@@ -46,7 +46,10 @@ LR, OPTIMIZER = Field(FieldKind.PARAM, "lr"), Field(FieldKind.PARAM, "optimizer"
         ("optimizer == none", Comparison(OPTIMIZER, "==", None)),
         ("optimizer == true", Comparison(OPTIMIZER, "==", True)),
         (r'optimizer == "a \"b\" c"', Comparison(OPTIMIZER, "==", 'a "b" c')),
-        ("optimizer in [sgd, adam]", AnyOf((Comparison(OPTIMIZER, "==", "sgd"), Comparison(OPTIMIZER, "==", "adam")))),
+        (
+            "optimizer in [sgd, adam]",
+            AnyOf((Comparison(OPTIMIZER, "==", "sgd"), Comparison(OPTIMIZER, "==", "adam"))),
+        ),
         ("optimizer not in (sgd)", All((Comparison(OPTIMIZER, "!=", "sgd"),))),
         ("'batch size' >= 64", Comparison(Field(FieldKind.PARAM, "batch size"), ">=", 64)),
         ("`batch size` >= 64", Comparison(Field(FieldKind.PARAM, "batch size"), ">=", 64)),
@@ -73,7 +76,9 @@ def test_a_text_means(text: str, meaning: object) -> None:
 
 def test_and_binds_closer_than_or_and_not_closer_than_both() -> None:
     a, b, c = (Comparison(Field(FieldKind.NUMBER), "==", n) for n in (1, 2, 3))
-    assert parse("number == 1 or not number == 2 and number == 3", NAMES) == AnyOf((a, All((Not(b), c))))
+    assert parse("number == 1 or not number == 2 and number == 3", NAMES) == AnyOf(
+        (a, All((Not(b), c)))
+    )
     assert parse("(number == 1 or number == 2) and number == 3", NAMES) == All((AnyOf((a, b)), c))
 
 
@@ -103,7 +108,9 @@ def test_and_binds_closer_than_or_and_not_closer_than_both() -> None:
         ("lr < 1 and" + " " * 3_000, "at most 2,000 characters", "l"),
     ],
 )
-def test_a_text_without_meaning_is_answered_with_the_place_and_what_there_is(text: str, problem: str, at: str) -> None:
+def test_a_text_without_meaning_is_answered_with_the_place_and_what_there_is(
+    text: str, problem: str, at: str
+) -> None:
     with pytest.raises(FilterError) as raised:
         parse(text, NAMES)
     error = raised.value

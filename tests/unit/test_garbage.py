@@ -19,4 +19,6 @@ def test_memory_that_no_collection_frees_is_noted_once_for_each_doubling() -> No
         garbage.collect()
         noted.append(garbage.note())
     assert [bool(note) for note in noted] == [False, True, False, True, False, True, False]
-    assert noted[1].startswith(f"{KEEPS_MEMORY}: it holds 0.5 GiB, and held 0.2 GiB after its first.")
+    assert noted[1].startswith(
+        f"{KEEPS_MEMORY}: it holds 0.5 GiB, and held 0.2 GiB after its first."
+    )

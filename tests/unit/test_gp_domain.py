@@ -3,7 +3,12 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import create_trial
 
 from tunesvc.search.samplers.gp.domain import ABSENT, Domain
@@ -42,7 +47,9 @@ def test_neighbours_differ() -> None:
 
 
 def test_the_choice_that_decides_over_a_parameter_is_learned() -> None:
-    domain = Domain({"opt": CategoricalDistribution(["sgd", "adam"]), "momentum": FloatDistribution(0.0, 1.0)})
+    domain = Domain(
+        {"opt": CategoricalDistribution(["sgd", "adam"]), "momentum": FloatDistribution(0.0, 1.0)}
+    )
     both, one = domain.distributions, {"opt": domain.distributions["opt"]}
     trials = [
         create_trial(params={"opt": "sgd", "momentum": 0.9}, distributions=both, value=0.0),

@@ -20,17 +20,26 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("seeds", [np.arange(15), np.arange(15) % 4], ids=["each its own", "four in turns"])
+@pytest.mark.parametrize(
+    "seeds", [np.arange(15), np.arange(15) % 4], ids=["each its own", "four in turns"]
+)
 def test_the_gradient_is_that_of_the_function(seeds: np.ndarray) -> None:
     points = np.vstack([some_points(12), some_points(3)])  # three points occur twice
-    values, variances = standardised(np.sin(5 * points[:, 0]) + points[:, 2]), np.linspace(0, 0.2, 15)
+    values, variances = (
+        standardised(np.sin(5 * points[:, 0]) + points[:, 2]),
+        np.linspace(0, 0.2, 15),
+    )
     squares = gp_model._squares(points, points, CHOICES > 0)
     flat = gp_model._flat(squares.sum(axis=0) == 0, seeds)
-    priors = np.column_stack([np.linspace(low, high, 4 + len(flat)) for low, high in ((-1, 0.5), (0.5, 2), (1, 3))])
+    priors = np.column_stack(
+        [np.linspace(low, high, 4 + len(flat)) for low, high in ((-1, 0.5), (0.5, 2), (1, 3))]
+    )
     data = (squares.reshape(3, -1), flat, values, variances, priors)
     theta = np.array([1.0, -0.5, 0.3, 0.2, -2.0, -3.0, -2.5, -4.0])[: 4 + len(flat)]
     numeric = approx_fprime(theta, lambda at: gp_model._negative_log_posterior(at, *data)[0], 1e-6)
-    assert gp_model._negative_log_posterior(theta, *data)[1] == pytest.approx(numeric, rel=1e-3, abs=1e-3)
+    assert gp_model._negative_log_posterior(theta, *data)[1] == pytest.approx(
+        numeric, rel=1e-3, abs=1e-3
+    )
 
 
 def test_what_does_not_matter_is_found_out() -> None:
@@ -51,8 +60,14 @@ def test_noise_is_told_from_signal_by_repeated_measurements() -> None:
 
 
 def test_points_that_all_but_coincide_do_no_harm() -> None:
-    """A sampler that has converged proposes them: each equals its neighbours but not the one after them."""
-    points = np.vstack([some_points(40), np.column_stack([0.5 + 1e-6 * np.arange(60), np.full(60, 0.5), np.zeros(60)])])
+    """A sampler that has converged proposes them: each equals its neighbours but not the one
+    after them."""
+    points = np.vstack(
+        [
+            some_points(40),
+            np.column_stack([0.5 + 1e-6 * np.arange(60), np.full(60, 0.5), np.zeros(60)]),
+        ]
+    )
     known = Hyperparameters(np.array([100.0, 1.0, 1.0]), signal=1.0, own=1.0, noise=1e-9)
     mean, variance = Posterior(known, CHOICES, points, np.zeros(100), np.zeros(100)).predict(points)
     assert np.isfinite(mean).all()
@@ -60,7 +75,8 @@ def test_points_that_all_but_coincide_do_no_harm() -> None:
 
 
 def test_predictions_are_those_of_the_textbook() -> None:
-    """Against the formulas written down without any shortcut (Rasmussen and Williams, 2.23 and 2.24)."""
+    """Against the formulas written down without any shortcut (Rasmussen and Williams, 2.23 and
+    2.24)."""
     known = Hyperparameters(np.array([4.0, 1.0, 2.0]), signal=0.8, own=0.1, noise=0.05)
     points, new = some_points(10), some_points(4, seed=1)
     values, variances = np.arange(10.0) / 10, np.linspace(0, 0.3, 10)
@@ -102,13 +118,17 @@ def test_what_a_seed_does_to_all_points_alike_is_found_out() -> None:
     assert posterior.shifts(np.arange(5)) == pytest.approx(does, abs=0.1)
     assert np.corrcoef(posterior.mean(points), smooth)[0, 1] > 0.99
     assert np.abs(posterior.mean(points, seeds) - values).max() < 0.3
-    blind = Posterior(fit(points, values, np.zeros(60), CHOICES), CHOICES, points, values, np.zeros(60))
+    blind = Posterior(
+        fit(points, values, np.zeros(60), CHOICES), CHOICES, points, values, np.zeros(60)
+    )
     assert np.corrcoef(blind.mean(points), smooth)[0, 1] < 0.95
 
 
 def test_a_lookahead_is_what_an_observation_does_to_the_mean() -> None:
     """The variance that an observation takes away is that by which the mean will vary."""
-    known = Hyperparameters(np.array([4.0, 1.0, 2.0]), signal=0.8, own=0.1, noise=0.2, shift=0.5, rest=0.01)
+    known = Hyperparameters(
+        np.array([4.0, 1.0, 2.0]), signal=0.8, own=0.1, noise=0.2, shift=0.5, rest=0.01
+    )
     points, seeds = some_points(10), np.arange(10) % 3
     posterior = Posterior(known, CHOICES, points, np.linspace(-1, 1, 10), np.zeros(10), seeds)
     candidates = np.vstack([points[:1], some_points(2, seed=1)])
@@ -117,8 +137,12 @@ def test_a_lookahead_is_what_an_observation_does_to_the_mean() -> None:
         assert mean == pytest.approx(posterior.mean(candidates))
         for candidate, told in zip(candidates, change, strict=True):
             more = np.vstack([points, candidate])
-            after = Posterior(known, CHOICES, more, np.zeros(11), np.zeros(11), np.append(seeds, seed))
-            before_variance, after_variance = (p.predict(candidate[None])[1][0] for p in (posterior, after))
+            after = Posterior(
+                known, CHOICES, more, np.zeros(11), np.zeros(11), np.append(seeds, seed)
+            )
+            before_variance, after_variance = (
+                p.predict(candidate[None])[1][0] for p in (posterior, after)
+            )
             assert told**2 == pytest.approx(before_variance - after_variance, rel=1e-4)
 
 
@@ -151,7 +175,8 @@ def test_one_seed_for_all_is_taken_out_too() -> None:
 
 
 def test_configurations_that_differ_in_some_choices_tell_of_each_other() -> None:
-    """Six choices of five, each with an effect of its own: 25 of 15,625 configurations say much about the others."""
+    """Six choices of five, each with an effect of its own: 25 of 15,625 configurations say much
+    about the others."""
 
     def foretold(seed: int) -> float:
         rng = np.random.default_rng(seed)
@@ -163,7 +188,9 @@ def test_configurations_that_differ_in_some_choices_tell_of_each_other() -> None
         told = Posterior(known, sizes, points[:25], values[:25], zeros).mean(points[25:])
         return float(np.corrcoef(told, values[25:])[0, 1])
 
-    assert np.mean([foretold(seed) for seed in range(6)]) > 0.75  # with the length scales of numbers it was 0.58
+    assert (
+        np.mean([foretold(seed) for seed in range(6)]) > 0.75
+    )  # with the length scales of numbers it was 0.58
 
 
 def test_a_smooth_function_without_noise_is_believed_to_be_one() -> None:

@@ -78,10 +78,17 @@ def test_after_pruned_trials_around_the_optimum_it_asks_there() -> None:
     rng = np.random.default_rng(0)
 
     def add(x: float, state: TrialState) -> None:
-        curve = {step: (x - 0.8) ** 2 + 1.0 / (step + 1) for step in range(10 if state == TrialState.COMPLETE else 5)}
+        curve = {
+            step: (x - 0.8) ** 2 + 1.0 / (step + 1)
+            for step in range(10 if state == TrialState.COMPLETE else 5)
+        }
         value = curve[9] if state == TrialState.COMPLETE else None
         trial = create_trial(
-            state=state, params={"x": x}, distributions={"x": UNIT}, value=value, intermediate_values=curve
+            state=state,
+            params={"x": x},
+            distributions={"x": UNIT},
+            value=value,
+            intermediate_values=curve,
         )
         study.add_trial(trial)
 
@@ -107,7 +114,10 @@ def test_infeasible_regions_are_left() -> None:
 
 def test_objectives() -> None:
     study = optuna.create_study(sampler=GPSampler(seed=0), directions=["minimize", "maximize"])
-    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) ** 2, -((trial.params["x"] - 1) ** 2)), n_trials=30)
+    study.optimize(
+        lambda trial: (trial.suggest_float("x", 0, 1) ** 2, -((trial.params["x"] - 1) ** 2)),
+        n_trials=30,
+    )
     assert len(study.best_trials) > 8
 
 
@@ -141,13 +151,15 @@ def test_a_long_history_is_thinned_to_the_best_the_newest_and_an_even_rest() -> 
     values = np.random.default_rng(0).permutation(1000.0 * np.ones(1000).cumsum())
     zeros = np.zeros(1000)
     numbers = np.arange(1000)
-    seen = Observations(numbers, zeros[:, None], values, values, zeros, numbers, zeros == 0, 1.0, 0.0, None).thinned(
-        300
-    )
+    seen = Observations(
+        numbers, zeros[:, None], values, values, zeros, numbers, zeros == 0, 1.0, 0.0, None
+    ).thinned(300)
     assert len(seen) == 300
     assert set(np.sort(values)[:100]) <= set(seen.values)
     assert set(range(950, 1000)) <= set(seen.numbers)
-    assert np.isclose(np.median(seen.values[seen.values > np.sort(values)[100]]), np.median(values), rtol=0.2)
+    assert np.isclose(
+        np.median(seen.values[seen.values > np.sort(values)[100]]), np.median(values), rtol=0.2
+    )
 
 
 @pytest.mark.parametrize("z", [-40.0, -6.0, -5.001, -4.999, -1.0, 0.0, 3.0])
@@ -182,7 +194,9 @@ def test_trials_that_failed_because_of_their_parameters_are_learned_from() -> No
     memory = RecordingStorage("memory", [optuna.study.StudyDirection.MINIMIZE])
     sampler = GPSampler(seed=1, search_space=space.distributions)
     pruner = optuna.pruners.NopPruner()
-    optimizer = Optimizer(memory, space, sampler, pruner, sampler_name="gp", pruner_name="none", seed=1)
+    optimizer = Optimizer(
+        memory, space, sampler, pruner, sampler_name="gp", pruner_name="none", seed=1
+    )
     xs = []
     for _ in range(30):
         proposal = optimizer.ask()
@@ -197,7 +211,8 @@ def test_trials_that_failed_because_of_their_parameters_are_learned_from() -> No
 
 
 def test_what_a_seed_does_to_all_trials_alike_does_not_mislead() -> None:
-    """A seed shifts every value ten times as far as the best is from what lies beside it; noise like that is fatal."""
+    """A seed shifts every value ten times as far as the best is from what lies beside it; noise
+    like that is fatal."""
     does = np.random.default_rng(1).normal(0.0, 1.0, 5)
 
     def found(shared: int | None) -> list[float]:
@@ -220,7 +235,9 @@ def test_a_trial_is_repeated_with_a_seed_that_it_did_not_have() -> None:
         return abs(x - 1) * 0.2 + shifts[seed] + own[x, seed]
 
     study.optimize(objective, n_trials=20)
-    assert len({(trial.params["x"], trial.number % 4) for trial in study.trials}) >= 11  # of twelve that there are
+    assert (
+        len({(trial.params["x"], trial.number % 4) for trial in study.trials}) >= 11
+    )  # of twelve that there are
     assert isinstance(study.sampler, GPSampler)
     repeated = study.sampler.explain(19)
     assert repeated is not None

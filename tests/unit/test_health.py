@@ -1,4 +1,5 @@
-"""Checks of a study's health: each finds what it is for, and is silent on a healthy study and on a small one."""
+"""Checks of a study's health: each finds what it is for, and is silent on a healthy study and on
+a small one."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ def view(spec: StudySpec, *, state: StudyStatus = StudyStatus.RUNNING, **counts:
 Row = Mapping[str, Any]
 
 
-def rows_of(count: int, seed: int = 0, **fixed: Callable[[np.random.Generator, int], Any]) -> list[dict[str, Any]]:
+def rows_of(
+    count: int, seed: int = 0, **fixed: Callable[[np.random.Generator, int], Any]
+) -> list[dict[str, Any]]:
     """Configurations drawn evenly; `fixed` draws some parameters in its own way."""
     rng = np.random.default_rng(seed)
     drawn = []
@@ -72,7 +75,9 @@ def rows_of(count: int, seed: int = 0, **fixed: Callable[[np.random.Generator, i
 
 
 def bowl(row: Row) -> float:
-    return float((row["x"] - 1) ** 2 + 0.2 * (np.log10(row["lr"]) + 2) ** 2 + 0.1 * (row["layers"] - 4) ** 2)
+    return float(
+        (row["x"] - 1) ** 2 + 0.2 * (np.log10(row["lr"]) + 2) ** 2 + 0.1 * (row["layers"] - 4) ** 2
+    )
 
 
 def evidence_of(
@@ -86,7 +91,10 @@ def evidence_of(
 ) -> Evidence:
     """A study whose trials ended in their order; a value of None is a failed trial."""
     spec = spec or make_spec(
-        parameters=SPACE, metrics=({"name": "error"},), budget={"trials": 1000}, pruner={"name": "auto"}
+        parameters=SPACE,
+        metrics=({"name": "error"},),
+        budget={"trials": 1000},
+        pruner={"name": "auto"},
     )
     kinds = Space(spec.parameters).distributions
     seen = [
@@ -132,7 +140,9 @@ HEALTHY = rows_of(200)
 
 def test_a_healthy_study_raises_no_alarm() -> None:
     evidence = evidence_of(HEALTHY, map(bowl, HEALTHY))
-    assert [finding.text for _, finding in examine(evidence).findings if finding.severity == "warn"] == []
+    assert [
+        finding.text for _, finding in examine(evidence).findings if finding.severity == "warn"
+    ] == []
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -144,7 +154,8 @@ def test_a_small_study_raises_no_alarm(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_values_that_mean_nothing_raise_no_alarm_about_the_space_or_failures(seed: int) -> None:
-    """The rate of false alarms is below 1 in 100 per check; eight checks of five studies stay silent."""
+    """The rate of false alarms is below 1 in 100 per check; eight checks of five studies stay
+    silent."""
     rng = np.random.default_rng(seed)
     rows = rows_of(300, seed)
     values = [None if rng.random() < 0.1 else float(rng.normal()) for _ in rows]
@@ -179,9 +190,17 @@ def test_a_border_that_is_a_natural_end_is_only_noted() -> None:
 
 def test_whole_numbers_at_their_border_are_found_only_when_that_is_no_accident() -> None:
     rows = rows_of(120)
-    assert "layers" in found(evidence_of(rows, [-row["layers"] + row["x"] / 100 for row in rows]), "narrow").text
+    assert (
+        "layers"
+        in found(
+            evidence_of(rows, [-row["layers"] + row["x"] / 100 for row in rows]), "narrow"
+        ).text
+    )
     few = [row | {"layers": 1 + row["layers"] % 3} for row in rows]
-    spec = make_spec(parameters=SPACE | {"layers": {"type": "int", "min": 1, "max": 3}}, metrics=({"name": "error"},))
+    spec = make_spec(
+        parameters=SPACE | {"layers": {"type": "int", "min": 1, "max": 3}},
+        metrics=({"name": "error"},),
+    )
     evidence = evidence_of(few, [-row["layers"] + row["x"] / 100 for row in few], spec=spec)
     assert not any("layers" in finding.text for finding in check(evidence, "narrow").findings)
 
@@ -200,8 +219,15 @@ def test_a_range_of_which_only_a_small_part_is_any_good_is_too_wide() -> None:
 
 
 def test_a_sampler_that_has_settled_on_the_good_part_wastes_nothing() -> None:
-    rows = rows_of(400, x=lambda rng, n: float(rng.uniform(0, 2) if n < 40 else rng.normal(0.9, 0.05)))
-    assert check(evidence_of(rows, [(row["x"] - 0.9) ** 2 + 1e-3 * row["lr"] for row in rows]), "wide").findings == ()
+    rows = rows_of(
+        400, x=lambda rng, n: float(rng.uniform(0, 2) if n < 40 else rng.normal(0.9, 0.05))
+    )
+    assert (
+        check(
+            evidence_of(rows, [(row["x"] - 0.9) ** 2 + 1e-3 * row["lr"] for row in rows]), "wide"
+        ).findings
+        == ()
+    )
 
 
 def test_noise_is_measured_by_repeats() -> None:
@@ -220,7 +246,9 @@ def test_what_seeds_do_to_all_trials_alike_is_no_noise_where_they_are_shared() -
     does = 3 * rng.normal(size=4)
     values = [bowl(row) + does[number % 4] + 0.01 * rng.normal() for number, row in enumerate(rows)]
     assert "`seeds: 5`" in found(evidence_of(rows, values), "noise").advice
-    shared = evidence_of(rows, values, spec=make_spec(parameters=SPACE, metrics=({"name": "error"},), seeds=4))
+    shared = evidence_of(
+        rows, values, spec=make_spec(parameters=SPACE, metrics=({"name": "error"},), seeds=4)
+    )
     assert check(shared, "noise").findings == ()
 
 
@@ -236,7 +264,9 @@ def test_noise_is_learned_by_the_model_where_nothing_is_repeated() -> None:
 def audited(wrong: int, right: int) -> list[optuna.trial.FrozenTrial]:
     values = [0.1] * wrong + [0.9] * right
     return [
-        optuna.trial.create_trial(value=value, system_attrs={AUDIT: {"step": 1, "best": 0.5, "chance": 0.01}})
+        optuna.trial.create_trial(
+            value=value, system_attrs={AUDIT: {"step": 1, "best": 0.5, "chance": 0.01}}
+        )
         for value in values
     ]
 
@@ -249,9 +279,13 @@ def test_pruning_is_too_eager_when_its_audit_says_so_for_sure() -> None:
 
 
 def test_with_several_objectives_the_audit_is_of_the_front() -> None:
-    spec = make_spec(parameters=SPACE, metrics=({"name": "error"}, {"name": "size"}), pruner={"name": "auto"})
+    spec = make_spec(
+        parameters=SPACE, metrics=({"name": "error"}, {"name": "size"}), pruner={"name": "auto"}
+    )
     ends = [
-        optuna.trial.create_trial(values=[0.1, 0.9], system_attrs={AUDIT: {"step": 1, "front": [[0.5, 0.5]]}})
+        optuna.trial.create_trial(
+            values=[0.1, 0.9], system_attrs={AUDIT: {"step": 1, "front": [[0.5, 0.5]]}}
+        )
         for _ in range(6)
     ]
     evidence = evidence_of(HEALTHY, map(bowl, HEALTHY), spec=spec, audited=ends)
@@ -271,7 +305,12 @@ def test_a_sampler_that_repeats_itself_without_gain_is_stuck() -> None:
 def test_repeats_that_bring_a_new_best_are_no_sign_of_being_stuck() -> None:
     same = {"x": 1.0, "lr": 0.01, "layers": 4, "kind": "a"}
     rows = [*rows_of(80), *[same for _ in range(40)]]
-    assert check(evidence_of(rows, [*map(bowl, rows[:80]), *[-float(i) for i in range(40)]]), "stuck").findings == ()
+    assert (
+        check(
+            evidence_of(rows, [*map(bowl, rows[:80]), *[-float(i) for i in range(40)]]), "stuck"
+        ).findings
+        == ()
+    )
 
 
 def test_improvement_has_stalled_when_the_best_came_early_and_budget_is_left() -> None:
@@ -292,14 +331,24 @@ def test_a_study_that_ended_while_it_improved_can_be_extended() -> None:
     assert check(done, "stalled").findings == ()
 
 
-def held(count: int, *, slots: int, gap_s: float, wait_s: float = 0.0, run_s: float = 10.0) -> list[OccupiedTime]:
+def held(
+    count: int, *, slots: int, gap_s: float, wait_s: float = 0.0, run_s: float = 10.0
+) -> list[OccupiedTime]:
     """Each slot: wait, run, gap, again and again."""
     made = []
     for number in range(count):
-        opened = NOW - timedelta(hours=5) + timedelta(seconds=(number // slots) * (wait_s + run_s + gap_s))
+        opened = (
+            NOW
+            - timedelta(hours=5)
+            + timedelta(seconds=(number // slots) * (wait_s + run_s + gap_s))
+        )
         started = opened + timedelta(seconds=wait_s)
         stagger = timedelta(seconds=number % slots)
-        made.append(OccupiedTime(opened + stagger, started + stagger, started + stagger + timedelta(seconds=run_s)))
+        made.append(
+            OccupiedTime(
+                opened + stagger, started + stagger, started + stagger + timedelta(seconds=run_s)
+            )
+        )
     return made
 
 
@@ -314,13 +363,18 @@ def test_idle_workers_are_found_with_the_reason() -> None:
     assert action.command("test") == "tune parallelism test 3"
     busy = evidence_of(HEALTHY, values, attempts=held(200, slots=4, gap_s=0.1))
     assert check(busy, "idle").findings == ()
-    assert check(evidence_of(HEALTHY, values, attempts=held(30, slots=4, gap_s=30)), "idle").findings == ()
+    assert (
+        check(evidence_of(HEALTHY, values, attempts=held(30, slots=4, gap_s=30)), "idle").findings
+        == ()
+    )
 
 
 def test_a_night_in_which_the_study_was_paused_is_not_idleness() -> None:
     early = held(100, slots=4, gap_s=0.1)
     late = [
-        OccupiedTime(*(at + timedelta(hours=3) for at in (one.opened_at, one.started_at, one.ended_at) if at))
+        OccupiedTime(
+            *(at + timedelta(hours=3) for at in (one.opened_at, one.started_at, one.ended_at) if at)
+        )
         for one in early
     ]
     evidence = evidence_of(HEALTHY, map(bowl, HEALTHY), attempts=[*early, *late])
@@ -346,7 +400,9 @@ def test_failures_of_a_choice_are_named_and_those_of_machines_are_not() -> None:
 def test_several_objectives_have_no_border_and_no_single_best() -> None:
     spec = make_spec(parameters=SPACE, metrics=({"name": "error"}, {"name": "size"}))
     evidence = evidence_of(HEALTHY, map(bowl, HEALTHY), spec=spec)
-    assert {name for name in ("narrow", "wide", "noise", "stalled") if check(evidence, name).findings} == set()
+    assert {
+        name for name in ("narrow", "wide", "noise", "stalled") if check(evidence, name).findings
+    } == set()
 
 
 def test_a_parameter_that_only_exists_under_a_condition_does_not_disturb() -> None:
@@ -354,7 +410,11 @@ def test_a_parameter_that_only_exists_under_a_condition_does_not_disturb() -> No
         "momentum": {"type": "float", "min": 0.0, "max": 0.9, "when": {"kind": "a"}}
     }
     spec = make_spec(parameters=parameters, metrics=({"name": "error"},))
-    rows = [row | ({"momentum": row["x"] / 3} if row["kind"] == "a" else {}) for row in rows_of(200)]
+    rows = [
+        row | ({"momentum": row["x"] / 3} if row["kind"] == "a" else {}) for row in rows_of(200)
+    ]
     assert [
-        one for one in examine(evidence_of(rows, map(bowl, rows), spec=spec)).findings if one[1].severity == "warn"
+        one
+        for one in examine(evidence_of(rows, map(bowl, rows), spec=spec)).findings
+        if one[1].severity == "warn"
     ] == []

@@ -13,7 +13,9 @@ RNG = np.random.default_rng(3)
 
 def test_the_parameter_that_matters_is_found_and_shares_sum_up() -> None:
     x, y, kind = RNG.random(400), RNG.random(400), RNG.integers(0, 3, 400).astype(float)
-    found = importances(["x", "y", "kind"], [x, y, kind], [0, 0, 3], (x - 0.3) ** 2 + 0.02 * (kind == 1))
+    found = importances(
+        ["x", "y", "kind"], [x, y, kind], [0, 0, 3], (x - 0.3) ** 2 + 0.02 * (kind == 1)
+    )
     shares = {one.name: one.share for one in found}
     assert shares["x"] > shares["kind"] > 0
     assert shares["x"] > 5 * shares["y"]
@@ -46,7 +48,10 @@ def test_the_order_is_that_of_optunas_own() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     names = ["a", "b", "c"]
     study.optimize(
-        lambda t: sum(w * (t.suggest_float(name, 0, 1) - 0.5) ** 2 for w, name in zip((8, 3, 0.1), names, strict=True)),
+        lambda t: sum(
+            w * (t.suggest_float(name, 0, 1) - 0.5) ** 2
+            for w, name in zip((8, 3, 0.1), names, strict=True)
+        ),
         n_trials=400,
     )
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()

@@ -10,7 +10,11 @@ import optuna
 import pytest
 from optuna.samplers import BaseSampler
 from optuna.samplers import TPESampler as OptunasTPE
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
+    RelativeSamplerTestCase,
+)
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tests.curves import curve, make_study, make_trial
@@ -31,13 +35,17 @@ def ours(seed: int = 1) -> BaseSampler:
 both = pytest.mark.parametrize("tpe", [optunas, ours])
 
 
-class TestOptunasSuite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+class TestOptunasSuite(
+    BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
+):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: ImputingSampler(OptunasTPE(multivariate=True, n_startup_trials=0))
 
 
-class TestOptunasSuiteWithOurs(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+class TestOptunasSuiteWithOurs(
+    BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
+):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: ImputingSampler(TPESampler(n_startup_trials=0))
@@ -54,10 +62,16 @@ def proposals(sampler: BaseSampler, trials: list[FrozenTrial], n: int = 12) -> l
 
 
 @both
-def test_it_asks_where_pruned_trials_did_well_however_early_they_were_stopped(tpe: Callable[[], BaseSampler]) -> None:
-    """What finished is far from the optimum at 0.3; what was stopped early, and so looks bad to TPE, lies around it."""
+def test_it_asks_where_pruned_trials_did_well_however_early_they_were_stopped(
+    tpe: Callable[[], BaseSampler],
+) -> None:
+    """What finished is far from the optimum at 0.3; what was stopped early, and so looks bad to
+    TPE, lies around it."""
     trials = [finished(i, x) for i, x in enumerate(np.linspace(0.6, 1.0, 12))]
-    trials += [make_trial(12 + i, x, curve(x, 6), TrialState.PRUNED) for i, x in enumerate(np.linspace(0.2, 0.4, 30))]
+    trials += [
+        make_trial(12 + i, x, curve(x, 6), TrialState.PRUNED)
+        for i, x in enumerate(np.linspace(0.2, 0.4, 30))
+    ]
     blind = proposals(tpe(), trials)
     foreseeing = proposals(ImputingSampler(tpe(), seed=1), trials)
     assert np.median(np.abs(np.array(foreseeing) - 0.3)) < 0.25
@@ -92,7 +106,9 @@ def test_our_tpe_takes_the_present_forecasts_when_they_have_changed() -> None:
 @both
 def test_it_covers_a_grid_without_repetition(tpe: Callable[[], BaseSampler]) -> None:
     def objective(trial: Trial) -> float:
-        return float((trial.suggest_int("a", 0, 4) - 2) ** 2 + (trial.suggest_int("b", 0, 4) - 2) ** 2)
+        return float(
+            (trial.suggest_int("a", 0, 4) - 2) ** 2 + (trial.suggest_int("b", 0, 4) - 2) ** 2
+        )
 
     study = optuna.create_study(sampler=ImputingSampler(tpe(), seed=1))
     study.optimize(objective, n_trials=25)
@@ -114,16 +130,22 @@ def test_a_look_at_one_trial_shows_what_a_look_at_all_shows() -> None:
     """TPE that remembers what it knows looks at new trials only."""
 
     class Looks(OptunasTPE):
-        def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        def sample_relative(
+            self, study: optuna.Study, trial: FrozenTrial, search_space: Any
+        ) -> dict[str, Any]:
             trials = study._get_trials(deepcopy=False)
             ended = [trials[place] for place in range(15)]
             assert {t.state for t in ended} == {TrialState.COMPLETE}
-            assert [t.value for t in ended] == pytest.approx([t.value for t in list(trials)[:15]], rel=1e-9)
+            assert [t.value for t in ended] == pytest.approx(
+                [t.value for t in list(trials)[:15]], rel=1e-9
+            )
             assert [t.number for t in trials[12:14]] == [12, 13]
             assert trials[12:14][0].state == TrialState.COMPLETE
             return super().sample_relative(study, trial, search_space)
 
     study = optuna.create_study(sampler=ImputingSampler(Looks(multivariate=True, seed=1), seed=1))
     study.add_trials([finished(i, x) for i, x in enumerate(np.linspace(0, 1, 12))])
-    study.add_trials([make_trial(12 + i, 0.5, curve(0.5, 6 + i), TrialState.PRUNED) for i in range(3)])
+    study.add_trials(
+        [make_trial(12 + i, 0.5, curve(0.5, 6 + i), TrialState.PRUNED) for i in range(3)]
+    )
     study.ask({"x": optuna.distributions.FloatDistribution(0.0, 1.0)})

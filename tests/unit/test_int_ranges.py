@@ -16,7 +16,10 @@ def test_a_step_is_new_exactly_once_in_whatever_order(added: list[int]) -> None:
         seen.add(step)
     covered = [step for first, last in steps.ranges for step in range(first, last + 1)]
     assert covered == sorted(seen)
-    assert all(last + 1 < first for (_, last), (first, _) in zip(steps.ranges, steps.ranges[1:], strict=False))
+    assert all(
+        last + 1 < first
+        for (_, last), (first, _) in zip(steps.ranges, steps.ranges[1:], strict=False)
+    )
 
 
 def test_a_million_steps_in_a_row_are_one_range() -> None:

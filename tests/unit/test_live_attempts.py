@@ -1,4 +1,5 @@
-"""What is counted of live attempts as they come and go: as if all of them were looked at each time."""
+"""What is counted of live attempts as they come and go: as if all of them were looked at each
+time."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.executor import AttemptId
 
 DEED = st.tuples(
-    st.sampled_from(["open", "adopt", "start", "speak", "close"]), st.integers(0, 9), st.sampled_from([0.0, 0.5, 3.0])
+    st.sampled_from(["open", "adopt", "start", "speak", "close"]),
+    st.integers(0, 9),
+    st.sampled_from([0.0, 0.5, 3.0]),
 )
 
 
@@ -35,7 +38,9 @@ def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float
         elif deed == "adopt":
             ran_s = [None, 50.0, 5.0][which % 3]
             silent_s = None if ran_s is None else ran_s / 5
-            earlier = StoredAttempt(1, AttemptState.RUNNING, 0, gpus, ran_s, silent_s, None, None, None, None)
+            earlier = StoredAttempt(
+                1, AttemptState.RUNNING, 0, gpus, ran_s, silent_s, None, None, None, None
+            )
             live_attempts.adopt(number, earlier, number, {}, now_s=now_s)
         elif live is not None and deed == "start" and live.started_s is None:
             live_attempts.record_heartbeat(live)
@@ -63,7 +68,9 @@ def test_who_is_due_is_told_once_and_nobody_else(moments: list[float], now_s: fl
 
 def test_who_reported_is_told_once() -> None:
     live_attempts = LiveAttempts([])
-    silent, loud = (live_attempts.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2))
+    silent, loud = (
+        live_attempts.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2)
+    )
     live_attempts.add_report(loud, 3)
     live_attempts.add_report(loud, 4)
     assert live_attempts.pop_reported() is loud

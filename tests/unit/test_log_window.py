@@ -14,7 +14,9 @@ pieces = st.one_of(lines, st.integers(1, 5000).map(OutputLogged.gap))
 
 
 @given(st.lists(pieces, max_size=200))
-def test_beginning_and_end_are_stored_and_what_is_left_out_is_counted(written: list[OutputLogged]) -> None:
+def test_beginning_and_end_are_stored_and_what_is_left_out_is_counted(
+    written: list[OutputLogged],
+) -> None:
     window = LogWindow(KEPT)
     stored: dict[int, OutputLogged] = {}
     for seq, piece in enumerate(written, 1):
@@ -26,7 +28,9 @@ def test_beginning_and_end_are_stored_and_what_is_left_out_is_counted(written: l
     assert sum(map(chars, stored.values())) == sum(map(chars, written))
     assert not stored or next(iter(stored.values())) == written[0]
     assert not stored or stored[len(written)] == written[-1]
-    assert sum(len(piece.text) for piece in stored.values()) <= 2 * KEPT + 3 * len(OutputLogged.gap(10**6).text)
+    assert sum(len(piece.text) for piece in stored.values()) <= 2 * KEPT + 3 * len(
+        OutputLogged.gap(10**6).text
+    )
 
 
 def chars(piece: OutputLogged) -> int:

@@ -24,7 +24,9 @@ def package_logger() -> Iterator[logging.Logger]:
     logger.setLevel(level)
 
 
-def test_events_are_logged_with_study_and_trial_and_still_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_events_are_logged_with_study_and_trial_and_still_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     recorder = Recorder()
     observer = LoggingObserver(recorder, "digits")
     with caplog.at_level(logging.INFO, logger="tunesvc"):
@@ -59,7 +61,10 @@ def test_json_has_a_record_per_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value", "remedy"),
-    [(logs.LEVEL, "loud", "use one of debug, info, warning, error"), (logs.FORMAT, "xml", "use text or json")],
+    [
+        (logs.LEVEL, "loud", "use one of debug, info, warning, error"),
+        (logs.FORMAT, "xml", "use text or json"),
+    ],
 )
 def test_a_level_or_a_format_that_does_not_exist_is_named_with_the_known_ones(
     variable: str, value: str, remedy: str

@@ -37,11 +37,15 @@ def study(parallelism: int | None = None, **resources: float) -> StudySpec:
     return make_spec(parallelism=parallelism, resources=resources or {"cpu": 1})
 
 
-def test_whoever_asks_for_all_has_all_and_the_next_is_told_of_whom_it_waits_for(machine: Machine) -> None:
+def test_whoever_asks_for_all_has_all_and_the_next_is_told_of_whom_it_waits_for(
+    machine: Machine,
+) -> None:
     demand = Demand.of([study(**ON_A_GPU)])
     holding = machine.claim(["first"], demand)
     assert holding.claim == MachineClaim(("first",), os.getpid(), 4, ("0", "1"))
-    with pytest.raises(MachineBusy, match=rf"CPUs, in use by study 'first' \(process {os.getpid()}\)"):
+    with pytest.raises(
+        MachineBusy, match=rf"CPUs, in use by study 'first' \(process {os.getpid()}\)"
+    ):
         machine.claim(["second"], demand)
     holding.release()
     assert machine.claim(["second"], demand).claim.gpus == ("0", "1")
@@ -95,7 +99,11 @@ def test_a_claim_ends_with_its_process(machine: Machine, tmp_path: Path) -> None
     ],
 )
 def test_a_local_ray_has_what_was_claimed(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, demand: Demand, claim: MachineClaim, local: LocalResources | None
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    demand: Demand,
+    claim: MachineClaim,
+    local: LocalResources | None,
 ) -> None:
     monkeypatch.delenv("TUNE_LOCAL_GPUS", raising=False)
     assert _local(machine, demand, claim) == local

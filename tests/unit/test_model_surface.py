@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.search.analysis.model_surface import learn
@@ -19,9 +24,15 @@ def trials(count: int) -> list[FrozenTrial]:
     rng = np.random.default_rng(0)
     made = []
     for number in range(count):
-        params = {"x": float(rng.random()), "n": int(rng.integers(1, 5)), "kind": "ab"[rng.integers(2)]}
+        params = {
+            "x": float(rng.random()),
+            "n": int(rng.integers(1, 5)),
+            "kind": "ab"[rng.integers(2)],
+        }
         value = (params["x"] - 0.3) ** 2 + 0.1 * params["n"] + (params["kind"] == "b")
-        trial = create_trial(state=TrialState.COMPLETE, value=value, params=params, distributions=SPACE)
+        trial = create_trial(
+            state=TrialState.COMPLETE, value=value, params=params, distributions=SPACE
+        )
         trial.number = number
         made.append(trial)
     return made

@@ -27,7 +27,9 @@ STEMS = {
 def modules() -> Iterator[Path]:
     """Yield the modules of the package, but for migrations and the templates of study files."""
     for file in sorted(PACKAGE.rglob("*.py")):
-        if file.name != "__init__.py" and not {"versions", "files"} & set(file.relative_to(PACKAGE).parts[:-1]):
+        if file.name != "__init__.py" and not {"versions", "files"} & set(
+            file.relative_to(PACKAGE).parts[:-1]
+        ):
             yield file
 
 

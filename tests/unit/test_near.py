@@ -27,13 +27,17 @@ PARAMETERS: dict[str, Any] = {
 
 def space_of(*names: str) -> Space:
     chosen = {name: PARAMETERS[name] for name in names or PARAMETERS}
-    expanded = {name: {"type": "categorical", **p} if "values" in p else p for name, p in chosen.items()}
+    expanded = {
+        name: {"type": "categorical", **p} if "values" in p else p for name, p in chosen.items()
+    }
     return Space(make_spec(parameters=expanded).parameters)
 
 
 def trial_of(space: Space, params: dict[str, Any]) -> FrozenTrial:
     distributions = {name: space.distributions[name] for name in params}
-    return create_trial(state=TrialState.COMPLETE, value=0.0, params=params, distributions=distributions)
+    return create_trial(
+        state=TrialState.COMPLETE, value=0.0, params=params, distributions=distributions
+    )
 
 
 @given(seed=st.integers(0, 10_000))
@@ -53,7 +57,10 @@ def test_numbers_move_a_little_and_choices_stay(seed: int) -> None:
     there = near(space, trial_of(space, here), Random(seed))
     assert there["optimizer"] == here["optimizer"]
     for name in ("lr", "width"):
-        at, was = place(space.distributions[name], there[name]), place(space.distributions[name], here[name])
+        at, was = (
+            place(space.distributions[name], there[name]),
+            place(space.distributions[name], here[name]),
+        )
         assert at is not None
         assert was is not None
         assert abs(at - was) < 0.35, "seven deviations"
@@ -69,7 +76,9 @@ def test_the_same_seed_finds_the_same_neighbour() -> None:
 @pytest.mark.parametrize("depth", [1, 9])
 def test_at_the_end_of_a_coarse_range_there_is_a_step_inwards(depth: int) -> None:
     space = space_of("depth")
-    found = {near(space, trial_of(space, {"depth": depth}), Random(seed))["depth"] for seed in range(30)}
+    found = {
+        near(space, trial_of(space, {"depth": depth}), Random(seed))["depth"] for seed in range(30)
+    }
     assert found == ({3} if depth == 1 else {7})
 
 

@@ -42,12 +42,16 @@ def test_the_chance_to_extend_a_front_is_the_share_of_draws_that_it_does_not_dom
     drawn = np.random.default_rng(seed).random((20_000, 3))
     share = 1 - (drawn[:, None, :] >= below).all(axis=2).any(axis=1).mean()
     assert chance_to_extend(below) == pytest.approx(share, abs=0.02)
-    assert chance_to_extend(below[:, [2, 0, 1]]) == pytest.approx(chance_to_extend(below), abs=1e-12)
+    assert chance_to_extend(below[:, [2, 0, 1]]) == pytest.approx(
+        chance_to_extend(below), abs=1e-12
+    )
 
 
 @settings(max_examples=60, deadline=None)
 @given(costs=rows(12, 2))
-def test_ranks_put_dominators_first_ties_together_and_do_not_depend_on_the_objectives_order(costs: np.ndarray) -> None:
+def test_ranks_put_dominators_first_ties_together_and_do_not_depend_on_the_objectives_order(
+    costs: np.ndarray,
+) -> None:
     place = ranked(costs)
     assert ranked(costs[:, ::-1]).tolist() == place.tolist()
     assert place.min() == 0
@@ -67,7 +71,9 @@ def test_the_first_of_a_front_stand_for_all_of_it() -> None:
 
 
 @pytest.mark.parametrize("pruner", [CurvePruner(audit=0.0), AshaPruner(min=1, eta=2)])
-def test_what_is_worse_in_everything_is_stopped_and_a_compromise_goes_on(pruner: BasePruner) -> None:
+def test_what_is_worse_in_everything_is_stopped_and_a_compromise_goes_on(
+    pruner: BasePruner,
+) -> None:
     study = study_of(make_trials())
     verdicts = {}
     for name, x, spread in (("poor", 0.5, 0.9), ("compromise", 0.45, 0.0)):
@@ -79,8 +85,15 @@ def test_what_is_worse_in_everything_is_stopped_and_a_compromise_goes_on(pruner:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 1000), x=st.floats(0.0, 1.0), spread=st.floats(0.0, 0.5), step=st.integers(0, STEPS - 1))
-def test_no_verdict_depends_on_the_order_of_the_metrics(seed: int, x: float, spread: float, step: int) -> None:
+@given(
+    seed=st.integers(0, 1000),
+    x=st.floats(0.0, 1.0),
+    spread=st.floats(0.0, 0.5),
+    step=st.integers(0, STEPS - 1),
+)
+def test_no_verdict_depends_on_the_order_of_the_metrics(
+    seed: int, x: float, spread: float, step: int
+) -> None:
     trials = make_trials(seed=seed)
     trial = make_trial(len(trials), x, points(x, spread, step + 1, seed=seed), spread=spread)
     for make in (lambda: CurvePruner(audit=0.0, chance=0.2), lambda: AshaPruner(min=1, eta=2)):
@@ -92,8 +105,11 @@ def test_no_verdict_depends_on_the_order_of_the_metrics(seed: int, x: float, spr
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), step=st.integers(0, STEPS - 1), chance=st.floats(0.0, 0.99))
-def test_what_is_on_the_forecast_front_with_certainty_is_never_stopped(seed: int, step: int, chance: float) -> None:
-    """With `take: best` a value once reached is certain: who has one that nobody else came to extends the front."""
+def test_what_is_on_the_forecast_front_with_certainty_is_never_stopped(
+    seed: int, step: int, chance: float
+) -> None:
+    """With `take: best` a value once reached is certain: who has one that nobody else came to
+    extends the front."""
     trials = []
     for made in make_trials(seed=seed):
         curve = points_of(made, 2)
@@ -113,16 +129,30 @@ def test_what_is_on_the_forecast_front_with_certainty_is_never_stopped(seed: int
 
 def test_scales_and_signs_of_the_objectives_change_no_verdict() -> None:
     trials = make_trials(running=6)
-    for factors, directions in (((1e6, 1e-6), ("minimize",) * 2), ((-1.0, 2.0), ("maximize", "minimize"))):
+    for factors, directions in (
+        ((1e6, 1e-6), ("minimize",) * 2),
+        ((-1.0, 2.0), ("maximize", "minimize")),
+    ):
         changed = []
         for trial in trials:
-            curve = {s: [f * v for f, v in zip(factors, p, strict=True)] for s, p in points_of(trial, 2).items()}
+            curve = {
+                s: [f * v for f, v in zip(factors, p, strict=True)]
+                for s, p in points_of(trial, 2).items()
+            }
             changed.append(
-                make_trial(trial.number, trial.params["x"], curve, trial.state, spread=trial.params["spread"])
+                make_trial(
+                    trial.number,
+                    trial.params["x"],
+                    curve,
+                    trial.state,
+                    spread=trial.params["spread"],
+                )
             )
         for make in (lambda: CurvePruner(audit=0.0), lambda: AshaPruner(min=5, eta=2)):
             before = [make().prune(study_of(trials), trial) for trial in trials[-6:]]
-            assert before == [make().prune(study_of(changed, directions), trial) for trial in changed[-6:]]
+            assert before == [
+                make().prune(study_of(changed, directions), trial) for trial in changed[-6:]
+            ]
 
 
 def test_a_verdict_names_the_forecasts_and_who_dominates_them() -> None:
@@ -139,7 +169,13 @@ def test_a_verdict_names_the_forecasts_and_who_dominates_them() -> None:
     named = [one["number"] for one in reason.details["comparators"]]
     assert named
     assert f"of which {named[0]} (" in reason.text
-    assert set(reason.details["metrics"]["loss"]) == {"value", "predicted", "deviation", "low", "high"}
+    assert set(reason.details["metrics"]["loss"]) == {
+        "value",
+        "predicted",
+        "deviation",
+        "low",
+        "high",
+    }
     asha = AshaPruner(min=1, eta=2)
     assert asha.prune(study, cut(trial, 1))
     told = asha.explain(16)
@@ -155,7 +191,10 @@ def test_an_audited_trial_is_held_against_the_front_of_then() -> None:
     kept = study.trials[-1].system_attrs[AUDIT]
     assert len(kept["front"]) >= 2
     assert kept["chance"] < 0.05
-    ended = [make_trial(i, 0.5, {0: values}, TrialState.COMPLETE) for i, values in enumerate([(9.0, 9.0), (9.0, 0.0)])]
+    ended = [
+        make_trial(i, 0.5, {0: values}, TrialState.COMPLETE)
+        for i, values in enumerate([(9.0, 9.0), (9.0, 0.0)])
+    ]
     for one in ended:
         one.system_attrs[AUDIT] = kept
     found = false_prunes(ended, MINIMIZE, MINIMIZE)
@@ -185,11 +224,15 @@ def test_memory_keeps_the_other_curves_beside_the_first() -> None:
     memory.set_others(number, 2, [None])
     assert list(points_of(memory.get_trial(number), 2)) == [0]
     assert not take_changes(memory).attrs, "what reports hold is not stored twice"
-    again = RecordingStorage("again", [MINIMIZE, MINIMIZE], [memory.get_trial(number)], others={number: {0: (7.0,)}})
+    again = RecordingStorage(
+        "again", [MINIMIZE, MINIMIZE], [memory.get_trial(number)], others={number: {0: (7.0,)}}
+    )
     assert points_of(again.get_trial(number), 2) == {0: (0.0, 7.0)}
 
 
-def test_every_objective_is_forecast_and_samplers_see_what_pruned_trials_would_have_come_to() -> None:
+def test_every_objective_is_forecast_and_samplers_see_what_pruned_trials_would_have_come_to() -> (
+    None
+):
     trials = make_trials(finished=20)
     for number in range(20, 26):
         x = number / 40
@@ -205,5 +248,7 @@ def test_every_objective_is_forecast_and_samplers_see_what_pruned_trials_would_h
     assert trials[-1].system_attrs[OTHERS]
     for sampler in (tunesvc.GPSampler(seed=0), tunesvc.AutoSampler(seed=0)):
         study.sampler = sampler
-        drawn = study.ask({"x": trials[0].distributions["x"], "spread": trials[0].distributions["spread"]})
+        drawn = study.ask(
+            {"x": trials[0].distributions["x"], "spread": trials[0].distributions["spread"]}
+        )
         assert drawn.params["spread"] < 0.3

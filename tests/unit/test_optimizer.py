@@ -43,7 +43,8 @@ def make_optimizer(
     trials: Sequence[FrozenTrial] = (),
 ) -> Optimizer:
     directions = [
-        StudyDirection.MINIMIZE if goal == "minimize" else StudyDirection.MAXIMIZE for goal in spec.directions
+        StudyDirection.MINIMIZE if goal == "minimize" else StudyDirection.MAXIMIZE
+        for goal in spec.directions
     ]
     space = Space(spec.parameters)
     return Optimizer(
@@ -65,7 +66,9 @@ def run_trials(optimizer: Optimizer, n: int) -> list[dict[str, Any]]:
         assert proposal.sampler_error is None
         drawn.append(dict(proposal.params))
         optimizer.tell(
-            proposal.number, TrialState.COMPLETE, [float(len(proposal.params))] * len(optimizer.study.directions)
+            proposal.number,
+            TrialState.COMPLETE,
+            [float(len(proposal.params))] * len(optimizer.study.directions),
         )
     return drawn
 
@@ -154,7 +157,9 @@ def test_a_pruner_verdict_says_what_it_rests_on() -> None:
     assert verdict is not None
     assert verdict.details["rank"] == 4
     assert verdict.details["best"] == 0.1
-    assert "where 3 of 3 finished trials were better, and 3 of all 3 others (pruner" in verdict.reason
+    assert (
+        "where 3 of 3 finished trials were better, and 3 of all 3 others (pruner" in verdict.reason
+    )
 
 
 def test_reports_that_arrive_together_are_judged_like_reports_that_arrive_one_by_one() -> None:
@@ -169,11 +174,16 @@ def test_reports_that_arrive_together_are_judged_like_reports_that_arrive_one_by
             optimizer.report(number, step, loss)
             if not together:
                 found.append(optimizer.verdict(number, [step]))
-        verdicts.append(optimizer.verdict(number, [4, 1, 2]) if together else next(v for v in found if v))
+        verdicts.append(
+            optimizer.verdict(number, [4, 1, 2]) if together else next(v for v in found if v)
+        )
     assert verdicts[0] == verdicts[1]
     assert verdicts[0] is not None
     assert verdicts[0].details["rung"] == 2
-    assert verdicts[0].reason == "rank 2 of 2 at the rung of step 2, with 2; only the best one continues (1)"
+    assert (
+        verdicts[0].reason
+        == "rank 2 of 2 at the rung of step 2, with 2; only the best one continues (1)"
+    )
 
 
 class BrokenPruner(optuna.pruners.BasePruner):
@@ -226,17 +236,23 @@ def test_a_grid_goes_on_in_its_order_after_a_resume_and_runs_what_was_enqueued()
 def test_parameters_that_are_asked_for_one_by_one_come_from_one_joint_sample() -> None:
     spec = make_spec(sampler={"name": "qmc", "seed": 2}, parameters={})
     optimizer = make_optimizer(spec)
-    declared = optuna.distributions.distribution_to_json(optuna.distributions.FloatDistribution(0, 1))
+    declared = optuna.distributions.distribution_to_json(
+        optuna.distributions.FloatDistribution(0, 1)
+    )
     points = []
     for _ in range(5):
         number = optimizer.ask().number
-        points.append((optimizer.suggest(number, "x", declared), optimizer.suggest(number, "y", declared)))
+        points.append(
+            (optimizer.suggest(number, "x", declared), optimizer.suggest(number, "y", declared))
+        )
         optimizer.tell(number, TrialState.COMPLETE, [0.0])
     declared_up_front = make_spec(
         sampler={"name": "qmc", "seed": 2},
         parameters={name: {"type": "float", "min": 0.0, "max": 1.0} for name in "xy"},
     )
-    together = [(params["x"], params["y"]) for params in run_trials(make_optimizer(declared_up_front), 5)]
+    together = [
+        (params["x"], params["y"]) for params in run_trials(make_optimizer(declared_up_front), 5)
+    ]
     assert points[1:] == together[1:]
 
 
@@ -264,8 +280,13 @@ def test_a_trial_at_the_pruners_max_is_left_to_finish() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(order=st.permutations(range(6)), curves=st.lists(st.lists(st.floats(0, 1), min_size=6, max_size=6), min_size=4))
-def test_pruning_does_not_depend_on_the_order_of_the_reports(order: list[int], curves: list[list[float]]) -> None:
+@given(
+    order=st.permutations(range(6)),
+    curves=st.lists(st.lists(st.floats(0, 1), min_size=6, max_size=6), min_size=4),
+)
+def test_pruning_does_not_depend_on_the_order_of_the_reports(
+    order: list[int], curves: list[list[float]]
+) -> None:
     """Fault 26."""
     verdicts = []
     for steps in (range(6), order):
@@ -285,7 +306,9 @@ def test_pruning_does_not_depend_on_the_order_of_the_reports(order: list[int], c
 def test_a_parameter_that_the_objective_declares_is_drawn_once() -> None:
     optimizer = make_optimizer(make_spec(parameters={}))
     number = optimizer.ask().number
-    declared = optuna.distributions.distribution_to_json(optuna.distributions.FloatDistribution(0, 1))
+    declared = optuna.distributions.distribution_to_json(
+        optuna.distributions.FloatDistribution(0, 1)
+    )
     value = optimizer.suggest(number, "x", declared)
     assert optimizer.suggest(number, "x", declared) == value
     assert optimizer.trial(number).params == {"x": value}
@@ -298,7 +321,10 @@ def test_a_parameter_that_the_objective_declares_is_drawn_once() -> None:
         ({"sampler": {"name": "tpe", "n_startup": 3}}, "did you mean 'n_startup_trials'"),
         ({"sampler": {"name": "grid"}}, "discrete"),
         (
-            {"sampler": {"name": "brute"}, "parameters": {"n": {"type": "int", "min": 0, "max": 10**9}}},
+            {
+                "sampler": {"name": "brute"},
+                "parameters": {"n": {"type": "int", "min": 0, "max": 10**9}},
+            },
             "at most 10,000",
         ),
         ({"pruner": {"name": "hyperbnad"}}, "did you mean 'hyperband'"),
@@ -357,7 +383,9 @@ def test_a_long_curve_is_kept_at_half_its_resolution_and_alike_for_alike_trials(
     assert min(points, POINTS_MAX // 2) <= len(one) <= POINTS_MAX
     assert next(iter(one)) == first
     assert all(value == (step - first) / every for step, value in one.items())
-    again = RecordingStorage("again", [StudyDirection.MINIMIZE], memory.get_all_trials(memory.study_id))
+    again = RecordingStorage(
+        "again", [StudyDirection.MINIMIZE], memory.get_all_trials(memory.study_id)
+    )
     assert again.get_trial(0).intermediate_values == one
 
 
@@ -393,16 +421,22 @@ def test_samplers_learn_where_memory_ends_but_nothing_from_lost_nodes() -> None:
     assert learned < unlearned / 2
 
 
-def test_what_failed_by_its_parameters_stays_infeasible_after_a_restart_and_failed_for_everybody_else() -> None:
+def test_what_failed_by_its_parameters_stays_infeasible_after_a_restart_and_failed_for_everybody_else() -> (
+    None
+):
     optimizer = make_optimizer(make_spec())
     for failure in ("nan", "node", "gpu_oom"):
         optimizer.tell(optimizer.ask().number, TrialState.FAIL, failure=failure)
     again = RecordingStorage("again", [StudyDirection.MINIMIZE], optimizer.trials)
     for memory in (optimizer.memory, again):
-        shown = memory.get_all_trials(memory.study_id, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        shown = memory.get_all_trials(
+            memory.study_id, states=(TrialState.COMPLETE, TrialState.PRUNED)
+        )
         assert [trial.number for trial in shown] == [0, 2]
         assert all(max(trial.constraints.values()) > 0 for trial in shown)
-        assert {trial.state for trial in memory.get_all_trials(memory.study_id)} == {TrialState.FAIL}
+        assert {trial.state for trial in memory.get_all_trials(memory.study_id)} == {
+            TrialState.FAIL
+        }
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "random"])
@@ -449,7 +483,12 @@ def test_a_pruner_that_gives_reasons_is_quoted_and_what_it_audits_is_said_once()
         optimizer.report(number, 1, 0.5)
     verdict = optimizer.verdict(stopped)
     assert verdict is not None
-    assert (verdict.stop, verdict.reason, verdict.details["rung"], verdict.details["of"]) == (True, "too poor", 1, 2)
+    assert (verdict.stop, verdict.reason, verdict.details["rung"], verdict.details["of"]) == (
+        True,
+        "too poor",
+        1,
+        2,
+    )
     kept = optimizer.verdict(audited)
     assert kept is not None
     assert not kept.stop
@@ -461,14 +500,21 @@ def test_what_tpe_tells_other_processes_is_neither_recorded_nor_kept() -> None:
     run_trials(optimizer, 15)
     assert not [attr for attr in optimizer.memory.recorded.attrs if "relative" in attr.name]
     assert {key for trial in optimizer.trials for key in trial.system_attrs} == set()
-    assert optimizer.trial(optimizer.ask().number).system_attrs, "while it runs, the next ask looks at it"
+    assert optimizer.trial(optimizer.ask().number).system_attrs, (
+        "while it runs, the next ask looks at it"
+    )
 
 
-@pytest.mark.parametrize("name", ["auto", "gp", "tpe", "random", "qmc", "cmaes", "nsga2", "grid", "brute"])
+@pytest.mark.parametrize(
+    "name", ["auto", "gp", "tpe", "random", "qmc", "cmaes", "nsga2", "grid", "brute"]
+)
 def test_every_sampler_proposes_steps_as_they_are_written(name: str) -> None:
     """Case S1: `extra` exists where x is 0.3, which was proposed as 0.30000000000000004."""
     x = {"type": "float", "min": 0.1, "max": 0.5, "step": 0.1}
-    parameters: dict[str, Any] = {"x": x, "z": {"type": "float", "min": 0.0, "max": 10.0, "step": 0.1}}
+    parameters: dict[str, Any] = {
+        "x": x,
+        "z": {"type": "float", "min": 0.0, "max": 10.0, "step": 0.1},
+    }
     if name == "grid":
         parameters = {"x": x}
     else:
@@ -485,15 +531,24 @@ def test_every_sampler_proposes_steps_as_they_are_written(name: str) -> None:
 def test_every_sampler_keeps_within_bounds_and_hits_them_exactly(name: str) -> None:
     """`exp(log(1e-6))` is 1.0000000000000004e-06, and `exp(log(0.1))` may lie beyond 0.1."""
     bounds = {"low": (1e-6, 0.1), "high": (3e-7, 0.7), "flat": (0.1, 0.3)}
-    ranges = {key: {"type": "float", "min": a, "max": b, "log": key != "flat"} for key, (a, b) in bounds.items()}
+    ranges = {
+        key: {"type": "float", "min": a, "max": b, "log": key != "flat"}
+        for key, (a, b) in bounds.items()
+    }
     optimizer = make_optimizer(make_spec(sampler={"name": name, "seed": 3}, parameters=ranges))
     for _ in range(30):
         proposal = optimizer.ask()
         for key, (low, high) in bounds.items():
             value = float(proposal.params[key])
             assert low <= value <= high
-            assert value in (low, high) or (value > low * (1 + 1e-12) and value < high * (1 - 1e-12))
-        pull = math.log(proposal.params["low"]) - math.log(proposal.params["high"]) + proposal.params["flat"]
+            assert value in (low, high) or (
+                value > low * (1 + 1e-12) and value < high * (1 - 1e-12)
+            )
+        pull = (
+            math.log(proposal.params["low"])
+            - math.log(proposal.params["high"])
+            + proposal.params["flat"]
+        )
         optimizer.tell(proposal.number, TrialState.COMPLETE, [pull])
 
 
@@ -506,7 +561,9 @@ def test_a_sampler_that_misses_a_bound_by_rounding_is_not_replaced_by_chance() -
             return {"x": 9.999999999999995e-07}
 
     parameters = {"x": {"type": "float", "min": 1e-6, "max": 1.0, "log": True}}
-    optimizer = make_optimizer(make_spec(sampler={"name": "random"}, parameters=parameters), Rounds())
+    optimizer = make_optimizer(
+        make_spec(sampler={"name": "random"}, parameters=parameters), Rounds()
+    )
     assert optimizer.ask().params == {"x": 1e-6}
 
 
@@ -518,11 +575,14 @@ def test_an_enqueued_step_is_the_written_one_however_it_was_computed() -> None:
 
 
 def test_an_enqueued_value_that_the_objective_does_not_offer_is_said() -> None:
-    """Case S8: where the objective declares its parameters, true is not taken for 1, nor dropped in silence."""
+    """Case S8: where the objective declares its parameters, true is not taken for 1, nor dropped
+    in silence."""
     optimizer = make_optimizer(make_spec(sampler={"name": "random"}, parameters={}))
     optimizer.enqueue({"flag": True})
     number = optimizer.ask().number
-    declared = optuna.distributions.distribution_to_json(optuna.distributions.CategoricalDistribution((0, 1, "x")))
+    declared = optuna.distributions.distribution_to_json(
+        optuna.distributions.CategoricalDistribution((0, 1, "x"))
+    )
     assert optimizer.suggest(number, "flag", declared) in (0, 1, "x")
     (said,) = [one.reason for one in take_changes(optimizer.memory).decisions]
     assert "enqueued with flag = True, which is none of" in said
@@ -534,11 +594,17 @@ def test_an_enqueued_value_that_the_objective_does_not_offer_is_said() -> None:
         (optuna.distributions.IntDistribution(2**60 + 1, 2**60 + 3), "goes beyond 2\\*\\*53"),
         ('{"name": "GammaDistribution", "attributes": {}}', "no distribution that can be read"),
         ("no JSON", "no distribution that can be read"),
-        ('{"name": "IntDistribution", "attributes": {"low": "a", "high": 3}}', "no distribution that can be read"),
+        (
+            '{"name": "IntDistribution", "attributes": {"low": "a", "high": 3}}',
+            "no distribution that can be read",
+        ),
     ],
 )
-def test_what_an_objective_cannot_be_given_is_a_mistake_of_its_trial(distribution: Any, told: str) -> None:
-    """Cases S6 and S11: no request of an objective ends the coordinator, and no value lies outside of its range."""
+def test_what_an_objective_cannot_be_given_is_a_mistake_of_its_trial(
+    distribution: Any, told: str
+) -> None:
+    """Cases S6 and S11: no request of an objective ends the coordinator, and no value lies
+    outside of its range."""
     optimizer = make_optimizer(make_spec(sampler={"name": "random"}, parameters={}))
     if not isinstance(distribution, str):
         distribution = optuna.distributions.distribution_to_json(distribution)
@@ -547,8 +613,11 @@ def test_what_an_objective_cannot_be_given_is_a_mistake_of_its_trial(distributio
 
 
 @pytest.mark.parametrize("name", ["auto", "gp", "tpe", "random", "qmc", "nsga2", "cmaes"])
-def test_choices_may_be_lists_for_every_sampler_where_the_objective_declares_them(name: str) -> None:
-    """Case S6: the coordinator crashed on `suggest_categorical("u", [(32, 16), (64, 32)])`, and at every resume."""
+def test_choices_may_be_lists_for_every_sampler_where_the_objective_declares_them(
+    name: str,
+) -> None:
+    """Case S6: the coordinator crashed on `suggest_categorical("u", [(32, 16), (64, 32)])`, and
+    at every resume."""
     optimizer = make_optimizer(make_spec(sampler={"name": name, "seed": 2}, parameters={}))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls such choices discouraged
@@ -559,7 +628,9 @@ def test_choices_may_be_lists_for_every_sampler_where_the_objective_declares_the
             assert list(optimizer.suggest(number, "u", text)) in ([32, 16], [64, 32])  # type: ignore[arg-type]
             optimizer.tell(number, TrialState.COMPLETE, [0.5])
             optimizer.on_step_end()
-        resumed = make_optimizer(make_spec(sampler={"name": name}, parameters={}), trials=optimizer.trials)
+        resumed = make_optimizer(
+            make_spec(sampler={"name": name}, parameters={}), trials=optimizer.trials
+        )
         resumed.suggest(resumed.ask().number, "u", text)
 
 
@@ -567,7 +638,11 @@ def test_an_attribute_that_would_break_the_search_is_left_out_and_said() -> None
     optimizer = make_optimizer(make_spec())
     number = optimizer.ask().number
     take_changes(optimizer.memory)
-    for name, value, kind in (("constraints:memory", '"much"', "system"), ("note", "{", "user"), ("", "1", "user")):
+    for name, value, kind in (
+        ("constraints:memory", '"much"', "system"),
+        ("note", "{", "user"),
+        ("", "1", "user"),
+    ):
         optimizer.set_user_attr(number, name, value, kind)
     optimizer.set_user_attr(number, "constraints:memory", "0.5", "system")
     assert optimizer.trial(number).constraints == {"memory": 0.5}
@@ -579,7 +654,10 @@ def test_an_attribute_that_would_break_the_search_is_left_out_and_said() -> None
     [
         CONDITIONAL,
         {name: {"type": "categorical", "values": [1, 2]} for name in "abc"},
-        {"x": {"type": "float", "min": 0.0, "max": 1.0}, "a": {"type": "categorical", "values": [1, 2]}},
+        {
+            "x": {"type": "float", "min": 0.0, "max": 1.0},
+            "a": {"type": "categorical", "values": [1, 2]},
+        },
     ],
 )
 def test_cmaes_is_refused_where_it_would_draw_at_random(parameters: dict[str, Any]) -> None:
@@ -592,7 +670,9 @@ def test_cmaes_is_refused_where_it_would_draw_at_random(parameters: dict[str, An
 def test_what_a_sampler_leaves_to_chance_is_not_called_its_own() -> None:
     numbers = {name: {"type": "float", "min": 0.0, "max": 1.0} for name in "xy"}
     parameters = {**numbers, "kind": {"type": "categorical", "values": ["a", "b"]}}
-    optimizer = make_optimizer(make_spec(sampler={"name": "cmaes", "seed": 1}, parameters=parameters))
+    optimizer = make_optimizer(
+        make_spec(sampler={"name": "cmaes", "seed": 1}, parameters=parameters)
+    )
     reasons, details = [], []
     for _ in range(6):
         proposal = optimizer.ask()

@@ -80,7 +80,8 @@ def test_of_output_that_comes_too_fast_beginning_and_end_stay_and_the_rest_is_co
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60))))
 def test_nothing_is_lost_or_reordered_however_it_is_taken(script: list[tuple[int, int]]) -> None:
-    """Puts and takes in any order, with any acknowledgement: every payload once, under its own number."""
+    """Puts and takes in any order, with any acknowledgement: every payload once, under its own
+    number."""
     outbox = Outbox()
     put: list[Reported] = []
     got: dict[int, Payload] = {}

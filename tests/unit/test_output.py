@@ -1,4 +1,5 @@
-"""Capture of a process's output, in processes of their own, because it takes descriptors 1 and 2."""
+"""Capture of a process's output, in processes of their own, because it takes descriptors 1 and
+2."""
 
 from __future__ import annotations
 
@@ -71,7 +72,9 @@ def test_output_is_caught_until_its_descriptor_is_closed(tmp_path: Path) -> None
         ("os.kill(os.getpid(), signal.SIGKILL)", ""),
     ],
 )
-def test_what_a_process_wrote_and_how_it_ended_is_left_when_it_dies(tmp_path: Path, death: str, end: str) -> None:
+def test_what_a_process_wrote_and_how_it_ended_is_left_when_it_dies(
+    tmp_path: Path, death: str, end: str
+) -> None:
     run(DYING.format(death=death), tmp_path)
     remains = read_remains(str(tmp_path), {"stdout": len("heard\n")})
     assert remains.output["stdout"] == "why\n"

@@ -6,11 +6,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstimatorParameters
 from optuna.samplers._tpe.sampler import default_weights
 
-from tunesvc.search.samplers.tpe.parzen import LATEST, Array, Parzen, weights_by_age, weights_of_sample
+from tunesvc.search.samplers.tpe.parzen import (
+    LATEST,
+    Array,
+    Parzen,
+    weights_by_age,
+    weights_of_sample,
+)
 
 SPACE: dict[str, BaseDistribution] = {
     "float": FloatDistribution(-2, 3),
@@ -36,7 +47,9 @@ def observe(n: int, rng: np.random.Generator) -> Array:
 
 def optunas(observations: Array) -> _ParzenEstimator:
     parameters = _ParzenEstimatorParameters(1.0, True, False, default_weights, True)
-    return _ParzenEstimator({name: observations[:, i] for i, name in enumerate(SPACE)}, SPACE, parameters)
+    return _ParzenEstimator(
+        {name: observations[:, i] for i, name in enumerate(SPACE)}, SPACE, parameters
+    )
 
 
 @settings(deadline=None)
@@ -46,7 +59,9 @@ def test_points_and_densities_are_those_of_optuna(n: int, seed: int) -> None:
     theirs, ours = optunas(observations), Parzen(observations, SPACE, weights_by_age(n))
     drawn = theirs.sample(np.random.RandomState(seed), 24)
     points = np.stack([drawn[name] for name in SPACE], axis=1)
-    np.testing.assert_allclose(ours.sample(np.random.RandomState(seed), 24), points, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(
+        ours.sample(np.random.RandomState(seed), 24), points, rtol=1e-6, atol=1e-9
+    )
     density, prior = ours.log_density(points)
     np.testing.assert_allclose(density, theirs.log_pdf(drawn), rtol=1e-6, atol=1e-6)
     assert ((prior > 0) & (prior <= 1)).all()
@@ -54,7 +69,10 @@ def test_points_and_densities_are_those_of_optuna(n: int, seed: int) -> None:
 
 def test_without_observations_everything_is_the_prior() -> None:
     points = observe(5, np.random.default_rng(0))
-    assert Parzen(np.empty((0, len(SPACE))), SPACE, np.empty(0)).log_density(points)[1].tolist() == [1.0] * 5
+    assert (
+        Parzen(np.empty((0, len(SPACE))), SPACE, np.empty(0)).log_density(points)[1].tolist()
+        == [1.0] * 5
+    )
 
 
 def test_a_point_far_from_every_observation_stems_from_the_prior() -> None:
@@ -82,14 +100,18 @@ def test_a_sample_has_the_density_of_the_whole() -> None:
     sample = np.vstack([whole[:-LATEST:10], whole[-LATEST:]])
     points = observe(50, rng)
     full, _ = Parzen(whole, SPACE, weights_by_age(4_000)).log_density(points)
-    thin, _ = Parzen(sample, SPACE, weights_of_sample(len(sample), 4_000), 4_000).log_density(points)
+    thin, _ = Parzen(sample, SPACE, weights_of_sample(len(sample), 4_000), 4_000).log_density(
+        points
+    )
     forgetful, _ = Parzen(sample, SPACE, weights_by_age(len(sample))).log_density(points)
     assert np.abs(thin - full).mean() < np.abs(forgetful - full).mean()
 
 
 @settings(deadline=None, max_examples=20)
 @given(n=st.integers(1, 60), seed=st.integers(0, 2**31))
-def test_what_is_added_to_many_kernels_counts_almost_as_if_it_had_been_there(n: int, seed: int) -> None:
+def test_what_is_added_to_many_kernels_counts_almost_as_if_it_had_been_there(
+    n: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     ended, running, points = observe(400, rng), observe(n, rng), observe(50, rng)
     weights = weights_by_age(400)

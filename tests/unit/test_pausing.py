@@ -1,4 +1,5 @@
-"""Who is paused, and who goes on: the rules of the pruners, what the sampler sees, and that nothing else is remembered."""
+"""Who is paused, and who goes on: the rules of the pruners, what the sampler sees, and that
+nothing else is remembered."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def asha() -> BasePruner:
 
 
 class Asha:
-    """Flat curves at given values, run by algorithm 2 without a coordinator: promote if possible, else ask."""
+    """Flat curves at given values, run by algorithm 2 without a coordinator: promote if
+    possible, else ask."""
 
     def __init__(self, losses: Sequence[float], goal: str = "minimize") -> None:
         metrics = [{"name": "loss", "goal": goal}]
@@ -52,7 +54,9 @@ class Asha:
         """Trial, rung, rank and how many had come there."""
 
     def run(self) -> None:
-        while (asks := len(self.optimizer.trials) < len(self.losses)) or self.optimizer._pruning.paused:
+        while (
+            asks := len(self.optimizer.trials) < len(self.losses)
+        ) or self.optimizer._pruning.paused:
             promotion = self.optimizer.promotion(asks=asks)
             if promotion is not None:
                 self._check(promotion.number)
@@ -75,7 +79,11 @@ class Asha:
                 self.optimizer.pause(number, step)
                 return
         finite = math.isfinite(self.losses[number])
-        self.optimizer.tell(number, TrialState.COMPLETE if finite else TrialState.FAIL, [self.losses[number]] * finite)
+        self.optimizer.tell(
+            number,
+            TrialState.COMPLETE if finite else TrialState.FAIL,
+            [self.losses[number]] * finite,
+        )
 
     def _check(self, number: int) -> None:
         """A pruner made anew says the same: nothing is remembered but the reports."""
@@ -85,7 +93,9 @@ class Asha:
             assert isinstance(ours, PausingPruner)
             paused = dict(reversed(self.optimizer._pruning.paused.items()))
             fresh = theirs.promotion(self.optimizer.study, paused, instead)
-            assert fresh == ours.promotion(self.optimizer.study, self.optimizer._pruning.paused, instead)
+            assert fresh == ours.promotion(
+                self.optimizer.study, self.optimizer._pruning.paused, instead
+            )
         assert number in self.optimizer._pruning.paused
 
 
@@ -99,12 +109,16 @@ def test_whoever_is_promoted_is_among_the_best_part_of_its_rung_and_a_restart_pr
     for number, rung, rank, of in study.promoted:
         assert rank <= max(1, of // ETA), f"trial {number} at rung {rung}"
         assert math.isfinite(losses[number])
-    assert len({(number, rung) for number, rung, *_ in study.promoted}) == len(study.promoted), "once at each rung"
+    assert len({(number, rung) for number, rung, *_ in study.promoted}) == len(study.promoted), (
+        "once at each rung"
+    )
 
 
 @settings(max_examples=40, deadline=None)
 @given(losses=LOSSES)
-def test_when_the_best_come_first_no_more_than_the_best_part_goes_past_a_rung(losses: list[float]) -> None:
+def test_when_the_best_come_first_no_more_than_the_best_part_goes_past_a_rung(
+    losses: list[float],
+) -> None:
     """Else it may be a few more: who is among the best now, and who was before better ones came."""
     study = Asha(sorted(loss for loss in losses if math.isfinite(loss)) or [1.0])
     study.run()
@@ -169,7 +183,8 @@ def test_the_highest_rung_comes_first_and_a_new_trial_only_when_nobody_can_go_on
 
     study._train = train  # type: ignore[method-assign]
     study.run()
-    # each new trial is better than all before it, so the third, and every one from then on, goes on at once
+    # each new trial is better than all before it, so the third, and every one from then on, goes on
+    # at once
     assert order[:3] == [(0, 0), (1, 0), (2, 0)]
     assert study.optimizer.trial(2).last_step != 1, "the best of three goes on where it stands"
     assert study.optimizer.trial(11).state == TrialState.COMPLETE
@@ -190,24 +205,31 @@ def test_the_stopping_form_neither_pauses_nor_differs_from_what_it_was() -> None
         AshaPruner(form="sleep")  # type: ignore[arg-type]
 
 
-# --- the curve pruner -----------------------------------------------------------------------------------
+# --- the curve pruner
+# -----------------------------------------------------------------------------------
 
 
 def curve_study(paused: Sequence[tuple[float, int]]) -> tuple[Optimizer, list[int]]:
     """Fourteen finished trials, and paused ones at (x, steps)."""
     optimizer = make_optimizer(
-        make_spec(pruner={"name": "curve"}, parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}),
+        make_spec(
+            pruner={"name": "curve"}, parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}
+        ),
         trials=make_study(finished=14, pruned=0),
     )
     numbers = []
     for x, steps in paused:
-        number = optimizer.memory.create_new_trial(optimizer.memory.study_id, make_trial(0, x, curve(x, steps)))
+        number = optimizer.memory.create_new_trial(
+            optimizer.memory.study_id, make_trial(0, x, curve(x, steps))
+        )
         optimizer.pause(number, steps - 1)
         numbers.append(number)
     return optimizer, numbers
 
 
-def promotion(optimizer: Optimizer, instead: Alternative, pruner: BasePruner | None = None) -> int | None:
+def promotion(
+    optimizer: Optimizer, instead: Alternative, pruner: BasePruner | None = None
+) -> int | None:
     chooser = pruner or optimizer.study.pruner
     assert isinstance(chooser, PausingPruner)
     return chooser.promotion(optimizer.study, optimizer._pruning.paused, instead)
@@ -233,7 +255,11 @@ def test_nothing_goes_on_that_has_no_chance() -> None:
 def test_after_the_last_ask_only_a_chance_of_its_own_counts_and_before_it_that_of_all() -> None:
     optimizer, numbers = curve_study([(0.3 + 0.012 * k, 14) for k in range(-6, 7)])
     model, best = model_of(optimizer.study), optimizer.study.best_value
-    chances = [f.chance_of_better(best) for n in numbers if (f := model.forecast(optimizer.trial(n))) is not None]
+    chances = [
+        f.chance_of_better(best)
+        for n in numbers
+        if (f := model.forecast(optimizer.trial(n))) is not None
+    ]
     strict, lenient = 1.01 * max(chances), 0.5 * max(chances)
     assert 1 - math.prod(1 - chance for chance in chances) > strict
     assert promotion(optimizer, Alternative.NOTHING, CurvePruner(strict)) is None
@@ -274,7 +300,10 @@ def test_one_that_went_on_with_a_small_chance_is_stopped_when_it_has_halved() ->
     assert stopped
     told = pruner.explain(trial.number)
     assert told is not None
-    for chance, expected in ((3 * told.details["chance"], True), (1.5 * told.details["chance"], False)):
+    for chance, expected in (
+        (3 * told.details["chance"], True),
+        (1.5 * told.details["chance"], False),
+    ):
         again = copy.copy(stopped[-1])
         again.system_attrs = {RESUMED: {"step": 0, "chance": chance}}
         assert pruner.prune(study, again) is expected
@@ -287,7 +316,9 @@ def cut(trial: FrozenTrial, steps: int) -> FrozenTrial:
 
 
 @pytest.mark.parametrize(("options", "pauses"), [({}, True), ({"resume": False}, False)])
-def test_who_does_not_want_it_gets_a_pruner_that_stops_for_good(options: dict[str, Any], *, pauses: bool) -> None:
+def test_who_does_not_want_it_gets_a_pruner_that_stops_for_good(
+    options: dict[str, Any], *, pauses: bool
+) -> None:
     optimizer = make_optimizer(make_spec(pruner={"name": "auto", **options}))
     assert optimizer._pruning.pauses is pauses
 
@@ -303,24 +334,34 @@ def test_the_expected_gain_is_the_mean_of_what_is_better(centre: float, deviatio
         assert forecast.expected_gain(-0.2) == pytest.approx(mean, abs=0.03 * deviation)
 
 
-# --- what is seen of a paused trial ---------------------------------------------------------------------
+# --- what is seen of a paused trial
+# ---------------------------------------------------------------------
 
 
 def test_a_paused_trial_is_shown_as_pruned_and_is_running_all_the_same() -> None:
-    memory = RecordingStorage("test", [StudyDirection.MINIMIZE], make_study(finished=3, pruned=0, running=1))
+    memory = RecordingStorage(
+        "test", [StudyDirection.MINIMIZE], make_study(finished=3, pruned=0, running=1)
+    )
     memory.pause(3)
     assert memory.get_trial(3).state == TrialState.RUNNING
     shown = memory.get_all_trials(memory.study_id)[3]
     assert shown.state == TrialState.PRUNED
     assert shown.value == shown.intermediate_values[shown.last_step or 0]
-    assert [t.number for t in memory.get_all_trials(memory.study_id, states=(TrialState.RUNNING,))] == []
-    assert [t.number for t in memory.get_all_trials(memory.study_id, states=(TrialState.PRUNED,))] == [3]
+    assert [
+        t.number for t in memory.get_all_trials(memory.study_id, states=(TrialState.RUNNING,))
+    ] == []
+    assert [
+        t.number for t in memory.get_all_trials(memory.study_id, states=(TrialState.PRUNED,))
+    ] == [3]
     memory.resume(3)
     assert memory.get_all_trials(memory.study_id)[3].state == TrialState.RUNNING
 
 
 def test_the_sampler_forgets_what_a_paused_trial_was_when_it_goes_on() -> None:
-    trials = [*make_study(finished=12, pruned=0), make_trial(12, 0.3, curve(0.3, 3), TrialState.PRUNED)]
+    trials = [
+        *make_study(finished=12, pruned=0),
+        make_trial(12, 0.3, curve(0.3, 3), TrialState.PRUNED),
+    ]
     trials[12].system_attrs = {PAUSED: 3}
     ranks = TPEHistory([StudyDirection.MINIMIZE], 100)
     ranks.update(trials)

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc import policy
-from tunesvc.policy import AskForTrials, Drain, Failure, Finish, GiveUp, Halt, Retry, StopCause, Usage
+from tunesvc.policy import (
+    AskForTrials,
+    Drain,
+    Failure,
+    Finish,
+    GiveUp,
+    Halt,
+    Retry,
+    StopCause,
+    Usage,
+)
 from tunesvc.spec import Budget, Limits, Metric, Retries
 from tunesvc.spec.model import StopWhen
 
@@ -37,9 +47,13 @@ def test_every_limit_is_about_a_failure() -> None:
     assert set(Retries.model_fields) <= set(Failure)
 
 
-@pytest.mark.parametrize("failure", [Failure.BAD_REPORT, Failure.NO_RESULT, Failure.WRONG_METRIC, Failure.ENTRYPOINT])
+@pytest.mark.parametrize(
+    "failure", [Failure.BAD_REPORT, Failure.NO_RESULT, Failure.WRONG_METRIC, Failure.ENTRYPOINT]
+)
 def test_what_would_only_happen_again_is_never_retried(failure: Failure) -> None:
-    assert isinstance(policy.after_failure(failure, {}, Retries(lost=9, error=9, timeout=9)), GiveUp)
+    assert isinstance(
+        policy.after_failure(failure, {}, Retries(lost=9, error=9, timeout=9)), GiveUp
+    )
 
 
 @given(
@@ -60,8 +74,15 @@ def test_no_sequence_of_failures_is_retried_more_often_than_the_limits_allow(
     assert attempts <= 1 + sum(retries.model_dump().values())
 
 
-@given(trials=st.integers(1, 50), parallelism=st.integers(1, 9), running=st.integers(0, 9), asked=st.integers(0, 50))
-def test_the_budget_of_trials_is_never_exceeded(trials: int, parallelism: int, running: int, asked: int) -> None:
+@given(
+    trials=st.integers(1, 50),
+    parallelism=st.integers(1, 9),
+    running=st.integers(0, 9),
+    asked=st.integers(0, 50),
+)
+def test_the_budget_of_trials_is_never_exceeded(
+    trials: int, parallelism: int, running: int, asked: int
+) -> None:
     asked, running = min(asked, trials), min(running, asked)
     move = policy.next_move(Budget(trials=trials), usage(asked, running), parallelism)
     if isinstance(move, AskForTrials):
@@ -78,13 +99,18 @@ def test_a_spent_budget_of_trials_lets_running_ones_finish() -> None:
 
 @pytest.mark.parametrize(
     ("budget", "spent"),
-    [(Budget(wall=60.0), usage(5, 2, wall_s=60.0)), (Budget(gpu_hours=1.5), usage(5, 2, gpu_hours=1.5))],
+    [
+        (Budget(wall=60.0), usage(5, 2, wall_s=60.0)),
+        (Budget(gpu_hours=1.5), usage(5, 2, gpu_hours=1.5)),
+    ],
 )
 def test_a_spent_budget_of_time_stops_running_ones(budget: Budget, spent: Usage) -> None:
     move = policy.next_move(budget, spent, 2)
     assert isinstance(move, Halt)
     assert move.cause is StopCause.BUDGET
-    assert isinstance(policy.next_move(budget, usage(5, 0, spent.wall_s, spent.gpu_hours), 2), Finish)
+    assert isinstance(
+        policy.next_move(budget, usage(5, 0, spent.wall_s, spent.gpu_hours), 2), Finish
+    )
 
 
 def test_the_fraction_spent_is_that_of_the_tightest_limit() -> None:
@@ -95,7 +121,12 @@ def test_the_fraction_spent_is_that_of_the_tightest_limit() -> None:
 
 @pytest.mark.parametrize(
     ("goal", "value", "reached"),
-    [("minimize", 0.1, True), ("minimize", 0.2, True), ("minimize", 0.3, False), ("maximize", 0.3, True)],
+    [
+        ("minimize", 0.1, True),
+        ("minimize", 0.2, True),
+        ("minimize", 0.3, False),
+        ("maximize", 0.3, True),
+    ],
 )
 def test_a_target_is_reached_from_its_good_side(goal: str, value: float, reached: bool) -> None:
     metric = Metric.model_validate({"name": "m", "goal": goal, "target": 0.2})
@@ -122,7 +153,8 @@ def test_limits_name_what_was_exceeded() -> None:
     assert policy.overdue(limits, running_s=5.0, silent_s=4.0)[0] is StopCause.SILENCE  # type: ignore[index]
 
 
-# --- an early end -----------------------------------------------------------------------------------
+# --- an early end
+# -----------------------------------------------------------------------------------
 
 
 def _expected(
@@ -130,7 +162,10 @@ def _expected(
 ) -> policy.ImprovementForecast | None:
     stop = StopWhen.model_validate({"improvement_below": 0.01, "per": per, "after": after})
     spent = policy.Usage(
-        trials=len(values), running=0, wall_s=usage.get("wall_s", 0.0), gpu_hours=usage.get("gpu_hours", 0.0)
+        trials=len(values),
+        running=0,
+        wall_s=usage.get("wall_s", 0.0),
+        gpu_hours=usage.get("gpu_hours", 0.0),
     )
     return policy.forecast(stop, policy.incumbents(values, "minimize"), spent)
 
@@ -163,7 +198,9 @@ def test_a_study_without_improvement_ends_once_what_runs_has_ended() -> None:
     budget = Budget(trials=100)
     draining = policy.next_move(budget, Usage(9, 1, 0.0, 0.0), 4, expected=expected)
     assert isinstance(draining, policy.Drain)
-    assert isinstance(policy.next_move(budget, Usage(8, 0, 0.0, 0.0), 4, expected=expected), policy.Finish)
+    assert isinstance(
+        policy.next_move(budget, Usage(8, 0, 0.0, 0.0), 4, expected=expected), policy.Finish
+    )
     assert "stop_when" in draining.reason
 
 

@@ -52,10 +52,24 @@ def test_an_objective_that_asks_for_its_parameters_shows_no_samples() -> None:
             3 * 3600.0,
             "10 trials of `limits.wall`",
         ),
-        ({"resources": {"gpu": 1}, "budget": {"wall": "1h"}}, 4.0, 3600.0, "`budget.wall`, with 4 trials at a time"),
-        ({"resources": {"gpu": 1}, "budget": {"wall": "1h"}, "parallelism": None}, None, 3600.0, "nothing bounds"),
         (
-            {"resources": {"gpu": 1}, "budget": {"trials": 2, "wall": "9h"}, "limits": {"wall": 3590, "grace": 10}},
+            {"resources": {"gpu": 1}, "budget": {"wall": "1h"}},
+            4.0,
+            3600.0,
+            "`budget.wall`, with 4 trials at a time",
+        ),
+        (
+            {"resources": {"gpu": 1}, "budget": {"wall": "1h"}, "parallelism": None},
+            None,
+            3600.0,
+            "nothing bounds",
+        ),
+        (
+            {
+                "resources": {"gpu": 1},
+                "budget": {"trials": 2, "wall": "9h"},
+                "limits": {"wall": 3590, "grace": 10},
+            },
             2.0,
             3600.0,
             "2 trials of `limits.wall`",

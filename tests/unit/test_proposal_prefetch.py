@@ -36,7 +36,9 @@ def finish(optimizer: Optimizer, proposal: Proposal) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["gp", "tpe", "auto"])
-def test_what_is_drawn_ahead_is_what_would_have_been_drawn_and_is_recorded_when_it_is_taken(sampler: str) -> None:
+def test_what_is_drawn_ahead_is_what_would_have_been_drawn_and_is_recorded_when_it_is_taken(
+    sampler: str,
+) -> None:
     ahead, plain = optimizer_of(sampler, 14), optimizer_of(sampler, 14)
     take_changes(ahead.memory)
     changes = ahead.memory.changes
@@ -46,11 +48,15 @@ def test_what_is_drawn_ahead_is_what_would_have_been_drawn_and_is_recorded_when_
     assert ahead.memory.changes == changes
     assert (len(ahead.trials), ahead.prefetched) == (14, 2)
     taken, asked = [ahead.ask(), ahead.ask()], [plain.ask(), plain.ask()]
-    assert [(one.number, one.params, one.reason) for one in taken] == [(a.number, a.params, a.reason) for a in asked]
+    assert [(one.number, one.params, one.reason) for one in taken] == [
+        (a.number, a.params, a.reason) for a in asked
+    ]
     assert [one.details[DRAWN_AT] for one in taken] == [AT, AT]
     batch = take_changes(ahead.memory)
     assert [trial.number for trial in batch.trials] == [14, 15]
-    assert {(param.number, param.name) for param in batch.params} == {(n, p) for n in (14, 15) for p in ("x", "n")}
+    assert {(param.number, param.name) for param in batch.params} == {
+        (n, p) for n in (14, 15) for p in ("x", "n")
+    }
 
 
 def test_what_is_drawn_while_a_step_is_written_rests_on_that_step() -> None:
@@ -70,7 +76,9 @@ def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
     running = [optimizer.ask(), optimizer.ask()]
     assert optimizer.prefetch(AT, lasting=2)
     finish(optimizer, running[0])
-    assert DRAWN_AT in optimizer.ask().details, "one result behind is as good as any that runs beside others"
+    assert DRAWN_AT in optimizer.ask().details, (
+        "one result behind is as good as any that runs beside others"
+    )
     assert optimizer.prefetch(AT, lasting=1)
     finish(optimizer, running[1])
     fresh = optimizer.ask()
@@ -96,14 +104,17 @@ def end_by_number(optimizer: Optimizer, proposal: Proposal) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    before=st.lists(st.sampled_from(["ask", "ask", "ahead", "tell", "tell"]), min_size=30, max_size=70),
+    before=st.lists(
+        st.sampled_from(["ask", "ask", "ahead", "tell", "tell"]), min_size=30, max_size=70
+    ),
     after=st.lists(st.sampled_from(["ask", "tell"]), max_size=30),
     dropped=st.integers(1, 2),
 )
 def test_one_that_threw_proposals_away_and_one_that_begins_with_its_trials_go_on_alike(
     before: list[str], after: list[str], dropped: int
 ) -> None:
-    """What pruned trials were forecast when they ended, and on the way to what was thrown away, leaves no trace."""
+    """What pruned trials were forecast when they ended, and on the way to what was thrown away,
+    leaves no trace."""
     spec = make_spec(sampler={"name": "auto", "seed": 3}, parameters=WIDE)
     optimizer = make_optimizer(spec)
     running: list[Proposal] = []
@@ -148,7 +159,9 @@ def test_what_was_tried_stays_tried_when_the_same_is_drawn_ahead_and_thrown_away
 
 
 @settings(max_examples=40, deadline=None)
-@given(deeds=st.lists(st.sampled_from(["ahead", "ask", "enqueue", "tell", "withdraw"]), max_size=25))
+@given(
+    deeds=st.lists(st.sampled_from(["ahead", "ask", "enqueue", "tell", "withdraw"]), max_size=25)
+)
 def test_numbers_have_no_gap_whatever_comes_between(deeds: list[str]) -> None:
     optimizer = optimizer_of("tpe")
     running: list[Proposal] = []
@@ -173,7 +186,10 @@ def test_numbers_have_no_gap_whatever_comes_between(deeds: list[str]) -> None:
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "cmaes", "nsga2", "grid", "brute"])
 def test_samplers_that_remember_what_they_were_asked_are_not_asked_ahead(sampler: str) -> None:
-    parameters = {"x": {"type": "int", "min": 0, "max": 9}, "n": {"type": "int", "min": 1, "max": 8}}
+    parameters = {
+        "x": {"type": "int", "min": 0, "max": 9},
+        "n": {"type": "int", "min": 1, "max": 8},
+    }
     optimizer = make_optimizer(make_spec(sampler={"name": sampler}, parameters=parameters))
     assert not optimizer.prefetch(AT, lasting=2)
     assert len(optimizer.memory.get_all_trials(optimizer.memory.study_id)) == 0
@@ -203,7 +219,9 @@ def fill(prefetch: ProposalPrefetch, left: int = 100) -> int:
     return filled
 
 
-def test_one_proposal_is_ready_when_workers_end_one_at_a_time_and_one_for_each_when_they_end_together() -> None:
+def test_one_proposal_is_ready_when_workers_end_one_at_a_time_and_one_for_each_when_they_end_together() -> (
+    None
+):
     prefetch, clock, optimizer = prefetch_of()
     assert fill(prefetch) == 1
     for _ in range(6):
@@ -224,11 +242,19 @@ def test_no_more_is_drawn_than_may_still_be_asked_for_nor_at_a_moment_that_is_no
     assert fill(prefetch, left=1) == 1
 
 
-def test_whoever_draws_quickly_may_draw_while_the_database_works_however_slow_the_first_draw_was() -> None:
+def test_whoever_draws_quickly_may_draw_while_the_database_works_however_slow_the_first_draw_was() -> (
+    None
+):
     optimizer, clock = optimizer_of("tpe", 3), VirtualClock()
     prefetch = ProposalPrefetch(optimizer, clock.now)
     assert not prefetch.is_quick, "nobody knows yet"
-    for took_s, is_quick in [(0.4, False), (0.001, False), (0.001, True), (0.3, False), (0.001, True)]:
+    for took_s, is_quick in [
+        (0.4, False),
+        (0.001, False),
+        (0.001, True),
+        (0.3, False),
+        (0.001, True),
+    ]:
         draw = optimizer._propose
 
         def slow(took_s: float = took_s, draw: Any = draw) -> Proposal:

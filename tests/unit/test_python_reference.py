@@ -28,7 +28,9 @@ def generator() -> ModuleType:
 
 def test_the_reference_in_the_docs_is_current(generator: ModuleType) -> None:
     page = (DOCS / "python-reference.md").read_text(encoding="utf-8")
-    assert page == generator.reference(), "python docs/python_reference.py > docs/python-reference.md"
+    assert page == generator.reference(), (
+        "python docs/python_reference.py > docs/python-reference.md"
+    )
 
 
 def test_every_public_name_is_in_it(generator: ModuleType) -> None:

@@ -16,7 +16,14 @@ def node(name: str, total: dict[str, float], free: dict[str, float] | None = Non
 
 BIG = node(
     "big",
-    {"CPU": 8.0, "GPU": 2.0, "memory": 16e9, "node:10.0.0.1": 1.0, "accelerator_type:A100": 1.0, "licence": 3.0},
+    {
+        "CPU": 8.0,
+        "GPU": 2.0,
+        "memory": 16e9,
+        "node:10.0.0.1": 1.0,
+        "accelerator_type:A100": 1.0,
+        "licence": 3.0,
+    },
 )
 SMALL = node("small", {"CPU": 4.0, "memory": 8e9, "node:10.0.0.2": 1.0})
 
@@ -43,9 +50,15 @@ def test_slots_are_what_fits_on_each_node(asked: Resources, slots: int) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (Resources(gpu=99), r"1 CPU, 99 GPU, which no node .* largest has 2 GPU \(in all: 2 nodes, 12 CPU, 2 GPU"),
+        (
+            Resources(gpu=99),
+            r"1 CPU, 99 GPU, which no node .* largest has 2 GPU \(in all: 2 nodes, 12 CPU, 2 GPU",
+        ),
         (Resources(cpu=10), r"10 CPU, which no node .* largest has 8 CPU"),
-        (Resources(memory=64_000_000_000), r"64\.0 GB memory, which no node .* largest has 16\.0 GB memory"),
+        (
+            Resources(memory=64_000_000_000),
+            r"64\.0 GB memory, which no node .* largest has 16\.0 GB memory",
+        ),
         (Resources(cpu=4, workers=4), r"a gang of 4 × \(4 CPU\), but the cluster holds 3 of these"),
         (Resources(cpu=0, custom={"tpu": 1}), r"1 tpu, .* largest has 0 tpu"),
     ],
@@ -65,14 +78,23 @@ def test_capacity_adds_the_nodes_up_without_rays_own_markers() -> None:
     ("asked", "why"),
     [
         (Resources(cpu=1, gpu=4), "which no node of the cluster can meet"),
-        (Resources(cpu=1, gpu=1), "asks for 1 CPU, 1 GPU; the most that is free on one node is 6 CPU, 0.5 GPU"),
-        (Resources(cpu=1, gpu=0.5, workers=3), "asks for 3 × (1 CPU, 0.5 GPU) at a time; 0 of these are free"),
+        (
+            Resources(cpu=1, gpu=1),
+            "asks for 1 CPU, 1 GPU; the most that is free on one node is 6 CPU, 0.5 GPU",
+        ),
+        (
+            Resources(cpu=1, gpu=0.5, workers=3),
+            "asks for 3 × (1 CPU, 0.5 GPU) at a time; 0 of these are free",
+        ),
         (Resources(cpu=2), "there is room for it: its worker is starting"),
         (Resources(cpu=0), "there is room for it: its worker is starting"),
     ],
 )
 def test_why_an_attempt_waits_is_told_by_what_is_free(asked: Resources, why: str) -> None:
-    busy = [node("big", dict(BIG.total), {"CPU": 6.0, "GPU": 0.5}), node("small", dict(SMALL.total), {})]
+    busy = [
+        node("big", dict(BIG.total), {"CPU": 6.0, "GPU": 0.5}),
+        node("small", dict(SMALL.total), {}),
+    ]
     assert why in why_waits(busy, asked)
 
 

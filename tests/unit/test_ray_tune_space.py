@@ -32,14 +32,21 @@ from tunesvc.spec.conditions import contains
         (tune.choice([[64, 64], (128,)]), CategoricalParameter(values=((64, 64), (128,)))),
     ],
 )
-def test_a_domain_becomes_the_parameter_with_the_same_values(domain: object, parameter: object) -> None:
+def test_a_domain_becomes_the_parameter_with_the_same_values(
+    domain: object, parameter: object
+) -> None:
     assert from_ray({"x": domain}) == {"x": parameter}
 
 
-@pytest.mark.parametrize("domain", [tune.quniform(0.2, 0.8, 0.2), tune.randint(1, 4), tune.qrandint(3, 10, 5)])
+@pytest.mark.parametrize(
+    "domain", [tune.quniform(0.2, 0.8, 0.2), tune.randint(1, 4), tune.qrandint(3, 10, 5)]
+)
 def test_what_ray_draws_is_in_our_parameter_and_what_we_draw_is_valid_for_ray(domain: Any) -> None:
     space = Space(from_ray({"x": domain}))
-    assert all(contains(space.parameters["x"], round(domain.sample(random_state=seed), 9)) for seed in range(50))
+    assert all(
+        contains(space.parameters["x"], round(domain.sample(random_state=seed), 9))
+        for seed in range(50)
+    )
     assert all(domain.is_valid(sample(space, Random(seed))["x"]) for seed in range(50))
 
 

@@ -1,4 +1,5 @@
-"""What the README shows is so: its study file can be used, its code compiles, its commands exist."""
+"""What the README shows is so: its study file can be used, its code compiles, its commands
+exist."""
 
 from __future__ import annotations
 
@@ -14,7 +15,11 @@ from tunesvc.spec.yaml.document import load, parse
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [README, (ROOT / "docs" / "concepts.md").read_text(), (ROOT / "studies" / "digits.yaml").read_text()]
+PAGES = [
+    README,
+    (ROOT / "docs" / "concepts.md").read_text(),
+    (ROOT / "studies" / "digits.yaml").read_text(),
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -27,7 +32,9 @@ def test_its_study_file_can_be_used(tmp_path: Path) -> None:
     make_pruner(parse(text, folder=tmp_path))
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.stem
+)
 def test_the_examples_fit_their_functions(file: Path) -> None:
     load(file)
 

@@ -12,7 +12,10 @@ from tunesvc.search.analysis.recommend import ranked, recommend
 
 def trial(number: int, x: float, value: float) -> FrozenTrial:
     made = create_trial(
-        state=TrialState.COMPLETE, values=[value], params={"x": x}, distributions={"x": FloatDistribution(0, 1)}
+        state=TrialState.COMPLETE,
+        values=[value],
+        params={"x": x},
+        distributions={"x": FloatDistribution(0, 1)},
     )
     made.number = number
     return made
@@ -20,7 +23,10 @@ def trial(number: int, x: float, value: float) -> FrozenTrial:
 
 def bowl(noise: float) -> list[FrozenTrial]:
     rng = np.random.default_rng(0)
-    return [trial(i, float(x), (x - 0.3) ** 2 + noise * rng.normal()) for i, x in enumerate(np.linspace(0, 1, 40))]
+    return [
+        trial(i, float(x), (x - 0.3) ** 2 + noise * rng.normal())
+        for i, x in enumerate(np.linspace(0, 1, 40))
+    ]
 
 
 def test_a_lucky_draw_is_not_recommended_and_named() -> None:
@@ -42,7 +48,9 @@ def test_a_lucky_trial_beside_the_recommended_one_cannot_be_told_from_it() -> No
 
 def test_of_equal_values_none_is_luckier() -> None:
     """Errors of small test sets tie often; the first of them would look like a better one."""
-    trials = [trial(i, x, round((x - 0.3) ** 2, 1)) for i, x in enumerate(np.linspace(0, 1, 40).tolist())]
+    trials = [
+        trial(i, x, round((x - 0.3) ** 2, 1)) for i, x in enumerate(np.linspace(0, 1, 40).tolist())
+    ]
     told = recommend(trials, "minimize")
     assert told is not None
     assert trials[told.number].value == 0.0
@@ -50,12 +58,23 @@ def test_of_equal_values_none_is_luckier() -> None:
 
 
 def test_a_lucky_seed_is_not_taken_for_a_good_configuration() -> None:
-    """Every fourth trial has an easy split, and those far from the best are more often among them."""
+    """Every fourth trial has an easy split, and those far from the best are more often among
+    them."""
     easy = [number % 4 == 0 for number in range(40)]
-    places = [0.9 + 0.002 * number if is_easy else 0.1 + 0.01 * number for number, is_easy in enumerate(easy)]
+    places = [
+        0.9 + 0.002 * number if is_easy else 0.1 + 0.01 * number
+        for number, is_easy in enumerate(easy)
+    ]
     values = [abs(x - 0.3) - 1.0 * is_easy for x, is_easy in zip(places, easy, strict=True)]
-    trials = [trial(number, x, value) for number, (x, value) in enumerate(zip(places, values, strict=True))]
-    trials += [trial(40, 0.3, -1.0), trial(41, 0.9, 0.6), trial(42, 0.95, 0.65)]  # what tells the two apart
+    trials = [
+        trial(number, x, value)
+        for number, (x, value) in enumerate(zip(places, values, strict=True))
+    ]
+    trials += [
+        trial(40, 0.3, -1.0),
+        trial(41, 0.9, 0.6),
+        trial(42, 0.95, 0.65),
+    ]  # what tells the two apart
     blind, told = recommend(trials, "minimize"), recommend(trials, "minimize", 4)
     assert blind is not None
     assert told is not None
@@ -75,4 +94,8 @@ def test_finalists_are_those_that_are_believed_to_be_best_and_the_luckiest() -> 
 
 def test_of_few_trials_finalists_are_the_best_observed() -> None:
     trials = [trial(number, number / 8, abs(number - 3.0)) for number in range(8)]
-    assert [one.number for one in choose([*trials, trial(8, 3 / 8, 0.5)], "minimize", 3)] == [3, 2, 4]
+    assert [one.number for one in choose([*trials, trial(8, 3 / 8, 0.5)], "minimize", 3)] == [
+        3,
+        2,
+        4,
+    ]

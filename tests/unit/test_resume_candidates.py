@@ -15,7 +15,9 @@ from tunesvc.search.pruners.curve.resume_candidates import ResumeCandidates
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.study_history import StudyHistory
 
-START = [("new", k, 0.0) for k in range(8)] + [("report", k % 8, k % 8 + 1 / (1 + k)) for k in range(32)]
+START = [("new", k, 0.0) for k in range(8)] + [
+    ("report", k % 8, k % 8 + 1 / (1 + k)) for k in range(32)
+]
 START += [("end", k, float(k)) for k in (0, 1, 2)] + [("pause", k, 0.0) for k in (3, 4, 5, 6)]
 
 
@@ -28,7 +30,10 @@ class Known:
 
     def __init__(self, objectives: int) -> None:
         self._several = objectives > 1
-        self.models = [CurveModel(StudyDirection.MINIMIZE, k if self._several else None) for k in range(objectives)]
+        self.models = [
+            CurveModel(StudyDirection.MINIMIZE, k if self._several else None)
+            for k in range(objectives)
+        ]
         self.history = StudyHistory(np.array([1.0, -1.0][:objectives]))
 
     def look(self, memory: RecordingStorage, trials: list[FrozenTrial]) -> None:
@@ -37,7 +42,12 @@ class Known:
         self.history.update(trials, memory.resumed)
 
     def update(
-        self, promises: ResumeCandidates, memory: RecordingStorage, trials: list[FrozenTrial], *, is_told: bool
+        self,
+        promises: ResumeCandidates,
+        memory: RecordingStorage,
+        trials: list[FrozenTrial],
+        *,
+        is_told: bool,
     ) -> None:
         paused = dict.fromkeys(reversed(memory._paused), 0)
         told = memory.resumed if is_told else None
@@ -45,7 +55,12 @@ class Known:
 
 
 @settings(max_examples=25, deadline=None)
-@given(deeds=DEEDS, objectives=st.integers(1, 2), is_told=st.booleans(), chance=st.sampled_from([0.0, 0.05, 0.3]))
+@given(
+    deeds=DEEDS,
+    objectives=st.integers(1, 2),
+    is_told=st.booleans(),
+    chance=st.sampled_from([0.0, 0.05, 0.3]),
+)
 @example(deeds=AGAIN, objectives=1, is_told=True, chance=0.0)
 def test_what_is_kept_chooses_as_what_is_worked_out_now(
     deeds: list[tuple[str, int, float]], objectives: int, is_told: bool, chance: float

@@ -18,7 +18,11 @@ from tunesvc.search.pruners.rungs import RungTable
 from tunesvc.search.study_storage import shown_as_pruned
 
 VALUES = st.floats(-5, 5) | st.sampled_from([0.0, 1.0, math.nan])
-DEED = st.tuples(st.sampled_from(["new", "report", "pause", "resume", "end", "take back"]), st.integers(0, 9), VALUES)
+DEED = st.tuples(
+    st.sampled_from(["new", "report", "pause", "resume", "end", "take back"]),
+    st.integers(0, 9),
+    VALUES,
+)
 
 
 def make_trial(number: int) -> FrozenTrial:
@@ -39,7 +43,9 @@ def plainly(trials: Sequence[FrozenTrial], rung: int, sign: float) -> list[tuple
 
 
 @settings(max_examples=150, deadline=None)
-@given(deeds=st.lists(DEED, max_size=60), sign=st.sampled_from([1.0, -1.0]), is_counted=st.booleans())
+@given(
+    deeds=st.lists(DEED, max_size=60), sign=st.sampled_from([1.0, -1.0]), is_counted=st.booleans()
+)
 def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
     deeds: list[tuple[str, int, float]], sign: float, is_counted: bool
 ) -> None:
@@ -52,7 +58,11 @@ def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
         if deed == "new" or not trials:
             real.append(make_trial(len(real)))
             trials.append(real[-1])
-        elif deed == "take back" and trials[-1].state == TrialState.RUNNING and not trials[-1].intermediate_values:
+        elif (
+            deed == "take back"
+            and trials[-1].state == TrialState.RUNNING
+            and not trials[-1].intermediate_values
+        ):
             real.pop(), trials.pop()
         elif deed == "report" and trials[number].state == TrialState.RUNNING:
             real[number].intermediate_values[1 + len(real[number].intermediate_values)] = value

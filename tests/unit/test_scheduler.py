@@ -1,4 +1,7 @@
-"""Scheduling of attempts on Ray: backlogs, moves between them, and cancels. A test gives the workers' answers by hand."""
+"""Scheduling of attempts on Ray: backlogs, moves between them, and cancels.
+
+A test gives the workers' answers by hand.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,16 @@ import pytest
 
 from tests.executors import make_job, make_launch
 from tests.worker_backends import ScriptedBackend, ScriptedWorker, hear_until
-from tunesvc.execution.executor import AttemptId, Event, Failed, Finished, Lost, Payload, Started, StoppedEarly
+from tunesvc.execution.executor import (
+    AttemptId,
+    Event,
+    Failed,
+    Finished,
+    Lost,
+    Payload,
+    Started,
+    StoppedEarly,
+)
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.execution.worker.worker_protocol import PollResponse
@@ -24,7 +36,13 @@ class Backlogs:
     """An executor with up to `workers` workers, all up, and the events of its attempts."""
 
     def __init__(
-        self, folder: Path, *, workers: int, parallelism: int | None = None, long_attempt_s: float = 60.0, **job: Any
+        self,
+        folder: Path,
+        *,
+        workers: int,
+        parallelism: int | None = None,
+        long_attempt_s: float = 60.0,
+        **job: Any,
     ) -> None:
         self.backend = ScriptedBackend(make_job(folder, **job), cpus=float(workers))
         self.backend.shared = False
@@ -37,7 +55,9 @@ class Backlogs:
     def launch(self, *numbers: int, attempt: int = 1) -> None:
         for number in numbers:
             launch = make_launch(number, attempt=attempt)
-            self.executor.launch(replace(launch, parallelism=self.parallelism, backlog_max=self.backlog_max))
+            self.executor.launch(
+                replace(launch, parallelism=self.parallelism, backlog_max=self.backlog_max)
+            )
         for worker in self.workers:
             while len(worker.calls["info"]) > len(self.up(worker)):
                 worker.came_up = [*self.up(worker), True]  # type: ignore[attr-defined]
@@ -67,11 +87,17 @@ class Backlogs:
         return [event.payload for event in self.heard if event.attempt == AttemptId(number, 1)]
 
     def say(
-        self, worker: int, *said: tuple[int, Payload], absent: Sequence[int] = (), is_reusable: bool = True
+        self,
+        worker: int,
+        *said: tuple[int, Payload],
+        absent: Sequence[int] = (),
+        is_reusable: bool = True,
     ) -> None:
         """Have a worker say what attempts of these trials say next, and what it does not have."""
         seqs = {number: len(self.said(number)) for number, _ in said}
-        events: dict[AttemptId, list[tuple[int, Payload]]] = {AttemptId(number, 1): [] for number in seqs}
+        events: dict[AttemptId, list[tuple[int, Payload]]] = {
+            AttemptId(number, 1): [] for number in seqs
+        }
         for number, payload in said:
             seqs[number] += 1
             events[AttemptId(number, 1)].append((seqs[number], payload))
@@ -115,10 +141,14 @@ def test_attempts_that_are_launched_together_travel_in_one_poll(tmp_path: Path) 
     backlogs.backlog_max = 3
     backlogs.launch(2, 3, 4, 5, 6, 7, 8)
     assert backlogs.assigned() == [[0, 2, 4, 6], [1, 3, 5, 7]], "evenly, and no more than may"
-    assert [len(worker.calls["poll"]) for worker in backlogs.workers] == [count + 1 for count in calls]
+    assert [len(worker.calls["poll"]) for worker in backlogs.workers] == [
+        count + 1 for count in calls
+    ]
 
 
-def test_attempts_that_end_together_are_delivered_together_and_free_their_room(tmp_path: Path) -> None:
+def test_attempts_that_end_together_are_delivered_together_and_free_their_room(
+    tmp_path: Path,
+) -> None:
     backlogs = two_busy_workers(tmp_path)
     backlogs.backlog_max = 3
     backlogs.launch(2, 3, 4, 5, 6, 7, 8)
@@ -131,7 +161,10 @@ def test_attempts_that_end_together_are_delivered_together_and_free_their_room(t
 def test_a_late_response_delivers_no_event_again(tmp_path: Path) -> None:
     backlogs = two_busy_workers(tmp_path)
     backlogs.launch(2)
-    first, second = [(AttemptId(0, 1), [(2, DONE)])], [(AttemptId(0, 1), [(2, DONE)]), (AttemptId(2, 1), [(1, BEGUN)])]
+    first, second = (
+        [(AttemptId(0, 1), [(2, DONE)])],
+        [(AttemptId(0, 1), [(2, DONE)]), (AttemptId(2, 1), [(1, BEGUN)])],
+    )
     open_calls = backlogs.workers[0].calls["poll"][1:]
     assert [call.number for _, call, _ in open_calls] == [2, 3]
     backlogs.workers[0].answer("poll", PollResponse(first))
@@ -177,7 +210,9 @@ def test_an_idle_worker_gets_an_attempt_of_another_backlog(tmp_path: Path) -> No
 def test_a_late_response_gives_no_attempt_back_again(tmp_path: Path) -> None:
     backlogs = canceled(tmp_path)
     backlogs.launch(3)  # takes the worker that had nothing to do
-    backlogs.executor.stop(AttemptId(0, 1))  # the first is told so before it is heard to have given trial 2 back
+    backlogs.executor.stop(
+        AttemptId(0, 1)
+    )  # the first is told so before it is heard to have given trial 2 back
     backlogs.listen()
     worker, gave_back = backlogs.workers[0], PollResponse(absent=[AttemptId(2, 1)])
     for reply in (PollResponse(), PollResponse(), gave_back):
@@ -211,7 +246,9 @@ def test_at_most_one_attempt_waits_behind_a_long_one(tmp_path: Path) -> None:
     assert backlogs.assigned() == [[0, 2], [1, 3]]
 
 
-def test_backlogs_that_have_become_too_long_are_trimmed_and_keep_their_order(tmp_path: Path) -> None:
+def test_backlogs_that_have_become_too_long_are_trimmed_and_keep_their_order(
+    tmp_path: Path,
+) -> None:
     backlogs = two_busy_workers(tmp_path)
     backlogs.backlog_max = 3
     backlogs.launch(2, 3, 4, 5, 6, 7)
@@ -225,8 +262,12 @@ def test_backlogs_that_have_become_too_long_are_trimmed_and_keep_their_order(tmp
     assert backlogs.assigned()[0] == [0, 2, 4, 6, 4]
 
 
-@pytest.mark.parametrize(("command", "end"), [("stop", StoppedEarly()), ("kill", Lost("killed before it began"))])
-def test_an_attempt_in_a_backlog_is_ended_without_the_one_before_it(tmp_path: Path, command: str, end: Payload) -> None:
+@pytest.mark.parametrize(
+    ("command", "end"), [("stop", StoppedEarly()), ("kill", Lost("killed before it began"))]
+)
+def test_an_attempt_in_a_backlog_is_ended_without_the_one_before_it(
+    tmp_path: Path, command: str, end: Payload
+) -> None:
     backlogs = two_busy_workers(tmp_path)
     backlogs.launch(2)
     getattr(backlogs.executor, command)(AttemptId(2, 1))
@@ -250,7 +291,9 @@ def test_one_in_the_middle_of_a_backlog_is_ended_without_those_around_it(tmp_pat
 
 
 @pytest.mark.parametrize("command", ["stop", "kill"])
-def test_one_that_has_begun_before_it_could_be_canceled_is_ended_like_any_other(tmp_path: Path, command: str) -> None:
+def test_one_that_has_begun_before_it_could_be_canceled_is_ended_like_any_other(
+    tmp_path: Path, command: str
+) -> None:
     backlogs = two_busy_workers(tmp_path)
     backlogs.launch(2)
     getattr(backlogs.executor, command)(AttemptId(2, 1))
@@ -353,7 +396,10 @@ def test_there_are_no_backlogs_if_each_attempt_has_a_process_of_its_own(tmp_path
 def test_no_more_run_than_may_though_there_is_room(tmp_path: Path) -> None:
     backlogs = Backlogs(tmp_path, workers=4, parallelism=2)
     backlogs.launch(0, 1, 2, 3, 4)
-    assert sorted(backlogs.assigned()) == [[0, 2], [1, 3]] or sorted(backlogs.assigned()) == [[0], [1]]
+    assert sorted(backlogs.assigned()) == [[0, 2], [1, 3]] or sorted(backlogs.assigned()) == [
+        [0],
+        [1],
+    ]
     assert len(backlogs.workers) == 2
 
 

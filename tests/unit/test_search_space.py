@@ -14,7 +14,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import create_trial
 
 from tunesvc.errors import SpecError
-from tunesvc.space.search_space import Space, all_values, canonical, sample, to_distribution, widened
+from tunesvc.space.search_space import (
+    Space,
+    all_values,
+    canonical,
+    sample,
+    to_distribution,
+    widened,
+)
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
 from tunesvc.spec.conditions import as_written, contains
 from tunesvc.spec.model import Parameter
@@ -34,7 +41,9 @@ def test_a_child_of_an_inactive_parent_is_inactive_even_when_a_value_is_at_hand(
     space = Space({"optimizer": OPTIMIZER, "momentum": MOMENTUM, "nesterov": NESTEROV})
     assert space.active("nesterov", {"optimizer": "sgd", "momentum": 0.5})
     assert not space.active("nesterov", {"optimizer": "adam", "momentum": 0.5})
-    assert space.select({"nesterov": True, "momentum": 0.5, "optimizer": "adam"}) == {"optimizer": "adam"}
+    assert space.select({"nesterov": True, "momentum": 0.5, "optimizer": "adam"}) == {
+        "optimizer": "adam"
+    }
 
 
 def test_parameters_that_wait_for_each_other_are_named() -> None:
@@ -50,19 +59,30 @@ def test_a_missing_parent_is_named() -> None:
 
 
 def test_distributions_are_those_optuna_would_make() -> None:
-    assert to_distribution(FloatParameter(type="float", min=1e-4, max=1.0, log=True)) == FloatDistribution(
-        1e-4, 1.0, log=True
+    assert to_distribution(
+        FloatParameter(type="float", min=1e-4, max=1.0, log=True)
+    ) == FloatDistribution(1e-4, 1.0, log=True)
+    assert to_distribution(IntParameter(type="int", min=1, max=64, log=True)) == IntDistribution(
+        1, 64, log=True
     )
-    assert to_distribution(IntParameter(type="int", min=1, max=64, log=True)) == IntDistribution(1, 64, log=True)
-    assert to_distribution(CategoricalParameter(values=("a", None, 2))) == CategoricalDistribution(("a", None, 2))
+    assert to_distribution(CategoricalParameter(values=("a", None, 2))) == CategoricalDistribution(
+        ("a", None, 2)
+    )
 
 
-@given(low=st.integers(-1000, 1000), span=st.integers(0, 1000), step=st.integers(1, 300), scale=st.integers(0, 4))
+@given(
+    low=st.integers(-1000, 1000),
+    span=st.integers(0, 1000),
+    step=st.integers(1, 300),
+    scale=st.integers(0, 4),
+)
 def test_a_step_that_does_not_divide_the_range_ends_where_optuna_ends_it_without_a_warning(
     low: int, span: int, step: int, scale: int
 ) -> None:
     unit = 10**scale
-    parameter = FloatParameter(type="float", min=low / unit, max=(low + span) / unit, step=step / unit)
+    parameter = FloatParameter(
+        type="float", min=low / unit, max=(low + span) / unit, step=step / unit
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours = to_distribution(parameter)
@@ -74,13 +94,18 @@ def test_a_step_that_does_not_divide_the_range_ends_where_optuna_ends_it_without
 
 
 def test_a_whole_number_step_ends_at_the_last_value_reached() -> None:
-    assert to_distribution(IntParameter(type="int", min=1, max=10, step=4)) == IntDistribution(1, 9, step=4)
+    assert to_distribution(IntParameter(type="int", min=1, max=10, step=4)) == IntDistribution(
+        1, 9, step=4
+    )
 
 
 def test_the_size_of_a_conditional_space_counts_only_what_exists() -> None:
-    # adam, or sgd with one of five momenta, of which 0.5 alone asks for nesterov: (1 + 4 + 2) * 4 layers
+    # adam, or sgd with one of five momenta, of which 0.5 alone asks for nesterov: (1 + 4 + 2) * 4
+    # layers
     momentum = FloatParameter(type="float", min=0.3, max=0.7, step=0.1, when={"optimizer": "sgd"})
-    space = Space({"optimizer": OPTIMIZER, "momentum": momentum, "nesterov": NESTEROV, "layers": LAYERS})
+    space = Space(
+        {"optimizer": OPTIMIZER, "momentum": momentum, "nesterov": NESTEROV, "layers": LAYERS}
+    )
     assert space.size == 28
 
 
@@ -103,7 +128,9 @@ def finite_spaces(draw: st.DrawFn) -> Space:
             for name in parameters
             if draw(st.booleans())
         }
-        parameters[f"p{index}"] = CategoricalParameter(values=tuple(range(count)), when=when or None)
+        parameters[f"p{index}"] = CategoricalParameter(
+            values=tuple(range(count)), when=when or None
+        )
     return Space(parameters)
 
 
@@ -115,7 +142,9 @@ def test_the_size_is_the_number_of_distinct_configurations(space: Space) -> None
         configurations = [
             {**params, **extra}
             for params in configurations
-            for extra in ([{name: v} for v in distribution.choices] if space.active(name, params) else [{}])
+            for extra in (
+                [{name: v} for v in distribution.choices] if space.active(name, params) else [{}]
+            )
         ]
     assert space.size == len(configurations)
 
@@ -174,7 +203,9 @@ def test_a_distance_is_taken_on_the_scale_of_the_parameter() -> None:
     here = {"lr": 1e-4, "layers": 1, "optimizer": "adam"}
     assert MIXED.distance(here, {**here, "lr": 1e-2}) == pytest.approx(0.5 / 3)
     assert MIXED.distance(here, {**here, "layers": 4}) == pytest.approx(1 / 3)
-    assert MIXED.distance(here, {**here, "optimizer": "sgd", "momentum": 0.0}) == pytest.approx(2 / 4)
+    assert MIXED.distance(here, {**here, "optimizer": "sgd", "momentum": 0.0}) == pytest.approx(
+        2 / 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,8 +215,16 @@ def test_a_distance_is_taken_on_the_scale_of_the_parameter() -> None:
         (LAYERS, LAYERS.model_copy(update={"max": 3}), "may grow, not shrink"),
         (OPTIMIZER, CategoricalParameter(values=("lion", "adam", "sgd")), ""),
         (OPTIMIZER, CategoricalParameter(values=("adam",)), "'sgd'"),
-        (CategoricalParameter(values=(1,)), CategoricalParameter(values=(True, 2)), "choices may be added"),
-        (LAYERS.model_copy(update={"step": 2}), LAYERS.model_copy(update={"min": -1, "step": 2}), ""),
+        (
+            CategoricalParameter(values=(1,)),
+            CategoricalParameter(values=(True, 2)),
+            "choices may be added",
+        ),
+        (
+            LAYERS.model_copy(update={"step": 2}),
+            LAYERS.model_copy(update={"min": -1, "step": 2}),
+            "",
+        ),
         (
             LAYERS.model_copy(update={"step": 2}),
             LAYERS.model_copy(update={"min": 0, "step": 2}),
@@ -200,7 +239,10 @@ def test_a_space_may_grow_and_nothing_else(before: Parameter, now: Parameter, to
 
 
 def test_a_stored_trial_means_the_same_in_a_wider_space() -> None:
-    narrow = {"optimizer": CategoricalDistribution(["sgd", "adam"]), "gone": FloatDistribution(0, 1)}
+    narrow = {
+        "optimizer": CategoricalDistribution(["sgd", "adam"]),
+        "gone": FloatDistribution(0, 1),
+    }
     trial = create_trial(params={"optimizer": "adam", "gone": 0.5}, distributions=narrow, value=1.0)
     wide = Space({"optimizer": CategoricalParameter(values=("lion", "sgd", "adam"))})
     restated = wide.with_distributions(trial)
@@ -244,17 +286,27 @@ def test_a_condition_on_a_step_holds_however_the_step_was_computed(wanted: float
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"optimizer": "adam", "momentum": 0.5}, "exists only where optimizer is 'sgd', and is 'adam' here"),
+        (
+            {"optimizer": "adam", "momentum": 0.5},
+            "exists only where optimizer is 'sgd', and is 'adam' here",
+        ),
         ({"momentum": 0.5}, "exists only where optimizer is 'sgd', so give that too"),
-        ({"optimizer": "sgd", "nesterov": True}, "exists only where momentum is 0.5, so give that too"),
+        (
+            {"optimizer": "sgd", "nesterov": True},
+            "exists only where momentum is 0.5, so give that too",
+        ),
         ({"flag": True}, "flag = True is outside of 0, 1, 'x'"),
         ({"flag": False}, "flag = False is outside of 0, 1, 'x'"),
     ],
 )
-def test_what_would_be_dropped_or_taken_for_another_value_is_refused(params: dict[str, object], reason: str) -> None:
+def test_what_would_be_dropped_or_taken_for_another_value_is_refused(
+    params: dict[str, object], reason: str
+) -> None:
     """Case S8."""
     flag = CategoricalParameter(values=(0, 1, "x"))
-    space = Space({"optimizer": OPTIMIZER, "momentum": MOMENTUM, "nesterov": NESTEROV, "flag": flag})
+    space = Space(
+        {"optimizer": OPTIMIZER, "momentum": MOMENTUM, "nesterov": NESTEROV, "flag": flag}
+    )
     with pytest.raises(SpecError, match=re.escape(reason)):
         space.checked(params)  # type: ignore[arg-type]
 
@@ -268,7 +320,9 @@ def layered(layers: int) -> Space:
     parameters: dict[str, Parameter] = {"n_layers": IntParameter(type="int", min=1, max=layers)}
     for i in range(1, layers + 1):
         there = {"n_layers": tuple(range(i, layers + 1))}
-        parameters[f"norm_{i}"] = CategoricalParameter(values=("none", "batch", "layer"), when=there)
+        parameters[f"norm_{i}"] = CategoricalParameter(
+            values=("none", "batch", "layer"), when=there
+        )
         batch = {f"norm_{i}": "batch"}
         parameters[f"momentum_{i}"] = IntParameter(type="int", min=1, max=9, when=batch)
     return Space(parameters)
@@ -282,8 +336,12 @@ def test_the_size_of_a_space_of_many_layers_is_counted_at_once(layers: int) -> N
 
 def test_the_order_in_which_conditions_are_written_does_not_matter_for_counting() -> None:
     """Parents first, then all children: that many parents' values at once cannot be remembered."""
-    parents = {f"{side}{i}": CategoricalParameter(values=(0, 1, 2)) for side in "ab" for i in range(30)}
-    children = {f"c{i}": LAYERS.model_copy(update={"when": {f"a{i}": 1, f"b{i}": 2}}) for i in range(30)}
+    parents = {
+        f"{side}{i}": CategoricalParameter(values=(0, 1, 2)) for side in "ab" for i in range(30)
+    }
+    children = {
+        f"c{i}": LAYERS.model_copy(update={"when": {f"a{i}": 1, f"b{i}": 2}}) for i in range(30)
+    }
     assert Space({**parents, **children}).size == 12**30
 
 
@@ -297,7 +355,8 @@ def test_a_space_that_is_too_entangled_is_bounded_instead_of_counted() -> None:
 
 
 def test_conditions_upon_conditions_are_looked_at_once() -> None:
-    """Each level asks for both of the level above: followed one by one, that were two to the power of forty ways."""
+    """Each level asks for both of the level above: followed one by one, that were two to the
+    power of forty ways."""
     parameters: dict[str, Parameter] = {"a0": OPTIMIZER, "b0": OPTIMIZER}
     for i in range(1, 40):
         above = {f"a{i - 1}": "sgd", f"b{i - 1}": "sgd"}

@@ -1,4 +1,5 @@
-"""What several studies of one command must not differ in, the code that they end in, and how they are watched."""
+"""What several studies of one command must not differ in, the code that they end in, and how
+they are watched."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def write(folder: Path, name: str, more: str = "") -> Path:
 
 
 def place(label: str, **changes: Any) -> StudyLocation:
-    return StudyLocation(**({"label": f"{label}.yaml", "name": label, "cluster": None, "folder": "/here"} | changes))
+    return StudyLocation(
+        **({"label": f"{label}.yaml", "name": label, "cluster": None, "folder": "/here"} | changes)
+    )
 
 
 def test_what_the_command_line_says_holds_for_each_file(tmp_path: Path) -> None:
@@ -45,28 +48,43 @@ def test_what_the_command_line_says_holds_for_each_file(tmp_path: Path) -> None:
 
 
 def test_all_mistakes_of_all_files_are_told_before_anything_starts(tmp_path: Path) -> None:
-    files = [write(tmp_path, "a", "smapler: tpe\n"), write(tmp_path, "b"), write(tmp_path, "c", "prunre: asha\n")]
+    files = [
+        write(tmp_path, "a", "smapler: tpe\n"),
+        write(tmp_path, "b"),
+        write(tmp_path, "c", "prunre: asha\n"),
+    ]
     with pytest.raises(SpecError, match=r"(?s)a\.yaml.*smapler.*c\.yaml.*prunre"):
         read_all(files, Changes())
 
 
 def test_two_files_of_one_name_are_both_named() -> None:
-    with pytest.raises(SpecError, match=r"^a\.yaml and b\.yaml are both named 'a': give one another `name`$"):
+    with pytest.raises(
+        SpecError, match=r"^a\.yaml and b\.yaml are both named 'a': give one another `name`$"
+    ):
         check_together([place("a"), place("b", name="a")])
     with pytest.raises(SpecError, match=r"^a\.yaml is given twice$"):
         check_together([place("a"), place("b"), place("a")])
 
 
 def test_files_of_different_clusters_are_both_named() -> None:
-    with pytest.raises(SpecError, match=r"a\.yaml runs on no `cluster` and b\.yaml on the cluster at head:6379: give"):
+    with pytest.raises(
+        SpecError,
+        match=r"a\.yaml runs on no `cluster` and b\.yaml on the cluster at head:6379: give",
+    ):
         check_together([place("a"), place("b", cluster="head:6379")])
 
 
-def test_different_folders_are_no_matter_here_and_an_error_on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_folders_are_no_matter_here_and_an_error_on_a_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     check_together([place("a"), place("b", folder="/there")])
-    with pytest.raises(SpecError, match=r"a\.yaml and b\.yaml are in different folders.*side by side"):
-        check_together([place("a", cluster="head:1"), place("b", cluster="head:1", folder="/there")])
+    with pytest.raises(
+        SpecError, match=r"a\.yaml and b\.yaml are in different folders.*side by side"
+    ):
+        check_together(
+            [place("a", cluster="head:1"), place("b", cluster="head:1", folder="/there")]
+        )
     monkeypatch.setenv("RAY_ADDRESS", "head:1")
     with pytest.raises(SpecError, match="different folders"):
         check_together([place("a"), place("b", folder="/there")])
@@ -111,7 +129,8 @@ def test_the_limit_of_blas_threads_lasts_until_the_last_has_left() -> None:
         assert set(threads()) == {2}
 
 
-# --- watching -----------------------------------------------------------------------------------------
+# --- watching
+# -----------------------------------------------------------------------------------------
 
 
 def seen(board: MultiStudyView, width: int, height: int = 30) -> str:

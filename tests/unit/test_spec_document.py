@@ -64,7 +64,12 @@ def test_short_forms_mean_their_long_forms(short: str, long: str) -> None:
 
 
 def test_a_bare_budget_counts_trials() -> None:
-    assert parse(STUDY.replace("budget: {trials: 200, gpu_hours: 40, wall: 12h}", "budget: 7")).budget.trials == 7
+    assert (
+        parse(
+            STUDY.replace("budget: {trials: 200, gpu_hours: 40, wall: 12h}", "budget: 7")
+        ).budget.trials
+        == 7
+    )
 
 
 def test_a_metric_may_be_a_name() -> None:
@@ -73,7 +78,12 @@ def test_a_metric_may_be_a_name() -> None:
 
 
 def test_a_parameter_without_type_is_what_its_numbers_are() -> None:
-    spec = study(a="{min: 1, max: 8}", b="{min: 1, max: 8, step: 0.5}", c="{min: 0.5, max: 8}", d="{values: [1]}")
+    spec = study(
+        a="{min: 1, max: 8}",
+        b="{min: 1, max: 8, step: 0.5}",
+        c="{min: 0.5, max: 8}",
+        d="{values: [1]}",
+    )
     assert [type(parameter) for parameter in spec.parameters.values()] == [
         IntParameter,
         FloatParameter,
@@ -91,7 +101,9 @@ def test_a_command_is_a_line_or_a_list_and_its_words_stay_text(command: str) -> 
 
 
 def test_variables_requirements_and_tags_stay_text_whatever_they_look_like() -> None:
-    spec = study("environment: {env: {DEBUG: 1, EMPTY: , LEVEL: no}, pip: [1.0]}\ntags: [2026, on]\n")
+    spec = study(
+        "environment: {env: {DEBUG: 1, EMPTY: , LEVEL: no}, pip: [1.0]}\ntags: [2026, on]\n"
+    )
     assert spec.environment.env == {"DEBUG": "1", "EMPTY": "", "LEVEL": "no"}
     assert spec.environment.pip == ("1.0",)
     assert spec.tags == ("2026", "on")
@@ -129,17 +141,26 @@ parameters:
     ("line", "message"),
     [
         ("resources: {gpu: 1.5}", "resources.gpu: more than one GPU must be a whole number"),
-        ("resources: {memory: 4XB}", "resources.memory: '4XB' is not a size: write 512MB, 4GB or 1.5GiB"),
+        (
+            "resources: {memory: 4XB}",
+            "resources.memory: '4XB' is not a size: write 512MB, 4GB or 1.5GiB",
+        ),
         ("resources: 4", "resources: needs a mapping, found 4"),
         ("limits: {wall: 0}", "limits.wall: must be greater than 0, found 0"),
         ("limits: {wal: 1h}", "limits: unknown key `wal`, did you mean `wall`?"),
         ("parallelism: 0", "parallelism: must be at least 1, found 0"),
         ("parallelism: 1e2", "parallelism: needs a whole number, found 100.0: write 100"),
-        ("parallelism: '8'", "parallelism: needs a whole number, found text '8': remove the quotes"),
+        (
+            "parallelism: '8'",
+            "parallelism: needs a whole number, found text '8': remove the quotes",
+        ),
         ("command: 'python \"'", "command: cannot be split into words: No closing quotation"),
         ("command: [python]", "write either `entrypoint` or `command`, not both"),
         ("constants: {x: 3}", "constants: `x` is a parameter already"),
-        ("constants: {trial: 3}", "constants: `trial` is the object that reports; give this another name"),
+        (
+            "constants: {trial: 3}",
+            "constants: `trial` is the object that reports; give this another name",
+        ),
         ("constraints: [{metric: ms}]", "constraints[0]: a constraint needs `min`, `max` or both"),
         ("metrics: [a, b]", "write either `metric` or `metrics`, not both"),
         ("environment: {pip: numpy}", "environment.pip: needs a list, found text 'numpy'"),
@@ -156,7 +177,10 @@ def test_a_mistake_is_told_in_plain_words(line: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("parameter", "message"),
     [
-        ("{type: integer, min: 1, max: 3}", "parameters.p: unknown type 'integer': write float, int or categorical"),
+        (
+            "{type: integer, min: 1, max: 3}",
+            "parameters.p: unknown type 'integer': write float, int or categorical",
+        ),
         ("{min: 3, max: 1}", "parameters.p: `min` (3) is greater than `max` (1)"),
         ("{min: 3}", "parameters.p: needs `values`, or `min` and `max`"),
         (
@@ -164,19 +188,49 @@ def test_a_mistake_is_told_in_plain_words(line: str, message: str) -> None:
             "parameters.p: needs `values`, or `min` and `max`, found 27; a fixed value goes into",
         ),
         ("{values: []}", "parameters.p.values: needs at least one"),
-        ("{values: [1, true]}", "parameters.p.values: the values must be distinct: 1 and True are equal"),
-        ("{values: [{a: 1}]}", "parameters.p.values[0]: must be text, a number, true, false, null or a list"),
-        ("{values: [[1, {a: 1}]]}", "parameters.p.values[0]: must be text, a number, true, false, null or a list"),
-        ("{values: [[1, 2], '[1, 2]']}", "parameters.p.values: the values must be distinct: (1, 2) and '[1, 2]'"),
-        ("{min: 0.0, max: 1.0, stop: 0.1}", "parameters.p: unknown key `stop`, did you mean `step`?"),
+        (
+            "{values: [1, true]}",
+            "parameters.p.values: the values must be distinct: 1 and True are equal",
+        ),
+        (
+            "{values: [{a: 1}]}",
+            "parameters.p.values[0]: must be text, a number, true, false, null or a list",
+        ),
+        (
+            "{values: [[1, {a: 1}]]}",
+            "parameters.p.values[0]: must be text, a number, true, false, null or a list",
+        ),
+        (
+            "{values: [[1, 2], '[1, 2]']}",
+            "parameters.p.values: the values must be distinct: (1, 2) and '[1, 2]'",
+        ),
+        (
+            "{min: 0.0, max: 1.0, stop: 0.1}",
+            "parameters.p: unknown key `stop`, did you mean `step`?",
+        ),
         ("{min: 1, max: 8, log: yes}", "parameters.p.log: needs true or false, found text 'yes'"),
         ("{min: 0.0, max: 1.0e300, step: 1e-300}", "parameters.p: `step` (1e-300) is too fine"),
-        ("{min: -1.7e308, max: 1.7e308}", "parameters.p: the range from -1.7e+308 to 1.7e+308 is too wide"),
+        (
+            "{min: -1.7e308, max: 1.7e308}",
+            "parameters.p: the range from -1.7e+308 to 1.7e+308 is too wide",
+        ),
         ("{min: 0, max: 9007199254740993}", "parameters.p.max: must be at most 9007199254740992"),
-        ("{min: 0, max: 1, when: {q: sdg}}", "parameters.p.when.q: is never 'sdg', did you mean `sgd`?"),
-        ("{min: 0, max: 1, when: {q: [sgd, 1]}}", "parameters.p.when.q: is never 1: one of sgd, adam"),
-        ("{min: 0, max: 1, when: {k: [1, 2]}}", "when.k: a list names several values: write [[1, 2]] for the one"),
-        ("{min: 0, max: 1, when: {n: 5}}", "parameters.p.when.n: is never 5: between 0 and 4, by 2"),
+        (
+            "{min: 0, max: 1, when: {q: sdg}}",
+            "parameters.p.when.q: is never 'sdg', did you mean `sgd`?",
+        ),
+        (
+            "{min: 0, max: 1, when: {q: [sgd, 1]}}",
+            "parameters.p.when.q: is never 1: one of sgd, adam",
+        ),
+        (
+            "{min: 0, max: 1, when: {k: [1, 2]}}",
+            "when.k: a list names several values: write [[1, 2]] for the one",
+        ),
+        (
+            "{min: 0, max: 1, when: {n: 5}}",
+            "parameters.p.when.n: is never 5: between 0 and 4, by 2",
+        ),
         ("{min: 0, max: 1, when: {p: 1}}", "parameters.p.when: is circular: p -> p"),
         ("{min: 0, max: 1, when: {r: 1}}", "parameters.p.when: is circular: p -> r -> p"),
     ],
@@ -197,12 +251,18 @@ def test_a_parameter_that_cannot_be_is_told_in_plain_words(parameter: str, messa
     ("lines", "message"),
     [
         ("metrics: [{name: a}, {name: a}]", "metrics[1].name: the metric `a` is there twice"),
-        ("metrics: [{name: a, target: 1}, {name: b}]", "metrics[0]: `target` ends a study of one metric only"),
+        (
+            "metrics: [{name: a, target: 1}, {name: b}]",
+            "metrics[0]: `target` ends a study of one metric only",
+        ),
         (
             "metrics: [{name: a}, {name: b}]\npruner: median",
             "pruner: compares one metric; with several, leave `pruner` out, or use one of auto, curve, asha, none",
         ),
-        ("metric: a\nbudget: {gpu_hours: 1}", "budget: `gpu_hours` is never spent: `resources` requests no GPU"),
+        (
+            "metric: a\nbudget: {gpu_hours: 1}",
+            "budget: `gpu_hours` is never spent: `resources` requests no GPU",
+        ),
         (
             "metrics: [a, b]\nbudget: {trials: 9, stop_when: {improvement_below: 1}}",
             "`stop_when` ends a study of one metric only",
@@ -216,7 +276,10 @@ def test_a_parameter_that_cannot_be_is_told_in_plain_words(parameter: str, messa
             "unknown key `improvment_below`, did you mean `improvement_below`?",
         ),
         ("metric: a\nwarm_start: b", "`warm_start` needs `parameters`"),
-        ("metric: a\nparameters: {x: {min: 0, max: 1}}\nwarm_start: [b, x]", "warm_start[1]: `x` is this study"),
+        (
+            "metric: a\nparameters: {x: {min: 0, max: 1}}\nwarm_start: [b, x]",
+            "warm_start[1]: `x` is this study",
+        ),
         (
             "metrics: [a, b]\nparameters: {x: {min: 0, max: 1}}\nwarm_start: b",
             "`warm_start` carries values of one metric",
@@ -231,7 +294,10 @@ def test_what_does_not_fit_together_is_told(lines: str, message: str) -> None:
 
 
 def test_a_placeholder_must_name_a_parameter_or_constant() -> None:
-    text = STUDY.replace("entrypoint: digits:train", "command: [run, '$${free}', '${lr}', '${epochs}', '${momentun}']")
+    text = STUDY.replace(
+        "entrypoint: digits:train",
+        "command: [run, '$${free}', '${lr}', '${epochs}', '${momentun}']",
+    )
     assert faults_of(text + "constants: {epochs: 3}\n") == [
         "study.yaml:2:50: command[4]: `${momentun}` is not a parameter or constant, did you mean `momentum`?"
     ]
@@ -242,22 +308,43 @@ def test_an_option_is_an_argument_of_its_own_and_names_a_parameter() -> None:
     options = "command: [run, '${--lr}', '${--max-epochs}', '${--momentun}', 'x${--lr}']"
     text = STUDY.replace("entrypoint: digits:train", options)
     momentum, within = faults_of(text + "constants: {max_epochs: 3}\n")
-    assert "command[3]: `${--momentun}` is not a parameter or constant, did you mean `momentum`?" in momentum
-    assert within.endswith("`${--lr}` is not a parameter or constant: an option has to be an argument of its own")
+    assert (
+        "command[3]: `${--momentun}` is not a parameter or constant, did you mean `momentum`?"
+        in momentum
+    )
+    assert within.endswith(
+        "`${--lr}` is not a parameter or constant: an option has to be an argument of its own"
+    )
 
 
 def test_a_study_without_parameters_needs_an_entrypoint_that_asks_for_them() -> None:
     assert parse("name: x\nentrypoint: a:b\nmetric: loss\nbudget: 1\n").define_by_run
-    assert "`parameters` is missing" in faults_of("name: x\ncommand: [run]\nmetric: loss\nbudget: 1\n")[0]
-
-
-@pytest.mark.parametrize("entrypoint", ["train", "train:", ":main", "a..b:main", "train:1st", "train:a-b"])
-def test_an_entrypoint_names_a_module_and_a_function(entrypoint: str) -> None:
-    assert "entrypoint: write `module:function`" in faults_of(STUDY.replace("digits:train", f"'{entrypoint}'"))[0]
+    assert (
+        "`parameters` is missing"
+        in faults_of("name: x\ncommand: [run]\nmetric: loss\nbudget: 1\n")[0]
+    )
 
 
 @pytest.mark.parametrize(
-    "entrypoint", ["train:main", "train:Model.fit", "pkg.sub:main", "pkg:main", "sub/my-train.py:main", "json:loads"]
+    "entrypoint", ["train", "train:", ":main", "a..b:main", "train:1st", "train:a-b"]
+)
+def test_an_entrypoint_names_a_module_and_a_function(entrypoint: str) -> None:
+    assert (
+        "entrypoint: write `module:function`"
+        in faults_of(STUDY.replace("digits:train", f"'{entrypoint}'"))[0]
+    )
+
+
+@pytest.mark.parametrize(
+    "entrypoint",
+    [
+        "train:main",
+        "train:Model.fit",
+        "pkg.sub:main",
+        "pkg:main",
+        "sub/my-train.py:main",
+        "json:loads",
+    ],
 )
 def test_an_entrypoint_is_found_from_the_folder_of_the_study_without_importing_it(
     entrypoint: str, tmp_path: Path
@@ -265,14 +352,22 @@ def test_an_entrypoint_is_found_from_the_folder_of_the_study_without_importing_i
     for file in ("train.py", "pkg/__init__.py", "pkg/sub.py", "sub/my-train.py"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("raise SystemExit('imported')\nmain = Model = None")
-    assert parse(STUDY.replace("digits:train", entrypoint), folder=tmp_path).entrypoint == entrypoint
+    assert (
+        parse(STUDY.replace("digits:train", entrypoint), folder=tmp_path).entrypoint == entrypoint
+    )
 
 
 @pytest.mark.parametrize(
     ("entrypoint", "file"),
-    [("trian:main", "trian.py"), ("train.py.py:main", "train.py.py"), ("pkg.nope:main", "pkg/nope.py")],
+    [
+        ("trian:main", "trian.py"),
+        ("train.py.py:main", "train.py.py"),
+        ("pkg.nope:main", "pkg/nope.py"),
+    ],
 )
-def test_an_entrypoint_whose_file_is_not_there_is_refused(entrypoint: str, file: str, tmp_path: Path) -> None:
+def test_an_entrypoint_whose_file_is_not_there_is_refused(
+    entrypoint: str, file: str, tmp_path: Path
+) -> None:
     with pytest.raises(SpecError, match=f"entrypoint: there is no `{file}` in {tmp_path}"):
         parse(STUDY.replace("digits:train", entrypoint), folder=tmp_path)
 
@@ -293,7 +388,9 @@ def test_plain_data_is_checked_like_a_file_and_told_by_path() -> None:
         spec_from_dict(data, function=dict)
     assert str(caught.value) == "metric: unknown key `gaol`, did you mean `goal`?"
     data["metric"] = "loss"
-    assert spec_from_dict(data, function=dict).parameters["x"] == CategoricalParameter(values=(1, 2))
+    assert spec_from_dict(data, function=dict).parameters["x"] == CategoricalParameter(
+        values=(1, 2)
+    )
     with pytest.raises(SpecError, match="leave `entrypoint` and `command` out"):
         spec_from_dict({**data, "entrypoint": "a:b"}, function=dict)
 
@@ -303,7 +400,10 @@ def test_a_command_cannot_be_handed_a_parameter_that_exists_only_sometimes() -> 
         "name: s\ncommand: [run, '${kind}', '${depth}']\nmetric: loss\nbudget: 3\nparameters:\n"
         "  kind: {values: [a, b]}\n  depth: {min: 1, max: 3, when: {kind: a}}\n"
     )
-    with pytest.raises(SpecError, match=r"study.yaml:2:27: command\[2\]: `\$\{depth\}` exists only under its `when`"):
+    with pytest.raises(
+        SpecError,
+        match=r"study.yaml:2:27: command\[2\]: `\$\{depth\}` exists only under its `when`",
+    ):
         parse(text)
     assert parse(text.replace("${depth}", "${--depth}")).command == ("run", "${kind}", "${--depth}")
 
@@ -318,14 +418,17 @@ def test_a_command_cannot_be_handed_a_parameter_that_exists_only_sometimes() -> 
         ("def trian(lr): ...", False),
     ],
 )
-def test_a_function_that_the_file_has_not_is_found_without_running_it(tmp_path: Path, code: str, found: bool) -> None:
+def test_a_function_that_the_file_has_not_is_found_without_running_it(
+    tmp_path: Path, code: str, found: bool
+) -> None:
     (tmp_path / "module.py").write_text(f"raise SystemExit\n{code}")
     text = "name: s\nentrypoint: module:train\nmetric: loss\nbudget: 3\nparameters: {x: {min: 0.0, max: 1.0}}\n"
     if found:
         assert parse(text, folder=tmp_path).entrypoint == "module:train"
     else:
         with pytest.raises(
-            SpecError, match="study.yaml:2:13: entrypoint: `module.py` has no `train`, did you mean `trian`"
+            SpecError,
+            match="study.yaml:2:13: entrypoint: `module.py` has no `train`, did you mean `trian`",
         ):
             parse(text, folder=tmp_path)
 
@@ -370,15 +473,21 @@ def test_what_a_function_may_take_is_left_to_the_worker(tmp_path: Path, code: st
     [
         (
             "def train(rat, kind, epochs, depth=1): ...",
-            ["7:3: parameters: `train` in `module.py`, line 1, does not take `rate`, did you mean `rat`?"],
+            [
+                "7:3: parameters: `train` in `module.py`, line 1, does not take `rate`, did you mean `rat`?"
+            ],
         ),
         (
             "\ndef train(rate, epochs, depth=1): ...",
-            ["8:3: parameters: `train` in `module.py`, line 2, does not take `kind`: add it to the arguments"],
+            [
+                "8:3: parameters: `train` in `module.py`, line 2, does not take `kind`: add it to the arguments"
+            ],
         ),
         (
             "def train(rate, kind, *, depth=1, trial): ...",
-            ["5:13: constants: `train` in `module.py`, line 1, does not take `epochs`: add it to the arguments"],
+            [
+                "5:13: constants: `train` in `module.py`, line 1, does not take `epochs`: add it to the arguments"
+            ],
         ),
         (
             "def train(rate, kind, epochs, *, data, depth=1): ...",
@@ -393,7 +502,10 @@ def test_what_a_function_may_take_is_left_to_the_worker(tmp_path: Path, code: st
             ],
         ),
         ("def train(rate:", ["2:13: entrypoint: `module.py`, line 1: SyntaxError: "]),
-        ("def train(**all):\n  x\n   y", ["2:13: entrypoint: `module.py`, line 3: IndentationError: "]),
+        (
+            "def train(**all):\n  x\n   y",
+            ["2:13: entrypoint: `module.py`, line 3: IndentationError: "],
+        ),
         ("x = 'a\0b'", ["2:13: entrypoint: `module.py`"]),
         (
             "import middle\ndef train(): ...",
@@ -404,7 +516,9 @@ def test_what_a_function_may_take_is_left_to_the_worker(tmp_path: Path, code: st
         ),
     ],
 )
-def test_what_a_function_cannot_take_is_found_without_running_it(tmp_path: Path, code: str, told: list[str]) -> None:
+def test_what_a_function_cannot_take_is_found_without_running_it(
+    tmp_path: Path, code: str, told: list[str]
+) -> None:
     (tmp_path / "module.py").write_text(code)
     (tmp_path / "middle.py").write_text("from broken import x")
     (tmp_path / "broken.py").write_text("def (")
@@ -414,18 +528,30 @@ def test_what_a_function_cannot_take_is_found_without_running_it(tmp_path: Path,
         assert text in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "val_acc", "test/AUC", "valF1", "r2", "mean_reward", "eval.score"])
+@pytest.mark.parametrize(
+    "name", ["accuracy", "val_acc", "test/AUC", "valF1", "r2", "mean_reward", "eval.score"]
+)
 def test_a_metric_that_is_mostly_maximised_needs_a_goal(name: str) -> None:
     """Case A10: it was minimised without a word."""
     text = STUDY.replace("{name: val_error, goal: minimize}", name)
     (told,) = faults_of(text)
-    assert told.startswith(f"study.yaml:3:9: metric: `{name}` needs a goal, without which less is better: write ")
+    assert told.startswith(
+        f"study.yaml:3:9: metric: `{name}` needs a goal, without which less is better: write "
+    )
     for goal in ("maximize", "minimize"):
-        assert parse(STUDY.replace("val_error, goal: minimize", f"{name}, goal: {goal}")).metrics[0].goal == goal
+        assert (
+            parse(STUDY.replace("val_error, goal: minimize", f"{name}, goal: {goal}"))
+            .metrics[0]
+            .goal
+            == goal
+        )
 
 
 @pytest.mark.parametrize(
     "name", ["loss", "val_error", "brier_score", "accuracy_loss", "neg_reward", "account", "scored"]
 )
 def test_other_metrics_are_minimised_without_a_goal(name: str) -> None:
-    assert parse(STUDY.replace("{name: val_error, goal: minimize}", name)).metrics[0].goal == "minimize"
+    assert (
+        parse(STUDY.replace("{name: val_error, goal: minimize}", name)).metrics[0].goal
+        == "minimize"
+    )

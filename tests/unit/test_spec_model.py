@@ -22,7 +22,8 @@ REALS = st.floats(-1e6, 1e6)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | REALS | TEXTS
 DURATIONS = st.sampled_from([1, 0.5, "90s", "1h30m", "2d"])
 BUDGETS = st.fixed_dictionaries(
-    {"trials": st.integers(1, 10**6)}, optional={"wall": DURATIONS, "gpu_hours": st.floats(0.01, 1e4)}
+    {"trials": st.integers(1, 10**6)},
+    optional={"wall": DURATIONS, "gpu_hours": st.floats(0.01, 1e4)},
 )
 
 
@@ -45,36 +46,54 @@ def studies(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
     parameters = {name: draw(PARAMETERS) for name in names}
     if len(names) > 1 and "values" in parameters[names[0]]:
-        parameters[names[-1]]["when"] = {names[0]: draw(st.sampled_from(parameters[names[0]]["values"]))}
+        parameters[names[-1]]["when"] = {
+            names[0]: draw(st.sampled_from(parameters[names[0]]["values"]))
+        }
     optional = {
         "description": TEXTS,
         "tags": st.lists(TEXTS, max_size=2),
         "sampler": st.sampled_from(["tpe", {"name": "qmc", "scramble": True, "seed": 3}]),
-        "pruner": st.sampled_from(["none", {"name": "asha", "min": 1, "options": [1, {"a": None}]}]),
+        "pruner": st.sampled_from(
+            ["none", {"name": "asha", "min": 1, "options": [1, {"a": None}]}]
+        ),
         "parallelism": st.integers(1, 64),
-        "resources": st.sampled_from([{"gpu": 0.5, "memory": "4GB", "custom": {"tpu": 1}}, {"workers": 2}]),
+        "resources": st.sampled_from(
+            [{"gpu": 0.5, "memory": "4GB", "custom": {"tpu": 1}}, {"workers": 2}]
+        ),
         "limits": st.fixed_dictionaries({"wall": DURATIONS}),
         "environment": st.fixed_dictionaries({"env": st.dictionaries(NAMES, TEXTS, max_size=2)}),
         "seed": st.integers(0, 2**32 - 1),
-        "constants": st.dictionaries(NAMES.filter(lambda n: n not in names), SCALARS | st.lists(SCALARS), max_size=2),
+        "constants": st.dictionaries(
+            NAMES.filter(lambda n: n not in names), SCALARS | st.lists(SCALARS), max_size=2
+        ),
     }
-    fixed = {"name": NAMES, "metric": st.fixed_dictionaries({"name": NAMES, "target": REALS}), "budget": BUDGETS}
+    fixed = {
+        "name": NAMES,
+        "metric": st.fixed_dictionaries({"name": NAMES, "target": REALS}),
+        "budget": BUDGETS,
+    }
     data = draw(st.fixed_dictionaries(fixed, optional=optional))
     return {**data, "entrypoint": "train:main", "parameters": parameters}
 
 
 @given(data=studies())
-def test_a_spec_comes_back_from_json_as_it_was_with_its_parameters_in_order(data: dict[str, Any]) -> None:
+def test_a_spec_comes_back_from_json_as_it_was_with_its_parameters_in_order(
+    data: dict[str, Any],
+) -> None:
     spec = spec_from_dict(data)
     again = StudySpec.model_validate_json(spec.model_dump_json())
     assert again == spec
     assert list(again.parameters) == list(spec.parameters) == list(data["parameters"])
     assert again.sampler.options == spec.sampler.options
-    assert [type(p) for p in again.parameters.values()] == [type(p) for p in spec.parameters.values()]
+    assert [type(p) for p in again.parameters.values()] == [
+        type(p) for p in spec.parameters.values()
+    ]
 
 
 @given(data=studies())
-def test_a_spec_travels_to_other_processes_and_can_be_a_key_unless_a_constant_is_a_list(data: dict[str, Any]) -> None:
+def test_a_spec_travels_to_other_processes_and_can_be_a_key_unless_a_constant_is_a_list(
+    data: dict[str, Any],
+) -> None:
     spec = spec_from_dict(data)
     assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301  # our own bytes
     if not any(isinstance(constant, list) for constant in spec.constants.values()):
@@ -120,7 +139,8 @@ def test_a_duration_is_a_number_of_seconds_or_units(written: object, seconds: fl
 
 
 @pytest.mark.parametrize(
-    ("written", "size"), [(1000, 1000), ("512MB", 512 * 10**6), ("1.5GiB", 3 * 2**29), ("4 gb", 4 * 10**9), ("7", 7)]
+    ("written", "size"),
+    [(1000, 1000), ("512MB", 512 * 10**6), ("1.5GiB", 3 * 2**29), ("4 gb", 4 * 10**9), ("7", 7)],
 )
 def test_a_size_is_a_number_of_bytes_or_units(written: object, size: int) -> None:
     assert make_spec(resources={"memory": written}).resources.memory == size

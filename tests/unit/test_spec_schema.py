@@ -31,7 +31,9 @@ def test_the_schema_is_a_json_schema() -> None:
     Draft202012Validator.check_schema(json_schema())
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.name
+)
 def test_the_examples_of_the_repository_fit_the_schema(file: Path) -> None:
     assert mistakes(yaml.safe_load(file.read_text(encoding="utf-8"))) == []
 
@@ -41,11 +43,24 @@ def test_the_examples_of_the_repository_fit_the_schema(file: Path) -> None:
     [
         {"metric": {"name": "loss", "goal": "maximize", "target": 1}},
         {"parameters": {"a": {"min": 1, "max": 3}, "b": {"values": [1, None, "x", True]}}},
-        {"parameters": {"a": {"values": [1, 2]}, "b": {"type": "int", "min": 1, "max": 3, "when": {"a": [1, 2]}}}},
-        {"parameters": {"a": {"values": [[1, 2], [3]]}, "b": {"min": 1, "max": 3, "when": {"a": [[1, 2]]}}}},
+        {
+            "parameters": {
+                "a": {"values": [1, 2]},
+                "b": {"type": "int", "min": 1, "max": 3, "when": {"a": [1, 2]}},
+            }
+        },
+        {
+            "parameters": {
+                "a": {"values": [[1, 2], [3]]},
+                "b": {"min": 1, "max": 3, "when": {"a": [[1, 2]]}},
+            }
+        },
         {"sampler": {"name": "tpe", "n_startup_trials": 3}, "pruner": "asha"},
         {"budget": {"trials": 3, "wall": "12h", "gpu_hours": 0.5}, "limits": {"wall": 30}},
-        {"resources": {"memory": "4GB", "gpu": 0.5, "custom": {"tpu": 1}}, "environment": {"env": {"DEBUG": 1}}},
+        {
+            "resources": {"memory": "4GB", "gpu": 0.5, "custom": {"tpu": 1}},
+            "environment": {"env": {"DEBUG": 1}},
+        },
     ],
 )
 def test_short_and_long_forms_fit_the_schema(change: dict[str, Any]) -> None:
@@ -91,7 +106,11 @@ def test_the_starter_is_a_study_that_trains(tmp_path: Path) -> None:
     params = {**preview(spec).samples[0], **spec.constants, "epochs": 2}
     code = f"from tunesvc import Trial; from train import train; print(train(**{params!r}, trial=Trial()))"
     ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=written[0].parent, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=written[0].parent,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert 0.0 < float(ran.stdout) < 1.0
 

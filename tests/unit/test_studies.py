@@ -1,4 +1,5 @@
-"""The studies that we ship: every file is valid, and every objective really trains, called as a plain function."""
+"""The studies that we ship: every file is valid, and every objective really trains, called as a
+plain function."""
 
 from __future__ import annotations
 
@@ -78,7 +79,9 @@ def test_every_study_file_is_valid_and_named_after_itself(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["digits", "boosting", "gpu"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_curve_starts_to_be_drawn_and_stops_on_request(name: str, seed: int, tmp_path: Path) -> None:
+def test_a_curve_starts_to_be_drawn_and_stops_on_request(
+    name: str, seed: int, tmp_path: Path
+) -> None:
     spec, listener = spec_of(name), Listener(tmp_path, stop_after=2)
     with pytest.raises(Pruned):
         objective_of(spec)(**arguments(spec, seed), trial=Trial(listener, seed=seed))
@@ -87,7 +90,11 @@ def test_a_curve_starts_to_be_drawn_and_stops_on_request(name: str, seed: int, t
 
 
 def test_digits_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    spec, before, after = spec_of("digits"), Listener(tmp_path, stop_after=10), Listener(tmp_path, stop_after=99)
+    spec, before, after = (
+        spec_of("digits"),
+        Listener(tmp_path, stop_after=10),
+        Listener(tmp_path, stop_after=99),
+    )
     train, params = objective_of(spec), arguments(spec) | {"epochs": 12}
     with pytest.raises(Pruned):
         train(**params, trial=Trial(before))
@@ -98,7 +105,14 @@ def test_digits_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 def test_digits_learns_well_below_three_percent_error_with_sensible_parameters() -> None:
     spec = spec_of("digits")
-    params = {"lr": 0.003, "hidden": 128, "batch": 32, "alpha": 0.001, "activation": "relu", **spec.constants}
+    params = {
+        "lr": 0.003,
+        "hidden": 128,
+        "batch": 32,
+        "alpha": 0.001,
+        "activation": "relu",
+        **spec.constants,
+    }
     assert objective_of(spec)(**params, trial=Trial(seed=1)) < 0.03
 
 
@@ -132,7 +146,10 @@ def test_the_ray_tune_function_reports_and_checkpoints_as_it_is(tmp_path: Path) 
     spec = spec_of("ray_function")
     job = Job("s", "key", (spec.metrics[0].name,), spec.resources, spec.environment, str(tmp_path))
     attempt = Attempt(
-        job, Launch(AttemptId(1, 1), 0, arguments(spec), seed=0), WorkerInfo("here", os.getpid()), BatchSignal()
+        job,
+        Launch(AttemptId(1, 1), 0, arguments(spec), seed=0),
+        WorkerInfo("here", os.getpid()),
+        BatchSignal(),
     )
     attempt.stop()
     with pytest.raises(Pruned):

@@ -35,7 +35,10 @@ def front_of(trials: Sequence[FrozenTrial], objectives: int) -> list[int]:
     if not trials:
         return []
     costs = SIGNS[:objectives] * np.array([t.values for t in trials])
-    numbers = [trials[i].number for i in np.flatnonzero(_is_pareto_front(costs, assume_unique_lexsorted=False))]
+    numbers = [
+        trials[i].number
+        for i in np.flatnonzero(_is_pareto_front(costs, assume_unique_lexsorted=False))
+    ]
     return numbers[:1] if objectives == 1 else numbers
 
 
@@ -43,7 +46,9 @@ def place_of(trials: Sequence[FrozenTrial], number: int, step: int, value: float
     others = [t for t in trials if step in t.intermediate_values and t.number != number]
     costs = np.array([t.intermediate_values[step] for t in others])
     known = costs[~np.isnan(costs)]
-    finished = np.array([t.intermediate_values[step] for t in others if t.state == TrialState.COMPLETE])
+    finished = np.array(
+        [t.intermediate_values[step] for t in others if t.state == TrialState.COMPLETE]
+    )
     finished = finished[~np.isnan(finished)]
     cost = math.inf if math.isnan(value) else value
     return RankAt(
@@ -67,19 +72,29 @@ def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
         history.update(trials, memory.resumed if is_told else None)
         assert history.ended == sum(t.state.is_finished() for t in trials)
         assert history.comparable == len(comparable(trials, objectives))
-        assert [t.number for t in history.front] == front_of(comparable(trials, objectives), objectives)
+        assert [t.number for t in history.front] == front_of(
+            comparable(trials, objectives), objectives
+        )
         for params in ({"n": 1}, {"n": 2, "x": 1 / 30}, {}):
-            assert sorted(history.numbers_of(params)) == [t.number for t in trials if t.params == params]
+            assert sorted(history.numbers_of(params)) == [
+                t.number for t in trials if t.params == params
+            ]
         for trial in trials:
             if trial.state == TrialState.RUNNING:
                 for step, value in trial.intermediate_values.items():
-                    assert history.rank_at(trial.number, step, value) == place_of(trials, trial.number, step, value)
+                    assert history.rank_at(trial.number, step, value) == place_of(
+                        trials, trial.number, step, value
+                    )
 
 
 def test_trials_that_another_study_lends_count_as_long_as_they_are_lent() -> None:
     study = optuna.create_study()
     study.add_trial(create_trial(value=1.0))
-    lent = create_trial(value=0.0, params={"x": 0.5}, distributions={"x": optuna.distributions.FloatDistribution(0, 1)})
+    lent = create_trial(
+        value=0.0,
+        params={"x": 0.5},
+        distributions={"x": optuna.distributions.FloatDistribution(0, 1)},
+    )
     lent.number = -1
     own = study.get_trials(deepcopy=False)
     history = history_of(study, [lent, *own])
@@ -91,7 +106,10 @@ def test_trials_that_another_study_lends_count_as_long_as_they_are_lent() -> Non
 def test_choices_may_be_anything() -> None:
     with pytest.warns(UserWarning, match="persistent storage"):
         kind = optuna.distributions.CategoricalDistribution(([1], [2]))  # type: ignore[arg-type]
-    history, trial = StudyHistory(SIGNS[:1]), create_trial(value=0.0, params={"c": [2]}, distributions={"c": kind})
+    history, trial = (
+        StudyHistory(SIGNS[:1]),
+        create_trial(value=0.0, params={"c": [2]}, distributions={"c": kind}),
+    )
     trial.number = 0
     history.update([trial])
     assert list(history.numbers_of({"c": [2]})) == [0]

@@ -1,4 +1,5 @@
-"""Samplers and pruners in `study.optimize(n_jobs=...)`: threads that take turns wherever they can."""
+"""Samplers and pruners in `study.optimize(n_jobs=...)`: threads that take turns wherever they
+can."""
 
 from __future__ import annotations
 

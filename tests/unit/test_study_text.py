@@ -16,7 +16,15 @@ from tunesvc.cli.views import replay_text, summary
 from tunesvc.db.schema.states import StudyState
 from tunesvc.queries.confirmation import Confirmation
 from tunesvc.queries.explain.explanation import Explanation, Statement
-from tunesvc.queries.rows import Counts, Objective, ReportCurve, StudyStatus, StudyView, TrialDetail, TrialRow
+from tunesvc.queries.rows import (
+    Counts,
+    Objective,
+    ReportCurve,
+    StudyStatus,
+    StudyView,
+    TrialDetail,
+    TrialRow,
+)
 from tunesvc.queries.study_replay import StudyReplay
 from tunesvc.search.analysis.finalists import compare
 from tunesvc.search.analysis.recommend import Recommendation
@@ -32,7 +40,9 @@ VIEW = StudyView(
 
 
 def row(number: int, value: float) -> TrialRow:
-    return TrialRow(number, number, "complete", (value,), {"x": 0.5}, True, 3, value, 1, None, NOW, NOW, 1.0)
+    return TrialRow(
+        number, number, "complete", (value,), {"x": 0.5}, True, 3, value, 1, None, NOW, NOW, 1.0
+    )
 
 
 def shown(made: RenderableType, width: int = 80) -> str:
@@ -42,7 +52,9 @@ def shown(made: RenderableType, width: int = 80) -> str:
 
 
 def test_the_recommended_trial_comes_before_the_lucky_one() -> None:
-    text = shown(study_text.best(VIEW, [row(4, 0.2), row(9, 0.1)], 80, Recommendation(4, 0.21, 0.02, 9)))
+    text = shown(
+        study_text.best(VIEW, [row(4, 0.2), row(9, 0.1)], 80, Recommendation(4, 0.21, 0.02, 9))
+    )
     assert text.index("Recommended  loss = 0.21 ± 0.02  trial 4, observed 0.2") < text.index(
         "Best  loss = 0.1  trial 9"
     )
@@ -62,12 +74,19 @@ def test_what_continues_a_study_is_what_can_run_its_objective() -> None:
     left = replace(VIEW, state=StudyStatus.INTERRUPTED)
     assert "`tune resume bowl` continues it" in shown(study_text.facts(left))
     in_python = replace(left, spec=make_spec(entrypoint=None, name="bowl"))
-    assert "`tunesvc.load_study('bowl').resume(function=your_function)`" in shown(study_text.facts(in_python), 120)
+    assert "`tunesvc.load_study('bowl').resume(function=your_function)`" in shown(
+        study_text.facts(in_python), 120
+    )
 
 
 def test_a_study_without_anything_left_to_try_is_widened_or_confirmed_not_extended() -> None:
     spec = make_spec(parameters={"a": {"type": "int", "min": 1, "max": 2}}, name="bowl")
-    commands = [command for command, _ in summary.next_commands(replace(VIEW, spec=spec), ExitCode.DONE, has_best=True)]
+    commands = [
+        command
+        for command, _ in summary.next_commands(
+            replace(VIEW, spec=spec), ExitCode.DONE, has_best=True
+        )
+    ]
     assert commands[:2] == ["tune widen bowl NAME=MIN..MAX", "tune confirm bowl"]
     assert "widen the space first" in unavailable_actions(replace(VIEW, spec=spec))["extend"]
     commands = [command for command, _ in summary.next_commands(VIEW, ExitCode.DONE, has_best=True)]
@@ -99,11 +118,15 @@ def test_a_study_text_moves_no_cursor() -> None:
 
 def test_the_budget_names_the_early_end() -> None:
     spec = make_spec(budget={"trials": 9, "stop_when": {"improvement_below": 0.5}})
-    assert "or less than 0.5 to expect per trial" in study_text.budget(replace(VIEW, budget=spec.budget))
+    assert "or less than 0.5 to expect per trial" in study_text.budget(
+        replace(VIEW, budget=spec.budget)
+    )
 
 
 def test_attributes_of_a_trial_are_shown_with_it() -> None:
-    detail = TrialDetail(replace(row(3, 0.5), attrs={"note": "warm", "sizes": [1, 2]}), (), (), {}, {})
+    detail = TrialDetail(
+        replace(row(3, 0.5), attrs={"note": "warm", "sizes": [1, 2]}), (), (), {}, {}
+    )
     text = shown(study_text.trial(VIEW, detail, ReportCurve(3, ())))
     assert re.search(r"note +warm", text)
     assert re.search(r"sizes +\[1, 2\]", text)

@@ -1,4 +1,5 @@
-"""What is good is what Optuna's TPE splits off; a view is bounded, and depends on what finished, not on when."""
+"""What is good is what Optuna's TPE splits off; a view is bounded, and depends on what finished,
+not on when."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from tunesvc.search.tracking.pausing import PAUSED
 
 HISTORY = 100
 SPACE = {"x": FloatDistribution(0, 1)}
-LOSSES = st.sampled_from([-math.inf, -1.5, 0.0, 0.25, 1.0, 7.0, math.inf])  # few, so that there are ties
+LOSSES = st.sampled_from(
+    [-math.inf, -1.5, 0.0, 0.25, 1.0, 7.0, math.inf]
+)  # few, so that there are ties
 
 
 @st.composite
@@ -27,7 +30,10 @@ def trials(draw: st.DrawFn, objectives: int = 1, most: int = 400) -> list[Frozen
     kinds = draw(st.lists(st.integers(0, 7), min_size=count, max_size=count))
     values = LOSSES if objectives == 1 else st.sampled_from([0.0, 0.25, 0.5, 1.0, 3.0])
     drawn = draw(st.lists(st.tuples(*[values] * objectives), min_size=count, max_size=count))
-    return [_trial(number, kind, list(loss)) for number, (kind, loss) in enumerate(zip(kinds, drawn, strict=True))]
+    return [
+        _trial(number, kind, list(loss))
+        for number, (kind, loss) in enumerate(zip(kinds, drawn, strict=True))
+    ]
 
 
 def _trial(number: int, kind: int, losses: list[float]) -> FrozenTrial:
@@ -52,12 +58,16 @@ def _trial(number: int, kind: int, losses: list[float]) -> FrozenTrial:
 
 def shown(all_trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """What Optuna's TPE gets to see of a study in our memory."""
-    others = [trial for trial in all_trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    others = [
+        trial for trial in all_trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    ]
     infeasible = [seen for trial in all_trials if (seen := shown_as_infeasible(trial))]
     return sorted([*others, *infeasible], key=lambda trial: trial.number)
 
 
-def learn(all_trials: list[FrozenTrial], directions: list[StudyDirection], history: int = HISTORY) -> TPEHistory:
+def learn(
+    all_trials: list[FrozenTrial], directions: list[StudyDirection], history: int = HISTORY
+) -> TPEHistory:
     ranks = TPEHistory(directions, history)
     ranks.update(all_trials)
     return ranks
@@ -65,7 +75,9 @@ def learn(all_trials: list[FrozenTrial], directions: list[StudyDirection], histo
 
 @settings(deadline=None)
 @given(trials(), st.sampled_from([StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]))
-def test_the_good_trials_are_those_that_optuna_splits_off(all_trials: list[FrozenTrial], to: StudyDirection) -> None:
+def test_the_good_trials_are_those_that_optuna_splits_off(
+    all_trials: list[FrozenTrial], to: StudyDirection
+) -> None:
     seen = shown(all_trials)
     study = optuna.create_study(direction=to.name.lower())
     good, _ = _split_trials(study, seen, default_gamma(len(seen)))
@@ -76,7 +88,9 @@ def test_the_good_trials_are_those_that_optuna_splits_off(all_trials: list[Froze
 
 @settings(deadline=None, max_examples=40)
 @given(trials(objectives=2, most=150))
-def test_the_good_trials_of_two_objectives_are_those_that_optuna_splits_off(all_trials: list[FrozenTrial]) -> None:
+def test_the_good_trials_of_two_objectives_are_those_that_optuna_splits_off(
+    all_trials: list[FrozenTrial],
+) -> None:
     directions = [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]
     seen = shown(all_trials)
     study = optuna.create_study(directions=directions)
@@ -107,7 +121,9 @@ def test_a_view_of_two_objectives_is_bounded(all_trials: list[FrozenTrial]) -> N
 
 @settings(deadline=None)
 @given(trials(), st.randoms(use_true_random=False))
-def test_a_view_does_not_depend_on_the_order_in_which_trials_finish(all_trials: list[FrozenTrial], chance) -> None:  # type: ignore[no-untyped-def]
+def test_a_view_does_not_depend_on_the_order_in_which_trials_finish(
+    all_trials: list[FrozenTrial], chance
+) -> None:  # type: ignore[no-untyped-def]
     order = list(range(len(all_trials)))
     chance.shuffle(order)
     ranks = TPEHistory([StudyDirection.MINIMIZE], HISTORY)
@@ -123,9 +139,14 @@ def test_a_view_does_not_depend_on_the_order_in_which_trials_finish(all_trials: 
 
 def test_the_latest_are_shown_and_of_the_others_an_even_sample() -> None:
     all_trials = [_trial(number, 7, [float(-number % 997)]) for number in range(5_000)]
-    bad = [observation.number for observation in learn(all_trials, [StudyDirection.MINIMIZE], 400).view().bad]
+    bad = [
+        observation.number
+        for observation in learn(all_trials, [StudyDirection.MINIMIZE], 400).view().bad
+    ]
     assert bad[-25:] == [n for n in range(4_950, 5_000) if n in bad][-25:]
-    counts = [sum(low <= number < low + 1_000 for number in bad[:-25]) for low in range(0, 5_000, 1_000)]
+    counts = [
+        sum(low <= number < low + 1_000 for number in bad[:-25]) for low in range(0, 5_000, 1_000)
+    ]
     assert max(counts) - min(counts) <= 10
     assert sum(counts) == 350
 
@@ -171,7 +192,9 @@ def test_parameters_are_divided_into_those_that_occur_together_with_their_latest
 def test_a_paused_trial_of_several_objectives_that_was_shown_by_its_forecast_goes_on() -> None:
     """The front forgets it, and learns it again when it ends."""
     ended = [_trial(number, 7, [float(number), 1.0 - number / 10]) for number in range(12)]
-    paused = create_trial(values=[-1.0, -1.0], params={"x": 0.5}, distributions=SPACE, system_attrs={PAUSED: 3})
+    paused = create_trial(
+        values=[-1.0, -1.0], params={"x": 0.5}, distributions=SPACE, system_attrs={PAUSED: 3}
+    )
     running = create_trial(state=TrialState.RUNNING, params={"x": 0.5}, distributions=SPACE)
     paused.number = running.number = 12
     ranks = TPEHistory([StudyDirection.MINIMIZE] * 2, HISTORY)

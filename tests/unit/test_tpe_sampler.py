@@ -1,4 +1,7 @@
-"""Our TPE: Optuna's proposals while the history is short, a bounded model when it is long, and its reasons."""
+"""Our TPE:
+
+Optuna's proposals while the history is short, a bounded model when it is long, and its reasons.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,11 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
+    RelativeSamplerTestCase,
+)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc import TPESampler
@@ -32,7 +39,9 @@ SPACE = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:optuna")
-class TestOptunasSuites(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+class TestOptunasSuites(
+    BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
+):
     @pytest.fixture
     def sampler(self) -> SamplerFactory:
         return partial(TPESampler, n_startup_trials=0)
@@ -40,7 +49,9 @@ class TestOptunasSuites(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObje
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:optuna")
-class TestOptunasSuitesWithoutGroups(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+class TestOptunasSuitesWithoutGroups(
+    BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
+):
     @pytest.fixture
     def sampler(self) -> SamplerFactory:
         return partial(TPESampler, n_startup_trials=0, group=False)
@@ -56,7 +67,10 @@ class TestOptunasSuitesOneByOne(BasicSamplerTestCase, MultiObjectiveSamplerTestC
 
 def flat(trial: optuna.Trial) -> float:
     x, lr = trial.suggest_float("x", -3, 3), trial.suggest_float("lr", 1e-5, 1, log=True)
-    layers, kind = trial.suggest_int("layers", 1, 8), trial.suggest_categorical("kind", ["a", "b", "c"])
+    layers, kind = (
+        trial.suggest_int("layers", 1, 8),
+        trial.suggest_categorical("kind", ["a", "b", "c"]),
+    )
     return x**2 + (np.log10(lr) + 3) ** 2 + layers + (kind == "a")
 
 
@@ -91,7 +105,10 @@ def failing(trial: optuna.Trial) -> float:
 
 
 def point(trial: FrozenTrial) -> dict[str, float]:
-    return {name: kind.to_internal_repr(trial.params[name]) for name, kind in trial.distributions.items()}
+    return {
+        name: kind.to_internal_repr(trial.params[name])
+        for name, kind in trial.distributions.items()
+    }
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:optuna")
@@ -118,7 +135,8 @@ def test_a_short_history_gives_the_proposals_of_optuna_one_parameter_at_a_time(s
     ours = optuna.create_study(sampler=TPESampler(multivariate=False, group=False, seed=seed))
     for study in (theirs, ours):
         study.optimize(
-            lambda t: t.suggest_float("x", -3, 3) ** 2 + t.suggest_float("lr", 1e-5, 1, log=True), n_trials=60
+            lambda t: t.suggest_float("x", -3, 3) ** 2 + t.suggest_float("lr", 1e-5, 1, log=True),
+            n_trials=60,
         )
     for one, other in zip(ours.trials, theirs.trials, strict=True):
         assert point(one) == pytest.approx(point(other), rel=1e-6)
@@ -126,7 +144,9 @@ def test_a_short_history_gives_the_proposals_of_optuna_one_parameter_at_a_time(s
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_parallel_trials_get_the_proposals_of_optuna(seed: int) -> None:
-    theirs = optuna.create_study(sampler=optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed))
+    theirs = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+    )
     ours = optuna.create_study(sampler=TPESampler(seed=seed))
     order = np.random.default_rng(seed)
     running: list[int] = []
@@ -163,7 +183,9 @@ def test_hyperbands_brackets_give_the_proposals_of_optuna() -> None:
 
 def test_what_a_running_trial_will_get_is_known_to_a_sampler_in_another_process() -> None:
     storage = optuna.storages.InMemoryStorage()
-    study = filled(optuna.create_study(storage=storage, study_name="shared", sampler=TPESampler(seed=1)), 30)
+    study = filled(
+        optuna.create_study(storage=storage, study_name="shared", sampler=TPESampler(seed=1)), 30
+    )
     study.ask(SPACE)
     drawn_only = storage.create_new_trial(study._study_id)
     frozen = storage.get_trial(drawn_only)
@@ -181,7 +203,9 @@ def filled(study: optuna.Study, trials: int) -> optuna.Study:
     for _ in range(trials):
         x, y = rng.random(2)
         study.add_trial(
-            create_trial(params={"x": x, "y": y}, distributions=SPACE, values=[x + y] * len(study.directions))
+            create_trial(
+                params={"x": x, "y": y}, distributions=SPACE, values=[x + y] * len(study.directions)
+            )
         )
     return study
 
@@ -198,7 +222,9 @@ def test_a_long_history_is_modelled_by_a_bounded_number_of_kernels(
             kernels.append(self.kernels)
 
     monkeypatch.setattr(tpe_sampler, "Parzen", Counted)
-    study = optuna.create_study(directions=["minimize"] * objectives, sampler=TPESampler(seed=1, history=100))
+    study = optuna.create_study(
+        directions=["minimize"] * objectives, sampler=TPESampler(seed=1, history=100)
+    )
     asked = []
     for _ in range(4):
         filled(study, 150)
@@ -213,7 +239,9 @@ def test_with_a_long_history_parallel_proposals_keep_away_from_each_other() -> N
     """Where kernels of what ended are shared by asks, those of what runs are added to them."""
     apart = {}
     for is_liar in (True, False):
-        study = filled(optuna.create_study(sampler=TPESampler(seed=1, constant_liar=is_liar)), 1_000)
+        study = filled(
+            optuna.create_study(sampler=TPESampler(seed=1, constant_liar=is_liar)), 1_000
+        )
         asked = np.array([list(study.ask(SPACE).params.values()) for _ in range(40)])
         between = np.abs(asked[:, None] - asked[None]).max(axis=2) + np.eye(40)
         apart[is_liar] = np.median(between.min(axis=1))
@@ -228,7 +256,9 @@ def test_proposals_from_a_long_history_are_those_of_a_sampler_that_kept_nothing(
             if number % 3 == 0:
                 study.tell(trial, sum(trial.params.values()))
         studies[0].sampler = pickle.loads(pickle.dumps(studies[0].sampler))  # noqa: S301
-    assert [trial.params for trial in studies[0].trials] == [trial.params for trial in studies[1].trials]
+    assert [trial.params for trial in studies[0].trials] == [
+        trial.params for trial in studies[1].trials
+    ]
 
 
 def test_more_running_trials_than_the_history_holds_are_not_all_modelled() -> None:
@@ -240,17 +270,25 @@ def test_more_running_trials_than_the_history_holds_are_not_all_modelled() -> No
 
 @settings(deadline=None, max_examples=20)
 @given(
-    st.lists(st.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]), max_size=40),
+    st.lists(
+        st.sampled_from([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]), max_size=40
+    ),
     st.integers(0, 99),
 )
-def test_a_sampler_that_was_pickled_goes_on_as_the_one_that_was_not(states: list[TrialState], seed: int) -> None:
-    studies = [optuna.create_study(sampler=TPESampler(seed=seed, n_startup_trials=3)) for _ in range(2)]
+def test_a_sampler_that_was_pickled_goes_on_as_the_one_that_was_not(
+    states: list[TrialState], seed: int
+) -> None:
+    studies = [
+        optuna.create_study(sampler=TPESampler(seed=seed, n_startup_trials=3)) for _ in range(2)
+    ]
     for state in states:
         for study in studies:
             trial = study.ask(SPACE)
             study.tell(trial, trial.params["x"] if state == TrialState.COMPLETE else None, state)
         studies[0].sampler = pickle.loads(pickle.dumps(studies[0].sampler))  # noqa: S301
-    assert [trial.params for trial in studies[0].trials] == [trial.params for trial in studies[1].trials]
+    assert [trial.params for trial in studies[0].trials] == [
+        trial.params for trial in studies[1].trials
+    ]
 
 
 def test_one_sampler_serves_several_studies() -> None:
@@ -312,7 +350,9 @@ def test_reasons_name_phase_and_sets_and_keep_the_neighbours() -> None:
     assert (last.details["sampler"], last.details["version"]) == ("tpe", tpe_sampler.VERSION)
     distances = [near["distance"] for near in last.details["nearest"]]
     assert distances == sorted(distances)
-    assert all(study.trials[near["trial"]].values == near["values"] for near in last.details["nearest"])
+    assert all(
+        study.trials[near["trial"]].values == near["values"] for near in last.details["nearest"]
+    )
     assert "the 4 best trials of 39; among those its values are" in last.text
     json.dumps([first.details, last.details], allow_nan=False)
 
@@ -321,7 +361,11 @@ def test_reasons_fit_into_json_whatever_the_values_and_the_ranges() -> None:
     study = optuna.create_study(sampler=TPESampler(seed=1))
     for number in range(20):
         params = {"x": number / 20, "y": 0.5}
-        study.add_trial(create_trial(params=params, distributions=SPACE, value=float("inf") if number % 2 else 0.0))
+        study.add_trial(
+            create_trial(
+                params=params, distributions=SPACE, value=float("inf") if number % 2 else 0.0
+            )
+        )
     trial = study.ask(SPACE)
     reason = study.sampler.explain(trial.number)  # type: ignore[attr-defined]
     json.dumps(reason.details, allow_nan=False)
@@ -332,7 +376,9 @@ def test_a_proposal_beside_the_good_trials_exploits_and_one_from_the_prior_explo
     rng = np.random.default_rng(0)
     for _ in range(300):
         x = float(rng.normal(0.3, 0.005))
-        study.add_trial(create_trial(params={"x": x}, distributions={"x": SPACE["x"]}, value=abs(x - 0.3)))
+        study.add_trial(
+            create_trial(params={"x": x}, distributions={"x": SPACE["x"]}, value=abs(x - 0.3))
+        )
     phases = {}
     for _ in range(20):
         trial = study.ask({"x": SPACE["x"]})
@@ -348,7 +394,9 @@ def test_reasons_of_the_long_past_are_forgotten(monkeypatch: pytest.MonkeyPatch)
     assert [number for number in range(13) if sampler.explain(number)] == [7, 8, 9, 10, 11]
 
 
-@pytest.mark.parametrize("options", [{"n_startup_trials": -1}, {"n_ei_candidates": 0}, {"history": 99}])
+@pytest.mark.parametrize(
+    "options", [{"n_startup_trials": -1}, {"n_ei_candidates": 0}, {"history": 99}]
+)
 def test_an_option_out_of_range_is_refused_by_name(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         TPESampler(**options)  # type: ignore[arg-type]

@@ -22,14 +22,20 @@ def pairs_of(shift: float, slope: float, seed: int) -> list[tuple[float, float]]
 
 
 @pytest.mark.parametrize("slope", [0.05, 1.0, 20.0])
-def test_three_configurations_that_lie_close_together_tell_the_scale_by_their_scatter(slope: float) -> None:
-    found = [ValueMapping.of(pairs_of(5.0, slope, seed), EARLIER, MINIMIZE).slope for seed in range(40)]
+def test_three_configurations_that_lie_close_together_tell_the_scale_by_their_scatter(
+    slope: float,
+) -> None:
+    found = [
+        ValueMapping.of(pairs_of(5.0, slope, seed), EARLIER, MINIMIZE).slope for seed in range(40)
+    ]
     assert slope / 3 < np.quantile(found, 0.1) < np.quantile(found, 0.9) < slope * 3
 
 
 @settings(max_examples=50, deadline=None)
 @given(here=st.lists(values, min_size=1, max_size=5), at=st.lists(values, min_size=5, max_size=5))
-def test_the_order_of_the_earlier_values_is_kept_whatever_is_measured(here: list[float], at: list[float]) -> None:
+def test_the_order_of_the_earlier_values_is_kept_whatever_is_measured(
+    here: list[float], at: list[float]
+) -> None:
     relation = ValueMapping.of(list(zip(at, here, strict=False)), EARLIER, MINIMIZE)
     assert relation.slope > 0
     assert sorted(map(relation, EARLIER)) == [relation(value) for value in sorted(EARLIER)]

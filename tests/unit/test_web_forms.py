@@ -34,7 +34,10 @@ def asked(ask: FormQuestion, **fields: Any) -> tuple[str, Any]:
 
 def test_forms_are_read_as_what_the_study_is_asked() -> None:
     assert asked(FormQuestion.PAUSE) == ("pause", {})
-    assert asked(FormQuestion.EXTEND, trials="20", wall="1h30m") == ("extend", {"trials": 20, "wall": 5400.0})
+    assert asked(FormQuestion.EXTEND, trials="20", wall="1h30m") == (
+        "extend",
+        {"trials": 20, "wall": 5400.0},
+    )
     assert asked(FormQuestion.PARALLELISM, trials=" ") == ("parallelism", {"trials": None})
     assert asked(FormQuestion.PARALLELISM, trials="3") == ("parallelism", {"trials": 3})
     assert asked(FormQuestion.NEAR, trial=7) == ("enqueue", {"near": 7})
@@ -55,10 +58,20 @@ def test_values_of_an_enqueued_trial_have_their_types_and_empty_ones_are_left_ou
 
 
 def test_only_what_differs_is_widened() -> None:
-    sent = {"name": ["lr", "n"], "low": ["0.001", "1"], "high": ["1.0", "16"], "chooser": ["c"], "choices": ["b, 2"]}
-    assert asked(FormQuestion.WIDEN, **sent)[1] == {"parameters": {"n": {"max": 16}, "c": {"values": ["b", 2]}}}
+    sent = {
+        "name": ["lr", "n"],
+        "low": ["0.001", "1"],
+        "high": ["1.0", "16"],
+        "chooser": ["c"],
+        "choices": ["b, 2"],
+    }
+    assert asked(FormQuestion.WIDEN, **sent)[1] == {
+        "parameters": {"n": {"max": 16}, "c": {"values": ["b", 2]}}
+    }
     lists = {"chooser": ["c"], "choices": ['[1, 2], "x, y", [3]']}
-    assert asked(FormQuestion.WIDEN, **lists)[1] == {"parameters": {"c": {"values": [[1, 2], "x, y", [3]]}}}
+    assert asked(FormQuestion.WIDEN, **lists)[1] == {
+        "parameters": {"c": {"values": [[1, 2], "x, y", [3]]}}
+    }
     with pytest.raises(SpecError, match="nothing is changed"):
         asked(FormQuestion.WIDEN, **{**sent, "high": ["1", "8"], "choices": [""]})
 
@@ -82,7 +95,10 @@ def test_what_cannot_be_read_is_named(ask: FormQuestion, fields: dict[str, Any],
 
 
 def test_a_study_can_be_asked_for_what_makes_sense_as_it_stands() -> None:
-    assert unavailable_actions(STUDY) == {"resume": "it runs", "delete": "box:1 runs it: stop it first"}
+    assert unavailable_actions(STUDY) == {
+        "resume": "it runs",
+        "delete": "box:1 runs it: stop it first",
+    }
     pausing = replace(STUDY, closing="pause")
     assert {"pause", "delete"} == set(unavailable_actions(pausing))
     left = replace(STUDY, coordinator=None)
@@ -104,4 +120,8 @@ def test_a_trial_can_be_asked_for_what_makes_sense_as_it_stands() -> None:
     optunas = replace(STUDY, spec=None)
     assert "stop_trial" not in unavailable_actions(optunas, replace(ended, state="running"))
     assert "stop_trial" in unavailable_actions(optunas, ended)
-    assert set(unavailable_actions(STUDY, replace(ended, state="waiting", params={}))) == {"retry", "near", "enqueue"}
+    assert set(unavailable_actions(STUDY, replace(ended, state="waiting", params={}))) == {
+        "retry",
+        "near",
+        "enqueue",
+    }

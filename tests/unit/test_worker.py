@@ -104,7 +104,9 @@ def handles_signals(*, trial: Trial) -> None:
 
 def uses_pools(*, trial: Trial) -> float:
     """Computes in pools that their libraries keep for the next call."""
-    return THREADS.submit(float).result() + sum(joblib.Parallel(n_jobs=2)([joblib.delayed(float)(1)]))
+    return THREADS.submit(float).result() + sum(
+        joblib.Parallel(n_jobs=2)([joblib.delayed(float)(1)])
+    )
 
 
 def leaves_threads(*, trial: Trial) -> float:
@@ -152,15 +154,23 @@ class Trainings:
         self.poll_count = 0
 
     def call(
-        self, *orders: WorkerCommand, of: Sequence[Launch] = (), heard: int = 0, timeout_s: float = 0.0
+        self,
+        *orders: WorkerCommand,
+        of: Sequence[Launch] = (),
+        heard: int = 0,
+        timeout_s: float = 0.0,
     ) -> PollResponse:
         """Call with new orders, and listen for what these say after so many events."""
         return self.worker.poll(self.token, self.next_call(*orders, of=of, heard=heard), timeout_s)
 
-    def next_call(self, *orders: WorkerCommand, of: Sequence[Launch] = (), heard: int = 0) -> PollRequest:
+    def next_call(
+        self, *orders: WorkerCommand, of: Sequence[Launch] = (), heard: int = 0
+    ) -> PollRequest:
         self.poll_count += 1
         return PollRequest(
-            self.poll_count, [(self.poll_count, order) for order in orders], {one.attempt: (heard, 0) for one in of}
+            self.poll_count,
+            [(self.poll_count, order) for order in orders],
+            {one.attempt: (heard, 0) for one in of},
         )
 
     def run(self, *launches: Launch) -> None:
@@ -191,7 +201,11 @@ class Trainings:
         return said
 
     def said(self, launch: Launch, timeout_s: float = 0.0) -> list[Payload]:
-        return [payload for _, events in self.call(of=[launch], timeout_s=timeout_s).events for _, payload in events]
+        return [
+            payload
+            for _, events in self.call(of=[launch], timeout_s=timeout_s).events
+            for _, payload in events
+        ]
 
     def is_known(self, launch: Launch) -> bool:
         return not self.call(of=[launch]).absent
@@ -200,8 +214,11 @@ class Trainings:
         """Make a call that stays open, from a thread of its own."""
         reply: Future[PollResponse] = Future()
         talk = self.worker.poll
-        # a daemon: any other thread that begins meanwhile looks like one that the objective has left behind
-        threading.Thread(target=lambda: reply.set_result(talk(self.token, request, 30.0)), daemon=True).start()
+        # a daemon: any other thread that begins meanwhile looks like one that the objective has
+        # left behind
+        threading.Thread(
+            target=lambda: reply.set_result(talk(self.token, request, 30.0)), daemon=True
+        ).start()
         return reply
 
 
@@ -293,13 +310,15 @@ def test_what_follows_soon_travels_together_and_the_last_end_at_once(
     monkeypatch.setattr("tunesvc.execution.worker.worker.BATCH_WINDOW_S", 60.0)
     trainings = Trainings(make_worker(tmp_path))
     first, second = launches(2, reports=True)
-    reply = trainings.run_in_thread(trainings.next_call(run(first), run(second), of=[first, second]))
+    reply = trainings.run_in_thread(
+        trainings.next_call(run(first), run(second), of=[first, second])
+    )
     for number in range(2):
         assert not reply.done()
         GATES[number].set()
-    assert [[type(payload) for _, payload in events] for _, events in reply.result(30.0).events] == [
-        [Started, Reported, Finished]
-    ] * 2
+    assert [
+        [type(payload) for _, payload in events] for _, events in reply.result(30.0).events
+    ] == [[Started, Reported, Finished]] * 2
 
 
 def test_a_question_travels_at_once_and_so_does_all_while_it_is_open(
@@ -308,7 +327,10 @@ def test_a_question_travels_at_once_and_so_does_all_while_it_is_open(
     monkeypatch.setattr("tunesvc.execution.worker.worker.BATCH_WINDOW_S", 60.0)
     trainings = Trainings(make_worker(tmp_path, "asks", define_by_run=True))
     (launch,) = launches(1)
-    assert [type(payload) for payload in trainings.begin_and_hear(launch)] == [Started, SuggestRequested]
+    assert [type(payload) for payload in trainings.begin_and_hear(launch)] == [
+        Started,
+        SuggestRequested,
+    ]
     trainings.worker.adopt(2)
     later = Trainings(trainings.worker, token=2)
     ((_, asked_again),) = later.call(of=[launch], heard=2, timeout_s=15.0).events
@@ -331,7 +353,9 @@ def test_a_call_comes_back_soon_while_an_attempt_may_say_nothing_more(
         heard += len(said[0][1])
     assert heard == UNACKNOWLEDGED_MAX
     trainings.poll_count += 1
-    reply = trainings.worker.poll(1, PollRequest(trainings.poll_count, (), {launch.attempt: (heard, heard)}), 0.0)
+    reply = trainings.worker.poll(
+        1, PollRequest(trainings.poll_count, (), {launch.attempt: (heard, heard)}), 0.0
+    )
     assert [seq for seq, _ in reply.events[0][1]] == list(range(heard + 1, heard + 13))
 
 
@@ -366,7 +390,9 @@ def test_what_is_told_twice_is_done_once_whichever_call_comes_first(trainings: T
 def test_one_that_is_withdrawn_never_begins(trainings: Trainings) -> None:
     first, second, third = launches(3)
     trainings.run(first, second, third)
-    assert trainings.call(withdraw(second), withdraw(first), of=[first, second, third]).absent == [second.attempt]
+    assert trainings.call(withdraw(second), withdraw(first), of=[first, second, third]).absent == [
+        second.attempt
+    ]
     trainings.end(first)
     trainings.end(third)
     assert trainings.begun == [0, 2]
@@ -381,7 +407,8 @@ def test_a_withdrawal_is_answered_at_once(trainings: Trainings) -> None:
 
 
 def test_nothing_begins_behind_an_attempt_that_failed(trainings: Trainings) -> None:
-    """The process may be broken; whoever told attempts to stand in line is told that it has none."""
+    """The process may be broken; whoever told attempts to stand in line is told that it has
+    none."""
     first, second, third, later = launches(4, fails=True)
     trainings.run(first, second, third)
     assert isinstance(trainings.end(first)[-1], Failed)
@@ -418,28 +445,40 @@ def test_a_new_coordinator_is_told_of_all_that_may_not_be_recorded(trainings: Tr
     later.end(third)
 
 
-def test_what_an_attempt_leaves_behind_is_freed_before_the_next_begins(tmp_path: Path, trainings: Trainings) -> None:
+def test_what_an_attempt_leaves_behind_is_freed_before_the_next_begins(
+    tmp_path: Path, trainings: Trainings
+) -> None:
     trainings = Trainings(make_worker(tmp_path, "leaks"))
-    assert [trainings.end(launch)[-1] for launch in trainings.run_all(10)] == [Finished({"loss": 1.0})] * 10
+    assert [trainings.end(launch)[-1] for launch in trainings.run_all(10)] == [
+        Finished({"loss": 1.0})
+    ] * 10
 
 
-def test_a_trial_whose_checkpoint_is_gone_begins_anew_and_says_why(tmp_path: Path, trainings: Trainings) -> None:
+def test_a_trial_whose_checkpoint_is_gone_begins_anew_and_says_why(
+    tmp_path: Path, trainings: Trainings
+) -> None:
     trainings = Trainings(make_worker(tmp_path, "restores"))
     gone = tmp_path / "checkpoints" / "0" / "attempt-1-step-7-1" / "model.pt"
     launch = make_launch(attempt=2, checkpoint=str(gone))
     trainings.run(launch)
     _, note, report, end = trainings.end(launch)
     assert isinstance(note, OutputLogged)
-    assert note.text.startswith(f"[tunesvc: the trial starts over: its checkpoint {gone} was not found")
+    assert note.text.startswith(
+        f"[tunesvc: the trial starts over: its checkpoint {gone} was not found"
+    )
     assert (report, end) == (Reported(0, {"loss": 1.0}), Finished({"loss": 0.0}))
 
 
 def test_an_objective_has_an_event_loop(tmp_path: Path, trainings: Trainings) -> None:
     trainings = Trainings(make_worker(tmp_path, "awaits"))
-    assert [trainings.end(launch)[-1] for launch in trainings.run_all(2)] == [Finished({"loss": 0.75})] * 2
+    assert [trainings.end(launch)[-1] for launch in trainings.run_all(2)] == [
+        Finished({"loss": 0.75})
+    ] * 2
 
 
-def test_an_objective_that_handles_signals_is_told_where_it_can(tmp_path: Path, trainings: Trainings) -> None:
+def test_an_objective_that_handles_signals_is_told_where_it_can(
+    tmp_path: Path, trainings: Trainings
+) -> None:
     trainings = Trainings(make_worker(tmp_path, "handles_signals"))
     outcome = trainings.end(trainings.run_all(1)[0])[-1]
     assert isinstance(outcome, Failed)
@@ -447,7 +486,9 @@ def test_an_objective_that_handles_signals_is_told_where_it_can(tmp_path: Path, 
     assert "a program that the study names as `command`" in outcome.message
 
 
-def test_a_pool_that_its_library_keeps_is_used_by_the_next_trial(tmp_path: Path, trainings: Trainings) -> None:
+def test_a_pool_that_its_library_keeps_is_used_by_the_next_trial(
+    tmp_path: Path, trainings: Trainings
+) -> None:
     trainings = Trainings(make_worker(tmp_path, "uses_pools"))
     ended = [trainings.end(launch)[-1] for launch in trainings.run_all(2)]
     get_reusable_executor().shutdown(wait=True)
@@ -465,12 +506,16 @@ def test_a_worker_is_replaced_for_threads_that_a_trial_left_and_their_names_are_
     fit = trainings.call().is_reusable
     GATES[launch.trial_number].set()
     assert isinstance(note, OutputLogged)
-    assert note.text.startswith("[tunesvc: this trial left threads running: 'monitor'. A new worker")
+    assert note.text.startswith(
+        "[tunesvc: this trial left threads running: 'monitor'. A new worker"
+    )
     assert end == Finished({"loss": 0.0})
     assert not fit
 
 
-def test_a_program_that_prints_that_gpu_memory_ran_out_is_classed(tmp_path: Path, trainings: Trainings) -> None:
+def test_a_program_that_prints_that_gpu_memory_ran_out_is_classed(
+    tmp_path: Path, trainings: Trainings
+) -> None:
     command = ("sh", "-c", "echo CUDA out of memory; echo aborting >&2; exit 1")
     trainings = Trainings(Worker(make_job(tmp_path, command=command), str(tmp_path), token=1))
     (launch,) = launches(1)
@@ -501,11 +546,14 @@ TOKENS = count(1)
 STEPS = ["tell", "call", "call", "arrive", "arrive", "lose", "answer"]
 
 
-@given(st.lists(st.sampled_from(STEPS), min_size=15, max_size=60), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.sampled_from(STEPS), min_size=15, max_size=60), st.randoms(use_true_random=False)
+)
 def test_orders_are_obeyed_once_and_in_order_however_calls_fare(
     obedient: Obedient, script: list[str], random: Random
 ) -> None:
-    """Calls of one coordinator that are lost, come late and overtake each other; each example's is a later one."""
+    """Calls of one coordinator that are lost, come late and overtake each other; each example's
+    is a later one."""
     token, state = next(TOKENS), WorkerState(handle=None)  # type: ignore[arg-type]
     told: list[WorkerCommand] = []
     under_way: list[PollRequest] = []

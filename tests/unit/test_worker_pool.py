@@ -1,4 +1,7 @@
-"""The worker that a local Ray starts before there is an attempt. A test gives the answers by hand."""
+"""The worker that a local Ray starts before there is an attempt.
+
+A test gives the answers by hand.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.spec import Resources
 
 
-def warmed_up(folder: Path, *, shared: bool = False, **changes: Any) -> tuple[RayExecutor, ScriptedBackend]:
+def warmed_up(
+    folder: Path, *, shared: bool = False, **changes: Any
+) -> tuple[RayExecutor, ScriptedBackend]:
     backend = ScriptedBackend(make_job(folder, **changes))
     backend.shared = shared
     executor = RayExecutor(backend.job, backend=backend)
@@ -22,7 +27,9 @@ def warmed_up(folder: Path, *, shared: bool = False, **changes: Any) -> tuple[Ra
     return executor, backend
 
 
-def test_the_first_attempt_gets_the_worker_that_is_there_and_the_second_a_new_one(tmp_path: Path) -> None:
+def test_the_first_attempt_gets_the_worker_that_is_there_and_the_second_a_new_one(
+    tmp_path: Path,
+) -> None:
     executor, backend = warmed_up(tmp_path)
     (first,) = backend.workers.values()
     executor.launch(make_launch(0))

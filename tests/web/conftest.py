@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi.routing import APIRoute
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from tunesvc.db.engine.database import Database
 from tunesvc.web import DashboardServer
@@ -21,7 +29,10 @@ from tunesvc.web.app import PAGES
 
 
 def routes_of(server: DashboardServer) -> list[APIRoute]:
-    """Every route that answers by our own code. FastAPI keeps those of included routers to itself."""
+    """Every route that answers by our own code.
+
+    FastAPI keeps those of included routers to itself.
+    """
     own = server._server.config.app.routes  # type: ignore[union-attr]
     included = [route for module in PAGES for route in module.router.routes]
     found = [route for route in (*own, *included) if isinstance(route, APIRoute)]
@@ -32,11 +43,21 @@ def routes_of(server: DashboardServer) -> list[APIRoute]:
 def violations(page: Page) -> list[str]:
     """What keeps somebody from using the page as it stands: what axe calls serious or critical."""
     found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
+    return [
+        f"{one['id']}: {one['nodes'][0]['html']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 CHROMIUM = shutil.which("chromium")
-_QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync")
+_QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-sync",
+)
 
 
 @dataclass
@@ -58,7 +79,10 @@ class Dashboard:
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.complaints.append(f"script: {error}"))
         page.on("request", self._on_request)
-        page.on("dialog", lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "dialog",
+            lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()),
+        )
         return page
 
     def _on_console(self, message: ConsoleMessage) -> None:
@@ -84,7 +108,9 @@ def browser() -> Iterator[Browser]:
 @contextmanager
 def new_context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser's memory of its own."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC", locale="en-GB")
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900}, timezone_id="UTC", locale="en-GB"
+    )
     context.set_default_timeout(60_000)
     expect.set_options(timeout=60_000)
     yield context

@@ -66,44 +66,62 @@ def test_the_cookie_is_for_this_server_and_no_script(server: DashboardServer) ->
 BROWSER = {"user-agent": "Mozilla/5.0 Firefox/140.0", "sec-fetch-dest": "document"}
 
 
-def test_browsers_are_sent_to_a_host_whose_cookies_no_other_server_gets(server: DashboardServer) -> None:
+def test_browsers_are_sent_to_a_host_whose_cookies_no_other_server_gets(
+    server: DashboardServer,
+) -> None:
     answer = httpx.get(f"{server.url}/studies?q=a", headers=BROWSER)
     assert answer.status_code == 307
-    assert answer.headers["location"] == f"http://tunesvc-{server.port}.localhost:{server.port}/studies?q=a"
+    assert (
+        answer.headers["location"]
+        == f"http://tunesvc-{server.port}.localhost:{server.port}/studies?q=a"
+    )
     own = {"host": f"tunesvc-{server.port}.localhost:{server.port}"}
     assert httpx.get(f"{server.url}/studies", headers=BROWSER | own).status_code == 401
 
 
-def test_a_page_that_was_asked_for_before_entering_is_opened_after_it(server: DashboardServer) -> None:
+def test_a_page_that_was_asked_for_before_entering_is_opened_after_it(
+    server: DashboardServer,
+) -> None:
     headers = BROWSER | {"host": f"tunesvc-{server.port}.localhost:{server.port}"}
     with httpx.Client(base_url=server.url, headers=headers) as client:
         assert client.get("/cluster?a=b").status_code == 401
         assert client.get(server.new_address()).headers["location"] == "/cluster?a=b"
         assert client.get("/cluster").status_code == 200
         from_a_file = client.get(server.new_address(), headers={"sec-fetch-site": "cross-site"})
-        assert from_a_file.status_code == 200, "no redirect, along which no strict cookie would be sent"
+        assert from_a_file.status_code == 200, (
+            "no redirect, along which no strict cookie would be sent"
+        )
         assert 'content="0; url=/studies"' in from_a_file.text
 
 
-@pytest.mark.parametrize("at", ["//evil.example", "/\\evil.example", "http://evil.example", "/enter?key=x"])
+@pytest.mark.parametrize(
+    "at", ["//evil.example", "/\\evil.example", "http://evil.example", "/enter?key=x"]
+)
 def test_no_other_page_is_opened_after_entering(server: DashboardServer, at: str) -> None:
     cookies = {f"tunesvc_page_{server.port}": at}
     answer = httpx.get(server.new_address(), cookies=cookies)
     assert answer.headers["location"] == "/studies"
 
 
-def test_only_a_form_changes_something(client: httpx.Client, server: DashboardServer, database: Database) -> None:
+def test_only_a_form_changes_something(
+    client: httpx.Client, server: DashboardServer, database: Database
+) -> None:
     running(database)
     study = get_study(database, "test").study_id
     ours = {"origin": server.url}
-    assert client.post(f"/studies/{study}/ask/note", data={"text": "mine"}, headers=ours).status_code == 200
+    assert (
+        client.post(f"/studies/{study}/ask/note", data={"text": "mine"}, headers=ours).status_code
+        == 200
+    )
     answer = client.post(f"/studies/{study}/ask/note", json={"text": "other"}, headers=ours)
     assert answer.status_code == 403
     assert "no form" in answer.text
     assert get_study_by_id(database, study).note == "mine"
 
 
-def test_only_so_many_pages_may_listen(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_pages_may_listen(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tunesvc.web.pages.live.STREAMS_MAX", 1)
     with client.stream("GET", "/events") as first:
         assert first.status_code == 200
@@ -125,19 +143,25 @@ def test_the_key_is_not_among_the_arguments_of_the_browser(
     assert file.parent.stat().st_mode & 0o077 == 0
 
 
-def test_a_foreign_host_is_refused_on_every_route(client: httpx.Client, server: DashboardServer) -> None:
+def test_a_foreign_host_is_refused_on_every_route(
+    client: httpx.Client, server: DashboardServer
+) -> None:
     """Fault 38: DNS rebinding."""
     for path in _paths(server):
         assert client.get(path, headers={"Host": "evil.example"}).status_code == 403, path
 
 
-@pytest.mark.parametrize("host", ["evil.example:8088", "127.0.0.1", "127.0.0.1.evil.example:8088", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example:8088", "127.0.0.1", "127.0.0.1.evil.example:8088", ""]
+)
 def test_no_name_but_our_own_is_a_host(host: str) -> None:
     """Fault 38."""
     assert refusal("GET", Headers({"host": host}), HOSTS)
 
 
-def test_a_foreign_origin_is_refused_on_every_route(client: httpx.Client, server: DashboardServer) -> None:
+def test_a_foreign_origin_is_refused_on_every_route(
+    client: httpx.Client, server: DashboardServer
+) -> None:
     """Fault 38: cross-site requests, whatever cookie they bear."""
     for path in _paths(server):
         for method in ("GET", "POST", "DELETE"):
@@ -145,15 +169,21 @@ def test_a_foreign_origin_is_refused_on_every_route(client: httpx.Client, server
             assert answer.status_code == 403, (method, path)
 
 
-@pytest.mark.parametrize("origin", ["null", "http://127.0.0.1", "http://127.0.0.1:1", "file://", "127.0.0.1:8088", ""])
+@pytest.mark.parametrize(
+    "origin", ["null", "http://127.0.0.1", "http://127.0.0.1:1", "file://", "127.0.0.1:8088", ""]
+)
 def test_no_origin_but_our_own_may_ask(origin: str) -> None:
     """Fault 38."""
     for method in ("GET", "POST", "DELETE"):
         assert refusal(method, Headers({"host": "127.0.0.1:8088", "origin": origin}), HOSTS)
-        assert not refusal(method, Headers({"host": "127.0.0.1:8088", "origin": "http://127.0.0.1:8088"}), HOSTS)
+        assert not refusal(
+            method, Headers({"host": "127.0.0.1:8088", "origin": "http://127.0.0.1:8088"}), HOSTS
+        )
 
 
-def test_what_changes_something_must_say_that_it_is_ours(client: httpx.Client, server: DashboardServer) -> None:
+def test_what_changes_something_must_say_that_it_is_ours(
+    client: httpx.Client, server: DashboardServer
+) -> None:
     """Fault 38: a form of another site, from a browser that hides its origin."""
     assert client.post("/studies").status_code == 403
     assert client.post("/studies", headers={"Origin": server.url}).status_code == 405
@@ -168,7 +198,8 @@ def test_every_answer_bears_the_policy(client: httpx.Client, server: DashboardSe
 
 
 def test_every_route_asks_who_it_is(server: DashboardServer) -> None:
-    """The one place that decides is asked by all: a route without `may(...)` would be open to everybody."""
+    """The one place that decides is asked by all: a route without `may(...)` would be open to
+    everybody."""
     open_to_all = {"/", "/enter"}
     for route in routes_of(server):
         if route.path not in open_to_all:
@@ -192,7 +223,10 @@ class Own:
 
 
 def test_lists_show_only_what_one_may_view(server: DashboardServer, database: Database) -> None:
-    simulations = [running(database, name=name, parallelism=2, parameters=PARAMETERS) for name in ("mine", "theirs")]
+    simulations = [
+        running(database, name=name, parallelism=2, parameters=PARAMETERS)
+        for name in ("mine", "theirs")
+    ]
     mine, theirs = (simulation.record.study_id for simulation in simulations)
     for study_id, word in ((mine, "public"), (theirs, "secret")):
         study_requests.tag(database, study_id, None, add=[f"{word}-tag"], who="ada")
@@ -210,7 +244,11 @@ def test_lists_show_only_what_one_may_view(server: DashboardServer, database: Da
         spec += "budget: {trials: 5}\nwarm_start: [theirs]\n"
         answer = client.post("/new/check", data={"text": spec, "folder": "/"})
         assert "you may not view study" in answer.text
-        for path in (f"/studies/{theirs}", f"/compare?studies={mine},{theirs}", f"/new?copy={theirs}"):
+        for path in (
+            f"/studies/{theirs}",
+            f"/compare?studies={mine},{theirs}",
+            f"/new?copy={theirs}",
+        ):
             assert client.get(path).status_code == 403, path
 
 
@@ -254,7 +292,9 @@ def _paths(server: DashboardServer) -> list[str]:
         "/studies/99999999999999999999",
     ],
 )
-def test_no_address_leads_out_of_the_static_files(client: httpx.Client, server: DashboardServer, path: str) -> None:
+def test_no_address_leads_out_of_the_static_files(
+    client: httpx.Client, server: DashboardServer, path: str
+) -> None:
     """Fault 35: the path is sent as it stands, not as a polite client would mend it."""
     cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:

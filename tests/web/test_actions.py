@@ -1,4 +1,5 @@
-"""Actions, as people take them in a browser: dialogs, answers, tags and notes; and who may take them."""
+"""Actions, as people take them in a browser: dialogs, answers, tags and notes; and who may take
+them."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def done(page: Page, label: str, told: str) -> None:
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(dashboard: Dashboard, simulation: Simulation) -> None:
+def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(
+    dashboard: Dashboard, simulation: Simulation
+) -> None:
     simulation.run()
     page = dashboard.open("/studies/1/trials/0")
     ask(page, "Change and run")
@@ -49,7 +52,11 @@ def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(dashboard: Das
     page.get_by_role("dialog").get_by_role("button", name="Enqueue").click()
     expect(page.get_by_role("alert")).to_contain_text("x = 7.0 is outside of 0 ... 1")
     page.get_by_role("textbox", name="x 0.0").fill("0.125")
-    done(page, "Enqueue", "trial 6 is next; the budget grows to 7 trials, so that it runs; `tune resume bowl`")
+    done(
+        page,
+        "Enqueue",
+        "trial 6 is next; the budget grows to 7 trials, so that it runs; `tune resume bowl`",
+    )
     assert simulation.sql("SELECT value FROM trial_attrs WHERE name = 'tunesvc:origin'") == [
         ('"by hand, from trial 0"',)
     ]
@@ -58,7 +65,9 @@ def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(dashboard: Das
     dashboard.complaints[:] = [one for one in dashboard.complaints if "400" not in one]
 
 
-def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulation: Simulation) -> None:
+def test_tags_and_notes_are_kept_found_and_inert(
+    dashboard: Dashboard, simulation: Simulation
+) -> None:
     """Fault 37."""
     simulation.run()
     page = dashboard.open("/studies/1")
@@ -79,7 +88,9 @@ def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulatio
     page.locator("#trial-labels").get_by_text("+ note").click()
     page.get_by_role("textbox", name="Note").fill(HOSTILE)
     done(page, "Save", "The note is saved.")
-    expect(page.locator("#trial-labels .annotation")).to_have_text(HOSTILE.replace("\u202e", "\ufffd"))
+    expect(page.locator("#trial-labels .annotation")).to_have_text(
+        HOSTILE.replace("\u202e", "\ufffd")
+    )
     dashboard.open("/studies?q=VISION")
     expect(page.locator("tbody th .tag")).to_have_text("vision")
     page.locator("tbody th .tag").click()
@@ -89,7 +100,8 @@ def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulatio
     expect(page.get_by_role("heading", name="No study matches")).to_be_visible()
 
 
-# --- without a browser -------------------------------------------------------------------------------
+# --- without a browser
+# -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -98,13 +110,17 @@ def client(database: Database, simulation: Simulation) -> Iterator[httpx.Client]
     simulation.run()
     with (
         DashboardServer(database, port=0) as server,
-        httpx.Client(base_url=server.url, headers={"Origin": server.url}, follow_redirects=True) as client,
+        httpx.Client(
+            base_url=server.url, headers={"Origin": server.url}, follow_redirects=True
+        ) as client,
     ):
         client.get(server.new_address())
         yield client
 
 
-def test_without_scripts_a_form_is_a_page_and_the_answer_stands_among_the_requests(client: httpx.Client) -> None:
+def test_without_scripts_a_form_is_a_page_and_the_answer_stands_among_the_requests(
+    client: httpx.Client,
+) -> None:
     form = client.get("/studies/1/ask/extend")
     assert 'action="/studies/1/ask/extend"' in form.text
     answer = client.post("/studies/1/ask/extend", data={"trials": "3"})
@@ -121,7 +137,9 @@ def test_without_scripts_a_form_is_a_page_and_the_answer_stands_among_the_reques
     assert "was deleted by" in missing.text
 
 
-def test_running_trials_of_a_study_of_optunas_own_can_be_failed(client: httpx.Client, database: Database) -> None:
+def test_running_trials_of_a_study_of_optunas_own_can_be_failed(
+    client: httpx.Client, database: Database
+) -> None:
     """Case W21."""
     theirs = optuna.create_study(storage=PgStorage(database))
     for _ in range(2):
@@ -135,7 +153,9 @@ def test_running_trials_of_a_study_of_optunas_own_can_be_failed(client: httpx.Cl
 
 
 def test_with_scripts_the_answer_is_a_message(client: httpx.Client) -> None:
-    answer = client.post("/studies/1/ask/tag", data={"text": "naïve, b"}, headers={"HX-Request": "true"})
+    answer = client.post(
+        "/studies/1/ask/tag", data={"text": "naïve, b"}, headers={"HX-Request": "true"}
+    )
     assert answer.status_code == 204
     assert json.loads(answer.headers["hx-trigger"])["message"]["text"] == "Tags: naïve, b"
 
@@ -177,7 +197,9 @@ class Only:
         """All."""
 
 
-def test_whatever_changes_something_needs_a_right_and_an_own_origin(database: Database, simulation: Simulation) -> None:
+def test_whatever_changes_something_needs_a_right_and_an_own_origin(
+    database: Database, simulation: Simulation
+) -> None:
     with DashboardServer(database, port=0) as server, httpx.Client(base_url=server.url) as client:
         app = server._server.config.app
         app.state.access = Only(Permission.VIEW)  # type: ignore[union-attr]
@@ -190,7 +212,9 @@ def test_whatever_changes_something_needs_a_right_and_an_own_origin(database: Da
             assert client.post(at, headers={"Origin": "http://evil.example"}).status_code == 403
             assert "Not allowed" in client.post(at, headers=own).text, at
         app.state.access = Only(Permission.VIEW, Permission.STEER)  # type: ignore[union-attr]
-        assert client.post("/studies/1/delete", data={"name": "bowl"}, headers=own).status_code == 403
+        assert (
+            client.post("/studies/1/delete", data={"name": "bowl"}, headers=own).status_code == 403
+        )
         assert client.post("/studies/1/ask/stop", headers=own).status_code == 303
         app.state.access = Only(Permission.CREATE)  # type: ignore[union-attr]
         assert client.get("/new?copy=1").status_code == 403, "a copy shows what is copied"

@@ -15,18 +15,24 @@ def test_without_a_coordinator_it_says_when_nodes_appear(dashboard: Dashboard) -
     expect(dashboard.open("/cluster").get_by_role("heading", name="No nodes yet")).to_be_visible()
 
 
-def test_nodes_their_trials_and_the_queue_are_there(dashboard: Dashboard, database: Database) -> None:
+def test_nodes_their_trials_and_the_queue_are_there(
+    dashboard: Dashboard, database: Database
+) -> None:
     simulation = running(database, parallelism=3)
     simulation.sql("UPDATE attempts SET state = 'opened', started_at = NULL WHERE trial_id & 3 = 2")
     page = dashboard.open("/cluster")
     node = page.get_by_role("region", name="simulated", exact=True)
     expect(node).to_contain_text("3 of 8")
     expect(node.get_by_role("link")).to_have_text(["test trial 0", "test trial 1"])
-    expect(page.get_by_role("region", name="Queue")).to_contain_text("there is room for it: its worker is starting")
+    expect(page.get_by_role("region", name="Queue")).to_contain_text(
+        "there is room for it: its worker is starting"
+    )
     expect(page.get_by_role("region", name="Coordinators")).to_contain_text("head:7")
 
 
-def test_a_machine_is_there_once_whatever_ran_on_it_before(dashboard: Dashboard, database: Database) -> None:
+def test_a_machine_is_there_once_whatever_ran_on_it_before(
+    dashboard: Dashboard, database: Database
+) -> None:
     """Each local Ray gives its machine a new key."""
     simulation = running(database, parallelism=3)
     simulation.sql(
@@ -42,4 +48,6 @@ def test_names_of_hosts_and_resources_cannot_act(dashboard: Dashboard, database:
     text = HOSTILE.replace('"', '\\"')
     simulation.sql(f"""UPDATE nodes SET host = '{HOSTILE}', total = '{{"{text}"\\: 1}}'""")
     page = dashboard.open("/cluster")
-    expect(page.get_by_role("region", name=HOSTILE, exact=True)).to_contain_text(f"Seen by {HOSTILE}")
+    expect(page.get_by_role("region", name=HOSTILE, exact=True)).to_contain_text(
+        f"Seen by {HOSTILE}"
+    )

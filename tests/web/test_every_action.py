@@ -1,6 +1,8 @@
-"""Every action, taken in a browser on studies that a coordinator runs, and what has become of it in the database.
+"""Every action, taken in a browser on studies that a coordinator runs, and what has become of it in
+the database.
 
-One server, one database, one page of a browser and one running study for all of them; its workers are simulated.
+One server, one database, one page of a browser and one running study for all of them; its workers
+are simulated.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from tunesvc.web.forms import FormQuestion
 
 def slow(launch: Launch) -> Iterable[tuple[float, Payload]]:
     """Five reports, of which the last is best where x is largest."""
-    return curve(*(2.0 - float(launch.params["x"]) + 1.0 / (1 + step) for step in range(5)), every_s=4.0)  # type: ignore[arg-type]
+    return curve(
+        *(2.0 - float(launch.params["x"]) + 1.0 / (1 + step) for step in range(5)), every_s=4.0
+    )  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Running:
         return self.simulation.record.study_id
 
     def until(self, sql: str) -> None:
-        """Step until a query, in which ID is the study, is true; then keep the lease, since nobody steps any more."""
+        """Step until a query, in which ID is the study, is true; then keep the lease, since
+        nobody steps any more."""
         asked = sql.replace("ID", str(self.study_id))
         for _ in range(1_000):
             if self.simulation.sql(asked) == [(True,)]:
@@ -53,7 +58,9 @@ class Running:
 
     def number(self, sql: str) -> int:
         """The number of a trial, as a condition names it."""
-        found = self.simulation.sql(f"SELECT max(number) FROM trials WHERE study_id = {self.study_id} AND {sql}")
+        found = self.simulation.sql(
+            f"SELECT max(number) FROM trials WHERE study_id = {self.study_id} AND {sql}"
+        )
         return int(found[0][0])  # type: ignore[call-overload]
 
 
@@ -111,42 +118,95 @@ ACTIONS = [
         (("trials", "3"),),
     ),
     Action(FormQuestion.WIDEN, "Widen the space …", "Widen", f"{DRAWN} > 1", (("high", "2"),)),
-    Action(FormQuestion.ENQUEUE, "Enqueue a trial …", "Enqueue", f"{DRAWN} = 0.125", (("value", "0.125"),)),
     Action(
-        FormQuestion.ENQUEUE, "Change and run", "Enqueue", f"{DRAWN} = 0.25", (("value", "0.25"),), "state = 'complete'"
+        FormQuestion.ENQUEUE,
+        "Enqueue a trial …",
+        "Enqueue",
+        f"{DRAWN} = 0.125",
+        (("value", "0.125"),),
     ),
-    Action(FormQuestion.NEAR, "Try near this", "Try near it", f"SELECT {ORIGIN}", about="state = 'complete'"),
-    Action(FormQuestion.RETRY, "Run again", "Run again", f"{DRAWN} = {BEFORE}", about="state = 'complete'"),
+    Action(
+        FormQuestion.ENQUEUE,
+        "Change and run",
+        "Enqueue",
+        f"{DRAWN} = 0.25",
+        (("value", "0.25"),),
+        "state = 'complete'",
+    ),
+    Action(
+        FormQuestion.NEAR,
+        "Try near this",
+        "Try near it",
+        f"SELECT {ORIGIN}",
+        about="state = 'complete'",
+    ),
+    Action(
+        FormQuestion.RETRY,
+        "Run again",
+        "Run again",
+        f"{DRAWN} = {BEFORE}",
+        about="state = 'complete'",
+    ),
     Action(
         *(FormQuestion.STOP_TRIAL, "Stop this trial", "Stop this trial"),
         "SELECT state = 'pruned' FROM trials WHERE study_id = ID AND number = NUMBER",
         about=REPORTED,
     ),
     Action(
-        *(FormQuestion.TAG, "+ tag", "Save", f"SELECT tags = '{{vision}}' {OF_STUDY}", (("text", "vision"),)),
+        *(
+            FormQuestion.TAG,
+            "+ tag",
+            "Save",
+            f"SELECT tags = '{{vision}}' {OF_STUDY}",
+            (("text", "vision"),),
+        ),
         within="#labels",
         told="Tags: vision",
     ),
     Action(
-        *(FormQuestion.NOTE, "+ note", "Save", f"SELECT note = 'why' {OF_STUDY}", (("text", "why"),)),
+        *(
+            FormQuestion.NOTE,
+            "+ note",
+            "Save",
+            f"SELECT note = 'why' {OF_STUDY}",
+            (("text", "why"),),
+        ),
         within="#labels",
         told="The note is saved.",
     ),
     Action(
-        *(FormQuestion.TAG, "+ tag", "Save", f"SELECT tags = '{{odd}}' {OF_TRIAL}", (("text", "odd"),), "number = 0"),
+        *(
+            FormQuestion.TAG,
+            "+ tag",
+            "Save",
+            f"SELECT tags = '{{odd}}' {OF_TRIAL}",
+            (("text", "odd"),),
+            "number = 0",
+        ),
         within="#trial-labels",
         told="Tags: odd",
     ),
     Action(
-        *(FormQuestion.NOTE, "+ note", "Save", f"SELECT note = 'how' {OF_TRIAL}", (("text", "how"),), "number = 0"),
+        *(
+            FormQuestion.NOTE,
+            "+ note",
+            "Save",
+            f"SELECT note = 'how' {OF_TRIAL}",
+            (("text", "how"),),
+            "number = 0",
+        ),
         within="#trial-labels",
         told="The note is saved.",
     ),
 ]
 
 
-@pytest.mark.parametrize("action", ACTIONS, ids=lambda one: f"{one.kind}, of a {'trial' if one.about else 'study'}")
-def test_an_action_does_what_it_says(shared_dashboard: Dashboard, running: Running, action: Action) -> None:
+@pytest.mark.parametrize(
+    "action", ACTIONS, ids=lambda one: f"{one.kind}, of a {'trial' if one.about else 'study'}"
+)
+def test_an_action_does_what_it_says(
+    shared_dashboard: Dashboard, running: Running, action: Action
+) -> None:
     number, last = running.number(action.about or "true"), running.number("true")
     trial = f"/trials/{number}" if action.about else ""
     page = shared_dashboard.open(f"/studies/{running.study_id}{trial}")
@@ -160,9 +220,9 @@ def test_an_action_does_what_it_says(shared_dashboard: Dashboard, running: Runni
 
 def test_every_action_is_taken() -> None:
     taken = {action.kind for action in ACTIONS}
-    assert taken | {FormQuestion.PAUSE, FormQuestion.RESUME, FormQuestion.STOP} == set(FormQuestion), (
-        "those in tests of their own"
-    )
+    assert taken | {FormQuestion.PAUSE, FormQuestion.RESUME, FormQuestion.STOP} == set(
+        FormQuestion
+    ), "those in tests of their own"
 
 
 def test_a_pause_is_asked_shown_taken_back_and_carried_out(
@@ -174,7 +234,9 @@ def test_a_pause_is_asked_shown_taken_back_and_carried_out(
     expect(dialog).to_contain_text("2 running trials come to their end")
     done(page, "Pause", "the coordinator test carries it out")
     expect(page.locator("#head")).to_contain_text("pausing")
-    expect(page.get_by_role("button", name="Pause", exact=True)).to_have_attribute("title", "it is being paused")
+    expect(page.get_by_role("button", name="Pause", exact=True)).to_have_attribute(
+        "title", "it is being paused"
+    )
     ask(page, "Resume")
     done(page, "Continue", "carries it out")
     running.until("SELECT count(*) = 2 FROM commands WHERE study_id = ID AND done_at IS NOT NULL")
@@ -195,13 +257,16 @@ def test_a_study_is_stopped_and_deleted_when_its_name_is_typed(
     running = run(shared_database, "stopped")
     page = shared_dashboard.open(f"/studies/{running.study_id}")
     page.get_by_text("More", exact=True).click()
-    expect(page.get_by_role("button", name="Delete …")).to_have_attribute("title", "test runs it: stop it first")
+    expect(page.get_by_role("button", name="Delete …")).to_have_attribute(
+        "title", "test runs it: stop it first"
+    )
     dialog = ask(page, "Stop")
     expect(dialog).to_contain_text("2 running trials are stopped now")
     done(page, "Stop", "carries it out")
     running.coordinator.run()
     expect(page.locator("#head .standing")).to_contain_text("stopped")
-    # the page has seen the last step, and not yet that nobody runs the study any more; its menu stays open
+    # the page has seen the last step, and not yet that nobody runs the study any more; its menu
+    # stays open
     page.get_by_text("More", exact=True).click()
     expect(page.get_by_role("button", name="Delete …")).to_be_visible()
     running.simulation.study_writer.release()
@@ -215,15 +280,22 @@ def test_a_study_is_stopped_and_deleted_when_its_name_is_typed(
     page.get_by_role("button", name="Delete", exact=True).click()
     page.wait_for_url("**/studies")
     assert running.simulation.sql("SELECT count(*) FROM studies WHERE name = 'stopped'") == [(0,)]
-    # the refused name; and parts of the page that were asked for again before it was left, of a study that is no more
+    # the refused name; and parts of the page that were asked for again before it was left, of a
+    # study that is no more
     known = ("400", "404")
-    shared_dashboard.complaints[:] = [one for one in shared_dashboard.complaints if not any(s in one for s in known)]
+    shared_dashboard.complaints[:] = [
+        one for one in shared_dashboard.complaints if not any(s in one for s in known)
+    ]
 
 
 def test_a_button_of_the_health_page_widens_a_study_that_runs(
     shared_dashboard: Dashboard, shared_database: Database
 ) -> None:
-    spec = make_spec(name="narrow", parameters={"x": {"type": "float", "min": 1.0, "max": 3.0}}, budget={"trials": 100})
+    spec = make_spec(
+        name="narrow",
+        parameters={"x": {"type": "float", "min": 1.0, "max": 3.0}},
+        budget={"trials": 100},
+    )
     with writing(shared_database, **spec.model_dump(mode="json")) as w:
         for number in range(60):
             w.trial(number, "complete", number / 60)

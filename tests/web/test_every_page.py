@@ -1,5 +1,6 @@
-"""Every page and every form, in every state that it has: usable by everybody, on a bright desktop and a dark phone, with
-nothing inline and nothing from elsewhere. One server, one database and one page of a browser for all of them.
+"""Every page and every form, in every state that it has: usable by everybody, on a bright desktop
+and a dark phone, with nothing inline and nothing from elsewhere. One server, one database and one
+page of a browser for all of them.
 """
 
 from __future__ import annotations
@@ -68,12 +69,16 @@ SIGHTS = {
     "a study that there is not": Sight("/studies/999", 404),
     "an address that means nothing": Sight("/studies?sort=nothing", 422),
     "a form to delete": Sight("/studies/{bare}/delete"),
-    **{f"a form to {one}": Sight(f"/studies/{{live}}/ask/{one}?trial={{running}}") for one in FormQuestion},
+    **{
+        f"a form to {one}": Sight(f"/studies/{{live}}/ask/{one}?trial={{running}}")
+        for one in FormQuestion
+    },
 }
 
 
 def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
-    """Every seventh fails; of the others the loss tells from the first step on which of them are poor."""
+    """Every seventh fails; of the others the loss tells from the first step on which of them are
+    poor."""
     yield 1.0, OutputLogged("stdout", "begins\n")
     for step in range(6):
         yield 1.0, Reported(step, {"loss": 1 / (1 + step) + launch.trial_number % 4})
@@ -85,7 +90,8 @@ def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
 
 @pytest.fixture(scope="module")
 def known(shared_database: Database) -> Mapping[str, int]:
-    """What the addresses name: a study that runs, with trials of every kind, one of two objectives, and a bare one."""
+    """What the addresses name: a study that runs, with trials of every kind, one of two
+    objectives, and a bare one."""
     simulation = Simulation(shared_database, make_spec(name="live", **LIVE), script)
     coordinator = simulation.start()
     while simulation.clock.now() < 40:
@@ -100,7 +106,9 @@ def known(shared_database: Database) -> Mapping[str, int]:
     note(shared_database, live, 0, "looks fine", who="ada")
     numbers = dict(simulation.sql("SELECT state, min(number) FROM trials GROUP BY state"))
     assert {"complete", "pruned", "fail", "running"} <= numbers.keys()
-    front = fill(shared_database, objectives=2, name="front", metrics=({"name": "loss"}, {"name": "size"}))
+    front = fill(
+        shared_database, objectives=2, name="front", metrics=({"name": "loss"}, {"name": "size"})
+    )
     ill = failing_above(shared_database, "lr", name="ill")
     bare = Simulation(shared_database, make_spec(name="bare")).record.study_id
     return {"live": live, "front": front, "ill": ill, "bare": bare, **numbers}  # type: ignore[dict-item]
@@ -126,7 +134,9 @@ def as_before(shared_dashboard: Dashboard) -> None:
 
 
 @pytest.mark.parametrize("name", SIGHTS)
-def test_everybody_can_use(shared_dashboard: Dashboard, known: Mapping[str, int], name: str) -> None:
+def test_everybody_can_use(
+    shared_dashboard: Dashboard, known: Mapping[str, int], name: str
+) -> None:
     sight = SIGHTS[name]
     answer = visit(shared_dashboard, sight.path.format(**known))
     assert answer.status == sight.status
@@ -158,14 +168,18 @@ def test_everybody_can_use_the_editor_with_mistakes_in_it(shared_dashboard: Dash
     is_sound(shared_dashboard, answer)
 
 
-def test_everybody_can_use_the_page_of_a_mistake(shared_dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everybody_can_use_the_page_of_a_mistake(
+    shared_dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tunesvc.web.pages.cluster.get_cluster", lambda *_: 1 / 0)
     answer = visit(shared_dashboard, "/cluster")
     assert answer.status == 500
     is_sound(shared_dashboard, answer)
 
 
-def test_everybody_can_use_the_page_of_an_outage(shared_dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everybody_can_use_the_page_of_an_outage(
+    shared_dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(*_: object) -> None:
         raise DatabaseUnavailable("nothing listens there")
 
@@ -198,17 +212,22 @@ def visit(dashboard: Dashboard, path: str) -> Response:
     answer = dashboard.page.goto(dashboard.server.url + path)
     assert answer is not None
     if not answer.ok:
-        dashboard.complaints[:] = [one for one in dashboard.complaints if f"status of {answer.status}" not in one]
+        dashboard.complaints[:] = [
+            one for one in dashboard.complaints if f"status of {answer.status}" not in one
+        ]
     return answer
 
 
 def is_sound(dashboard: Dashboard, answer: Response) -> None:
-    """Nothing inline, nothing from elsewhere (the fixture looks for that); usable on a bright desktop and a dark phone."""
+    """Nothing inline, nothing from elsewhere (the fixture looks for that); usable on a bright
+    desktop and a dark phone."""
     assert answer.headers["content-security-policy"] == POLICY
     assert "unsafe" not in POLICY
     assert INLINE.findall(answer.text()) == []
     page = dashboard.page
-    page.evaluate("document.querySelectorAll('details.menu').forEach(menu => { menu.open = true; })")
+    page.evaluate(
+        "document.querySelectorAll('details.menu').forEach(menu => { menu.open = true; })"
+    )
     assert violations(page) == []
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size(PHONE)  # type: ignore[arg-type]
@@ -216,7 +235,9 @@ def is_sound(dashboard: Dashboard, answer: Response) -> None:
     assert overflow(page) == []
 
 
-INLINE = re.compile(r"<script(?![^>]*\ssrc=)[^>]*>|<style|<[^>]*\sstyle=|<[^>]*\son\w+=|javascript:")
+INLINE = re.compile(
+    r"<script(?![^>]*\ssrc=)[^>]*>|<style|<[^>]*\sstyle=|<[^>]*\son\w+=|javascript:"
+)
 
 
 def overflow(page: Page) -> list[str]:

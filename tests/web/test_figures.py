@@ -1,4 +1,5 @@
-"""Figures as they are sent: kept, told apart, compressed, and as files; asked of the real server."""
+"""Figures as they are sent: kept, told apart, compressed, and as files; asked of the real
+server."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def client(database: Database) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_a_figure_changes_its_tag_only_when_it_looks_different(client: httpx.Client, database: Database) -> None:
+def test_a_figure_changes_its_tag_only_when_it_looks_different(
+    client: httpx.Client, database: Database
+) -> None:
     study = fill(database, 20, 2)
     first = client.get(f"/studies/{study}/figures/history")
     assert first.json()["title"] == "History of loss"
@@ -42,29 +45,44 @@ def test_a_figure_changes_its_tag_only_when_it_looks_different(client: httpx.Cli
     assert after.headers["content-encoding"] == "gzip"
 
 
-def test_options_choose_objective_parameters_and_what_is_drawn(client: httpx.Client, database: Database) -> None:
+def test_options_choose_objective_parameters_and_what_is_drawn(
+    client: httpx.Client, database: Database
+) -> None:
     study = fill(database, objectives=2, metrics=({"name": "loss"}, {"name": "size"}))
     at = f"/studies/{study}/figures"
     assert client.get(f"{at}/importance?objective=1").json()["title"] == "Importance for size"
     assert client.get(f"{at}/history?objective=9").json()["title"] == "History of loss"
     with database.engine.begin() as connection:
-        connection.execute(sa.text("UPDATE reports SET metrics = jsonb_build_object('size', step * 2)"))
+        connection.execute(
+            sa.text("UPDATE reports SET metrics = jsonb_build_object('size', step * 2)")
+        )
     lines = client.get(f"{at}/curves/data.csv?objective=1").text.splitlines()
     assert lines[:4] == ["trial,step,size", "0,0,0.0", "0,1,2.0", "0,2,4.0"]
     pair = client.get(f"{at}/rank?p=n&p=x").json()["figure"]["layout"]
     assert [pair[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["n", "x"]
-    assert client.get(f"{at}/contour?deviation=true").json()["note"].startswith("how unsure the model is")
+    assert (
+        client.get(f"{at}/contour?deviation=true")
+        .json()["note"]
+        .startswith("how unsure the model is")
+    )
     assert client.get(f"{at}/contour?p=nothing&p=x").json()["figure"] is None
 
 
-def test_a_file_of_a_figure_holds_all_of_it_and_no_formulas(client: httpx.Client, database: Database) -> None:
-    parameters = {"=1+1": {"type": "float", "min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 8}}
+def test_a_file_of_a_figure_holds_all_of_it_and_no_formulas(
+    client: httpx.Client, database: Database
+) -> None:
+    parameters = {
+        "=1+1": {"type": "float", "min": 0.0, "max": 1.0},
+        "n": {"type": "int", "min": 1, "max": 8},
+    }
     study = fill(database, 30, 0, parameters=parameters, name="a b/=c")
     answer = client.get(f"/studies/{study}/figures/slice/data.csv")
     lines = answer.text.splitlines()
     assert lines[0] == "trial,loss,'=1+1,n"
     assert len(lines) == 1 + 30
-    complete = client.get(f"/studies/{study}/figures/slice/data.csv?state=complete").text.splitlines()
+    complete = client.get(
+        f"/studies/{study}/figures/slice/data.csv?state=complete"
+    ).text.splitlines()
     assert len(complete) == 1 + 28, "without the pruned"
     assert 'filename="a_b__c-slice.csv"' in answer.headers["content-disposition"]
 
@@ -75,7 +93,9 @@ def test_a_figure_of_nothing_is_not_found(client: httpx.Client, database: Databa
     assert client.get(f"/studies/{study}/figures/nonsense").status_code == 422
 
 
-def test_only_trials_that_there_are_can_be_selected(client: httpx.Client, database: Database) -> None:
+def test_only_trials_that_there_are_can_be_selected(
+    client: httpx.Client, database: Database
+) -> None:
     study = fill(database, 5)
     page = client.get(f"/studies/{study}/selected?trials=3,1,99,<b>,3").text
     assert page.count('<th scope="row">') == 2

@@ -59,8 +59,8 @@ def test_a_button_does_what_a_finding_advises(dashboard: Dashboard, database: Da
 def test_what_came_of_it_is_told_even_when_the_page_follows_the_change_first(
     dashboard: Dashboard, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page learns of the change by another way than by the answer, and takes the button away that was pressed;
-    later, when it is too early to look at the study again."""
+    """The page learns of the change by another way than by the answer, and takes the button away
+    that was pressed; later, when it is too early to look at the study again."""
     monkeypatch.setattr(cache, "PATIENCE_FIRST", 100.0)
     held: list[tuple[Route, APIResponse]] = []
     page = dashboard.open(f"/studies/{too_narrow(database)}/health")

@@ -93,7 +93,9 @@ def watching(database: Database, clock: Steps) -> Iterator[tuple[Watcher, Heard]
     watcher._drop_listener()
 
 
-def test_a_commit_is_heard_of_at_once(database: Database, study_id: int, watching: tuple[Watcher, Heard]) -> None:
+def test_a_commit_is_heard_of_at_once(
+    database: Database, study_id: int, watching: tuple[Watcher, Heard]
+) -> None:
     watcher, heard = watching
     study_writer = StudyWriter.open(database, study_id)
     study_writer.commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
@@ -111,7 +113,9 @@ def test_a_lease_that_is_renewed_is_no_change(
     assert heard.changes == []
 
 
-def test_a_trial_that_ends_through_optunas_api_is_heard_of(database: Database, watching: tuple[Watcher, Heard]) -> None:
+def test_a_trial_that_ends_through_optunas_api_is_heard_of(
+    database: Database, watching: tuple[Watcher, Heard]
+) -> None:
     watcher, heard = watching
     study = optuna.create_study(storage=PgStorage(database))
     study.tell(study.ask(), 1.0)
@@ -127,7 +131,9 @@ def test_without_a_listening_connection_changes_are_looked_for(
     _cut_listeners(database)
     _step_until(watcher, lambda: watcher._listener is None)
     assert heard.outages == []
-    StudyWriter.open(database, study_id).commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
+    StudyWriter.open(database, study_id).commit(
+        StudyChanges(decisions=[Decision(None, "stop", "enough", {})])
+    )
     clock.now_s += POLL_S
     watcher.step(0)
     assert heard.changes == [frozenset({study_id})]
@@ -141,7 +147,9 @@ def test_notifications_that_get_lost_are_made_up_for(
     assert watcher._listener is not None
     with watcher._listener._driver.cursor() as cursor:
         cursor.execute("UNLISTEN *")
-    StudyWriter.open(database, study_id).commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
+    StudyWriter.open(database, study_id).commit(
+        StudyChanges(decisions=[Decision(None, "stop", "enough", {})])
+    )
     clock.now_s += LISTENING_POLL_S
     watcher.step(0)
     assert heard.changes == [frozenset({study_id})]
@@ -201,7 +209,9 @@ def test_a_page_that_takes_nothing_is_dropped_and_costs_a_set_meanwhile() -> Non
         async def receive() -> Any:
             return await asyncio.Event().wait()
 
-        answering = asyncio.create_task(EventStream(hub, stall_s=0.2)({"type": "http"}, receive, send))
+        answering = asyncio.create_task(
+            EventStream(hub, stall_s=0.2)({"type": "http"}, receive, send)
+        )
         while len(sent) < 3:
             await asyncio.sleep(0)
         may_send.clear()
@@ -209,13 +219,17 @@ def test_a_page_that_takes_nothing_is_dropped_and_costs_a_set_meanwhile() -> Non
             hub.changed(frozenset({study % 50}))
         await asyncio.wait_for(answering, 5)
         assert len(hub) == 0
-        assert all(message.get("more_body", True) for message in sent), "cut off, not ended in order"
+        assert all(message.get("more_body", True) for message in sent), (
+            "cut off, not ended in order"
+        )
 
     with ThreadPoolExecutor() as other:  # the browser's tests leave a loop running in this thread
         other.submit(asyncio.run, scenario()).result()
 
 
-def test_five_hundred_pages_that_do_not_listen_leave_the_others_alone(database: Database, study_id: int) -> None:
+def test_five_hundred_pages_that_do_not_listen_leave_the_others_alone(
+    database: Database, study_id: int
+) -> None:
     """Fault 31."""
     with DashboardServer(database, port=0) as server, ExitStack() as stack:
         client = stack.enter_context(httpx.Client(base_url=server.url, follow_redirects=True))
@@ -229,7 +243,9 @@ def test_five_hundred_pages_that_do_not_listen_leave_the_others_alone(database: 
         with client.stream("GET", "/events", timeout=10) as stream:
             lines = stream.iter_lines()
             assert next(lines) == "retry: 1000"
-            StudyWriter.open(database, study_id).commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
+            StudyWriter.open(database, study_id).commit(
+                StudyChanges(decisions=[Decision(None, "stop", "enough", {})])
+            )
             began_s = time.monotonic()
             assert "event: changed" in lines
             assert next(lines) == f"data: [{study_id}]"
@@ -237,7 +253,9 @@ def test_five_hundred_pages_that_do_not_listen_leave_the_others_alone(database: 
         assert client.get("/studies").status_code == 200
 
 
-def test_a_stream_says_at_which_position_it_opens(server: DashboardServer, client: httpx.Client) -> None:
+def test_a_stream_says_at_which_position_it_opens(
+    server: DashboardServer, client: httpx.Client
+) -> None:
     """A page that was read before a change, and listens after it, knows that it has missed one."""
     read = re.search(r'data-position="([\w-]+)"', client.get("/studies").text)
     assert read is not None
@@ -283,7 +301,8 @@ def _wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
 def test_a_tab_that_nobody_sees_gives_its_connection_back(
     dashboard: Dashboard, database: Database, study_id: int
 ) -> None:
-    """Browsers hold six connections to a server: with six tabs open, a seventh would get no answer."""
+    """Browsers hold six connections to a server: with six tabs open, a seventh would get no
+    answer."""
     page = dashboard.open("/studies")
     hub = dashboard.server.hub
     _wait_until(lambda: len(hub) == 1)
@@ -295,8 +314,11 @@ def test_a_tab_that_nobody_sees_gives_its_connection_back(
     expect(page.locator("tbody tr")).to_have_count(2)
 
 
-def test_a_stream_that_was_refused_once_is_asked_for_again(dashboard: Dashboard, study_id: int) -> None:
-    """A proxy whose server starts anew answers for it; no browser asks for a stream again after that."""
+def test_a_stream_that_was_refused_once_is_asked_for_again(
+    dashboard: Dashboard, study_id: int
+) -> None:
+    """A proxy whose server starts anew answers for it; no browser asks for a stream again after
+    that."""
     page = dashboard.page
     page.route("**/events", lambda route: route.fulfill(status=502))
     dashboard.open("/studies")

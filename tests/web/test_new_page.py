@@ -42,7 +42,10 @@ def test_mistakes_are_marked_at_their_lines_while_one_types(editor: Page) -> Non
     expect(editor.locator("#verdict")).to_contain_text("line 6")
     expect(editor.locator(".gutter .wrong")).to_have_text(["6"])
     editor.get_by_role("button", name="line 6").click()
-    assert editor.evaluate("text.value.slice(text.selectionStart, text.selectionEnd)") == "budget: {trials: many}"
+    assert (
+        editor.evaluate("text.value.slice(text.selectionStart, text.selectionEnd)")
+        == "budget: {trials: many}"
+    )
     editor.get_by_label("study.yaml").fill(STUDY.format(name="fresh", trials=7))
     expect(editor.locator("#verdict")).to_contain_text("Ends after 7 trials")
     expect(editor.locator(".gutter .wrong")).to_have_count(0)
@@ -52,7 +55,9 @@ def test_mistakes_are_marked_at_their_lines_while_one_types(editor: Page) -> Non
 def test_what_is_missing_in_the_folder_is_said_and_the_preview_is_there_all_the_same(
     editor: Page, tmp_path: Path
 ) -> None:
-    text = STUDY.format(name="fresh", trials=7).replace("command: python train.py ${lr}", "entrypoint: mine:train")
+    text = STUDY.format(name="fresh", trials=7).replace(
+        "command: python train.py ${lr}", "entrypoint: mine:train"
+    )
     editor.get_by_label("study.yaml").fill(text)
     expect(editor.locator("#verdict")).to_contain_text("there is no mine.py")
     expect(editor.locator("#verdict")).to_contain_text("Ends after 7 trials")
@@ -78,14 +83,20 @@ def test_a_study_is_stored_and_the_command_that_runs_it_is_shown(
     assert download.value.path().read_text() == view.source_text
 
 
-def test_blanks_around_the_folder_are_not_part_of_it(dashboard: Dashboard, database: Database, tmp_path: Path) -> None:
-    body = urlencode({"text": STUDY.format(name="fresh", trials=7), "folder": f" {tmp_path} "}).encode()
+def test_blanks_around_the_folder_are_not_part_of_it(
+    dashboard: Dashboard, database: Database, tmp_path: Path
+) -> None:
+    body = urlencode(
+        {"text": STUDY.format(name="fresh", trials=7), "folder": f" {tmp_path} "}
+    ).encode()
     status, _ = post(dashboard, "/new", body, {"Content-Length": str(len(body))})
     assert status == 303
     assert get_study(database, "fresh").source_dir == str(tmp_path)
 
 
-def test_a_name_that_is_taken_is_said_and_loses_nothing(editor: Page, dashboard: Dashboard, database: Database) -> None:
+def test_a_name_that_is_taken_is_said_and_loses_nothing(
+    editor: Page, dashboard: Dashboard, database: Database
+) -> None:
     with database.engine.begin() as connection:
         study_records.create(connection, make_spec(name="taken"))
     editor.get_by_label("study.yaml").fill(STUDY.format(name="taken", trials=7))
@@ -95,7 +106,9 @@ def test_a_name_that_is_taken_is_said_and_loses_nothing(editor: Page, dashboard:
     forget_refusals(dashboard)
 
 
-def test_a_copy_has_another_name_and_the_same_text(dashboard: Dashboard, database: Database, tmp_path: Path) -> None:
+def test_a_copy_has_another_name_and_the_same_text(
+    dashboard: Dashboard, database: Database, tmp_path: Path
+) -> None:
     text = "# mine\n" + STUDY.format(name="first-2  # the best", trials=7)
     with database.engine.begin() as connection:
         record = study_records.create(connection, make_spec(name="first-2"), text, str(tmp_path))
@@ -123,7 +136,9 @@ def test_only_what_has_a_file_can_be_copied(dashboard: Dashboard, database: Data
 
 def test_what_is_written_cannot_act(editor: Page, dashboard: Dashboard) -> None:
     """Fault 37."""
-    editor.get_by_label("study.yaml").fill(f"{HOSTILE}: 1\n</textarea><script>alert(2)</script>: 2\n")
+    editor.get_by_label("study.yaml").fill(
+        f"{HOSTILE}: 1\n</textarea><script>alert(2)</script>: 2\n"
+    )
     expect(editor.locator("#verdict")).to_contain_text(HOSTILE)
     editor.get_by_role("button", name="Create").click()
     expect(editor.locator("#verdict")).to_contain_text(HOSTILE)
@@ -169,13 +184,17 @@ def test_a_body_that_says_it_is_large_is_refused_before_it_is_sent(dashboard: Da
     assert status == 413
 
 
-def test_a_body_that_says_nothing_of_its_length_is_refused_as_soon_as_it_is_too_large(dashboard: Dashboard) -> None:
+def test_a_body_that_says_nothing_of_its_length_is_refused_as_soon_as_it_is_too_large(
+    dashboard: Dashboard,
+) -> None:
     chunk = b"%x\r\n%s\r\n" % (BODY_MAX + 1, b"x" * (BODY_MAX + 1))
     status, _ = post(dashboard, "/new/check", chunk, {"Transfer-Encoding": "chunked"})
     assert status == 413
 
 
-def post(dashboard: Dashboard, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str]:
+def post(
+    dashboard: Dashboard, path: str, body: bytes, headers: Mapping[str, str]
+) -> tuple[int, str]:
     (cookie,) = dashboard.page.context.cookies()
     connection = HTTPConnection(HOST, dashboard.server.port, timeout=20)
     connection.putrequest("POST", path)

@@ -40,7 +40,9 @@ def test_a_search_narrows_the_list_and_stays_in_the_address(dashboard: Dashboard
     expect(page.locator("tbody th a")).to_have_text("digits")
 
 
-def test_a_new_study_appears_by_itself_sooner_than_anybody_looks(dashboard: Dashboard, database: Database) -> None:
+def test_a_new_study_appears_by_itself_sooner_than_anybody_looks(
+    dashboard: Dashboard, database: Database
+) -> None:
     page = dashboard.open("/studies")
     page.wait_for_function("() => document.getElementById('stale').hidden")
     with page.expect_response("**/events"):  # the stream is open
@@ -60,7 +62,9 @@ def test_back_leads_to_the_whole_list_before(dashboard: Dashboard) -> None:
     expect(page.locator("tbody tr")).to_have_count(2)
 
 
-def test_a_list_that_changes_keeps_scroll_focus_and_ticks(dashboard: Dashboard, database: Database) -> None:
+def test_a_list_that_changes_keeps_scroll_focus_and_ticks(
+    dashboard: Dashboard, database: Database
+) -> None:
     changing, other = fill(database, trials=20), fill(database, trials=20, name="other")
     page = dashboard.page
     page.set_viewport_size({"width": 360, "height": 700})
@@ -80,7 +84,9 @@ def test_a_list_that_changes_keeps_scroll_focus_and_ticks(dashboard: Dashboard, 
     expect(page.locator(f"#study-{other}").get_by_role("checkbox")).to_be_checked()
 
 
-def test_names_can_be_read_and_clicked_whatever_they_are(dashboard: Dashboard, database: Database) -> None:
+def test_names_can_be_read_and_clicked_whatever_they_are(
+    dashboard: Dashboard, database: Database
+) -> None:
     for name in ("   ", "\u202eabc", "n" * 180):
         optuna.create_study(storage=PgStorage(database), study_name=name)
     page = dashboard.open("/studies")
@@ -114,5 +120,7 @@ def test_the_newest_are_shown_and_all_are_counted(dashboard: Dashboard, database
             study_records.create(connection, make_spec(name=f"s{number}"))
     for sort in ("newest", "name"):
         page = dashboard.open(f"/studies?show=2&sort={sort}&q=s")
-        expect(page.locator("tbody th a")).to_have_text(["s4", "s3"] if sort == "newest" else ["s0", "s1"])
+        expect(page.locator("tbody th a")).to_have_text(
+            ["s4", "s3"] if sort == "newest" else ["s0", "s1"]
+        )
         expect(page.get_by_text("Showing 2 of 5.")).to_be_visible()

@@ -1,4 +1,5 @@
-"""A study's page, in a browser: what it says, its figures under the policy, selection, tables, and live changes."""
+"""A study's page, in a browser: what it says, its figures under the policy, selection, tables,
+and live changes."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ TWO = ({"name": "loss"}, {"name": "size"})
 def drawn(page: Page, kind: str) -> None:
     """Scroll to a figure and wait until it is drawn."""
     page.locator(f"#figure-{kind}").scroll_into_view_if_needed()
-    expect(page.locator(f"#figure-{kind} [data-drawn] .main-svg").first).to_be_visible(timeout=30_000)
+    expect(page.locator(f"#figure-{kind} [data-drawn] .main-svg").first).to_be_visible(
+        timeout=30_000
+    )
 
 
 def test_a_study_without_trials_says_what_comes(dashboard: Dashboard, database: Database) -> None:
@@ -28,7 +31,9 @@ def test_a_study_without_trials_says_what_comes(dashboard: Dashboard, database: 
     expect(page.locator("#figure-history [data-plot]")).to_have_text("No trial is complete yet.")
 
 
-def test_the_headline_names_the_trial_to_take_with_its_parameters(dashboard: Dashboard, database: Database) -> None:
+def test_the_headline_names_the_trial_to_take_with_its_parameters(
+    dashboard: Dashboard, database: Database
+) -> None:
     study = fill(database)
     page = dashboard.open(f"/studies/{study}")
     answer = page.get_by_role("region", name="The trial to take")
@@ -59,7 +64,9 @@ def test_several_objectives_are_drawn_as_a_front(dashboard: Dashboard, database:
     expect(page.locator("#figure-history h2")).to_have_text("History of size")
 
 
-def test_selected_points_are_marked_everywhere_and_listed(dashboard: Dashboard, database: Database) -> None:
+def test_selected_points_are_marked_everywhere_and_listed(
+    dashboard: Dashboard, database: Database
+) -> None:
     study = fill(database)
     page = dashboard.open(f"/studies/{study}")
     drawn(page, "history")
@@ -72,7 +79,9 @@ def test_selected_points_are_marked_everywhere_and_listed(dashboard: Dashboard, 
         )
     selected = page.get_by_role("region", name="Selected trials").first
     expect(selected.locator("tbody th")).to_have_text(["trial 3", "trial 7"])
-    expect(selected.get_by_role("link", name="Compare")).to_have_attribute("href", re.compile(r"study=\d+&trials=3,7$"))
+    expect(selected.get_by_role("link", name="Compare")).to_have_attribute(
+        "href", re.compile(r"study=\d+&trials=3,7$")
+    )
     page.wait_for_function(
         """() => { const plot = document.querySelector('#figure-curves [data-plot]');
            const marked = plot.data.filter(one => one.showlegend === false).flatMap(one => [...one.customdata]);
@@ -91,24 +100,32 @@ def test_selected_points_are_marked_everywhere_and_listed(dashboard: Dashboard, 
     assert page.locator("#selected tbody th").count() < 10, "those low on the axis of trials"
 
 
-def test_one_choice_of_states_holds_for_all_figures(dashboard: Dashboard, database: Database) -> None:
+def test_one_choice_of_states_holds_for_all_figures(
+    dashboard: Dashboard, database: Database
+) -> None:
     study = fill(database, 30, 0)
     page = dashboard.open(f"/studies/{study}")
     drawn(page, "history")
-    expect(page.locator("#figure-history [data-note]")).to_have_text("30 of 30 trials, 2 pruned, at their last value")
+    expect(page.locator("#figure-history [data-note]")).to_have_text(
+        "30 of 30 trials, 2 pruned, at their last value"
+    )
     page.locator("#figure-states").get_by_text("pruned").click()
     expect(page.locator("#figure-history [data-note]")).to_have_text("28 of 30 trials")
     drawn(page, "slice")
     expect(page.locator("#figure-slice [data-note]")).to_contain_text("28 of 30 trials")
 
 
-def test_a_figure_is_also_a_table_and_can_be_taken_away(dashboard: Dashboard, database: Database) -> None:
+def test_a_figure_is_also_a_table_and_can_be_taken_away(
+    dashboard: Dashboard, database: Database
+) -> None:
     study = fill(database, 30)
     page = dashboard.open(f"/studies/{study}")
     drawn(page, "history")
     card = page.locator("#figure-history")
     card.get_by_role("button", name="Table").click()
-    expect(card.locator("table thead th")).to_have_text(["trial", "loss", "state", "feasible", "best so far"])
+    expect(card.locator("table thead th")).to_have_text(
+        ["trial", "loss", "state", "feasible", "best so far"]
+    )
     for name, ending in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
         with page.expect_download() as download:
             card.get_by_role("button", name=name).click()
@@ -121,7 +138,10 @@ def test_a_figure_is_also_a_table_and_can_be_taken_away(dashboard: Dashboard, da
     for pressed, kind in (("true", "log"), ("false", "linear")):
         button.click()
         expect(button).to_have_attribute("aria-pressed", pressed)
-        assert page.evaluate("document.querySelector('#figure-history [data-plot]').layout.yaxis.type") == kind
+        assert (
+            page.evaluate("document.querySelector('#figure-history [data-plot]').layout.yaxis.type")
+            == kind
+        )
     page.route("**/trials/*", lambda route: route.fulfill(body="opened"))
     box = card.locator(".points path").nth(4).bounding_box()
     assert box is not None
@@ -130,7 +150,9 @@ def test_a_figure_is_also_a_table_and_can_be_taken_away(dashboard: Dashboard, da
     page.wait_for_url(f"**/studies/{study}/trials/*")
 
 
-def test_a_new_result_is_on_the_page_within_a_second(dashboard: Dashboard, database: Database) -> None:
+def test_a_new_result_is_on_the_page_within_a_second(
+    dashboard: Dashboard, database: Database
+) -> None:
     study = fill(database, 20, 0)
     page = dashboard.open("/studies")
     with page.expect_response("**/events"):
@@ -140,7 +162,9 @@ def test_a_new_result_is_on_the_page_within_a_second(dashboard: Dashboard, datab
         with database.engine.begin() as connection:
             add(connection, study, first, 4)
         expect(page.locator("#facts")).to_contain_text(f"{first + 4}", timeout=4_000)
-    page.wait_for_function("() => document.querySelector('#figure-history [data-plot]')._fullData[0].x.at(-1) === 27")
+    page.wait_for_function(
+        "() => document.querySelector('#figure-history [data-plot]')._fullData[0].x.at(-1) === 27"
+    )
 
 
 def test_the_configuration_is_shown_to_be_copied(dashboard: Dashboard, database: Database) -> None:
@@ -153,7 +177,9 @@ def test_the_configuration_is_shown_to_be_copied(dashboard: Dashboard, database:
     expect(page.get_by_role("button", name="Copy", exact=True)).to_be_visible()
 
 
-def test_a_page_whose_stream_opens_late_follows_all_the_same(dashboard: Dashboard, database: Database) -> None:
+def test_a_page_whose_stream_opens_late_follows_all_the_same(
+    dashboard: Dashboard, database: Database
+) -> None:
     study = fill(database, trials=20)
     dashboard.page.route("**/events", lambda route: None)
     page = dashboard.open(f"/studies/{study}")
@@ -178,10 +204,14 @@ def test_queued_trials_are_told_from_running_ones_and_an_interrupted_study_says_
 ) -> None:
     study = fill(database, trials=20, running=4)
     with database.engine.begin() as connection:
-        connection.execute(sa.text("UPDATE attempts SET state = 'opened' WHERE trial_id & 4294967295 = 19"))
+        connection.execute(
+            sa.text("UPDATE attempts SET state = 'opened' WHERE trial_id & 4294967295 = 19")
+        )
     page = dashboard.open(f"/studies/{study}")
     expect(page.locator("#facts")).to_contain_text("3 running 1 queued")
-    expect(page.locator("#running header")).to_contain_text("1 queued for the next free slot: trial 19")
+    expect(page.locator("#running header")).to_contain_text(
+        "1 queued for the next free slot: trial 19"
+    )
     expect(page.locator("#advice")).to_have_count(0)
     with database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE leases SET expires_at = now()"))
@@ -195,13 +225,20 @@ def test_queued_trials_are_told_from_running_ones_and_an_interrupted_study_says_
 
 def test_names_and_reasons_cannot_act(dashboard: Dashboard, database: Database) -> None:
     """Fault 37."""
-    parameters = {HOSTILE: {"type": "float", "min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 8}}
+    parameters = {
+        HOSTILE: {"type": "float", "min": 0.0, "max": 1.0},
+        "n": {"type": "int", "min": 1, "max": 8},
+    }
     study = fill(database, name=HOSTILE, metrics=[{"name": HOSTILE}], parameters=parameters)
     with database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE decisions SET reason = :text"), {"text": HOSTILE})
-        connection.execute(sa.text("UPDATE attempts SET message = :text, node = :text"), {"text": HOSTILE})
+        connection.execute(
+            sa.text("UPDATE attempts SET message = :text, node = :text"), {"text": HOSTILE}
+        )
     page = dashboard.open(f"/studies/{study}")
-    for kind in page.locator("[data-figure]").evaluate_all("all => all.map(one => one.id.slice(7))"):
+    for kind in page.locator("[data-figure]").evaluate_all(
+        "all => all.map(one => one.id.slice(7))"
+    ):
         drawn(page, kind)
     page.locator("#figure-slice").get_by_role("button", name="Table").click()
     expect(page.locator("#table-figure-slice thead")).to_contain_text(HOSTILE)

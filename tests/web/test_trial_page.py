@@ -41,7 +41,14 @@ STOP = {
 
 
 def decide(w: Writer, number: int, kind: str, reason: str, **details: object) -> None:
-    w.insert(tables.decisions, study_id=w.study_id, trial_number=number, kind=kind, reason=reason, details=details)
+    w.insert(
+        tables.decisions,
+        study_id=w.study_id,
+        trial_number=number,
+        kind=kind,
+        reason=reason,
+        details=details,
+    )
 
 
 @pytest.fixture
@@ -50,21 +57,52 @@ def study_id(database: Database) -> int:
     with writing(database, pruner={"name": "asha"}) as w:
         for number in range(15):
             state = {12: "pruned", 13: "fail", 14: "running"}.get(number, "complete")
-            w.trial(number, state, *([0.1 + number / 10] if state in ("complete", "pruned") else []))
+            w.trial(
+                number, state, *([0.1 + number / 10] if state in ("complete", "pruned") else [])
+            )
             w.param(number, 0, "lr", 0.001 * (number + 1), LR)
             w.param(number, 1, HOSTILE, number % 2, KIND)
             for step in range(5):
-                w.report(number, 1, step, 1.0 / (step + 1) + number / 10, metrics={"auc": 0.5 + step / 10})
+                w.report(
+                    number,
+                    1,
+                    step,
+                    1.0 / (step + 1) + number / 10,
+                    metrics={"auc": 0.5 + step / 10},
+                )
         near = [
             {"number": 3, "distance": 0.25, "value": 0.4},
             {"number": 9, "study": HOSTILE, "value": 1.0, "distance": 1},
         ]
         decide(w, 5, "ask", "exploit", **ASK)
         decide(w, 12, "ask", f"exploit: {HOSTILE}", **ASK, nearest=near)
-        decide(w, 12, "prune", "number 3 of 3 at rung 4", **STOP, best=0.1, comparators=[{"number": 5, "value": 0.3}])
+        decide(
+            w,
+            12,
+            "prune",
+            "number 3 of 3 at rung 4",
+            **STOP,
+            best=0.1,
+            comparators=[{"number": 5, "value": 0.3}],
+        )
         w.attempt(12, 1, "pruned", node="box", pid=77, devices=["GPU-0"], cpus=2, gpus=0.5)
-        w.attempt(13, 1, "failed", failure="error", message=HOSTILE, traceback=f"Traceback ...\n\x1b[31m{HOSTILE}")
-        w.attempt(14, 1, "running", node="box", ended_at=None, checkpoint="/ckpt/3/model.pt", checkpoint_step=3)
+        w.attempt(
+            13,
+            1,
+            "failed",
+            failure="error",
+            message=HOSTILE,
+            traceback=f"Traceback ...\n\x1b[31m{HOSTILE}",
+        )
+        w.attempt(
+            14,
+            1,
+            "running",
+            node="box",
+            ended_at=None,
+            checkpoint="/ckpt/3/model.pt",
+            checkpoint_step=3,
+        )
         w.attr(12, "user", "made by", json.dumps(HOSTILE))
         w.attr(11, "system", "constraints:auc.max", "0.25")
         w.log(14, 1, 1, "hello\n")
@@ -72,19 +110,27 @@ def study_id(database: Database) -> int:
     return w.study_id
 
 
-def test_a_complete_trial_says_how_far_off_its_prediction_was(dashboard: Dashboard, study_id: int) -> None:
+def test_a_complete_trial_says_how_far_off_its_prediction_was(
+    dashboard: Dashboard, study_id: int
+) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials/5")
     expect(page.locator("#why-proposed")).to_contain_text(
         "Predicted value: 0.3 ± 0.05; the result was 0.6, 6.0 standard deviations away"
     )
 
 
-def test_a_pruned_trial_says_why_it_was_proposed_and_why_it_was_stopped(dashboard: Dashboard, study_id: int) -> None:
+def test_a_pruned_trial_says_why_it_was_proposed_and_why_it_was_stopped(
+    dashboard: Dashboard, study_id: int
+) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials/12")
     proposed, judged = page.locator("#why-proposed"), page.locator("#why-judged")
-    expect(proposed).to_contain_text("Predicted value: 0.3 ± 0.05; it was stopped before its result")
+    expect(proposed).to_contain_text(
+        "Predicted value: 0.3 ± 0.05; it was stopped before its result"
+    )
     expect(proposed).to_contain_text("Drawn by gp (gp 1), seed 7")
-    expect(proposed.get_by_role("link", name="trial 3")).to_have_attribute("href", f"/studies/{study_id}/trials/3")
+    expect(proposed.get_by_role("link", name="trial 3")).to_have_attribute(
+        "href", f"/studies/{study_id}/trials/3"
+    )
     expect(judged).to_contain_text("Threshold at step 4: 0.2")
     expect(judged).to_contain_text("predicted final error: 0.45 (90 %: 0.4 … 0.5)")
     expect(judged.get_by_role("link", name="trial 5")).to_be_visible()
@@ -113,7 +159,9 @@ def test_its_curve_is_drawn_among_its_peers(dashboard: Dashboard, study_id: int)
     expect(curve.locator(".twin tbody tr").first).to_be_visible()
 
 
-def test_another_metric_is_a_curve_and_a_constraint_says_by_how_much(dashboard: Dashboard, study_id: int) -> None:
+def test_another_metric_is_a_curve_and_a_constraint_says_by_how_much(
+    dashboard: Dashboard, study_id: int
+) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials/11")
     page.locator("#curve").get_by_label("Metric").select_option("auc")
     expect(page.locator("#curve h2")).to_have_text("Its curve of auc")
@@ -128,7 +176,9 @@ def test_a_failed_trial_is_over(dashboard: Dashboard, study_id: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/trials/3"])
-def test_the_first_chart_is_in_view_beside_the_answer(dashboard: Dashboard, study_id: int, path: str) -> None:
+def test_the_first_chart_is_in_view_beside_the_answer(
+    dashboard: Dashboard, study_id: int, path: str
+) -> None:
     dashboard.page.set_viewport_size({"width": 1440, "height": 900})
     page = dashboard.open(f"/studies/{study_id}{path}")
     plot = page.locator("[data-figure]").first.locator("[data-plot]")
@@ -140,11 +190,15 @@ def test_the_first_chart_is_in_view_beside_the_answer(dashboard: Dashboard, stud
 
 def test_the_model_says_which_parameters_made_it_bad(dashboard: Dashboard, study_id: int) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials/11")
-    expect(page.locator("#local")).to_contain_text("of the study's trials on average", timeout=30_000)
+    expect(page.locator("#local")).to_contain_text(
+        "of the study's trials on average", timeout=30_000
+    )
     expect(page.locator("#local tbody tr").first).to_contain_text("lr")
 
 
-def test_output_follows_and_is_inert(dashboard: Dashboard, database: Database, study_id: int) -> None:
+def test_output_follows_and_is_inert(
+    dashboard: Dashboard, database: Database, study_id: int
+) -> None:
     """Fault 37."""
     with dashboard.page.expect_response("**/events"):
         page = dashboard.open(f"/studies/{study_id}/trials/14")
@@ -153,7 +207,13 @@ def test_output_follows_and_is_inert(dashboard: Dashboard, database: Database, s
     expect(lines).to_contain_text(f"100%\ufffd\ufffd {HOSTILE}")
     assert "50%" not in lines.inner_text(), "what was overwritten is not shown"
     with database.engine.begin() as connection:
-        row = {"trial_id": trial_id(study_id, 14), "attempt": 1, "seq": 3, "stream": "stderr", "text": "more\n"}
+        row = {
+            "trial_id": trial_id(study_id, 14),
+            "attempt": 1,
+            "seq": 3,
+            "stream": "stderr",
+            "text": "more\n",
+        }
         connection.execute(sa.insert(tables.logs).values(row))
         notifications.notify(connection, study_id)
     expect(lines.locator("pre.stderr")).to_have_text("more\n")
@@ -189,7 +249,9 @@ def test_a_trial_changes_in_place(dashboard: Dashboard, database: Database, stud
     expect(page.locator("#facts")).to_contain_text("rank 1 of 13 complete")
 
 
-def test_trials_are_compared_and_only_differences_can_be_shown(dashboard: Dashboard, study_id: int) -> None:
+def test_trials_are_compared_and_only_differences_can_be_shown(
+    dashboard: Dashboard, study_id: int
+) -> None:
     page = dashboard.open(f"/compare?study={study_id}&trials=0,2&trials=12")
     expect(page.get_by_role("heading", name="3 trials side by side")).to_be_visible()
     row = page.locator("tr.differs", has=page.get_by_role("rowheader", name="lr"))
@@ -202,7 +264,9 @@ def test_trials_are_compared_and_only_differences_can_be_shown(dashboard: Dashbo
     expect(page.locator("#curves .legendtext")).to_have_text(["trial 0", "trial 2"], timeout=30_000)
 
 
-def test_studies_are_compared_from_their_list(dashboard: Dashboard, database: Database, study_id: int) -> None:
+def test_studies_are_compared_from_their_list(
+    dashboard: Dashboard, database: Database, study_id: int
+) -> None:
     with writing(database, name=HOSTILE, budget={"trials": 99}) as w:
         w.trial(0, "complete", 0.05)
         w.trial(1, "complete", 0.01)

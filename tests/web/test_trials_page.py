@@ -45,7 +45,9 @@ def shown(page: Page) -> list[str]:
     return page.locator("tbody th a").all_inner_texts()
 
 
-def test_a_filter_narrows_the_table_and_stays_in_the_address(dashboard: Dashboard, study_id: int) -> None:
+def test_a_filter_narrows_the_table_and_stays_in_the_address(
+    dashboard: Dashboard, study_id: int
+) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials")
     expect(page.locator("tbody tr[data-number]")).to_have_count(100)
     page.keyboard.press("/")
@@ -75,7 +77,9 @@ def test_back_leads_to_the_whole_page_before(dashboard: Dashboard, study_id: int
     expect(page.locator("tbody tr[data-number]")).to_have_count(2)
 
 
-def test_a_filter_that_means_nothing_is_answered_with_its_place(dashboard: Dashboard, study_id: int) -> None:
+def test_a_filter_that_means_nothing_is_answered_with_its_place(
+    dashboard: Dashboard, study_id: int
+) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials")
     page.get_by_label("Filter", exact=True).fill("state == complete and lrr < 1")
     page.get_by_role("button", name="Filter").click()
@@ -100,7 +104,9 @@ def test_columns_are_chosen_in_the_address(dashboard: Dashboard, study_id: int) 
     assert "col=failure" in page.url
 
 
-def test_a_selection_outlives_filters_and_leads_to_a_comparison(dashboard: Dashboard, study_id: int) -> None:
+def test_a_selection_outlives_filters_and_leads_to_a_comparison(
+    dashboard: Dashboard, study_id: int
+) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials?sort=number")
     page.get_by_label("Select trial 1", exact=True).check()
     page.get_by_label("Filter", exact=True).fill("number == 7")
@@ -130,7 +136,12 @@ def test_a_running_trial_changes_in_place_and_new_ones_are_announced(
     with database.engine.begin() as connection:
         end = "UPDATE trials SET state = 'complete', values = ARRAY[0.125], ended_at = now() WHERE trial_id = :id"
         connection.execute(sa.text(end), {"id": at})
-        new = {"trial_id": trial_id(study_id, 123), "study_id": study_id, "number": 123, "state": "waiting"}
+        new = {
+            "trial_id": trial_id(study_id, 123),
+            "study_id": study_id,
+            "number": 123,
+            "state": "waiting",
+        }
         connection.execute(sa.insert(tables.trials).values(new))
         notifications.notify(connection, study_id)
     expect(page.locator("#t120")).to_contain_text("0.125")
@@ -164,14 +175,21 @@ def test_menus_close_as_in_any_application(dashboard: Dashboard, study_id: int) 
 def test_files_hold_what_is_filtered(dashboard: Dashboard, study_id: int) -> None:
     cookies = {one["name"]: one["value"] for one in dashboard.page.context.cookies()}
     with httpx.Client(base_url=dashboard.server.url, cookies=cookies) as client:
-        answer = client.get(f"/studies/{study_id}/trials.csv", params={"where": "number < 2", "sort": "-number"})
+        answer = client.get(
+            f"/studies/{study_id}/trials.csv", params={"where": "number < 2", "sort": "-number"}
+        )
         assert [line.split(",")[0] for line in answer.text.splitlines()] == ["number", "1", "0"]
         assert answer.headers["content-disposition"] == 'attachment; filename="digits.csv"'
         answer = client.get(f"/studies/{study_id}/trials.parquet", params={"where": "number < 2"})
         assert answer.content[:4] == b"PAR1"
-        assert client.get(f"/studies/{study_id}/trials.csv", params={"where": "nothing"}).status_code == 400
+        assert (
+            client.get(f"/studies/{study_id}/trials.csv", params={"where": "nothing"}).status_code
+            == 400
+        )
 
 
-def test_an_address_that_is_older_than_its_names_still_shows_trials(dashboard: Dashboard, study_id: int) -> None:
+def test_an_address_that_is_older_than_its_names_still_shows_trials(
+    dashboard: Dashboard, study_id: int
+) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials?sort=params.gone&col=params.gone")
     assert shown(page)[0] == "122"

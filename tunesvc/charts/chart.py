@@ -178,7 +178,8 @@ def notes(*parts: str) -> str:
 
 
 def describe_selection(shown: int, total: int, pruned: int) -> str:
-    """Return `9 of 36 trials, 2 pruned, at their last value`; empty if all are shown and complete."""
+    """Return `9 of 36 trials, 2 pruned, at their last value`; empty if all are shown and
+    complete."""
     if shown == total and not pruned:
         return ""
     text = f"{shown:,} of {total:,} trials"

@@ -135,7 +135,8 @@ def list_recent_decisions(
     newest: int,
     limit: int = 12,
 ) -> tuple[DecisionRow, ...]:
-    """Return the newest decisions first: about the study, and about trials from `newest` - 500 on."""
+    """Return the newest decisions first: about the study, and about trials from `newest` - 500
+    on."""
     table = decisions
 
     def newest_where(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:

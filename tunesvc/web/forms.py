@@ -140,7 +140,8 @@ def _value(name: str, text: str, parameter: Parameter | None) -> ParamValue:
 
 
 def _choices(text: str) -> list[Any]:
-    """Parse choices between commas: as JSON if all of them are, so that lists work; else as text."""
+    """Parse choices between commas: as JSON if all of them are, so that lists work; else as
+    text."""
     try:
         listed = json.loads(f"[{text}]")
     except (ValueError, RecursionError):

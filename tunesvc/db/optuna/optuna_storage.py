@@ -291,9 +291,12 @@ class PgStorage(BaseStorage, BaseHeartbeat):
             distribution,
         )
         self._change_open_trial(
-            _SET_PARAM, trial_id, name=param_name, value=float(canonical(distribution, param_value_internal)),
+            _SET_PARAM,
+            trial_id,
+            name=param_name,
+            value=float(canonical(distribution, param_value_internal)),
             distribution=distribution_to_json(distribution),
-        )  # fmt: skip
+        )
         self._distributions.setdefault((study_of(trial_id), param_name), distribution)
 
     def set_trial_state_values(
@@ -503,11 +506,15 @@ def _trial_columns(template: FrozenTrial | None) -> dict[str, Any]:
 
 def _insert_parts(connection: sa.Connection, new_id: int, template: FrozenTrial) -> None:
     params = [
-        {"id": new_id, "name": checked_name(name, "the parameter's name"), "position": position,
-         "value": float(_internal(template.distributions[name], value)),
-         "distribution": distribution_to_json(template.distributions[name])}
+        {
+            "id": new_id,
+            "name": checked_name(name, "the parameter's name"),
+            "position": position,
+            "value": float(_internal(template.distributions[name], value)),
+            "distribution": distribution_to_json(template.distributions[name]),
+        }
         for position, (name, value) in enumerate(template.params.items())
-    ]  # fmt: skip
+    ]
     attrs = [
         {
             "id": new_id,
@@ -519,14 +526,24 @@ def _insert_parts(connection: sa.Connection, new_id: int, template: FrozenTrial)
         for name, value in items.items()
     ]
     curve = [
-        {"id": new_id, "step": step, "value": float(value)} for step, value in template.intermediate_values.items()
+        {"id": new_id, "step": step, "value": float(value)}
+        for step, value in template.intermediate_values.items()
     ]
     for statement, rows in (
-        ("""INSERT INTO trial_params (trial_id, name, position, value, distribution)
-            VALUES (:id, :name, :position, :value, :distribution)""", params),
-        ("INSERT INTO trial_attrs (trial_id, kind, name, value) VALUES (:id, :kind, :name, :value)", attrs),
-        ("INSERT INTO reports (trial_id, attempt, step, value) VALUES (:id, 0, :step, :value)", curve),
-    ):  # fmt: skip
+        (
+            """INSERT INTO trial_params (trial_id, name, position, value, distribution)
+            VALUES (:id, :name, :position, :value, :distribution)""",
+            params,
+        ),
+        (
+            "INSERT INTO trial_attrs (trial_id, kind, name, value) VALUES (:id, :kind, :name, :value)",
+            attrs,
+        ),
+        (
+            "INSERT INTO reports (trial_id, attempt, step, value) VALUES (:id, 0, :step, :value)",
+            curve,
+        ),
+    ):
         if rows:
             connection.execute(sa.text(statement), rows)
 

@@ -1,7 +1,7 @@
 """The lifecycles of studies and attempts. (A trial's is Optuna's `TrialState`.)
 
 study     created -> running <-> paused
-                     running -> finished | stopped | failed      (`extend` and `resume` lead back to running)
+                     running -> finished | stopped | failed   (`extend`, `resume`: back to running)
 
 attempt   opened -> running -> finished | pruned | paused | failed | lost | interrupted
 

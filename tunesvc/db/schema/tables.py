@@ -15,8 +15,8 @@
 A change here needs a migration in `tunesvc/db/migrations`; a test holds the two against each other.
 
 Numbers that may be NaN or infinite are `double precision`. Attributes are Python's JSON in `text`,
-because JSONB refuses NaN and reorders keys, and Optuna's contract tests both. Trial ids are derived:
-see `tunesvc.db.schema.ids`.
+because JSONB refuses NaN and reorders keys, and Optuna's contract tests both. Trial ids are
+derived: see `tunesvc.db.schema.ids`.
 """
 
 from __future__ import annotations

@@ -184,7 +184,8 @@ class Outbox:
     def _log_dropped_reports(self) -> None:
         if self._dropped_reports:
             self._log_note(
-                f"{self._dropped_reports} reports came faster than they could be recorded and were left out",
+                f"{self._dropped_reports} reports came faster than they could be recorded and were"
+                " left out",
             )
 
     def _log_note(self, text: str) -> None:

@@ -2,7 +2,7 @@
 
     {"step": 1, "val_error": 0.3}               a report; without `step` they are numbered from 0
     {"final": {"val_error": 0.2}}               the result; without it the curve counts
-    {"checkpoint": "model.pt", "step": 9}       a file or folder with the state, relative to TUNE_CHECKPOINT_DIR
+    {"checkpoint": "model.pt", "step": 9}       a file or folder below TUNE_CHECKPOINT_DIR
     {"user_attrs": {"note": "warm"}}            text, numbers or other JSON to store on the trial
 
 Imports no Ray.

@@ -137,7 +137,9 @@ class DriverExecutor:
         ray_silent_s = now - self._heartbeat_s + self._unanswered_s
         silent_s = max(now - self._received_s, ray_silent_s)
         if silent_s >= UNRESPONSIVE_S:
-            return f"Ray has not answered for more than {UNRESPONSIVE_S:g} s; what runs is waited for"
+            return (
+                f"Ray has not answered for more than {UNRESPONSIVE_S:g} s; what runs is waited for"
+            )
         return self._ray_error
 
     def launch(self, launch: Launch) -> None:

@@ -1,7 +1,7 @@
 """Calls objectives in the form in which they are written. Their signature determines the form.
 
     f(lr, layers, *, trial)    parameters by name; `trial` is optional
-    f(config, data=None)       one dict; code for Ray Tune may call `ray.tune.report` (`ray_tune_function`)
+    f(config, data=None)       one dict; may call `ray.tune.report` (`ray_tune_function`)
     class T(tune.Trainable)    Ray Tune's class with `setup` and `step` (`ray_tune_trainable`)
     f(trial)                   Optuna's (`optuna_objective`); ours if annotated as `tunesvc.Trial`
 
@@ -137,8 +137,8 @@ def _check_arguments(
         )
     if missing := arguments.missing(given):
         raise EntrypointError(
-            f"{signed} needs {_format_names(missing)}, which this trial does not have: declare it in "
-            "the study, or give it a default value if it is a conditional parameter",
+            f"{signed} needs {_format_names(missing)}, which this trial does not have: declare it"
+            " in the study, or give it a default value if it is a conditional parameter",
         )
 
 

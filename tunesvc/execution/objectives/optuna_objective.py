@@ -42,7 +42,8 @@ class OptunaTrial(OptunasTrial):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "an Optuna trial cannot travel to another process: hand `trial.tunesvc` over, whose `report` works there",
+            "an Optuna trial cannot travel to another process: hand `trial.tunesvc` over, whose"
+            " `report` works there",
         )
 
     @property
@@ -125,7 +126,8 @@ class AttemptStudy(Study):
     def stop(self) -> NoReturn:
         """Refuse, because only the coordinator ends the study."""
         raise NotImplementedError(
-            "an objective cannot end its study: give the metric a `target`, the budget `stop_when`, or use `tune stop`",
+            "an objective cannot end its study: give the metric a `target`, the budget `stop_when`,"
+            " or use `tune stop`",
         )
 
 

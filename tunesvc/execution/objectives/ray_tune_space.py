@@ -35,8 +35,8 @@ def from_ray(search_space: Mapping[str, Any]) -> dict[str, Parameter]:
     for name, leaf in _leaves(search_space):
         if isinstance(leaf, (list, tuple)) and any(map(_is_domain, leaf)):
             raise SpecError(
-                f"parameter `{name}`: a range within a list has no name: give each a key of its own, or use "
-                "choice between whole lists",
+                f"parameter `{name}`: a range within a list has no name: give each a key of its"
+                " own, or use choice between whole lists",
             )
     domains = [(name, leaf) for name, leaf in _leaves(search_space) if _is_domain(leaf)]
     return {name: _parameter(name, domain) for name, domain in domains}
@@ -105,8 +105,8 @@ def _check_supported(name: str, domain: Any, sampler: Any, quantum: float | None
 
     if isinstance(domain, ray.Function):
         raise SpecError(
-            f"parameter `{name}`: sample_from draws by code of its own, of which no sampler learns: "
-            "use a range, and compute in the function what follows from other parameters",
+            f"parameter `{name}`: sample_from draws by code of its own, of which no sampler learns:"
+            " use a range, and compute in the function what follows from other parameters",
         )
     if isinstance(sampler, ray.Normal):
         low, high = sampler.mean - 3 * sampler.sd, sampler.mean + 3 * sampler.sd
@@ -147,8 +147,8 @@ def _categorical(name: str, values: Any) -> Parameter:
     for value in choices:
         if not isinstance(value, (Scalar, list, tuple)):
             raise SpecError(
-                f"parameter `{name}`: a choice between {type(value).__name__}s cannot be stored or compared: "
-                "choose between names and look the value up in the function",
+                f"parameter `{name}`: a choice between {type(value).__name__}s cannot be stored or"
+                " compared: choose between names and look the value up in the function",
             )
     try:
         return CategoricalParameter(values=tuple(choices))

@@ -113,7 +113,8 @@ def _start(local: LocalResources) -> None:
     with ray_internals.lean_local_ray():
         _init(
             "Ray could not be started on this machine",
-            "`tune doctor` checks this machine; `cluster: HOST:PORT` or RAY_ADDRESS uses a Ray that runs elsewhere",
+            "`tune doctor` checks this machine; `cluster: HOST:PORT` or RAY_ADDRESS uses a Ray that"
+            " runs elsewhere",
             address="local",
             num_cpus=local.cpu,
             num_gpus=local.gpu,

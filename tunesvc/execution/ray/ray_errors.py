@@ -18,8 +18,13 @@ from tunesvc.execution.attempt.failures import MESSAGE_CHARS_MAX, TRACEBACK_CHAR
 from tunesvc.execution.executor import Failed, Lost
 
 _EXIT = re.compile(r"exit detail: (.+?)(?:\n|$)", re.IGNORECASE)
-_NO_TRACE = "died without a trace, as by SIGKILL: the kernel sends that when memory runs out, or another process did"
-_OUT_OF_MEMORY = "the node ran out of memory and Ray killed the worker: ask for `resources: {memory: ...}`"
+_NO_TRACE = (
+    "died without a trace, as by SIGKILL: the kernel sends that when memory runs out, or another"
+    " process did"
+)
+_OUT_OF_MEMORY = (
+    "the node ran out of memory and Ray killed the worker: ask for `resources: {memory: ...}`"
+)
 _OOM_SIGNS = (
     "memory pressure",
     "OutOfMemory",

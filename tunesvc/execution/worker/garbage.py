@@ -60,8 +60,9 @@ class Garbage:
             return ""
         self._noted = self._bytes
         return (
-            f"{KEEPS_MEMORY}: it holds {self._bytes / 2**30:.1f} GiB, and held {self._at_first / 2**30:.1f} GiB after "
-            "its first. `environment: {isolation: process}` gives each trial a process of its own]\n"
+            f"{KEEPS_MEMORY}: it holds {self._bytes / 2**30:.1f} GiB, and held"
+            f" {self._at_first / 2**30:.1f} GiB after its first. `environment: {{isolation:"
+            " process}` gives each trial a process of its own]\n"
         )
 
 

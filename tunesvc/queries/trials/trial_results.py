@@ -241,7 +241,8 @@ def subsample(numbers: np.ndarray, limit: int) -> np.ndarray:
 
 
 def subsample_best(losses: np.ndarray, numbers: np.ndarray, limit: int) -> np.ndarray:
-    """Return a mask of at most `limit` trials: a quarter are the best, the others an even sample."""
+    """Return a mask of at most `limit` trials: a quarter are the best, the others an even
+    sample."""
     if len(numbers) <= limit:
         return np.ones(len(numbers), dtype=bool)
     mask = np.zeros(len(numbers), dtype=bool)

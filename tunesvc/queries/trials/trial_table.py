@@ -115,7 +115,10 @@ def rows_of(
 
 
 def get_trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
-    """Return a trial with its attempts, decisions and attributes; None if there is no such number."""
+    """Return a trial with its attempts, decisions and attributes;
+
+    None if there is no such number.
+    """
     query = _rows().where(trials_table.c.trial_id == trial_id(study_id, number))
     with database.engine.connect() as connection:
         rows = _with_details(connection, connection.execute(query).all())

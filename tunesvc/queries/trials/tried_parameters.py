@@ -45,7 +45,8 @@ class Parameter:
         return self.choices[int(value)] if self.choices else f"{value:.6g}"
 
     def normalized(self) -> np.ndarray:
-        """Return values as shares of the range, between 0 and 1 on its scale; indices of choices."""
+        """Return values as shares of the range, between 0 and 1 on its scale; indices of
+        choices."""
         if self.choices:
             return self.values
         values, low, high = self.values, self.low, self.high

@@ -1,1 +1,2 @@
-"""Live pages: server-sent events, the watcher of database notifications, and the cache of figures."""
+"""Live pages: server-sent events, the watcher of database notifications, and the cache of
+figures."""

@@ -1,1 +1,4 @@
-"""One module per page, each with a `router`. A page reads, and renders a template of its own name."""
+"""One module per page, each with a `router`.
+
+A page reads, and renders a template of its own name.
+"""

@@ -48,8 +48,8 @@ def check(connection: sa.Connection) -> None:
     found, own = database_revision(connection), program_revision()
     if found is None or found < own:
         raise SchemaVersionError(
-            f"the database's schema is at revision {found or 'none'}, and this program needs {own}: "
-            "run `tune db upgrade`"
+            f"the database's schema is at revision {found or 'none'}, and this program needs {own}:"
+            " run `tune db upgrade`"
         )
     _refuse_newer(found, own)
 
@@ -78,8 +78,9 @@ def upgrade(connection: sa.Connection) -> None:
 def _refuse_newer(found: str, own: str) -> None:
     if found > own:
         raise SchemaVersionError(
-            f"the database's schema is at revision {found}, newer than this program's {own}: upgrade tunesvc "
-            "(`pip install -U tunesvc`), or point TUNE_DATABASE_URL at another database"
+            f"the database's schema is at revision {found}, newer than this program's {own}:"
+            " upgrade tunesvc (`pip install -U tunesvc`), or point TUNE_DATABASE_URL at another"
+            " database"
         )
 
 
@@ -87,8 +88,8 @@ def _refuse_foreign_tables(connection: sa.Connection) -> None:
     taken = sorted(set(sa.inspect(connection).get_table_names()) & set(metadata.tables))
     if taken:
         raise DatabaseError(
-            f"the database holds tables of another program ({', '.join(taken)}): give tunesvc a database of its "
-            "own (`CREATE DATABASE tunesvc`) and name it in TUNE_DATABASE_URL"
+            f"the database holds tables of another program ({', '.join(taken)}): give tunesvc a"
+            " database of its own (`CREATE DATABASE tunesvc`) and name it in TUNE_DATABASE_URL"
         )
 
 

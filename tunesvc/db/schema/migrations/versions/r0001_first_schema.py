@@ -1,6 +1,7 @@
 """The first schema: studies, trials, attempts, reports, decisions, commands.
 
-Frozen: it says what a database of this revision looks like, whatever `tunesvc.db.schema.tables` says today.
+Frozen: it says what a database of this revision looks like, whatever `tunesvc.db.schema.tables`
+says today.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ def upgrade() -> None:
         sa.Column("source_text", sa.Text(), nullable=True),
         sa.Column("source_dir", sa.Text(), nullable=True),
         sa.Column("active_s", sa.Double(), server_default="0", nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "state IN ('created', 'running', 'paused', 'finished', 'stopped', 'failed')",
@@ -43,17 +49,29 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("payload", pg.JSONB(), server_default="{}", nullable=False),
         sa.Column("asked_by", sa.Text(), server_default="", nullable=False),
-        sa.Column("asked_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "asked_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
         sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("answer", sa.Text(), nullable=True),
-        sa.CheckConstraint("kind IN ('pause', 'resume', 'stop', 'extend', 'enqueue')", name=op.f("ck_commands_kind")),
+        sa.CheckConstraint(
+            "kind IN ('pause', 'resume', 'stop', 'extend', 'enqueue')",
+            name=op.f("ck_commands_kind"),
+        ),
         sa.ForeignKeyConstraint(
-            ["study_id"], ["studies.study_id"], name=op.f("fk_commands_study_id"), ondelete="CASCADE"
+            ["study_id"],
+            ["studies.study_id"],
+            name=op.f("fk_commands_study_id"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("command_id", name=op.f("pk_commands")),
     )
     op.create_index(
-        "ix_commands_pending", "commands", ["study_id"], unique=False, postgresql_where=sa.text("done_at IS NULL")
+        "ix_commands_pending",
+        "commands",
+        ["study_id"],
+        unique=False,
+        postgresql_where=sa.text("done_at IS NULL"),
     )
     op.create_table(
         "decisions",
@@ -63,16 +81,30 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("details", pg.JSONB(), server_default="{}", nullable=False),
-        sa.Column("decided_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "decided_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.CheckConstraint(
-            "kind IN ('ask', 'prune', 'retry', 'fail', 'stop', 'sampler', 'code')", name=op.f("ck_decisions_kind")
+            "kind IN ('ask', 'prune', 'retry', 'fail', 'stop', 'sampler', 'code')",
+            name=op.f("ck_decisions_kind"),
         ),
         sa.ForeignKeyConstraint(
-            ["study_id"], ["studies.study_id"], name=op.f("fk_decisions_study_id"), ondelete="CASCADE"
+            ["study_id"],
+            ["studies.study_id"],
+            name=op.f("fk_decisions_study_id"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("decision_id", name=op.f("pk_decisions")),
     )
-    op.create_index("ix_decisions_study_id_trial_number", "decisions", ["study_id", "trial_number"], unique=False)
+    op.create_index(
+        "ix_decisions_study_id_trial_number",
+        "decisions",
+        ["study_id", "trial_number"],
+        unique=False,
+    )
     op.create_table(
         "leases",
         sa.Column("study_id", sa.BigInteger(), nullable=False),
@@ -94,7 +126,10 @@ def upgrade() -> None:
         sa.Column("value", sa.Text(), nullable=False),
         sa.CheckConstraint("kind IN ('user', 'system')", name=op.f("ck_study_attrs_kind")),
         sa.ForeignKeyConstraint(
-            ["study_id"], ["studies.study_id"], name=op.f("fk_study_attrs_study_id"), ondelete="CASCADE"
+            ["study_id"],
+            ["studies.study_id"],
+            name=op.f("fk_study_attrs_study_id"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("study_id", "kind", "name", name=op.f("pk_study_attrs")),
     )
@@ -108,7 +143,8 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "state IN ('waiting', 'running', 'complete', 'pruned', 'fail')", name=op.f("ck_trials_state")
+            "state IN ('waiting', 'running', 'complete', 'pruned', 'fail')",
+            name=op.f("ck_trials_state"),
         ),
         sa.ForeignKeyConstraint(
             ["study_id"], ["studies.study_id"], name=op.f("fk_trials_study_id"), ondelete="CASCADE"
@@ -125,7 +161,9 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), server_default="opened", nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("cursor", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("opened_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "opened_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("stop_cause", sa.Text(), nullable=True),
@@ -163,8 +201,12 @@ def upgrade() -> None:
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("stream", sa.Text(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("logged_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(["trial_id"], ["trials.trial_id"], name=op.f("fk_logs_trial_id"), ondelete="CASCADE"),
+        sa.Column(
+            "logged_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.ForeignKeyConstraint(
+            ["trial_id"], ["trials.trial_id"], name=op.f("fk_logs_trial_id"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("trial_id", "attempt", "seq", name=op.f("pk_logs")),
     )
     op.create_table(
@@ -175,7 +217,12 @@ def upgrade() -> None:
         sa.Column("value", sa.Double(), nullable=True),
         sa.Column("metrics", pg.JSONB(), nullable=True),
         sa.Column("superseded", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("reported_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "reported_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.ForeignKeyConstraint(
             ["trial_id"], ["trials.trial_id"], name=op.f("fk_reports_trial_id"), ondelete="CASCADE"
         ),
@@ -189,7 +236,10 @@ def upgrade() -> None:
         sa.Column("value", sa.Text(), nullable=False),
         sa.CheckConstraint("kind IN ('user', 'system')", name=op.f("ck_trial_attrs_kind")),
         sa.ForeignKeyConstraint(
-            ["trial_id"], ["trials.trial_id"], name=op.f("fk_trial_attrs_trial_id"), ondelete="CASCADE"
+            ["trial_id"],
+            ["trials.trial_id"],
+            name=op.f("fk_trial_attrs_trial_id"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("trial_id", "kind", "name", name=op.f("pk_trial_attrs")),
     )
@@ -201,7 +251,10 @@ def upgrade() -> None:
         sa.Column("value", sa.Double(), nullable=False),
         sa.Column("distribution", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["trial_id"], ["trials.trial_id"], name=op.f("fk_trial_params_trial_id"), ondelete="CASCADE"
+            ["trial_id"],
+            ["trials.trial_id"],
+            name=op.f("fk_trial_params_trial_id"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("trial_id", "name", name=op.f("pk_trial_params")),
     )

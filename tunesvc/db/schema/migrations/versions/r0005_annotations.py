@@ -12,7 +12,9 @@ down_revision = "0003"
 
 def upgrade() -> None:
     op.add_column("studies", sa.Column("owner", sa.Text(), server_default="", nullable=False))
-    op.add_column("studies", sa.Column("tags", pg.ARRAY(sa.Text()), server_default="{}", nullable=False))
+    op.add_column(
+        "studies", sa.Column("tags", pg.ARRAY(sa.Text()), server_default="{}", nullable=False)
+    )
     op.add_column("studies", sa.Column("note", sa.Text(), server_default="", nullable=False))
     # `tags` of a study file were kept in its spec alone
     op.execute(
@@ -25,7 +27,10 @@ def upgrade() -> None:
         sa.Column("tags", pg.ARRAY(sa.Text()), server_default="{}", nullable=False),
         sa.Column("note", sa.Text(), server_default="", nullable=False),
         sa.ForeignKeyConstraint(
-            ["trial_id"], ["trials.trial_id"], name=op.f("fk_trial_annotations_trial_id"), ondelete="CASCADE"
+            ["trial_id"],
+            ["trials.trial_id"],
+            name=op.f("fk_trial_annotations_trial_id"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("trial_id", name=op.f("pk_trial_annotations")),
     )
@@ -36,7 +41,12 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("trials", sa.BigInteger(), nullable=False),
         sa.Column("deleted_by", sa.Text(), nullable=False),
-        sa.Column("deleted_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "deleted_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("study_id", name=op.f("pk_deletions")),
     )
     op.create_index("ix_deletions_name", "deletions", ["name"])
@@ -49,4 +59,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_commands_study_id_command_id", "commands", ["study_id", "command_id"])
     # an enqueued trial's values were the whole payload
-    op.execute("UPDATE commands SET payload = jsonb_build_object('params', payload) WHERE kind = 'enqueue'")
+    op.execute(
+        "UPDATE commands SET payload = jsonb_build_object('params', payload) WHERE kind = 'enqueue'"
+    )

@@ -1,4 +1,5 @@
-"""Trials by value, by any parameter and by state within a study; whether they are feasible, without reading them."""
+"""Trials by value, by any parameter and by state within a study; whether they are feasible,
+without reading them."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ def upgrade() -> None:
     value = sa.text("""NULLIF("values"[1], 'NaN'::double precision)""")
     op.create_index("ix_trials_study_id_value_number", "trials", ["study_id", value, "number"])
     study = sa.text("(trial_id >> 32)")
-    op.create_index("ix_trial_params_study_name_value", "trial_params", [study, "name", "value", "trial_id"])
+    op.create_index(
+        "ix_trial_params_study_name_value", "trial_params", [study, "name", "value", "trial_id"]
+    )
     op.create_index(
         "ix_trial_attrs_constraints",
         "trial_attrs",

@@ -19,7 +19,11 @@ def upgrade() -> None:
         sa.Column("host", sa.Text, nullable=False),
         sa.Column("total", pg.JSONB, nullable=False),
         sa.Column("free", pg.JSONB, nullable=False),
-        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")),
-        sa.ForeignKeyConstraint(["study_id"], ["studies.study_id"], ondelete="CASCADE", name=op.f("fk_nodes_study_id")),
+        sa.Column(
+            "seen_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("now()")
+        ),
+        sa.ForeignKeyConstraint(
+            ["study_id"], ["studies.study_id"], ondelete="CASCADE", name=op.f("fk_nodes_study_id")
+        ),
         sa.PrimaryKeyConstraint("study_id", "key", name=op.f("pk_nodes")),
     )

@@ -1,7 +1,7 @@
 """Stored values of stepped floats as the steps are written: 0.3, not 0.30000000000000004.
 
-Earlier versions stored what samplers computed in binary, so that conditions, filters and retries missed such trials. A
-value that misses every step by more than Optuna tolerates stays as it is.
+Earlier versions stored what samplers computed in binary, so that conditions, filters and retries
+missed such trials. A value that misses every step by more than Optuna tolerates stays as it is.
 """
 
 from __future__ import annotations
