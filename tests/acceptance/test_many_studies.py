@@ -63,7 +63,7 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(
     for name in ("first", "second", "third"):
         study(tune, name, "slow", ON_ONE_GPU)
     tune.write(
-        "first.yaml", (tune.folder / "first.yaml").read_text().replace("trials: 4", "trials: 12")
+        "first.yaml", (tune.folder / "first.yaml").read_text().replace("trials: 4", "trials: 20")
     )
     study(tune, "greedy", "slow", "resources: {gpu: 99}")
     files = [f"{name}.yaml" for name in ("first", "second", "third", "greedy")]
@@ -86,7 +86,7 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(
     assert {event["study"] for event in said} == {None, "first", "second", "third", "greedy"}
     ran = spans(database)
     assert {name: len(attempts) for name, attempts in ran.items()} == {
-        "first": 12,
+        "first": 20,
         "second": 4,
         "third": 4,
     }

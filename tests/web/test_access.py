@@ -115,7 +115,7 @@ def test_only_a_form_changes_something(
     )
     answer = client.post(f"/studies/{study}/ask/note", json={"text": "other"}, headers=ours)
     assert answer.status_code == 403
-    assert "no form" in answer.text
+    assert "not a form" in answer.text
     assert get_study_by_id(database, study).note == "mine"
 
 
@@ -317,7 +317,7 @@ def test_a_mistake_is_a_page_with_a_number_that_the_log_has(
     assert answer.status_code == 500
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert "secret" not in answer.text
-    found = re.search(r"mistake (\w{8})", answer.text)
+    found = re.search(r"error (\w{8})", answer.text)
     assert found is not None
     assert found[1] in caplog.text
     assert "the password is secret" in caplog.text
