@@ -317,7 +317,7 @@ def test_a_mistake_is_a_page_with_a_number_that_the_log_has(
     assert answer.status_code == 500
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert "secret" not in answer.text
-    found = re.search(r"error (\w{8})", answer.text)
+    found = re.search(r"error ([0-9a-f]{8})", answer.text)
     assert found is not None
     assert found[1] in caplog.text
     assert "the password is secret" in caplog.text
