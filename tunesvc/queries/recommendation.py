@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import sqlalchemy as sa
 
 from tunesvc.db.engine.database import Database
-from tunesvc.db.schema.tables import study_attrs
+from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import TuneError
 from tunesvc.queries.confirmation import get_confirmation
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.study_summary import expected
-from tunesvc.queries.trials.trial_results import Results, subsample_best
-from tunesvc.queries.trials.trial_results import get_results as study_results
+from tunesvc.queries.trials.trial_results import Results, get_results, subsample_best
 from tunesvc.queries.trials.trial_table import list_best_trials, rows_of
 
 if TYPE_CHECKING:
@@ -41,7 +38,7 @@ def get_recommendation(
     finished after the newest repeat began.
     """
     if results is None:
-        results = study_results(database, view.study_id)
+        results = get_results(database, view.study_id)
     answer = recommend_by_model(database, view, results)
     return None if answer is None else with_repeats(database, view, results, answer)
 
@@ -58,7 +55,7 @@ def recommend_by_model(
     """
     if len(view.objectives) > 1:
         return None
-    stored = _stored(database, view.study_id)
+    stored = PgStorage(database).get_study_system_attrs(view.study_id).get(STORED)
     if stored is None or stored["digest"] != digest(view, results):
         return fit_recommendation(database, view, results)
     from tunesvc.search.analysis.recommend import Recommendation
@@ -96,18 +93,6 @@ def digest(view: StudyView, results: Results) -> str:
     for column in (results.numbers, results.values):
         content.update(np.ascontiguousarray(column[candidates]).tobytes())
     return content.hexdigest()
-
-
-def _stored(database: Database, study_id: int) -> dict[str, Any] | None:
-    columns = study_attrs.c
-    query = sa.select(columns.value).where(
-        columns.study_id == study_id,
-        columns.kind == "system",
-        columns.name == STORED,
-    )
-    with database.engine.connect() as connection:
-        text = connection.execute(query).scalar_one_or_none()
-    return None if text is None else json.loads(text)
 
 
 def with_repeats(
@@ -174,5 +159,5 @@ def forecast_value(database: Database, view: StudyView) -> str | None:
     """Describe the improvement to expect; None with several objectives, or with too few trials."""
     if len(view.objectives) > 1 or view.spec is None:
         return None
-    forecast = expected(view, study_results(database, view.study_id))
+    forecast = expected(view, get_results(database, view.study_id))
     return None if forecast is None else forecast.text

@@ -10,14 +10,11 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from typing import Literal
 
 LEVEL, FORMAT = "TUNE_LOG_LEVEL", "TUNE_LOG_FORMAT"
 """Environment variables, which child processes inherit."""
 LEVELS = ("debug", "info", "warning", "error")
 FIELDS = ("study", "trial", "attempt")
-
-Format = Literal["text", "json"]
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -70,6 +67,5 @@ def _formatter(name: str) -> logging.Formatter:
         raise ValueError(
             f"{FORMAT}=json needs a package: pip install 'tunesvc[json-logs]'",
         ) from None
-    return JsonFormatter(
-        "%(asctime)s %(levelname)s %(name)s %(message)s",
-    )  # fields given as `extra` are added
+    # It adds the fields given as `extra` by itself.
+    return JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
