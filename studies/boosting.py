@@ -1,4 +1,4 @@
-"""What boosting.yaml tunes: two families of trees, each with parameters of its own, grown a few
+"""Objective of boosting.yaml: two families of trees, each with parameters of its own, grown a few
 trees at a time."""
 
 from sklearn.base import ClassifierMixin

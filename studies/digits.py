@@ -1,4 +1,4 @@
-"""What digits.yaml tunes: a small neural network that reads handwritten digits, epoch by epoch."""
+"""Objective of digits.yaml: a small neural network on handwritten digits, epoch by epoch."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,4 +1,4 @@
-"""What folds.yaml tunes: support vector regression, cross-validated by one fold a trial instead
+"""Objective of folds.yaml: support vector regression, cross-validated by one fold a trial instead
 of all of them."""
 
 from sklearn.datasets import load_diabetes

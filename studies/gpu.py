@@ -1,4 +1,4 @@
-"""What gpu.yaml tunes: a small network on a share of a GPU.
+"""Objective of gpu.yaml: a small network on a share of a GPU.
 
 Needs no PyTorch and no GPU, and says what it found.
 """

@@ -1,4 +1,4 @@
-"""What optuna_objective.yaml tunes: an objective for Optuna that knows nothing of tunesvc."""
+"""Objective of optuna_objective.yaml: an objective for Optuna that knows nothing of tunesvc."""
 
 import optuna
 from sklearn.datasets import load_breast_cancer

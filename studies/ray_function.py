@@ -1,4 +1,4 @@
-"""What ray_function.yaml tunes: a function for Ray Tune that knows nothing of tunesvc."""
+"""Objective of ray_function.yaml: a function for Ray Tune that knows nothing of tunesvc."""
 
 import tempfile
 from pathlib import Path

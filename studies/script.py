@@ -1,4 +1,4 @@
-"""What script.yaml tunes: softmax regression on handwritten digits, as a program that knows
+"""Objective of script.yaml: softmax regression on handwritten digits, as a program that knows
 nothing of tunesvc."""
 
 import argparse

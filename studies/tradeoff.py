@@ -1,4 +1,4 @@
-"""What tradeoff.yaml tunes: how wrong a forest is, and how long it takes to answer."""
+"""Objective of tradeoff.yaml: how wrong a forest is, and how long it takes to answer."""
 
 from statistics import median
 from time import perf_counter

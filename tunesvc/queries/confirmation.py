@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
-from tunesvc.db.optuna.frozen_trials import from_optuna_time, was_withdrawn
+from tunesvc.db.optuna.frozen_trials import from_optuna_time, was_cancelled
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.search.training_seeds import SEED
@@ -95,7 +95,7 @@ def get_confirmation(database: Database, name: str) -> Confirmation | None:
     from tunesvc.search.analysis.finalists import compare
 
     stored = PgStorage(database).get_all_trials(repeated.study_id, deepcopy=False)
-    trials = [trial for trial in stored if not was_withdrawn(trial)]
+    trials = [trial for trial in stored if not was_cancelled(trial)]
     numbers = {trial.user_attrs[CONFIRMS] for trial in trials if CONFIRMS in trial.user_attrs}
     rows = rows_of(database, record.study_id, sorted(numbers))
     observed = {row.number: row.value for row in rows if row.value is not None}

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
-from tunesvc.db.optuna.frozen_trials import was_withdrawn
+from tunesvc.db.optuna.frozen_trials import was_cancelled
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import StudyNotFound, TuneError
@@ -51,7 +51,7 @@ def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) 
     confirmation = _create_or_update(database, record, _spec_of(spec, len(finalists) * repeats))
     seeds = _seeds(confirmation.spec, repeats)
     stored = storage.get_all_trials(confirmation.study_id, deepcopy=False)
-    repeats_stored = [trial for trial in stored if not was_withdrawn(trial)]
+    repeats_stored = [trial for trial in stored if not was_cancelled(trial)]
     superseded = _superseded(finalists, seeds, repeats_stored)
     for trial in superseded:
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)

@@ -19,7 +19,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.db.optuna.frozen_trials import was_withdrawn
+from tunesvc.db.optuna.frozen_trials import was_cancelled
 from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.search.prefetched_proposals import (
     PrefetchedProposal,
@@ -107,7 +107,7 @@ class Optimizer:
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
         started = [trial for trial in self.trials if trial.state != TrialState.WAITING]
         self._tried = {configuration(trial.params) for trial in started}
-        self.cancelled = sum(map(was_withdrawn, self.trials))
+        self.cancelled = sum(map(was_cancelled, self.trials))
         """Number of enqueued trials that were cancelled before they were asked for."""
 
     @property

@@ -103,7 +103,7 @@ def to_optuna_time(time: datetime | None) -> datetime | None:
     return time.astimezone().replace(tzinfo=None) if time else None
 
 
-def was_withdrawn(trial: FrozenTrial) -> bool:
+def was_cancelled(trial: FrozenTrial) -> bool:
     """Return True if a trial was cancelled before it started; such a trial does not count."""
     return trial.state == TrialState.FAIL and trial.datetime_start is None
 
