@@ -4,14 +4,19 @@ can."""
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import optuna
 import pytest
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
 
 import tunesvc
+from tunesvc.search.pruners.rungs import RungTable
+from tunesvc.search.tracking.objectives import cut, points_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 TRIALS, STEPS = 120, 4
@@ -52,6 +57,38 @@ def test_no_thread_counts_a_trial_twice_at_a_rung() -> None:
         arrived, _ = rungs.ranking_at(study.trials, rung)
         there = [trial.number for trial in study.trials if max(trial.intermediate_values) >= rung]
         assert sorted(one.number for one in arrived) == there
+
+
+@pytest.mark.usefixtures("frequent_switches")
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda trial: RungTable(np.array([1.0])).ranking_at([trial], 1),
+        lambda trial: points_of(trial, 1),
+        lambda trial: cut(trial, 50),
+    ],
+    ids=["rungs", "points", "cut"],
+)
+def test_a_curve_is_read_while_its_trial_reports(read: Callable[[FrozenTrial], object]) -> None:
+    """Optuna's own trial object shares its curve with trials that other threads hold."""
+    study = optuna.create_study()
+    trial = study._storage.get_trial(study.ask()._trial_id)
+    ended = threading.Event()
+
+    def report() -> None:
+        while not ended.is_set():
+            for step in range(1, 100):
+                trial.intermediate_values[step] = 0.5
+            trial.intermediate_values.clear()
+
+    reporter = threading.Thread(target=report)
+    reporter.start()
+    try:
+        for _ in range(3_000):
+            read(trial)
+    finally:
+        ended.set()
+        reporter.join()
 
 
 @pytest.mark.usefixtures("frequent_switches")

@@ -234,7 +234,8 @@ class RungTable:
     ) -> tuple[float, ...] | None:
         """Return the losses of the first point at or after a rung; None before it."""
         objectives = len(self._orientations)
-        steps = trial.intermediate_values if objectives == 1 else points_of(trial, objectives)
+        # Copied in one operation: Optuna changes the curve when another thread reports.
+        steps = list(trial.intermediate_values if objectives == 1 else points_of(trial, objectives))
         step = min((step for step in steps if step >= rung), default=None)
         point = None if step is None else point_at(trial, step, objectives)
         if point is None:

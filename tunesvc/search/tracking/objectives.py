@@ -53,10 +53,11 @@ def points_of(
     objectives: int,
 ) -> dict[int, tuple[float, ...]]:
     """Return the trial's values at each step at which it reported all objectives."""
+    # Copied in one operation: Optuna changes the curve when another thread reports.
+    points = trial.intermediate_values.copy()
     if objectives == 1:
-        return {step: (value,) for step, value in trial.intermediate_values.items()}
+        return {step: (value,) for step, value in points.items()}
     others = _others(trial)
-    points = trial.intermediate_values
     return {step: (value, *others[step]) for step, value in points.items() if step in others}
 
 
@@ -74,7 +75,7 @@ def point_at(
 def cut(trial: FrozenTrial, step: int) -> FrozenTrial:
     """Return the trial as it was after its report at a step."""
     made = copy.copy(trial)
-    points = trial.intermediate_values
+    points = trial.intermediate_values.copy()
     made.intermediate_values = {s: value for s, value in points.items() if s <= step}
     if OTHERS in trial.system_attrs:
         kept: Any = {s: values for s, values in _others(trial).items() if s <= step}

@@ -221,7 +221,7 @@ def chance_of(
 def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
     return max(
         1,
-        length - sum(step <= after_step for step in trial.intermediate_values),
+        length - sum(step <= after_step for step in list(trial.intermediate_values)),
     )
 
 
