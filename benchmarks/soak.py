@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks.stage import Stage
 from benchmarks.takeover import until
-from tests.checker import check
+from tests.support.invariant_checker import check
 
 SLOTS, STEPS, STEP_S = 8, 20, 1.0
 PAUSE_S = (12.0, 36.0)

@@ -1,7 +1,7 @@
 """Postgres for the tests: one real embedded server per session, one migrated template, one clone of
 it per test.
 
-And one local Ray per session, from `tests.ray_fixtures`. A run of all tests is two such sessions at
+And one local Ray per session, from `tests.support.ray_fixtures`. A run of all tests is two such sessions at
 once, which share nothing but the machine.
 """
 
@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from hypothesis import settings
 
 import tunesvc
-from tests.ray_fixtures import local_ray  # noqa: F401  # a fixture: its name is its use
+from tests.support.ray_fixtures import local_ray  # noqa: F401  # a fixture: its name is its use
 from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.db.engine.database import Database, open_database
 

@@ -24,7 +24,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tunesvc
-from tests.ray_fixtures import address_of_local_ray
+from tests.support.ray_fixtures import address_of_local_ray
 from tunesvc.cli import app
 from tunesvc.db.engine.database import Database, open_database
 from tunesvc.execution.attempt.checkpoints import checkpoint_files

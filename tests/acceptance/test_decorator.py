@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.ray_fixtures import address_of_local_ray
+from tests.support.ray_fixtures import address_of_local_ray
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.studies import get_study
 from tunesvc.queries.trials.attempt_events import list_attempts, list_logs

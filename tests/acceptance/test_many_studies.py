@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.acceptance.test_cli import Tune, joins, study, tune
-from tests.processes import processes
+from tests.support.processes import processes
 from tunesvc.db.engine.database import Database
 
 __all__ = ["joins", "tune"]

@@ -16,7 +16,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.ray_fixtures import address_of_local_ray
+from tests.support.ray_fixtures import address_of_local_ray
 
 OBJECTIVE = """
 import time

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray_fixtures import address_of_local_ray
+from tests.support.ray_fixtures import address_of_local_ray
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import pytest
 
-from tests.executors import OBJECTIVES, Listener, make_job, make_launch
-from tests.ray_fixtures import address_of_local_ray
+from tests.support.jobs_and_events import OBJECTIVES, Listener, make_job, make_launch
+from tests.support.ray_fixtures import address_of_local_ray
 from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.executor import (
@@ -97,7 +97,7 @@ def process_executor(tmp_path: Path) -> Callable[[bool], Executor]:
     """A driver process without Ray, for all that lies between an executor and its coordinator."""
     return lambda asking: DriverExecutor(
         make_job(tmp_path, define_by_run=asking),
-        RayLauncher(driver_module="tests.driver_without_ray"),
+        RayLauncher(driver_module="tests.support.driver_without_ray"),
     )
 
 

@@ -14,8 +14,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 import tunesvc
-from tests.simulation import Simulation, curve
-from tests.specs import make_spec
+from tests.support.simulation import Simulation, curve
+from tests.support.specs import make_spec
 from tunesvc.coordinator.coordinator import COMMANDS_S, SAMPLER_ERRORS_MAX
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database

@@ -24,9 +24,9 @@ import pytest
 import sqlalchemy as sa
 from optuna.study import StudyDirection
 
-from tests.proxy import Mode, Proxy
-from tests.servers import PostgresServer, lend_programs, programs, small_disk
-from tests.specs import make_spec
+from tests.support.postgres_proxy import Mode, Proxy
+from tests.support.postgres_servers import PostgresServer, lend_programs, programs, small_disk
+from tests.support.specs import make_spec
 from tunesvc.db import study_records
 from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.db.engine.database import Database, connect, is_unavailable, open_database, parse_url

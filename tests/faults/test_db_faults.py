@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.proxy import Proxy
-from tests.servers import lend_programs
+from tests.support.postgres_proxy import Proxy
+from tests.support.postgres_servers import lend_programs
 from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.db.embedded.file_lock import FileLock
 from tunesvc.db.engine.database import Database, connect, open_database

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.executors import OBJECTIVES, Listener, make_job, make_launch
+from tests.support.jobs_and_events import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc import Pruned, Trial
 from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.failures import EntrypointError, outcome_of

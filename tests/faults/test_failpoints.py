@@ -26,9 +26,9 @@ import sqlalchemy as sa
 from optuna.distributions import FloatDistribution, distribution_to_json
 
 import tunesvc
-from tests import checker
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support import invariant_checker
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tunesvc.db.engine.database import Database, open_database
 from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import LeaseLost
@@ -72,7 +72,7 @@ def assert_whole(simulation: Simulation, folder: Path) -> None:
     """The study ended as it would have without any fault: three trials ran into the limit, the
     others are complete."""
     assert simulation.states() == {"complete": TRIALS - 3, "fail": 3}
-    checker.assert_holds(folder, simulation.database)
+    invariant_checker.assert_holds(folder, simulation.database)
 
 
 # --- killed and frozen
@@ -319,7 +319,7 @@ def test_tune_resume_goes_on_from_wherever_tune_run_was_killed(tune: Tune, point
     assert tune("resume", "real") == 0
     assert tune.sql("SELECT state, count(*) FROM trials GROUP BY state") == [("complete", 6)]
     assert not tune.sql("SELECT 1 FROM attempts WHERE state NOT IN ('finished', 'interrupted')")
-    checker.assert_holds(tune.history, tune.database)
+    invariant_checker.assert_holds(tune.history, tune.database)
 
 
 @pytest.mark.slow
@@ -340,8 +340,8 @@ def test_a_worker_that_is_killed_between_any_two_steps_costs_one_attempt(
     assert tune.sql(failures) == [("lost", "lost", 1)]
     others = "SELECT DISTINCT state, started_at FROM attempts WHERE failure IS NULL AND state <> 'finished'"
     assert tune.sql(others) in ([], [("interrupted", None)])
-    checker.assert_holds(tune.history, tune.database)
-    said = [record for record in checker.read(tune.history) if record["op"] == "said"]
+    invariant_checker.assert_holds(tune.history, tune.database)
+    said = [record for record in invariant_checker.read(tune.history) if record["op"] == "said"]
     assert len(said) >= 6 * 4, "the workers wrote their history"
 
 

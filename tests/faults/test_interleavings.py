@@ -29,9 +29,9 @@ from hypothesis.stateful import (
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import FrozenTrial
 
-from tests import checker
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support import invariant_checker
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tunesvc.coordinator.coordinator import Coordinator
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db import study_records
@@ -391,7 +391,7 @@ class Service(RuleBasedStateMachine):
         while self.frozen:
             self.wake(0)
         self._check_end(closing)
-        checker.assert_holds(self.folder, self.database)
+        invariant_checker.assert_holds(self.folder, self.database)
 
     def _run_to_the_end(self, process: Process) -> Shutdown:
         assert process.coordinator is not None
@@ -580,7 +580,7 @@ def test_who_wakes_after_a_takeover_acknowledges_nothing(
         service.freeze_and_take_over(1)
         service.freeze_at("heard", nth=2, meanwhile_steps=1, steps=1)
         service.wake(0)
-        checker.assert_holds(service.folder, shared_database)
+        invariant_checker.assert_holds(service.folder, shared_database)
     finally:
         failpoints.arm(None)
         event_log.write_to(None)

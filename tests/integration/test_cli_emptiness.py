@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tunesvc.cli import app
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import open_database

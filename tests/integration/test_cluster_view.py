@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from tests.simulation import Simulation, curve
-from tests.specs import make_spec
+from tests.support.simulation import Simulation, curve
+from tests.support.specs import make_spec
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_writer import StudyWriter

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.executors import make_job, make_launch
+from tests.support.jobs_and_events import make_job, make_launch
 from tunesvc import Pruned
 from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo

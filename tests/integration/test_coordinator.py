@@ -14,8 +14,8 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tests.simulation import Simulation, curve, quadratic
-from tests.specs import make_spec
+from tests.support.simulation import Simulation, curve, quadratic
+from tests.support.specs import make_spec
 from tunesvc.coordinator.attempt_state.log_window import KEPT_CHARS_MAX
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage

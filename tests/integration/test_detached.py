@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.clusters import Driver, Drivers, Elsewhere, RayCluster
-from tests.executors import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
+from tests.support.jobs_and_events import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
+from tests.support.ray_clusters import Driver, Drivers, Elsewhere, RayCluster
 from tunesvc.execution.executor import (
     AttemptId,
     Event,

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.executors import OBJECTIVES, Listener, make_job, make_launch
-from tests.processes import processes
-from tests.ray_fixtures import address_of_local_ray
+from tests.support.jobs_and_events import OBJECTIVES, Listener, make_job, make_launch
+from tests.support.processes import processes
+from tests.support.ray_fixtures import address_of_local_ray
 from tunesvc.errors import ExecutorError, UnsatisfiableRequest
 from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
@@ -142,7 +142,7 @@ def test_attempts_on_a_cluster_outlive_the_driver_and_are_heard_on_without_a_gap
 PARENT = """
 import os, signal
 from pathlib import Path
-from tests.executors import Listener, OBJECTIVES, make_job, make_launch
+from tests.support.jobs_and_events import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.execution.executor import Reported, Started
 from tunesvc.execution.driver.driver_executor import DriverExecutor
@@ -186,7 +186,7 @@ def test_signals_to_our_group_do_not_reach_the_driver_and_nothing_outlives_us(
 HEAD = """
 from pathlib import Path
 from ray.cluster_utils import Cluster
-from tests.executors import Listener, OBJECTIVES, make_job, make_launch
+from tests.support.jobs_and_events import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execution.executor import Reported
 from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher

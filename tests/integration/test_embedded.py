@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
-from tests.servers import lend_programs
+from tests.support.postgres_servers import lend_programs
 from tunesvc.db.embedded import postgres_binaries
 from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.db.embedded.file_lock import FileLock

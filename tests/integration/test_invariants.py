@@ -10,9 +10,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests import checker
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support import invariant_checker
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
@@ -126,7 +126,7 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
             break
     event_log.write_to(None)
     assert closing is not None
-    checker.assert_holds(folder, database)
+    invariant_checker.assert_holds(folder, database)
     check(
         simulation, closing, budget, set().union(*(executor.acknowledged for executor in executors))
     )

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.executors import PATIENCE_S, Listener, make_job, make_launch
-from tests.processes import processes
+from tests.support.jobs_and_events import PATIENCE_S, Listener, make_job, make_launch
+from tests.support.processes import processes
 from tunesvc.errors import ExecutorError
 from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.driver_process import DriverProcess
@@ -50,7 +50,7 @@ def starts() -> Iterator[list[RayLauncher]]:
 
 
 def begin(address: str | None = None, timeouts: DriverTimeouts | None = None) -> RayLauncher:
-    return RayLauncher(address, timeouts=timeouts, driver_module="tests.driver_without_ray")
+    return RayLauncher(address, timeouts=timeouts, driver_module="tests.support.driver_without_ray")
 
 
 def up(start: RayLauncher) -> DriverProcess:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tunesvc.coordinator.step_committer import DELAYS_S
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState

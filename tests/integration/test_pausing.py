@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests import checker
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support import invariant_checker
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
@@ -211,7 +211,7 @@ def test_a_crash_between_pause_and_promotion_loses_nothing(
     states = simulation.states()
     assert set(states) == {"complete", "pruned"}
     assert sum(states.values()) == 27
-    checker.assert_holds(tmp_path, database)
+    invariant_checker.assert_holds(tmp_path, database)
 
 
 def test_what_was_asked_to_pause_is_paused_by_the_next_coordinator(database: Database) -> None:

@@ -62,7 +62,7 @@ LOCAL = """
 import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from tests.executors import Listener, OBJECTIVES, make_job, make_launch
+from tests.support.jobs_and_events import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.execution.executor import Reported, StoppedEarly
 from tunesvc.execution.ray.ray_executor import RayExecutor
@@ -117,7 +117,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from ray.cluster_utils import Cluster
-from tests.executors import Listener, make_job, make_launch
+from tests.support.jobs_and_events import Listener, make_job, make_launch
 from tunesvc.execution.executor import Finished, Lost, Started
 from tunesvc.execution.ray.ray_executor import RayExecutor
 

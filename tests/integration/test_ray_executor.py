@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.executors import OBJECTIVES, Listener, make_job, make_launch
+from tests.support.jobs_and_events import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.executor import (
     AttrSet,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ray import tune
 
-from tests.executors import make_job, make_launch
+from tests.support.jobs_and_events import make_job, make_launch
 from tunesvc import Pruned
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.attempt.batching import BatchSignal

@@ -12,8 +12,8 @@ import pytest
 from optuna.study import StudyDirection
 from rich.console import Console
 
-from tests.simulation import Simulation, curve, quadratic
-from tests.specs import make_spec
+from tests.support.simulation import Simulation, curve, quadratic
+from tests.support.specs import make_spec
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage

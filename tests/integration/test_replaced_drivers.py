@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.executors import PATIENCE_S, Listener, make_job, make_launch
-from tests.processes import processes
+from tests.support.jobs_and_events import PATIENCE_S, Listener, make_job, make_launch
+from tests.support.processes import processes
 from tunesvc.errors import ExecutorError, SpecError, TuneError, UnsatisfiableRequest
 from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
@@ -48,7 +48,9 @@ def listen(tmp_path: Path) -> Iterator[Make]:
         made.append(
             DriverExecutor(
                 job,
-                RayLauncher(address, timeouts=timeouts, driver_module="tests.driver_without_ray"),
+                RayLauncher(
+                    address, timeouts=timeouts, driver_module="tests.support.driver_without_ray"
+                ),
             )
         )
         return Listener(made[-1])
@@ -303,7 +305,7 @@ def test_a_driver_that_does_not_end_in_time_is_killed(listen: Make) -> None:
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Listener, Listener]]:
     """Two executors that share a driver."""
-    start = RayLauncher(driver_module="tests.driver_without_ray")
+    start = RayLauncher(driver_module="tests.support.driver_without_ray")
     first, second = (
         DriverExecutor(make_job(tmp_path, study=name), start) for name in ("first", "second")
     )
@@ -359,7 +361,7 @@ def test_the_driver_ends_with_the_last_of_its_jobs(pair: tuple[Listener, Listene
 
 
 def test_a_job_that_cannot_be_run_is_an_error_and_no_matter_to_the_others(tmp_path: Path) -> None:
-    start = RayLauncher(driver_module="tests.driver_without_ray")
+    start = RayLauncher(driver_module="tests.support.driver_without_ray")
     listener = Listener(DriverExecutor(make_job(tmp_path), start))
     with pytest.raises(SpecError, match="its bundles differ"):
         DriverExecutor(make_job(tmp_path, study="cannot be run"), start)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.simulation import Simulation, curve
-from tests.specs import make_spec
+from tests.support.simulation import Simulation, curve
+from tests.support.specs import make_spec
 from tunesvc.coordinator.coordinator import Coordinator
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database

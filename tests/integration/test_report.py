@@ -7,8 +7,8 @@ import re
 import plotly.graph_objects as go
 import pytest
 
-from tests.filled import fill
-from tests.specs import make_spec
+from tests.support.specs import make_spec
+from tests.support.stored_studies import fill
 from tunesvc import charts
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database

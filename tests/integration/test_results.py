@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
-from tests.filled import add, fill
 from tests.integration.test_queries import FILL, writing
 from tests.integration.test_queries import tables_scanned as scanned
+from tests.support.stored_studies import add, fill
 from tunesvc import charts
 from tunesvc.charts import FigureKind
 from tunesvc.db.engine.database import Database

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 import tunesvc
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc import Choice, Float, Trial, api, tunable
 from tunesvc.errors import SpecError, StudyExists, StudyFailed, TuneError, UnsatisfiableRequest
 from tunesvc.queries.checkpoint_files import find_best_checkpoint

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tunesvc.db.engine.database import Database
 from tunesvc.execution.executor import Finished, Launch, Lost, Payload, Reported
 from tunesvc.queries.explain.explanation import explain_trial

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 
-from tests.simulation import Recorder, quadratic
-from tests.specs import make_spec
+from tests.support.simulation import Recorder, quadratic
+from tests.support.specs import make_spec
 from tunesvc import api
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db import lease, study_records

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tunesvc.db.engine.database import Database
 from tunesvc.queries import recommendation
 from tunesvc.queries.recommendation import get_recommendation

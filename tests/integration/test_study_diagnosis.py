@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import optuna
 import pytest
 
-from tests.simulation import Simulation, curve
-from tests.specs import make_spec
+from tests.support.simulation import Simulation, curve
+from tests.support.specs import make_spec
 from tunesvc.cli.views import diagnosis_text
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database

@@ -10,8 +10,8 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError, StudyNotFound, TuneError
 from tunesvc.execution.executor import Finished, Launch, OutputLogged, Payload, Reported

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from tests.integration.test_coordinator_commands import slow
-from tests.simulation import Recorder, Simulation
-from tests.specs import make_spec
+from tests.support.simulation import Recorder, Simulation
+from tests.support.specs import make_spec
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database, safe_text
 from tunesvc.db.notifications import Listener

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tests.filled import fill
+from tests.support.stored_studies import fill
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_changes import (
     AliveAttempt,

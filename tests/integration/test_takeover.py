@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from tests.simulation import Simulation, curve, quadratic
-from tests.specs import make_spec
+from tests.support.simulation import Simulation, curve, quadratic
+from tests.support.specs import make_spec
 from tunesvc.coordinator.coordinator import Coordinator
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db.engine.database import Database

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import optuna
 import pytest
 
-from tests.simulation import Simulation, curve
-from tests.specs import make_spec
+from tests.support.simulation import Simulation, curve
+from tests.support.specs import make_spec
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import StudyExists, StudyNotFound

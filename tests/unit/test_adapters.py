@@ -19,7 +19,7 @@ import numpy as np
 import optuna
 import pytest
 
-from tests.executors import make_job, make_launch
+from tests.support.jobs_and_events import make_job, make_launch
 from tunesvc import Choice, Pruned, Trial
 from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo

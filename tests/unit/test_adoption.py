@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.executors import make_job, make_launch
-from tests.worker_backends import ScriptedBackend, ScriptedWorker, hear_until
+from tests.support.jobs_and_events import make_job, make_launch
+from tests.support.scripted_workers import ScriptedBackend, ScriptedWorker, hear_until
 from tunesvc.execution.executor import AttemptId, Event, Finished, Launch, Lost, Reported, Started
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.execution.ray.ray_executor import RayExecutor

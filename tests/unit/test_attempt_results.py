@@ -7,7 +7,7 @@ import math
 import pytest
 from optuna.trial import TrialState
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.coordinator.attempt_state.attempt_results import conclude
 from tunesvc.coordinator.attempt_state.live_attempts import MetricTracker
 from tunesvc.db.schema.states import AttemptState

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.search.analysis.recommend import recommend
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.sampler_registry import make_sampler

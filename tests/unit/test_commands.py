@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.cli.commands.control import parse_widening
 from tunesvc.coordinator.spec_changes import differences, extended, paralleled, wider
 from tunesvc.errors import SpecError

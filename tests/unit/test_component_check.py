@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.cli.several_studies import Changes, read_all
 from tunesvc.errors import SpecError
 from tunesvc.search.registry.component_check import check, option_issues

@@ -14,8 +14,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tests.curves import STEPS, curve, make_study, make_trial
-from tests.following import DEEDS, followed
+from tests.support.learning_curves import STEPS, curve, make_study, make_trial
+from tests.support.study_strategies import DEEDS, followed
 from tunesvc.search.pruners.curve.curve_model import FINISHED_MIN, CurveForecast, CurveModel
 from tunesvc.search.pruners.curve.encoding import Encoder
 from tunesvc.search.pruners.curve.features import CurveDataset

@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 import tunesvc
-from tests.curves import STEPS, curve, make_study, make_trial
+from tests.support.learning_curves import STEPS, curve, make_study, make_trial
 from tunesvc.search.explanations import Explainable
 from tunesvc.search.pruners.audit import AUDIT, false_prunes, is_audited
 from tunesvc.search.pruners.curve.curve_model import model_of

@@ -16,7 +16,7 @@ import optuna
 import pytest
 from ray import tune as ray_tune
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc import Choice, Float, Int, Trial, TuneError, run, tunable
 from tunesvc.decorator import Tunable
 from tunesvc.errors import SpecError

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.executors import make_job, make_launch
-from tests.worker_backends import ScriptedBackend, ScriptedWorker
+from tests.support.jobs_and_events import make_job, make_launch
+from tests.support.scripted_workers import ScriptedBackend, ScriptedWorker
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Finished, NodeInfo, Started, StoppedEarly
 from tunesvc.execution.ray.fair_share import TURN_S, FairShares, Member, ShareClaim, fair_slots

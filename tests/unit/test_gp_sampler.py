@@ -11,7 +11,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from scipy.special import ndtr
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.samplers.gp.acquisition import Acquisition, Incumbents, _log_improvement
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior

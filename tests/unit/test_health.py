@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.queries.health import Check, HealthFinding, examine
 from tunesvc.queries.health.evidence import BestSoFar, Evidence, OccupiedTime, SeenTrial
 from tunesvc.queries.rows import Counts, Objective, StudyStatus, StudyView

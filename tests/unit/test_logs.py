@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation import Recorder
+from tests.support.simulation import Recorder
 from tunesvc.coordinator.progress_events import ProgressEvent
 from tunesvc.runtime.logging_observer import LoggingObserver
 from tunesvc.util import logs

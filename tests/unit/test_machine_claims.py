@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.errors import MachineBusy
 from tunesvc.execution.driver.machine_claims import Demand, Machine, MachineClaim
 from tunesvc.execution.driver.ray_pool import _local

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.space.search_space import Space, near, place, sample
 from tunesvc.spec.conditions import contains
 

@@ -15,8 +15,8 @@ from optuna.study._multi_objective import _is_pareto_front
 from optuna.trial import TrialState
 
 import tunesvc
-from tests.changes import take_changes
-from tests.several import STEPS, make_trial, make_trials, points, study_of, swapped
+from tests.support.recorded_changes import take_changes
+from tests.support.two_objectives import STEPS, make_trial, make_trials, points, study_of, swapped
 from tunesvc.search.pruners.audit import AUDIT, false_prunes
 from tunesvc.search.pruners.curve.curve_model import models_of
 from tunesvc.search.study_storage import RecordingStorage

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.changes import take_changes
-from tests.specs import make_spec
+from tests.support.recorded_changes import take_changes
+from tests.support.specs import make_spec
 from tunesvc.errors import BadReport, SpecError
 from tunesvc.search.explanations import Reason
 from tunesvc.search.optimizer import Optimizer

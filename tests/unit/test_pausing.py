@@ -18,8 +18,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 import tunesvc
-from tests.curves import STEPS, curve, make_study, make_trial
-from tests.specs import make_spec
+from tests.support.learning_curves import STEPS, curve, make_study, make_trial
+from tests.support.specs import make_spec
 from tests.unit.test_optimizer import make_optimizer
 from tunesvc.search.explanations import Explainable
 from tunesvc.search.optimizer import Optimizer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.preview import Preview, describe_size, preview
 from tunesvc.space.search_space import Space
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from tests.changes import take_changes
-from tests.specs import make_spec
+from tests.support.recorded_changes import take_changes
+from tests.support.specs import make_spec
 from tests.unit.test_optimizer import make_optimizer
 from tunesvc.coordinator.prefetch import ProposalPrefetch
 from tunesvc.db.trial_changes import TrialChanges

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from tests.following import DEEDS, followed
+from tests.support.study_strategies import DEEDS, followed
 from tunesvc.search.pruners.curve.curve_model import CurveModel
 from tunesvc.search.pruners.curve.resume_candidates import ResumeCandidates
 from tunesvc.search.study_storage import RecordingStorage

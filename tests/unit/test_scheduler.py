@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.executors import make_job, make_launch
-from tests.worker_backends import ScriptedBackend, ScriptedWorker, hear_until
+from tests.support.jobs_and_events import make_job, make_launch
+from tests.support.scripted_workers import ScriptedBackend, ScriptedWorker, hear_until
 from tunesvc.execution.executor import (
     AttemptId,
     Event,

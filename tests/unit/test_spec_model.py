@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.spec import StudySpec
 from tunesvc.spec.frozen_dict import FrozenDict
 from tunesvc.spec.yaml.document import spec_from_dict

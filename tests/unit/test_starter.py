@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.search.registry.component_check import check
 from tunesvc.spec.starter import Template, templates
 from tunesvc.spec.yaml.document import examine, parse, renamed, written

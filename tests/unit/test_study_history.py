@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optuna.study._multi_objective import _is_pareto_front
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tests.following import DEEDS, followed
+from tests.support.study_strategies import DEEDS, followed
 from tunesvc.search.tracking.study_history import RankAt, StudyHistory, history_of
 
 SIGNS = np.array([1.0, -1.0])

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console, RenderableType
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.cli.exits import ExitCode
 from tunesvc.cli.views import replay_text, summary
 from tunesvc.db.schema.states import StudyState

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.search.warm_start import (
     BEST,

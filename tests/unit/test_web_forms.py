@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.errors import SpecError
 from tunesvc.queries.rows import Counts, Objective, StudyStatus, StudyView, TrialRow
 from tunesvc.web.available_actions import unavailable_actions

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joblib.externals.loky import get_reusable_executor
 
-from tests.executors import make_job, make_launch
+from tests.support.jobs_and_events import make_job, make_launch
 from tunesvc import Trial
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.attempt.outbox import UNACKNOWLEDGED_MAX

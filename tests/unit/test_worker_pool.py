@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.executors import make_job, make_launch
-from tests.worker_backends import ScriptedBackend, hear_until
+from tests.support.jobs_and_events import make_job, make_launch
+from tests.support.scripted_workers import ScriptedBackend, hear_until
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.spec import Resources

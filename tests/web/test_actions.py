@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.integration.test_coordinator_commands import slow
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
 from tests.web.conftest import Dashboard, routes_of
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage

@@ -15,8 +15,8 @@ from optuna.distributions import FloatDistribution
 from playwright.sync_api import Locator, Page, expect
 
 from tests.integration.test_queries import writing
-from tests.simulation import Simulation, curve
-from tests.specs import make_spec
+from tests.support.simulation import Simulation, curve
+from tests.support.specs import make_spec
 from tests.web.conftest import Dashboard
 from tests.web.test_actions import done
 from tunesvc.coordinator.coordinator import Coordinator

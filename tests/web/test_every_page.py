@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Page, Response, expect
 
-from tests.filled import fill
-from tests.simulation import Simulation
-from tests.specs import make_spec
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
+from tests.support.stored_studies import fill
 from tests.web.conftest import Dashboard, routes_of, violations
 from tests.web.test_health_page import failing_above
 from tunesvc.db.engine.database import Database

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from tests.filled import add, fill
+from tests.support.stored_studies import add, fill
 from tunesvc.db.engine.database import Database
 from tunesvc.web import DashboardServer
 from tunesvc.web.render import STATIC

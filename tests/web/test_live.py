@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tests.web.conftest import Dashboard
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tests.web.conftest import Dashboard
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database

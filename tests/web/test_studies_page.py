@@ -6,8 +6,8 @@ import optuna
 import pytest
 from playwright.sync_api import expect
 
-from tests.filled import add, fill
-from tests.specs import make_spec
+from tests.support.specs import make_spec
+from tests.support.stored_studies import add, fill
 from tests.web.conftest import Dashboard
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database

@@ -8,7 +8,7 @@ import re
 import sqlalchemy as sa
 from playwright.sync_api import Page, expect
 
-from tests.filled import add, fill
+from tests.support.stored_studies import add, fill
 from tests.web.conftest import Dashboard
 from tunesvc.db.engine.database import Database
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.db import notifications, study_records
 from tunesvc.db.engine.database import Database
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tests.specs import make_spec
+from tests.support.specs import make_spec
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.ids import number_of
 from tunesvc.spec import StudySpec

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.exceptions import ActorUnavailableError
 
-from tests.executors import PATIENCE_S
+from tests.support.jobs_and_events import PATIENCE_S
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.attempt.spool import Remains
 from tunesvc.execution.executor import AttemptId, Event, Job, Launch, NodeInfo, Payload

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.checker import Stored, read, violations
-from tests.specs import make_spec
+from tests.support.invariant_checker import Stored, read, violations
+from tests.support.specs import make_spec
 
 TRIAL = 1 << 32
 """The id of trial 0 of study 1."""

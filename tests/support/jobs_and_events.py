@@ -11,7 +11,7 @@ from typing import Any
 from tunesvc.execution.executor import AttemptId, Event, Executor, Job, Launch, Outcome, Started
 from tunesvc.spec import Environment, ParamValue, Resources
 
-OBJECTIVES = Path(__file__).parent / "objectives"
+OBJECTIVES = Path(__file__).parents[1] / "objectives"
 PATIENCE_S = 90.0
 
 

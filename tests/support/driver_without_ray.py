@@ -198,5 +198,5 @@ class PretendedRay:
 
 
 def main() -> None:
-    """What `RayLauncher(driver_module="tests.driver_without_ray")` runs."""
+    """What `RayLauncher(driver_module="tests.support.driver_without_ray")` runs."""
     Driver(connection_from_arguments(), PretendedRay).run()
