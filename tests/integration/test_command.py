@@ -19,6 +19,7 @@ from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.execution.attempt.outbox import Outbox
 from tunesvc.execution.attempt.report_pipe import LineReports
 from tunesvc.execution.executor import AttrSet, Checkpointed, Reported
 from tunesvc.execution.objectives.command import ProgramFailed, run_command, substitute
@@ -35,7 +36,13 @@ def attempt(tmp_path: Path) -> MakeAttempt:
 
     def make(*command: str, checkpoint: str | None = None, **params: Any) -> Attempt:
         launch = make_launch(7, checkpoint=checkpoint, **params)
-        return Attempt(make_job(tmp_path, command=command), launch, WorkerInfo("here", 1), BELL)
+        return Attempt(
+            make_job(tmp_path, command=command),
+            launch,
+            WorkerInfo("here", 1),
+            Outbox(BELL),
+            BELL.lock,
+        )
 
     return make
 
@@ -44,14 +51,19 @@ def shell(attempt: MakeAttempt, script: str, **params: Any) -> Attempt:
     return attempt("sh", "-c", script, **params)
 
 
+def outbox_of(attempt: Attempt) -> Outbox:
+    assert isinstance(attempt.events, Outbox)
+    return attempt.events
+
+
 def stop_when_it_reports(attempt: Attempt) -> None:
     with BELL.lock:
-        BELL.wait(lambda: attempt.outbox.count(0) > 0, lambda: True, 30.0)
+        BELL.wait(lambda: outbox_of(attempt).count(0) > 0, lambda: True, 30.0)
     attempt.stop()
 
 
 def curve(attempt: Attempt) -> list[tuple[int, dict[str, float]]]:
-    events = attempt.outbox.take(0)
+    events = outbox_of(attempt).take(0)
     return [(p.step, dict(p.metrics)) for _, p in events if isinstance(p, Reported)]
 
 
@@ -126,7 +138,7 @@ def test_a_checkpoint_is_kept_and_given_to_the_next_attempt(
         """,
     )
     run_command(first)
-    saved = next(p for _, p in first.outbox.take(0) if isinstance(p, Checkpointed))
+    saved = next(p for _, p in outbox_of(first).take(0) if isinstance(p, Checkpointed))
     assert saved.step == 9
     assert Path(saved.path).read_text() == "41\n"
     second = shell(attempt, 'test "$(cat $TUNE_RESTORED)" = 41', checkpoint=saved.path)
@@ -145,7 +157,7 @@ def test_a_checkpoint_is_kept_although_the_program_removes_it_at_once(attempt: M
     )
     asked = attempt(sys.executable, "-c", program)
     run_command(asked)
-    saved = [Path(p.path) for _, p in asked.outbox.take(0) if isinstance(p, Checkpointed)]
+    saved = [Path(p.path) for _, p in outbox_of(asked).take(0) if isinstance(p, Checkpointed)]
     states = [(path / "state" if path.is_dir() else path).read_text() for path in saved]
     assert states == [str(step) for step in range(20)]
     handed_over = asked.directory / "checkpoints" / "handed-over"
@@ -163,7 +175,7 @@ def test_text_that_a_program_hands_over_is_kept_on_the_trial(attempt: MakeAttemp
     )
     asked = attempt(sys.executable, "-c", program)
     assert run_command(asked) == {"loss": 1.0, "eval/ms": 2.0}
-    attributes = [p for _, p in asked.outbox.take(0) if isinstance(p, AttrSet)]
+    attributes = [p for _, p in outbox_of(asked).take(0) if isinstance(p, AttrSet)]
     assert attributes == [AttrSet("sizes", "[1, 2]"), AttrSet("note", '"text"')]
 
 

@@ -93,8 +93,10 @@ def test_a_worker_is_warm_for_the_next_attempt(listen: MakeListener) -> None:
     assert pids[0] == pids[1] == pids[2]
 
 
-def test_isolation_gives_each_attempt_a_process_of_its_own(listen: MakeListener) -> None:
-    listener = listen(environment=Environment(isolation="process"))
+def test_isolation_gives_each_gang_a_worker_of_its_own(listen: MakeListener) -> None:
+    """A gang needs the placement group of its worker's process."""
+    isolated, pair = Environment(isolation="process"), Resources(cpu=1, workers=2)
+    listener = listen(environment=isolated, resources=pair)
     pids = [listener.run(make_launch(number))[-1].metrics["loss"] for number in range(2)]
     assert pids[0] != pids[1]
 

@@ -14,7 +14,7 @@ from ray import tune
 from tests.support.jobs_and_events import make_job, make_launch
 from tunesvc import Pruned
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
-from tunesvc.execution.attempt.batching import BatchSignal
+from tunesvc.execution.attempt.outbox import Outbox
 from tunesvc.execution.executor import AttrSet, Checkpointed, Reported
 from tunesvc.execution.objectives.adapters import prepare
 from tunesvc.execution.objectives.pickled_function import pickle_function, unpickle_function
@@ -32,13 +32,18 @@ def attempt(tmp_path: Path) -> MakeAttempt:
 
     def make(*, number: int = 1, checkpoint: str | None = None, **params: Any) -> Attempt:
         launch = make_launch(7, attempt=number, checkpoint=checkpoint, **params)
-        return Attempt(make_job(tmp_path), launch, WorkerInfo("here", 1), BatchSignal())
+        return Attempt(make_job(tmp_path), launch, WorkerInfo("here", 1), Outbox())
 
     return make
 
 
+def outbox_of(attempt: Attempt) -> Outbox:
+    assert isinstance(attempt.events, Outbox)
+    return attempt.events
+
+
 def said(attempt: Attempt, kind: Any) -> list[Any]:
-    return [payload for _, payload in attempt.outbox.take(0) if isinstance(payload, kind)]
+    return [payload for _, payload in outbox_of(attempt).take(0) if isinstance(payload, kind)]
 
 
 def curve(attempt: Attempt) -> list[tuple[int, dict[str, float]]]:

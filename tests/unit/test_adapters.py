@@ -25,6 +25,7 @@ from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.execution.attempt.outbox import Outbox
 from tunesvc.execution.executor import (
     STUDY,
     AttrSet,
@@ -49,13 +50,24 @@ def attempt(tmp_path: Path) -> MakeAttempt:
         params: dict[str, Any] | None = None, *, checkpoint: str | None = None, **job: Any
     ) -> Attempt:
         launch = make_launch(7, checkpoint=checkpoint, **(params or {}))
-        return Attempt(make_job(tmp_path, **job), launch, WorkerInfo("here", 1, ("0",)), BELL)
+        return Attempt(
+            make_job(tmp_path, **job),
+            launch,
+            WorkerInfo("here", 1, ("0",)),
+            Outbox(BELL),
+            BELL.lock,
+        )
 
     return make
 
 
+def outbox_of(attempt: Attempt) -> Outbox:
+    assert isinstance(attempt.events, Outbox)
+    return attempt.events
+
+
 def said(attempt: Attempt, kind: type = object) -> list[Any]:
-    return [payload for _, payload in attempt.outbox.take(0) if isinstance(payload, kind)]
+    return [payload for _, payload in outbox_of(attempt).take(0) if isinstance(payload, kind)]
 
 
 def curve(attempt: Attempt) -> list[tuple[int, dict[str, float]]]:
@@ -430,7 +442,7 @@ def test_other_trials_of_the_study_are_asked_for(attempt: MakeAttempt) -> None:
     answering = threading.Thread(target=answer_with, args=[asked, ({"made": "here"}, {}, trials)])
     answering.start()
     assert prepare(objective)(asked) == {"loss": 0.125}
-    asked.outbox.put(Finished())
+    outbox_of(asked).put(Finished())
     answering.join()
 
 
@@ -438,14 +450,14 @@ def answer_with(attempt: Attempt, study: tuple[dict[str, Any], dict[str, Any], l
     """Answer each question for the study, until the attempt has ended."""
     seen = 0
     while True:
-        for seq, payload in attempt.outbox.take(seen):
+        for seq, payload in outbox_of(attempt).take(seen):
             seen = seq
             if isinstance(payload, StudyRequested):
                 attempt.answer(STUDY, pickle.dumps(study))
             if isinstance(payload, Finished):
                 return
         with BELL.lock:
-            BELL.wait(lambda after=seen: attempt.outbox.count(after) > 0, lambda: True, 5.0)  # type: ignore[misc]
+            BELL.wait(lambda after=seen: outbox_of(attempt).count(after) > 0, lambda: True, 5.0)  # type: ignore[misc]
 
 
 def test_a_positional_trial_annotated_as_ours_is_ours(attempt: MakeAttempt) -> None:

@@ -385,14 +385,6 @@ def test_a_retry_waits_in_no_backlog(tmp_path: Path) -> None:
     assert backlogs.assigned() == [[0], [1]]
 
 
-def test_there_are_no_backlogs_if_each_attempt_has_a_process_of_its_own(tmp_path: Path) -> None:
-    from tunesvc.spec import Environment
-
-    backlogs = two_busy_workers(tmp_path, environment=Environment(isolation="process"))
-    backlogs.launch(2)
-    assert backlogs.assigned() == [[0], [1]]
-
-
 def test_no_more_run_than_may_though_there_is_room(tmp_path: Path) -> None:
     backlogs = Backlogs(tmp_path, workers=4, parallelism=2)
     backlogs.launch(0, 1, 2, 3, 4)

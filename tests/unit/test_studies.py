@@ -19,7 +19,7 @@ import pytest
 
 from tunesvc import Pruned, StudySpec, Trial
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
-from tunesvc.execution.attempt.batching import BatchSignal
+from tunesvc.execution.attempt.outbox import Outbox
 from tunesvc.execution.executor import AttemptId, Job, Launch, Reported
 from tunesvc.execution.objectives.adapters import prepare
 from tunesvc.search.registry.component_check import check
@@ -145,16 +145,17 @@ def test_the_script_writes_json_lines_where_it_is_told_to(tmp_path: Path) -> Non
 def test_the_ray_tune_function_reports_and_checkpoints_as_it_is(tmp_path: Path) -> None:
     spec = spec_of("ray_function")
     job = Job("s", "key", (spec.metrics[0].name,), spec.resources, spec.environment, str(tmp_path))
+    outbox = Outbox()
     attempt = Attempt(
         job,
         Launch(AttemptId(1, 1), 0, arguments(spec), seed=0),
         WorkerInfo("here", os.getpid()),
-        BatchSignal(),
+        outbox,
     )
     attempt.stop()
     with pytest.raises(Pruned):
         prepare(objective_of(spec))(attempt)
-    reported = [p for _, p in attempt.take(0) if isinstance(p, Reported)]
+    reported = [p for _, p in outbox.take(0) if isinstance(p, Reported)]
     assert [(r.step, "val_error" in r.metrics) for r in reported] == [(1, True)]
     assert list(tmp_path.rglob("state.joblib"))
 

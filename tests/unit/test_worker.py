@@ -476,14 +476,15 @@ def test_an_objective_has_an_event_loop(tmp_path: Path, trainings: Trainings) ->
     ] * 2
 
 
-def test_an_objective_that_handles_signals_is_told_where_it_can(
+def test_an_objective_that_handles_signals_fails_with_the_remedy(
     tmp_path: Path, trainings: Trainings
 ) -> None:
+    """Case W16."""
     trainings = Trainings(make_worker(tmp_path, "handles_signals"))
     outcome = trainings.end(trainings.run_all(1)[0])[-1]
     assert isinstance(outcome, Failed)
     assert "signal only works in main thread" in outcome.message
-    assert "a program that the study names as `command`" in outcome.message
+    assert "`environment: {isolation: process}` runs it in the main thread" in outcome.message
 
 
 def test_a_pool_that_its_library_keeps_is_used_by_the_next_trial(

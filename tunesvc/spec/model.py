@@ -386,7 +386,8 @@ class Environment(SpecModel):
     pip: Tuple[Text] = Field((), description="Requirements installed for the workers.")
     isolation: Literal["reuse", "process"] = Field(
         "reuse",
-        description="`reuse`: trials share a warm process in turns; `process`: each has its own.",
+        description="`reuse`: trials share a warm process in turns. `process`: each has a new one"
+        " and runs in its main thread, where it may handle signals.",
     )
 
 

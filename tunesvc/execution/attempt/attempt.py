@@ -1,39 +1,34 @@
-"""One attempt inside its worker: the objective's thread, its channel and its outcome.
+"""One attempt as its objective sees it: parameters, reports, questions and the request to stop.
 
-Owns the order of the last events: all output, then the outcome. Knows nothing of how objectives are
-called, and imports no Ray.
+Lives in the process that runs the objective: the worker itself, or a child process of it. Knows
+nothing of how objectives are called, and imports no Ray.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tunesvc.errors import Pruned
 from tunesvc.execution.attempt import asyncio_loop, scratch
-from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.attempt.checkpoints import Checkpoints, step_of
 from tunesvc.execution.attempt.child_processes import ChildProcesses, leave
 from tunesvc.execution.attempt.failures import outcome_of
-from tunesvc.execution.attempt.leftover_threads import describe, find_leftovers
-from tunesvc.execution.attempt.out_of_memory import out_of_memory
-from tunesvc.execution.attempt.outbox import Numbered, Outbox
-from tunesvc.execution.attempt.output import OutputCapture
 from tunesvc.execution.executor import (
     STUDY,
     AttrSet,
     Checkpointed,
-    Failed,
     Finished,
     Job,
     Launch,
     Outcome,
+    OutputLogged,
+    Payload,
     Reported,
-    Started,
     StoppedEarly,
     StudyRequested,
     SuggestRequested,
@@ -45,9 +40,22 @@ from tunesvc.trial import Trial
 
 Run = Callable[["Attempt"], Mapping[str, float]]
 """Runs the objective for an attempt and returns the final metrics."""
-OnFinished = Callable[["Attempt", Outcome], None]
-"""Receives an attempt and its outcome. The outbox has all other events."""
-_OUTPUT_TAIL_CHARS = 4_000
+
+
+class EventSink(Protocol):
+    """Receives the events of an attempt. See `Outbox`. Any thread may call it."""
+
+    def put(self, payload: Payload) -> None:
+        """Add an event."""
+        ...
+
+    def report(self, report: Reported) -> None:
+        """Add a report."""
+        ...
+
+    def log(self, stream: str, text: str, end: int = 0) -> None:
+        """Add a piece of output, or a note."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +73,31 @@ class WorkerInfo:
 
 
 class Attempt:
-    """Runs one launch. Implements `tunesvc.trial.Channel`."""
+    """One launch in this process. Implements `tunesvc.trial.Channel`."""
 
     def __init__(
         self,
         job: Job,
         launch: Launch,
         worker: WorkerInfo,
-        signal: BatchSignal,
+        events: EventSink,
+        lock: threading.RLock | None = None,
+        directory: Path | None = None,
     ) -> None:
-        """Prepare the attempt. Every event notifies `signal`."""
+        """Prepare the attempt.
+
+        Args:
+            job: the job that it belongs to.
+            launch: what to run.
+            worker: the worker that runs it, perhaps in a child process.
+            events: receives its events.
+            lock: a lock that its answers share with `events`.
+            directory: its scratch folder. None means that it is made on first use.
+        """
         self.job = job
         self.launch = launch
         self.worker = worker
-        self.outbox = Outbox(signal)
-        self.is_reusable = False
-        """True if the process may run another attempt. Valid once the outcome is known."""
+        self.events = events
         self._restored = Path(launch.checkpoint) if launch.checkpoint else None
         self._checkpoints = Checkpoints(
             Path(job.checkpoint_root),
@@ -89,77 +106,16 @@ class Attempt:
             job.keep,
             maximize=job.goals[:1] == ("maximize",),
         )
-        self._directory: Path | None = None
+        self._directory = directory
         self._pid = os.getpid()
         self._children: ChildProcesses | None = None
-        self._unrecorded: dict[int, Path] = {}
         self._stop = threading.Event()
         self._stop_was_seen = False
         self._answers: dict[str, ParamValue | bytes] = {}
-        self._answered = threading.Condition(signal.lock)
+        self._answered = threading.Condition(lock)
         self._question: SuggestRequested | StudyRequested | None = None
-        self._output_tail = dict.fromkeys(("stdout", "stderr"), "")
-        self._thread: threading.Thread | None = None
 
     # --- from the worker --------------------------------------------------------------------------
-
-    def start(
-        self,
-        run: Run,
-        output: OutputCapture,
-        on_finished: OnFinished,
-        *,
-        source_digest: str = "",
-        note: str = "",
-    ) -> None:
-        """Run the objective in a thread, which calls `on_finished` with the outcome.
-
-        Args:
-            run: runs the objective.
-            output: captures the process's output for the attempt's log.
-            on_finished: called in the objective's thread.
-            source_digest: digest of the objective's source code.
-            note: a text about the worker for the attempt's log.
-        """
-        self.outbox.put(
-            Started(self.worker.node, self.worker.pid, self.worker.devices, source_digest),
-        )
-        if note:
-            self.outbox.log("stderr", note)
-        # Not a daemon: threads that the objective starts would inherit that, see
-        # `leftover_threads`.
-        self._thread = threading.Thread(
-            target=self._run,
-            args=(run, output, on_finished),
-            name="objective",
-            daemon=False,
-        )
-        self._thread.start()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s` for the objective to end."""
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-
-    def acknowledge(self, acknowledged: int) -> None:
-        """Acknowledge events and delete checkpoints that need not be kept.
-
-        Deleting may take a while.
-        """
-        recorded = [seq for seq in list(self._unrecorded) if seq <= acknowledged]
-        for seq in sorted(recorded):
-            # another poll may have taken it first
-            if path := self._unrecorded.pop(seq, None):
-                self._checkpoints.forget_before(path)
-        self.outbox.acknowledge(acknowledged)
-
-    def take(self, after: int) -> Sequence[Numbered]:
-        """Return the events above `after`, see `Outbox.take`."""
-        events = self.outbox.take(after)
-        for seq, payload in events:
-            if isinstance(payload, Checkpointed):
-                self._unrecorded[seq] = Path(payload.path)
-        return events
 
     @property
     def is_asking(self) -> bool:
@@ -174,6 +130,21 @@ class Attempt:
             if self._children is not None:
                 self._children.stop()
 
+    def relay(self, payload: Payload) -> None:
+        """Pass on an event, perhaps one of a child process that runs the objective."""
+        match payload:
+            case Reported():
+                self._checkpoints.note(payload.step, payload.metrics.get(self.job.metrics[0]))
+                self.events.report(payload)
+            case OutputLogged():
+                self.events.log(payload.stream, payload.text, payload.end)
+            case _:
+                self.events.put(payload)
+
+    def forget_checkpoints_before(self, recorded: Path) -> None:
+        """Delete checkpoints that need not be kept, now that this one is recorded."""
+        self._checkpoints.forget_before(recorded)
+
     def answer(self, name: str, value: ParamValue | bytes) -> None:
         """Supply the value of a parameter that `ask` waits for, or the study."""
         with self._answered:
@@ -185,7 +156,7 @@ class Attempt:
         with self._answered:
             question = self._question
             if question is not None and _name_of(question) not in self._answers:
-                self.outbox.put(question)
+                self.events.put(question)
 
     # --- from the objective: the channel ----------------------------------------------------------
 
@@ -213,8 +184,7 @@ class Attempt:
         if self._forked is not None:
             self._forked.report(step, metrics)
             return
-        self._checkpoints.note(step, metrics.get(self.job.metrics[0]))
-        self.outbox.report(Reported(step, metrics))
+        self.relay(Reported(step, metrics))
         event_log.record("said", attempt=self.launch.attempt, step=step)
         failpoints.reach("said")
 
@@ -225,20 +195,20 @@ class Attempt:
             return
         after = -1 if step is None else step
         kept = self._checkpoints.save(path, after)
-        self.outbox.put(Checkpointed(str(kept), after if after >= 0 else None))
+        self.events.put(Checkpointed(str(kept), after if after >= 0 else None))
 
     def set_user_attr(self, name: str, value: str) -> None:
         """Put an attribute of the trial into the outbox. The value is JSON."""
         if self._forked is not None:
             self._forked.set_user_attr(name, value)
             return
-        self.outbox.put(AttrSet(name, value))
+        self.events.put(AttrSet(name, value))
 
     def set_system_attr(self, name: str, value: str) -> None:
         """Put a system attribute of the trial into the outbox. The value is JSON."""
         if self._forked is not None:
             raise RuntimeError("set system attributes before the process is forked")
-        self.outbox.put(AttrSet(name, value, "system"))
+        self.events.put(AttrSet(name, value, "system"))
 
     @property
     def directory(self) -> Path:
@@ -305,7 +275,7 @@ class Attempt:
             )
         name = _name_of(question)
         self._question = question
-        self.outbox.put(question)
+        self.events.put(question)
         self._answered.wait_for(lambda: name in self._answers or self.stop_requested)
         self._question = None
         if name in self._answers:
@@ -329,39 +299,30 @@ class Attempt:
             placement_group=self.worker.placement_group,
         )
 
-    # --- the thread -------------------------------------------------------------------------------
+    # --- the objective ----------------------------------------------------------------------------
 
-    def _run(self, run: Run, output: OutputCapture, on_finished: OnFinished) -> None:
-        event_log.record("run", phase="begin", attempt=self.launch.attempt)
-        failpoints.reach("begun")
-        before = set(threading.enumerate())
-        with output.into(self._log):
-            with asyncio_loop.offer_loop():
-                outcome = self._outcome(run)
-            error = self._children.close() if self._children is not None else None
-            if error is not None and isinstance(outcome, Finished):
-                outcome = outcome_of(error, stop_requested=False)
-        if isinstance(outcome, Failed) and self.job.command:
-            outcome = self._with_output_tail(outcome)
-        if self._directory is not None:
-            scratch.remove(self._directory)
-        self.is_reusable = not isinstance(outcome, Failed) and self._has_no_leftovers(
-            before,
-        )
-        failpoints.reach("ending")
-        event_log.record("run", phase="end", attempt=self.launch.attempt)
-        on_finished(self, outcome)
+    @property
+    def has_stop(self) -> bool:
+        """True if the attempt was asked to stop. Does not count as noticing it."""
+        return self._stop.is_set()
 
-    def _has_no_leftovers(self, before: set[threading.Thread]) -> bool:
-        """Return True if all threads of the objective have ended. Name the others in the log."""
-        leftovers = find_leftovers(before)
-        if leftovers:
-            self.outbox.log("stderr", describe(leftovers))
-        return not leftovers
-
-    def _outcome(self, run: Run) -> Outcome:
+    def outcome(self, run: Run) -> Outcome:
+        """Run the objective in this thread and return its outcome."""
         if self._restored is not None and not self._restored.exists():
             self._start_over(self._restored)
+        with asyncio_loop.offer_loop():
+            outcome = self._outcome(run)
+        error = self._children.close() if self._children is not None else None
+        if error is not None and isinstance(outcome, Finished):
+            return outcome_of(error, stop_requested=False)
+        return outcome
+
+    def remove_directory(self) -> None:
+        """Remove the scratch folder, if it was made."""
+        if self._directory is not None:
+            scratch.remove(self._directory)
+
+    def _outcome(self, run: Run) -> Outcome:
         try:
             metrics = run(self)
             is_finished = bool(metrics) or not self.noticed_stop
@@ -379,30 +340,12 @@ class Attempt:
     def _start_over(self, lost: Path) -> None:
         """Run without a checkpoint that is gone, rather than lose the trial."""
         self._restored, self.launch = None, replace(self.launch, checkpoint=None)
-        self.outbox.log(
+        self.events.log(
             "stderr",
             f"[tunesvc: the trial starts over: "
             f"its checkpoint {lost} was not found on {self.worker.node}. It was "
             "deleted, or TUNE_CHECKPOINTS names a folder that not all nodes share]\n",
         )
-
-    def _log(self, stream: str, text: str, end: int) -> None:
-        self._output_tail[stream] = (self._output_tail[stream] + text)[-_OUTPUT_TAIL_CHARS:]
-        self.outbox.log(stream, text, end)
-
-    def _with_output_tail(self, failed: Failed) -> Failed:
-        """Add the end of a program's stderr to its failure, in place of a traceback.
-
-        Both streams are searched for out-of-memory errors, because some programs print them to
-        stdout.
-        """
-        stderr = self._output_tail["stderr"]
-        lines = stderr.strip().splitlines()
-        message = f"{failed.message}: {lines[-1]}" if lines else failed.message
-        kind = failed.kind
-        if kind == "error":
-            kind = out_of_memory("\n".join(self._output_tail.values())) or kind
-        return replace(failed, kind=kind, message=message, traceback=stderr)
 
 
 def _name_of(question: SuggestRequested | StudyRequested) -> str:

@@ -17,9 +17,8 @@ MESSAGE_CHARS_MAX = 4_000
 TRACEBACK_CHARS_MAX = 32_000
 _OUR_FOLDER = str(Path(__file__).resolve().parents[2])
 _NOT_THE_MAIN_THREAD = (
-    " (an objective runs in a thread of its worker: "
-    "handle signals in a child process that it starts, "
-    "or in a program that the study names as `command`)"
+    " (an objective runs in a thread of its worker: `environment: {isolation: process}` runs it"
+    " in the main thread of a process of its own, unless a trial has several `workers`)"
 )
 """A remedy, which the error of `signal.signal` lacks."""
 _RAYS_WRAPPER = "ray/util/tracing/tracing_helper.py"

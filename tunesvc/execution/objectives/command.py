@@ -28,8 +28,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tunesvc.errors import Pruned
@@ -38,6 +38,12 @@ from tunesvc.execution.attempt.attempt import Attempt
 from tunesvc.execution.attempt.checkpoints import step_of
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.attempt.report_pipe import LineReports, ReportPipe
+from tunesvc.execution.attempt.supervised_process import (
+    exit_code,
+    exit_watch,
+    signal_name,
+    supervised,
+)
 from tunesvc.spec import ParamValue
 from tunesvc.spec.placeholders import PLACEHOLDER, option_in, parameter_of
 
@@ -166,38 +172,15 @@ def _run(
         raise EntrypointError(
             f"command: there is no program {arguments[0]!r} on the worker's PATH or in its folder",
         )
-    watched_end, held_end = os.pipe()
-    watched = [str(watched_end), str(attempt.directory)]
-    supervisor = [sys.executable, "-I", "-S", supervise.__file__, *watched, *arguments]
-    process = subprocess.Popen(
-        supervisor,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=[watched_end],
-    )
-    os.close(watched_end)
-    try:
+    with supervised(arguments, environment, attempt.directory) as process:
         return _follow(process, attempt, pipe)
-    finally:
-        # Kill the whole group: nothing that the program started may outlive the attempt.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with suppress(BrokenPipeError):  # it died before it forked its watcher
-            os.write(held_end, supervise.RELEASE)
-        os.close(held_end)
-        process.wait()
 
 
 def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe) -> int:
-    """Read reports until the program ends, and return its exit code.
-
-    Does not reap the process, so that its group keeps its number.
-    """
+    """Read reports until the program ends, and return its exit code."""
     kill_at_s: float | None = None
-    with _exit_watch(process.pid) as watched:
-        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while (ended := os.waitid(os.P_PID, process.pid, options)) is None:
+    with exit_watch(process) as watched:
+        while (code := exit_code(process)) is None:
             if (attempt.stop_requested or pipe.error) and kill_at_s is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 kill_at_s = time.monotonic() + _GRACE_S
@@ -207,26 +190,7 @@ def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe
             select.select([pipe.fileno(), *watched], [], [], _POLL_S)
             pipe.read()
     pipe.finish()
-    if ended.si_code == os.CLD_EXITED:
-        return ended.si_status
-    return 128 + ended.si_status
-
-
-@contextmanager
-def _exit_watch(pid: int) -> Iterator[list[int]]:
-    """Yield a descriptor that is readable when the process has ended.
-
-    Yields none on systems without pidfds.
-    """
-    try:
-        descriptor = os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        yield []
-        return
-    try:
-        yield [descriptor]
-    finally:
-        os.close(descriptor)
+    return code
 
 
 def _check_exit(
@@ -240,7 +204,6 @@ def _check_exit(
     if code == supervise.NOT_EXECUTABLE:
         raise EntrypointError(f"command: {program!r} cannot be executed")
     if code != 0:
-        signals = {int(number): number.name for number in signal.Signals}
-        name = signals.get(code - 128)
+        name = signal_name(code)
         suffix = f" ({name})" if name else ""
         raise ProgramFailed(f"{program} ended with exit code {code}{suffix}")

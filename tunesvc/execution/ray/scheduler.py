@@ -129,7 +129,7 @@ class Scheduler:
         event, and in a backlog that would look as if it had never begun.
         """
         starting_count = self._pool.starting_count
-        if len(self._queue.launches) <= starting_count or not self._pool.reuses_workers:
+        if len(self._queue.launches) <= starting_count:
             return
         staying = [worker for worker in self._pool.workers if not self._pool.should_release(worker)]
         while candidates := [worker for worker in staying if self._has_room(worker)]:

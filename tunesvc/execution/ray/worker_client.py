@@ -299,7 +299,6 @@ class WorkerClient:
                 worker.output_positions[payload.stream] = payload.end
         if isinstance(events[-1][1], Outcome):
             assigned.is_finished = True
-            worker.is_retiring |= not self._pool.reuses_workers
         # by a coordinator that received the outcome through an earlier driver
         if assigned.is_recorded:
             self._release(assigned)

@@ -72,11 +72,6 @@ class WorkerPool:
         return not (self.is_searching or self.is_superseded or self.is_closed)
 
     @property
-    def reuses_workers(self) -> bool:
-        """True if a worker may run one attempt after another."""
-        return self._backend.job.environment.isolation != "process"
-
-    @property
     def is_owner(self) -> bool:
         """True if this pool may end all workers with the job's key."""
         return self._backend.shared and self.token > 0 and not self.is_superseded

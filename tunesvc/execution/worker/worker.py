@@ -22,19 +22,15 @@ from functools import cached_property
 from pathlib import Path
 
 from tunesvc.execution import ray_internals
-from tunesvc.execution.attempt.attempt import Attempt, Run, WorkerInfo
+from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.attempt.batching import BATCH_WINDOW_S, BatchSignal
-from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.execution.attempt.objective_thread import ObjectiveThread
 from tunesvc.execution.attempt.outbox import Numbered
 from tunesvc.execution.attempt.output import OutputCapture
 from tunesvc.execution.attempt.spool import Spool
 from tunesvc.execution.executor import AttemptId, Job, Outcome
-from tunesvc.execution.objectives import adapters
-from tunesvc.execution.objectives.command import run_command
-from tunesvc.execution.objectives.entrypoint import Objective, load
-from tunesvc.execution.objectives.pickled_function import unpickle_function
-from tunesvc.execution.objectives.script_environment import imitate_interpreter
-from tunesvc.execution.objectives.source_digest import digest_of
+from tunesvc.execution.objectives.objective_process import ProcessRunner
+from tunesvc.execution.objectives.objective_runner import ObjectiveRunner
 from tunesvc.execution.worker.fencing import TokenFence
 from tunesvc.execution.worker.garbage import Garbage
 from tunesvc.execution.worker.worker_protocol import (
@@ -78,14 +74,13 @@ class Worker:
             orphan_s: the process ends if no call arrives for this long. None means never.
         """
         self._job = job
-        self._folder = Path(folder) if folder else Path.cwd()
         self._output = OutputCapture(Spool(_spool_folder()))
         self._signal = BatchSignal(BATCH_WINDOW_S)
         self._lock = self._signal.lock
-        self._attempts: dict[AttemptId, Attempt] = {}
-        """Finished attempts that are not recorded yet, the running one, and the backlog."""
-        self._running: Attempt | None = None
-        self._backlog: deque[Attempt] = deque()
+        self._threads: dict[AttemptId, ObjectiveThread] = {}
+        """Of finished attempts that are not recorded yet, the running one, and the backlog."""
+        self._running: ObjectiveThread | None = None
+        self._backlog: deque[ObjectiveThread] = deque()
         self._is_reusable = True
         self._garbage = Garbage(SystemClock())
         self._fence = TokenFence(token)
@@ -93,7 +88,7 @@ class Worker:
         """Token and number of the newest poll."""
         if orphan_s is not None:
             self._fence.watch(orphan_s, self._shut_down)
-        imitate_interpreter(job, self._folder, is_copy=folder is None)
+        self._runner = _runner_of(job, folder)
         os.register_at_fork(before=self._before_fork)
 
     def info(self) -> WorkerInfo:
@@ -109,10 +104,10 @@ class Worker:
                 return AdoptResponse(())
             with self._lock:
                 self._supersede_polls(token, 0)
-                attempts = list(self._attempts.values())
-            for attempt in attempts:
-                attempt.ask_again()
-            return AdoptResponse(tuple(attempt.launch.attempt for attempt in attempts))
+                threads = list(self._threads.values())
+            for thread in threads:
+                thread.attempt.ask_again()
+            return AdoptResponse(tuple(thread.id for thread in threads))
 
     def heartbeat(self, token: int) -> None:
         """Note that the coordinator is alive, without a poll."""
@@ -142,10 +137,10 @@ class Worker:
 
     def _acknowledge(self, request: PollRequest) -> None:
         for attempt, (_, acknowledged) in request.cursors.items():
-            if known := self._attempts.get(attempt):
+            if known := self._threads.get(attempt):
                 known.acknowledge(acknowledged)
         for _, command in request.commands:
-            known = self._attempts.get(command.attempt)
+            known = self._threads.get(command.attempt)
             # its outcome is recorded, and so are all events before it
             if command.kind == "forget" and known:
                 known.acknowledge(sys.maxsize)
@@ -176,8 +171,8 @@ class Worker:
                 return True
             return self._pending_events(request) >= BATCH_MAX
 
-        attempts = [attempt for attempt, _ in self._with_cursors(request) if attempt]
-        if any(attempt.outbox.is_full for attempt in attempts):
+        threads = [thread for thread, _ in self._with_cursors(request) if thread]
+        if any(thread.outbox.is_full for thread in threads):
             timeout_s = min(timeout_s, FULL_WAIT_S)
         self._signal.wait(is_ready, is_urgent, timeout_s)
 
@@ -187,19 +182,19 @@ class Worker:
         An absent attempt counts as a full batch, to be reported at once.
         """
         events = 0
-        for attempt, after in self._with_cursors(request):
-            events += BATCH_MAX if attempt is None else attempt.outbox.count(after)
+        for thread, after in self._with_cursors(request):
+            events += BATCH_MAX if thread is None else thread.outbox.count(after)
         return events
 
-    def _with_cursors(self, request: PollRequest) -> list[tuple[Attempt | None, int]]:
+    def _with_cursors(self, request: PollRequest) -> list[tuple[ObjectiveThread | None, int]]:
         cursors = request.cursors.items()
-        return [(self._attempts.get(attempt), after) for attempt, (after, _) in cursors]
+        return [(self._threads.get(attempt), after) for attempt, (after, _) in cursors]
 
     @property
     def _must_flush(self) -> bool:
         """True if the worker waits for the coordinator, because it is idle or has a question."""
         running = self._running
-        if running is None or running.is_asking:
+        if running is None or running.attempt.is_asking:
             return True
         return running.outbox.is_closed and not self._backlog
 
@@ -208,7 +203,7 @@ class Worker:
         absent: list[AttemptId] = []
         is_open = False  # true after the first attempt without an outcome in its batch
         for attempt, (after, _) in request.cursors.items():
-            known = self._attempts.get(attempt)
+            known = self._threads.get(attempt)
             if known is None:
                 absent.append(attempt)
             elif not is_open:
@@ -220,20 +215,20 @@ class Worker:
         return PollResponse(batches, absent, self._is_reusable)
 
     def _execute(self, command: WorkerCommand) -> None:
-        known = self._attempts.get(command.attempt)
+        known = self._threads.get(command.attempt)
         match command.kind:
             case "run" if known is None and self._is_reusable:
                 launch = command.values[0]
-                self._submit(Attempt(self._job, launch, self._info, self._signal))
+                self._submit(ObjectiveThread(self._job, launch, self._info, self._signal))
             case "cancel" if known and known in self._backlog:
                 self._backlog.remove(known)
-                del self._attempts[command.attempt]
+                del self._threads[command.attempt]
             case "forget":
-                self._attempts.pop(command.attempt, None)
+                self._threads.pop(command.attempt, None)
             case "stop" if known:
-                known.stop()
+                known.attempt.stop()
             case "answer" if known:
-                known.answer(*command.values)
+                known.attempt.answer(*command.values)
 
     # --- attempts ---------------------------------------------------------------------------------
 
@@ -241,7 +236,7 @@ class Worker:
         """Open the running attempt's pipe, a forked child's only way to report."""
         running = self._running
         if running is not None and not running.outbox.is_closed:
-            running.open_to_children()
+            running.attempt.open_to_children()
 
     def _shut_down(self) -> None:
         """End this orphaned process through Ray, and free its gang's bundles.
@@ -252,7 +247,7 @@ class Worker:
             self._backlog.clear()
             running = self._running
         if running is not None:
-            running.stop()
+            running.attempt.stop()
             running.join(GRACE_S)
         import ray
         from ray.util.placement_group import remove_placement_group
@@ -266,82 +261,46 @@ class Worker:
             time.sleep(GRACE_S)
         os._exit(1)
 
-    def _submit(self, attempt: Attempt) -> None:
-        self._attempts[attempt.launch.attempt] = attempt
+    def _submit(self, thread: ObjectiveThread) -> None:
+        self._threads[thread.id] = thread
         if self._running is None:
-            self._begin(attempt)
+            self._begin(thread)
         else:
-            self._backlog.append(attempt)
+            self._backlog.append(thread)
 
-    def _begin(self, attempt: Attempt) -> None:
-        self._running = attempt
-        attempt.start(
-            self._run,
+    def _begin(self, thread: ObjectiveThread) -> None:
+        self._running = thread
+        thread.start(
+            self._runner,
             self._output,
             self._on_finished,
-            source_digest=self._source_digest(),
+            source_digest=self._runner.source_digest(),
             note=self._garbage.note(),
         )
 
-    def _on_finished(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _on_finished(self, thread: ObjectiveThread, outcome: Outcome) -> None:
         """Collect garbage if due, then begin the next attempt of the backlog.
 
         If the process is not reusable, drop the backlog instead.
         """
-        if attempt.is_reusable and self._garbage.is_due:
+        if thread.is_reusable and self._garbage.is_due:
             # Before the collection: the outcome must not wait for it, nor be lost if it crashes.
-            attempt.outbox.put(outcome)
+            thread.outbox.put(outcome)
             self._garbage.collect()
         with self._lock:
             # Under the lock, so that one response has the outcome and the start of the next
             # attempt. Ignored if the outcome was put above.
-            attempt.outbox.put(outcome)
-            self._is_reusable = attempt.is_reusable
+            thread.outbox.put(outcome)
+            self._is_reusable = thread.is_reusable and self._runner.leaves_process_clean
             self._running = None
             while self._backlog and not self._is_reusable:
-                del self._attempts[self._backlog.popleft().launch.attempt]
+                del self._threads[self._backlog.popleft().id]
             if not self._backlog:
                 return
             try:
                 self._begin(self._backlog.popleft())
             except BaseException:  # noqa: BLE001  # Ray notices a dead process, but not a thread
                 os._exit(1)
-
-    def _run(self, attempt: Attempt) -> dict[str, float]:
-        try:
-            os.chdir(self._folder)  # the previous attempt may have changed it
-        except OSError as error:
-            text = f"the study's folder {self._folder} is not there: {error.strerror}"
-            raise EntrypointError(text) from None
-        return dict(self._runner(attempt))
-
-    @cached_property
-    def _runner(self) -> Run:
-        """Function that runs the objective.
-
-        Created in the first attempt, so that a failing import is its failure.
-        """
-        if self._job.command:
-            return run_command
-        return adapters.prepare(self._load())
-
-    def _source_digest(self) -> str:
-        """Return the digest of the code that the next attempt runs.
-
-        Programs are read for each attempt; a module stays as it was when this process imported it.
-        """
-        if self._job.command:
-            return digest_of(self._job, self._folder)
-        return self._imported_digest
-
-    @cached_property
-    def _imported_digest(self) -> str:
-        return digest_of(self._job, self._folder)
-
-    def _load(self) -> Objective:
-        if self._job.entrypoint is not None:
-            return load(self._job.entrypoint, self._folder)
-        return unpickle_function(self._job.function or b"")
 
     @cached_property
     def _info(self) -> WorkerInfo:
@@ -354,6 +313,23 @@ class Worker:
         devices = tuple(context.get_accelerator_ids().get("GPU", ()))
         spool = str(self._output.spool.folder)
         return WorkerInfo(node, os.getpid(), devices, group, context.get_node_id(), spool)
+
+
+def _runner_of(job: Job, folder: str | None) -> ObjectiveRunner | ProcessRunner:
+    """Return what runs the job's objective. See `Worker` for `folder`."""
+    path, is_copy = Path(folder) if folder else Path.cwd(), folder is None
+    # A gang needs this process's placement group, and a program is a process already.
+    if job.environment.isolation == "reuse" or job.command or job.resources.workers > 1:
+        return ObjectiveRunner(job, path, is_copy=is_copy)
+    # Ray's functions join the cluster as a job of their own, instead of starting another one.
+    return ProcessRunner(job, path, is_copy=is_copy, environment=_ray_address())
+
+
+def _ray_address() -> dict[str, str]:
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return {}
+    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
 
 
 def _spool_folder() -> Path:

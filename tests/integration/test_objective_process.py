@@ -1,0 +1,210 @@
+"""`isolation: process`: each attempt in the main thread of a process of its own, on a real Ray."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.executors import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
+from tests.ray_fixtures import address_of_local_ray
+from tunesvc.execution.executor import (
+    STUDY,
+    AttrSet,
+    Checkpointed,
+    Failed,
+    Finished,
+    Lost,
+    OutputLogged,
+    Reported,
+    Started,
+    StoppedEarly,
+    StudyRequested,
+    SuggestRequested,
+)
+from tunesvc.execution.objectives.pickled_function import pickle_function
+from tunesvc.execution.ray.ray_executor import RayExecutor
+from tunesvc.spec import Environment
+
+MakeListener = Callable[..., Listener]
+
+
+@pytest.fixture
+def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
+    """Make an executor for one of the functions in `objectives/own_process.py`."""
+    made: list[RayExecutor] = []
+
+    def make(objective: str = "", **changes: Any) -> Listener:
+        fields: dict[str, Any] = {
+            "source": str(OBJECTIVES),
+            "entrypoint": f"own_process:{objective}",
+            "environment": Environment(isolation="process"),
+        }
+        made.append(RayExecutor(make_job(tmp_path, **fields | changes)))
+        return Listener(made[-1])
+
+    yield make
+    for executor in made:
+        executor.close()
+
+
+def output(listener: Listener, launch: Any, stream: str = "stdout") -> str:
+    pieces = listener.said(launch, OutputLogged)
+    return "".join(piece.text for piece in pieces if piece.stream == stream)
+
+
+def wait_until_dead(pid: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, f"process {pid} lives"
+        time.sleep(0.02)
+
+
+def test_an_objective_handles_signals_in_its_main_thread(listen: MakeListener) -> None:
+    """Case W16. The worker stays, so that the next attempt does not wait for another one."""
+    listener, launches = listen("handle_signals"), [make_launch(0), make_launch(1)]
+    for launch in launches:
+        listener.run(launch)
+    first, second = (listener.outcome(launch).metrics["pid"] for launch in launches)
+    workers = {listener.said(launch, Started)[0].pid for launch in launches}
+    assert first != second
+    assert len(workers) == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome"),
+    [
+        ("exit", Lost("the objective's process ended with exit code 3")),
+        (
+            "kill",
+            Lost("the objective's process was ended by SIGKILL, perhaps because memory ran out"),
+        ),
+        ("segfault", Lost("the objective's process was ended by SIGSEGV; its stack is in the log")),
+        ("close", Lost("the objective's process ended with exit code 1")),
+    ],
+)
+def test_a_death_costs_the_attempt_but_not_the_worker(
+    listen: MakeListener, how: str, outcome: Lost
+) -> None:
+    listener, dies, ends = listen("end"), make_launch(0, how=how), make_launch(1, how="return")
+    listener.run(dies)
+    listener.run(ends)
+    assert listener.outcome(dies) == outcome
+    assert output(listener, dies) == "begins\n"
+    assert listener.said(dies, Reported) == [Reported(0, {"loss": 1.0})]
+    assert listener.outcome(ends) == Finished({"loss": 0.5})
+    assert listener.said(dies, Started)[0].pid == listener.said(ends, Started)[0].pid
+    if how == "segfault":
+        assert "own_process.py" in output(listener, dies, "stderr")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"), [("raise", "ValueError: broken"), ("exit_politely", "SystemExit: no data")]
+)
+def test_an_exception_is_a_failure_with_the_users_frames(
+    listen: MakeListener, how: str, message: str
+) -> None:
+    listener, launch = listen("end"), make_launch(how=how)
+    listener.run(launch)
+    outcome = listener.outcome(launch)
+    assert isinstance(outcome, Failed)
+    assert (outcome.kind, outcome.message) == ("error", message)
+    assert outcome.traceback.count("File ") == 1
+
+
+def test_nothing_outlives_its_attempt(listen: MakeListener) -> None:
+    listener, launches = listen("leave_things_behind"), [make_launch(0), make_launch(1)]
+    for launch in launches:
+        listener.run(launch)
+        assert listener.outcome(launch) == Finished({"loss": 0.0})
+        assert output(listener, launch) == "after the end\n"
+
+
+def test_questions_are_answered(listen: MakeListener) -> None:
+    listener, launch = listen("ask", define_by_run=True), make_launch()
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, SuggestRequested))
+    listener.executor.answer(launch.attempt, "x", 0.25)
+    listener.until(lambda heard: heard.has(launch, StudyRequested))
+    listener.executor.answer(launch.attempt, STUDY, pickle.dumps(({}, {}, [])))
+    listener.until_ended(launch)
+    assert listener.outcome(launch) == Finished({"loss": 0.25})
+
+
+def test_a_stop_ends_a_question(listen: MakeListener) -> None:
+    listener, launch = listen("ask_in_vain", define_by_run=True), make_launch()
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, SuggestRequested))
+    listener.executor.stop(launch.attempt)
+    listener.until_ended(launch)
+    assert listener.outcome(launch) == StoppedEarly()
+
+
+def test_a_stop_is_seen_at_the_next_report(listen: MakeListener) -> None:
+    listener = listen(entrypoint="behaviours:act")
+    launch = make_launch(behaviour="patient")
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Reported))
+    listener.executor.stop(launch.attempt)
+    listener.until_ended(launch)
+    assert listener.outcome(launch) == StoppedEarly()
+
+
+def test_a_checkpoint_is_kept_and_given_to_the_next_attempt(listen: MakeListener) -> None:
+    listener, first = listen("save"), make_launch()
+    listener.run(first)
+    (saved,) = listener.said(first, Checkpointed)
+    second = make_launch(attempt=2, checkpoint=saved.path)
+    listener.run(second)
+    assert listener.outcome(second) == Finished({"loss": 1.0})
+    assert listener.said(second, AttrSet) == [AttrSet("done", "1")]
+
+
+def test_a_forked_child_reports(listen: MakeListener) -> None:
+    listener, launch = listen("fork"), make_launch()
+    listener.run(launch)
+    assert listener.said(launch, Reported) == [Reported(7, {"loss": 0.25})]
+
+
+def test_reports_that_come_faster_than_they_can_be_relayed_arrive_in_order(
+    listen: MakeListener,
+) -> None:
+    listener, launch = listen("report_often"), make_launch(count=30_000)
+    listener.run(launch)
+    assert [report.step for report in listener.said(launch, Reported)] == list(range(30_000))
+
+
+def test_a_function_of_a_script_travels(listen: MakeListener) -> None:
+    offset = 0.5
+
+    def train(x: float) -> float:
+        return x + offset
+
+    listener = listen(entrypoint=None, function=pickle_function(train))
+    launch = make_launch(x=1.0)
+    listener.run(launch)
+    assert listener.outcome(launch) == Finished({"loss": 1.5})
+
+
+def test_rays_functions_reach_the_cluster_of_the_study(listen: MakeListener) -> None:
+    listener, launch = listen("call_ray"), make_launch(address=address_of_local_ray())
+    listener.run(launch)
+    assert listener.outcome(launch) == Finished({"loss": 3.0})
+
+
+def test_a_kill_ends_the_process_and_its_children(listen: MakeListener) -> None:
+    listener, launch = listen("sleep_for_ever"), make_launch()
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Reported))
+    pid = int(listener.said(launch, Reported)[0].metrics["loss"])
+    group = os.getpgid(pid)
+    listener.executor.kill(launch.attempt)
+    listener.until_ended(launch)
+    wait_until_dead(pid)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
