@@ -17,12 +17,12 @@ from tests.support.jobs_and_events import make_job, make_launch
 from tunesvc import Pruned
 from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
-from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
-from tunesvc.execution.attempt.outbox import Outbox
 from tunesvc.execution.attempt.report_pipe import LineReports
 from tunesvc.execution.executor import AttrSet, Checkpointed, Reported
 from tunesvc.execution.objectives.command import ProgramFailed, run_command, substitute
+from tunesvc.execution.worker.batching import BatchSignal
+from tunesvc.execution.worker.outbox import Outbox
 
 MakeAttempt = Callable[..., Attempt]
 

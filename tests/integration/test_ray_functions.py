@@ -14,11 +14,11 @@ from ray import tune
 from tests.support.jobs_and_events import make_job, make_launch
 from tunesvc import Pruned
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
-from tunesvc.execution.attempt.outbox import Outbox
 from tunesvc.execution.executor import AttrSet, Checkpointed, Reported
 from tunesvc.execution.objectives.adapters import prepare
 from tunesvc.execution.objectives.pickled_function import pickle_function, unpickle_function
 from tunesvc.execution.objectives.ray_tune_space import resources_of
+from tunesvc.execution.worker.outbox import Outbox
 
 MakeAttempt = Callable[..., Attempt]
 SET_UP: list[int] = []

@@ -23,9 +23,7 @@ from tests.support.jobs_and_events import make_job, make_launch
 from tunesvc import Choice, Pruned, Trial
 from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
-from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
-from tunesvc.execution.attempt.outbox import Outbox
 from tunesvc.execution.executor import (
     STUDY,
     AttrSet,
@@ -37,6 +35,8 @@ from tunesvc.execution.executor import (
 )
 from tunesvc.execution.objectives.adapters import prepare
 from tunesvc.execution.objectives.entrypoint import load
+from tunesvc.execution.worker.batching import BatchSignal
+from tunesvc.execution.worker.outbox import Outbox
 
 MakeAttempt = Callable[..., Attempt]
 BELL = BatchSignal()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from tunesvc.execution.attempt.batching import BatchSignal
+from tunesvc.execution.worker.batching import BatchSignal
 
 GATHER_S = 0.3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.execution.attempt.int_ranges import IntRangeSet
+from tunesvc.execution.worker.int_ranges import IntRangeSet
 
 
 @given(st.lists(st.integers(0, 40)))

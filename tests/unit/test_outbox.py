@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.execution.attempt.outbox import UNACKNOWLEDGED_MAX, Outbox
 from tunesvc.execution.executor import Finished, OutputLogged, Payload, Reported, Started
+from tunesvc.execution.worker.outbox import UNACKNOWLEDGED_MAX, Outbox
 
 
 def report(step: int, loss: float = 0.0) -> Reported:

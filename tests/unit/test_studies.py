@@ -19,9 +19,9 @@ import pytest
 
 from tunesvc import Pruned, StudySpec, Trial
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
-from tunesvc.execution.attempt.outbox import Outbox
 from tunesvc.execution.executor import AttemptId, Job, Launch, Reported
 from tunesvc.execution.objectives.adapters import prepare
+from tunesvc.execution.worker.outbox import Outbox
 from tunesvc.search.registry.component_check import check
 from tunesvc.space.search_space import Space, sample
 from tunesvc.spec.yaml.document import load

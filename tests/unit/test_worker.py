@@ -26,7 +26,6 @@ from joblib.externals.loky import get_reusable_executor
 from tests.support.jobs_and_events import make_job, make_launch
 from tunesvc import Trial
 from tunesvc.execution.attempt.attempt import WorkerInfo
-from tunesvc.execution.attempt.outbox import UNACKNOWLEDGED_MAX
 from tunesvc.execution.executor import (
     AttemptId,
     Failed,
@@ -40,6 +39,7 @@ from tunesvc.execution.executor import (
     SuggestRequested,
 )
 from tunesvc.execution.ray.dispatch_state import WorkerState
+from tunesvc.execution.worker.outbox import UNACKNOWLEDGED_MAX
 from tunesvc.execution.worker.worker import Worker
 from tunesvc.execution.worker.worker_protocol import PollRequest, PollResponse, WorkerCommand
 

@@ -30,12 +30,12 @@ from ray.util.scheduling_strategies import (
 
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
-from tunesvc.execution.attempt.spool import Remains, read_remains
 from tunesvc.execution.executor import Job, NodeInfo
 from tunesvc.execution.ray.cluster_connection import Connection, LocalResources, connect
 from tunesvc.execution.ray.probe import with_own_resources
 from tunesvc.execution.ray.ray_resources import amounts_of, bundle_of
 from tunesvc.execution.ray.worker_backend import WorkerHandle
+from tunesvc.execution.worker.spool import Remains, read_remains
 from tunesvc.execution.worker.worker import Worker
 
 _REMAINS_S = 15.0

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from tunesvc.execution.attempt.attempt import WorkerInfo
-from tunesvc.execution.attempt.spool import Remains
 from tunesvc.execution.executor import Job, NodeInfo
+from tunesvc.execution.worker.spool import Remains
 
 
 class WorkerHandle(Protocol):

@@ -15,8 +15,6 @@ from typing import Any
 
 from ray.exceptions import ActorUnavailableError
 
-from tunesvc.execution.attempt.outbox import Numbered
-from tunesvc.execution.attempt.spool import Remains
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import (
     AttemptId,
@@ -37,6 +35,8 @@ from tunesvc.execution.ray.dispatch_state import (
 )
 from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.worker_pool import WorkerPool
+from tunesvc.execution.worker.outbox import Numbered
+from tunesvc.execution.worker.spool import Remains
 from tunesvc.execution.worker.worker_protocol import (
     CommandKind,
     PollRequest,

@@ -15,12 +15,12 @@ from ray.exceptions import ActorUnavailableError
 
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.attempt.attempt import WorkerInfo
-from tunesvc.execution.attempt.spool import Remains
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.ray.dispatch_state import WorkerState
 from tunesvc.execution.ray.fair_share import FairShares, Member
 from tunesvc.execution.ray.ray_resources import slots_on
 from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
+from tunesvc.execution.worker.spool import Remains
 
 
 class WorkerPool:

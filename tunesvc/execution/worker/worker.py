@@ -23,16 +23,16 @@ from pathlib import Path
 
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
-from tunesvc.execution.attempt.batching import BATCH_WINDOW_S, BatchSignal
-from tunesvc.execution.attempt.objective_thread import ObjectiveThread
-from tunesvc.execution.attempt.outbox import Numbered
-from tunesvc.execution.attempt.output import OutputCapture
-from tunesvc.execution.attempt.spool import Spool
 from tunesvc.execution.executor import AttemptId, Job, Outcome
 from tunesvc.execution.objectives.objective_process import ProcessRunner
 from tunesvc.execution.objectives.objective_runner import ObjectiveRunner
+from tunesvc.execution.worker.batching import BATCH_WINDOW_S, BatchSignal
 from tunesvc.execution.worker.fencing import TokenFence
 from tunesvc.execution.worker.garbage import Garbage
+from tunesvc.execution.worker.objective_thread import ObjectiveThread
+from tunesvc.execution.worker.outbox import Numbered
+from tunesvc.execution.worker.output import OutputCapture
+from tunesvc.execution.worker.spool import Spool
 from tunesvc.execution.worker.worker_protocol import (
     AdoptResponse,
     PollRequest,

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tunesvc.execution.attempt.outbox import Numbered
 from tunesvc.execution.executor import AttemptId
+from tunesvc.execution.worker.outbox import Numbered
 
 CommandKind = Literal["run", "cancel", "stop", "answer", "forget"]
 """Commands about an attempt.

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from tunesvc.execution.attempt.spool import STREAMS, Spool
+from tunesvc.execution.worker.spool import STREAMS, Spool
 
 Sink = Callable[[str, str, int], None]
 """Receives (`stdout` or `stderr`, text, position in the spool after it)."""

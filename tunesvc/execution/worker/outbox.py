@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from tunesvc.execution.attempt.batching import BatchSignal
-from tunesvc.execution.attempt.int_ranges import IntRangeSet
 from tunesvc.execution.executor import (
     Outcome,
     OutputLogged,
@@ -23,6 +21,8 @@ from tunesvc.execution.executor import (
     StudyRequested,
     SuggestRequested,
 )
+from tunesvc.execution.worker.batching import BatchSignal
+from tunesvc.execution.worker.int_ranges import IntRangeSet
 
 Numbered = tuple[int, Payload]
 
