@@ -36,7 +36,7 @@ def followed(
 def _do(memory: RecordingStorage, deed: str, which: int, value: float, objectives: int) -> None:
     trials = [memory.get_trial(number) for number in range(memory.count)]
     running = [
-        t.number for t in trials if t.state == TrialState.RUNNING and t.number not in memory._paused
+        t.number for t in trials if t.state == TrialState.RUNNING and t.number not in memory.masked
     ]
     if deed == "new" or not running:
         number = memory.create_new_trial(memory.study_id)
@@ -52,8 +52,8 @@ def _do(memory: RecordingStorage, deed: str, which: int, value: float, objective
             memory.set_others(number, step, [value / 2])
     elif deed == "pause" and step:
         memory.pause(number)
-    elif deed == "resume" and memory._paused:
-        number = sorted(memory._paused)[which % len(memory._paused)]
+    elif deed == "resume" and memory.masked:
+        number = sorted(memory.masked)[which % len(memory.masked)]
         memory.resume(number)
         memory.truncate_curve(number, which % 3)
     elif deed == "end":

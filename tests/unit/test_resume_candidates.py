@@ -49,7 +49,7 @@ class Known:
         *,
         is_told: bool,
     ) -> None:
-        paused = dict.fromkeys(reversed(memory._paused), 0)
+        paused = dict.fromkeys(reversed(memory.masked), 0)
         told = memory.resumed if is_told else None
         promises.update(trials, paused, self.models, self.history.front, told)
 
@@ -68,7 +68,7 @@ def test_what_is_kept_chooses_as_what_is_worked_out_now(
     known, kept = Known(objectives), ResumeCandidates()
     for memory, trials in followed([*START, *deeds], objectives):
         known.look(memory, trials)
-        if not known.history.front or not memory._paused:
+        if not known.history.front or not memory.masked:
             continue
         known.update(kept, memory, trials, is_told=is_told)
         known.update(now := ResumeCandidates(), memory, trials, is_told=False)

@@ -20,6 +20,7 @@ from tunesvc.db.schema.tables import (
     trial_attrs,
     trials,
 )
+from tunesvc.util.optuna_internals import CONSTRAINT, OLD_CONSTRAINTS
 
 DECISION_COLUMNS = (
     decisions.c.decision_id,
@@ -174,7 +175,7 @@ def _constraints(column: Any) -> sa.Select[Any]:
         .where(trial_attrs.c.kind == sa.literal_column("'system'"))
         # The condition of a partial index, which is mostly empty.
         .where(name.like(sa.literal_column("'constraints%'")))
-        .where(sa.or_(name == "constraints", name.like("constraints:%")))
+        .where(sa.or_(name == OLD_CONSTRAINTS, name.like(CONSTRAINT + "%")))
     )
 
 

@@ -23,6 +23,7 @@ from tunesvc.search.optimizer import queued
 from tunesvc.search.training_seeds import SEED, training_seed
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
 from tunesvc.spec.model import Goal
+from tunesvc.util.optuna_internals import trial_id_of
 
 
 def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) -> StudyRecord:
@@ -54,7 +55,7 @@ def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) 
     repeats_stored = [trial for trial in stored if not was_cancelled(trial)]
     superseded = _superseded(finalists, seeds, repeats_stored)
     for trial in superseded:
-        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        storage.set_trial_state_values(trial_id_of(trial), TrialState.FAIL)
     missing = _missing(finalists, seeds, repeats_stored)
     for repeat, seed, trial in missing:
         origin = f"repeat {repeat} of trial {trial.number} of {record.name}"

@@ -27,22 +27,26 @@ from tunesvc.search.prefetched_proposals import (
     Proposal,
     Reproducible,
 )
-from tunesvc.search.proposals import FIXED, ORIGIN, Proposer, configuration
+from tunesvc.search.proposals import ORIGIN, Proposer, configuration
 from tunesvc.search.pruners.curve.curve_model import refit_models, reread
 from tunesvc.search.pruning import Promotion, PruneDecision, PruningPolicy
 from tunesvc.search.study_storage import (
     FAILURE,
     RecordingStorage,
-    clear_trial_cache,
 )
 from tunesvc.search.tracking.pausing import Alternative
 from tunesvc.search.warm_start import TRANSFERRED, WarmStart
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.trial import is_name
-
-CONSTRAINT = "constraints:"
-"""Prefix of Optuna's own system attributes for constraint values, which its samplers read."""
+from tunesvc.util.optuna_internals import (
+    CONSTRAINT,
+    FIXED_PARAMS,
+    allow_stop,
+    clear_trial_cache,
+    undo_stop,
+    was_stopped,
+)
 
 
 class Optimizer:
@@ -81,9 +85,7 @@ class Optimizer:
             sampler=sampler,
             pruner=pruner,
         )
-        # Grid and brute-force samplers call `study.stop` when nothing is left. Optuna allows that
-        # only within its own loop.
-        self.study._thread_local.in_optimize_loop = True
+        allow_stop(self.study)
         self._trials_max = trials_max
         self._size = space.size if space.parameters else None
         self._warm_start = warm_start
@@ -136,7 +138,7 @@ class Optimizer:
             return ""
         if self._trials_max is not None and len(self._tried) >= self._trials_max:
             return f"all {self._trials_max} configurations have been tried"
-        return "the sampler has nothing left to propose" if self.study._stop_flag else ""
+        return "the sampler has nothing left to propose" if was_stopped(self.study) else ""
 
     @property
     def is_distinct(self) -> bool:
@@ -230,7 +232,7 @@ class Optimizer:
         self.memory.update_distributions(space)
         reread(self.study)
         self._proposer.widen(space)
-        self.study._stop_flag = False
+        undo_stop(self.study)
 
     def ask(self) -> Proposal:
         """Return a new trial with all its parameters.
@@ -478,4 +480,4 @@ def queued(
     origin: str = "",
 ) -> dict[str, Any]:
     """Return the system attributes of a trial that is enqueued with these values."""
-    return {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
+    return {FIXED_PARAMS: dict(params), **({ORIGIN: origin} if origin else {})}

@@ -20,7 +20,6 @@ from optuna.distributions import (
     IntDistribution,
     json_to_distribution,
 )
-from optuna.pruners import _filter_study
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import TrialState
@@ -31,16 +30,15 @@ from tunesvc.search.prefetched_proposals import Proposal
 from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.registry.sampler_registry import RANDOM_ALONE
 from tunesvc.search.seeding import reseed, seed_of
-from tunesvc.search.study_storage import RecordingStorage, clear_trial_cache
+from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.warm_start import WarmStart
 from tunesvc.space.search_space import Space, canonical
 from tunesvc.spec import ParamValue
 from tunesvc.spec.conditions import is_same
 from tunesvc.spec.model import MAX_EXACT
 from tunesvc.trial import is_name
+from tunesvc.util.optuna_internals import FIXED_PARAMS, clear_trial_cache, holds, study_of_bracket
 
-FIXED = "fixed_params"
-"""Optuna's own system attribute for the values of an enqueued trial."""
 ORIGIN = "tunesvc:origin"
 """System attribute of an enqueued trial: where its values come from, as text."""
 VERSION = f"optuna {optuna.__version__}"
@@ -263,7 +261,7 @@ class Proposer:
         params: dict[str, ParamValue] = {}
         with self._teaching():
             trial = self._memory.get_trial(number)
-            sampler.before_trial(_filter_study(self._study, trial), trial)
+            sampler.before_trial(study_of_bracket(self._study, trial), trial)
             relative = self._relative(number, sampler) if self.space.distributions else {}
             for name, distribution in self.space.distributions.items():
                 if self.space.active(name, params):
@@ -289,7 +287,7 @@ class Proposer:
         try:
             with self._teaching():
                 self._study.sampler.after_trial(
-                    _filter_study(self._study, trial),
+                    study_of_bracket(self._study, trial),
                     trial,
                     state,
                     values,
@@ -337,7 +335,7 @@ class Proposer:
         """Return the values that the sampler draws jointly, once per trial."""
         if number not in self._relative_of:
             trial = self._memory.get_trial(number)
-            study = _filter_study(self._study, trial)
+            study = study_of_bracket(self._study, trial)
             together = sampler.infer_relative_search_space(study, trial)
             self._relative_of[number] = sampler.sample_relative(
                 study,
@@ -358,7 +356,7 @@ class Proposer:
         if name in trial.params:
             known: ParamValue = trial.params[name]
             return known
-        fixed = trial.system_attrs.get(FIXED, {})
+        fixed = trial.system_attrs.get(FIXED_PARAMS, {})
         # Samplers compute steps in binary and bounds through logarithms. Each step and each
         # bound gets its one value here, where proposals enter.
         relative_value = canonical(distribution, relative.get(name))
@@ -374,7 +372,7 @@ class Proposer:
         else:
             self._alone.append(name)
             value = sampler.sample_independent(
-                _filter_study(self._study, trial),
+                study_of_bracket(self._study, trial),
                 trial,
                 name,
                 distribution,
@@ -456,6 +454,6 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return any(is_same(value, choice) for choice in distribution.choices)
     try:
-        return distribution._contains(distribution.to_internal_repr(value))
+        return holds(distribution, value)
     except (ValueError, TypeError):
         return False

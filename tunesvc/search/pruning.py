@@ -14,10 +14,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason, reason_of
-from tunesvc.search.study_storage import RecordingStorage, clear_trial_cache
+from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.objectives import cut, orientations_of, points_of
 from tunesvc.search.tracking.pausing import RESUMED, Alternative, PausingPruner
 from tunesvc.search.tracking.study_history import history_of
+from tunesvc.util.optuna_internals import clear_trial_cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.search.analysis.recommend import is_candidate
-from tunesvc.search.proposals import FIXED
 from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.replayed_search import ReplayedOptimizer
 from tunesvc.search.study_storage import RecordingStorage
@@ -30,6 +29,7 @@ from tunesvc.search.warm_start import WarmStart
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.model import Goal
+from tunesvc.util.optuna_internals import FIXED_PARAMS
 
 GOOD_SHARE = 0.1
 """Share of the complete trials that count as good: a pruner should not lose those."""
@@ -217,7 +217,7 @@ def propose(
     proposals = []
     for ask in _walk(recording, make, seed):
         recorded = ask.recorded
-        if ask.drawn and FIXED not in recorded.system_attrs:
+        if ask.drawn and FIXED_PARAMS not in recorded.system_attrs:
             distance = space.distance(ask.drawn, recorded.params)
             proposals.append(ReplayedProposal(recorded.number, ask.drawn, distance))
     return tuple(proposals)
@@ -531,7 +531,7 @@ def _optimizer(
 
 def _not_comparable(ask: _RecordedAsk, name: str, space: Space) -> str:
     recorded = ask.recorded
-    if FIXED in recorded.system_attrs:
+    if FIXED_PARAMS in recorded.system_attrs:
         is_same = ask.drawn == recorded.params
         return "enqueued, so the sampler was not asked" if is_same else ""
     kinds = recorded.distributions.items()

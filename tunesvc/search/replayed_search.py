@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.search.optimizer import CONSTRAINT, Optimizer
-from tunesvc.search.proposals import FIXED, configuration
-from tunesvc.search.study_storage import FAILURE, clear_trial_cache
+from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.proposals import configuration
+from tunesvc.search.study_storage import FAILURE
 from tunesvc.search.tracking.pausing import RESUMED
 from tunesvc.search.warm_start import TRANSFERRED
 from tunesvc.spec import ParamValue
+from tunesvc.util.optuna_internals import (
+    CONSTRAINT,
+    FIXED_PARAMS,
+    OLD_CONSTRAINTS,
+    clear_trial_cache,
+)
 
 
 class ReplayedOptimizer(Optimizer):
@@ -41,7 +47,7 @@ class ReplayedOptimizer(Optimizer):
                 TrialState.RUNNING,
             )
             trial = self.trial(recorded.number)
-        for key in {FIXED, TRANSFERRED} & recorded.system_attrs.keys():
+        for key in {FIXED_PARAMS, TRANSFERRED} & recorded.system_attrs.keys():
             self.memory.set_trial_system_attr(
                 recorded.number,
                 key,
@@ -76,4 +82,4 @@ class ReplayedOptimizer(Optimizer):
 
 def _is_outcome(attr: str) -> bool:
     """Return True if a system attribute was set when the trial ended."""
-    return attr in (FAILURE, "constraints") or attr.startswith(CONSTRAINT)
+    return attr in (FAILURE, OLD_CONSTRAINTS) or attr.startswith(CONSTRAINT)

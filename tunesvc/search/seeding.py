@@ -6,13 +6,11 @@ were drawn since the process began, and their `reseed_rng` takes entropy from th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from optuna.samplers import BaseSampler
-from optuna.samplers._lazy_random_state import LazyRandomState
 
 from tunesvc.spec import StudySpec
+from tunesvc.util.optuna_internals import random_states
 
 
 def seed_of(given: int | None) -> int:
@@ -30,23 +28,5 @@ def reseed(sampler: BaseSampler, seed: int, number: int) -> None:
 
     May be repeated. A sampler that derives a generator from these two at each ask has none to seed.
     """
-    for index, generator in enumerate(_generators(sampler, set())):
+    for index, generator in enumerate(random_states(sampler)):
         generator.seed(np.random.SeedSequence([seed, number, index]).generate_state(4))
-
-
-def _generators(
-    part: object,
-    seen: set[int],
-) -> Iterator[np.random.RandomState]:
-    if id(part) in seen:
-        return
-    seen.add(id(part))
-    for value in vars(part).values():
-        if isinstance(value, LazyRandomState):
-            yield value.rng
-        elif isinstance(value, np.random.RandomState):
-            yield value
-        elif isinstance(value, BaseSampler) or type(value).__module__.startswith(
-            "optuna.samplers",
-        ):
-            yield from (_generators(value, seen) if hasattr(value, "__dict__") else ())

@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 from optuna.storages import BaseStorage
 from optuna.study import Study
 
+from tunesvc.util.optuna_internals import clear_trial_cache, id_of, storage_of
+
 Self = TypeVar("Self")
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
@@ -27,8 +29,8 @@ _OF_LOCKS = threading.Lock()
 def lock_of(study: Study) -> threading.RLock:
     """Return the lock of a study, the same for all of its objects in this process."""
     with _OF_LOCKS:
-        return _LOCKS.setdefault(study._storage, {}).setdefault(
-            study._study_id,
+        return _LOCKS.setdefault(storage_of(study), {}).setdefault(
+            id_of(study),
             threading.RLock(),
         )
 
@@ -47,7 +49,7 @@ def locked(
     ) -> Made:
         with lock_of(study):
             # Optuna caches a list for each thread, which may be outdated.
-            study._thread_local.cached_all_trials = None
+            clear_trial_cache(study)
             return method(self, study, *args, **kwargs)
 
     return functools.update_wrapper(run, method)

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages import InMemoryStorage
-from optuna.study import Study, StudyDirection
-from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db.trial_changes import (
@@ -32,6 +29,7 @@ from tunesvc.db.trial_changes import (
 from tunesvc.search.tracking.objectives import OTHERS
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.space.search_space import Space
+from tunesvc.util.optuna_internals import CONSTRAINT, METRIC_NAMES, RELATIVE_PARAMS, EditableStorage
 
 POINTS_MAX = 4_096
 """Most points of a trial's curve that samplers and pruners see. Of a longer curve they see every
@@ -43,15 +41,8 @@ see `policy.Failure`."""
 BLAMED = frozenset({"gpu_oom", "nan"})
 """Failures that the trial's parameters caused, and would cause again nearby."""
 
-PASSING = "tpe:relative_params:"
-"""Prefix of the attributes by which Optuna's TPE shares a running trial's parameters with other
-processes. There are none here, so they are not recorded, and dropped when the trial ends."""
 
-# It announces every study as "created in memory", which is wrong of a study stored in Postgres.
-logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
-
-
-class RecordingStorage(InMemoryStorage):
+class RecordingStorage(EditableStorage):
     """One study, in Optuna's storage contract.
 
     Intermediate values are not recorded: the database keeps reports by attempt.
@@ -76,8 +67,6 @@ class RecordingStorage(InMemoryStorage):
         self._recording = False
         self._strides: dict[int, int] = {}
         self._infeasible: dict[int, FrozenTrial] = {}
-        self._paused: dict[int, FrozenTrial] = {}
-        """Paused trials as they are; readers see them as pruned ones."""
         self.resumed: list[int] = []
         """Numbers of trials that were paused and are no longer, in order;
         `FinishedTrials` reads it."""
@@ -88,41 +77,19 @@ class RecordingStorage(InMemoryStorage):
         """Target of recorded changes; see `record_into`."""
         self.study_id = self.create_new_study(directions, name)
         if metrics:
-            super().set_study_system_attr(
-                self.study_id,
-                _SYSTEM_ATTR_METRIC_NAMES,
-                list(metrics),
-            )
+            super().set_study_system_attr(self.study_id, METRIC_NAMES, list(metrics))
         for trial in trials:
-            number = self._add_stored(trial)
+            number = self.load_trial(self.study_id, trial)
             if others and number in others:
                 self.get_trial(number).system_attrs[OTHERS] = dict(others[number])
             self._thin_out(number)
             self._mark_infeasible(number)
         self._recording = True
 
-    def _add_stored(self, trial: FrozenTrial) -> int:
-        """Add a stored trial.
-
-        Optuna's own method copies every value, which would take most of the time of a start.
-        """
-        known = self._studies[self.study_id].trials
-        kept = copy.copy(trial)
-        kept.system_attrs = dict(trial.system_attrs)
-        kept.intermediate_values = dict(trial.intermediate_values)
-        kept.number = kept._trial_id = self._max_trial_id = len(known)
-        self._trial_id_to_study_id_and_number[kept.number] = (
-            self.study_id,
-            kept.number,
-        )
-        known.append(kept)
-        self._update_cache(kept.number, self.study_id)
-        return int(kept.number)
-
     @property
     def count(self) -> int:
         """Number of trials, without making a list of them."""
-        return len(self._studies[self.study_id].trials)
+        return self.count_trials(self.study_id)
 
     def record_into(self, changes: TrialChanges) -> None:
         """Record changes into `changes` from now on."""
@@ -169,14 +136,14 @@ class RecordingStorage(InMemoryStorage):
 
     def update_distributions(self, space: Space) -> None:
         """Give all trials the distributions of a wider space. Stored trials keep their own."""
-        shown = [*self._infeasible.values(), *self._paused.values()]
+        shown = [*self._infeasible.values(), *self.masked.values()]
         self.changes += 1
         for trial in [
             *super().get_all_trials(self.study_id, deepcopy=False),
             *shown,
         ]:
             trial.distributions = space.with_distributions(trial).distributions
-        self._studies[self.study_id].param_distribution.update(space.distributions)
+        self.replace_distributions(self.study_id, space.distributions)
 
     def truncate_curve(self, number: int, step: int) -> None:
         """Drop the trial's intermediate values after a step, from which a new attempt continues."""
@@ -195,25 +162,18 @@ class RecordingStorage(InMemoryStorage):
 
     def pop_last(self, count: int) -> None:
         """Remove the last trials without a trace. Nothing of them has been recorded."""
-        trials = self._studies[self.study_id].trials
-        for trial in trials[-count:]:
-            del self._trial_id_to_study_id_and_number[trial._trial_id]
-        del trials[-count:]
-        self._max_trial_id -= count
+        self.remove_last(self.study_id, count)
         self.changes += 1
 
     def pause(self, number: int) -> None:
         """Show the trial to samplers and pruners as a pruned one from now on."""
         self.resume(number)
-        real = self.get_trial(number)
-        self._set_trial(number, shown_as_pruned(real))
-        self._paused[number] = real
+        self.mask(number, shown_as_pruned(self.get_trial(number)))
 
     def resume(self, number: int) -> None:
         """Show the trial as it is again, if it was paused."""
         self.changes += 1
-        if (real := self._paused.pop(number, None)) is not None:
-            self._set_trial(number, real)
+        if self.unmask(number):
             self.resumed.append(number)
 
     @contextmanager
@@ -306,7 +266,7 @@ class RecordingStorage(InMemoryStorage):
         if changed and state == TrialState.RUNNING:
             self.recorded.restarted.append(trial_id)
         elif changed and state.is_finished():
-            self._forget_passing(trial_id)
+            self._forget_relative_params(trial_id)
             self._mark_infeasible(trial_id)
             kept = None if values is None else [float(value) for value in values]
             self.recorded.finished.append(TrialEnd(trial_id, state.name.lower(), kept))
@@ -360,7 +320,7 @@ class RecordingStorage(InMemoryStorage):
         value: Any,
     ) -> None:
         super().set_trial_system_attr(trial_id, key, value)
-        if not key.startswith(PASSING):
+        if not key.startswith(RELATIVE_PARAMS):  # no other process needs them
             self.recorded.attrs.append(Attr(trial_id, "system", key, json.dumps(value)))
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -376,20 +336,11 @@ class RecordingStorage(InMemoryStorage):
         super().set_study_system_attr(study_id, key, value)
         self.recorded.attrs.append(Attr(None, "system", key, json.dumps(value)))
 
-    def _get_trial(self, trial_id: int) -> FrozenTrial:
-        real = self._paused.get(trial_id)
-        return super()._get_trial(trial_id) if real is None else real
-
-    def _set_trial(self, trial_id: int, trial: FrozenTrial) -> None:
-        if trial_id in self._paused:
-            self._paused[trial_id] = trial
-        else:
-            super()._set_trial(trial_id, trial)
-
-    def _forget_passing(self, number: int) -> None:
+    def _forget_relative_params(self, number: int) -> None:
         trial = self.get_trial(number)
         attrs = trial.system_attrs
-        trial.system_attrs = {k: value for k, value in attrs.items() if not k.startswith(PASSING)}
+        kept = {key: value for key, value in attrs.items() if not key.startswith(RELATIVE_PARAMS)}
+        trial.system_attrs = kept
 
     def _mark_infeasible(self, number: int) -> None:
         """Remember how samplers see a trial that failed because of its parameters."""
@@ -438,11 +389,6 @@ def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
     return shown
 
 
-def clear_trial_cache(study: Study) -> None:
-    """Make a study read its trials from memory, as fast as from the list that Optuna caches."""
-    study._thread_local.cached_all_trials = None
-
-
 def shown_as_infeasible(trial: FrozenTrial) -> FrozenTrial | None:
     """Return a trial that failed because of its parameters as samplers see it.
 
@@ -452,5 +398,5 @@ def shown_as_infeasible(trial: FrozenTrial) -> FrozenTrial | None:
         return None
     shown = copy.copy(trial)
     shown.state, shown.values = TrialState.PRUNED, None
-    shown.system_attrs = {**trial.system_attrs, f"constraints:{FAILURE}": 1.0}
+    shown.system_attrs = {**trial.system_attrs, CONSTRAINT + FAILURE: 1.0}
     return shown

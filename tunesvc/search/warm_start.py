@@ -25,6 +25,7 @@ from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.conditions import contains
 from tunesvc.spec.model import Goal
+from tunesvc.util.optuna_internals import renumber
 
 BEST = 3
 """Number of the best earlier configurations that run first."""
@@ -170,7 +171,7 @@ class WarmStart:
                 distributions=distributions,
                 value=value,
             )
-            trial.number = trial._trial_id = -1 - index
+            renumber(trial, -1 - index, -1 - index)
             made.append(trial)
         return made
 

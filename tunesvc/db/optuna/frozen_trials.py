@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
+from tunesvc.util.optuna_internals import trial_id_of
+
 _PARTS = {
     "params": """SELECT json_agg(json_build_array(p.name, p.value, p.distribution) ORDER BY p.position)
                  FROM trial_params p WHERE p.trial_id = trials.trial_id""",
@@ -86,7 +88,7 @@ def clone_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
             user_attrs=copy.deepcopy(trial.user_attrs),
             system_attrs=copy.deepcopy(trial.system_attrs),
             intermediate_values=dict(trial.intermediate_values),
-            trial_id=trial._trial_id,
+            trial_id=trial_id_of(trial),
         )
         for trial in trials
     ]

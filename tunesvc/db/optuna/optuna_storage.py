@@ -28,9 +28,7 @@ from optuna.distributions import (
 )
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages._heartbeat import BaseHeartbeat  # the only place where Optuna has it
-from optuna.study._frozen import FrozenStudy
-from optuna.study._study_direction import StudyDirection
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db import lease, study_records
@@ -45,6 +43,7 @@ from tunesvc.db.schema.tables import FIRST_VALUE
 from tunesvc.errors import BadReport, StudyBusy
 from tunesvc.space.search_space import canonical
 from tunesvc.trial import MAX_STEP
+from tunesvc.util.optuna_internals import BaseHeartbeat, FrozenStudy
 from tunesvc.util.user import whoami
 
 _NEW_STUDY = PreparedStatement(

@@ -22,6 +22,7 @@ from tunesvc.db.engine.autocommit import AutocommitPool
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.optuna.frozen_trials import STATES, TRIAL, freeze
 from tunesvc.db.schema.ids import trial_id
+from tunesvc.util.optuna_internals import trial_id_of
 
 # A study without changes gives one row of NULLs, a study that does not exist gives none.
 _NEWS = PreparedStatement(
@@ -98,12 +99,14 @@ class TrialCache:
 
     def _keep(self, trials: Iterable[FrozenTrial]) -> None:
         for trial in trials:
-            if trial.state.is_finished() and trial._trial_id not in self._by_id:
-                self._by_id[trial._trial_id] = trial
+            if not trial.state.is_finished():
+                continue
+            finished = trial_id_of(trial)
+            if finished not in self._by_id:
+                self._by_id[finished] = trial
                 insort(self._by_state[trial.state], trial, key=attrgetter("number"))
-            if trial.state.is_finished():
-                self._unfinished.discard(trial._trial_id)
-                self._unread.pop(trial._trial_id, None)
+            self._unfinished.discard(finished)
+            self._unread.pop(finished, None)
 
 
 def _is_in(state: TrialState, states: Container[TrialState] | None) -> bool:

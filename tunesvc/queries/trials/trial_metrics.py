@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.tables import trials
 from tunesvc.queries.sql import JSON_NUMBER, in_study, json_number
+from tunesvc.util.optuna_internals import CONSTRAINT, OLD_CONSTRAINTS
 
 _REPORTS = 200
 """Newest reports of a study that are searched for names of metrics."""
@@ -25,9 +26,6 @@ _ATTRS = 5_000
 """Attributes of the newest and of the oldest trials that are searched for names of metrics."""
 _LONGEST = 10_000
 """Most bytes of an attribute in a list of trials; the trial's own page has longer ones."""
-_CONSTRAINT = "constraints:"
-_OLD_CONSTRAINTS = "constraints"
-"""List that older versions of Optuna wrote; its members are named by their index."""
 
 _IDS = pg.ARRAY(sa.BigInteger)
 
@@ -117,13 +115,13 @@ def metric(name: str) -> sa.ColumnElement[float]:
 def constraint(name: str) -> sa.ColumnElement[float]:
     """Return a trial's excess over a constraint."""
     table = tables.trial_attrs
-    is_named = table.c.name == _CONSTRAINT + name
+    is_named = table.c.name == CONSTRAINT + name
     value: Any = json_number(table.c.value)
     if name.isdecimal():
         # The name may be an index into the old list.
         items = sa.func.translate(table.c.value, "[] ", "")
         listed = sa.func.string_to_array(items, ",", type_=pg.ARRAY(sa.Text))
-        is_list = table.c.name == _OLD_CONSTRAINTS
+        is_list = table.c.name == OLD_CONSTRAINTS
         value = sa.case((is_list, json_number(listed[int(name) + 1])), else_=value)
         is_named = sa.or_(is_named, is_list)
     query = sa.select(value).where(
@@ -137,8 +135,8 @@ def constraint(name: str) -> sa.ColumnElement[float]:
 def _is_shown() -> sa.ColumnElement[bool]:
     table = tables.trial_attrs
     is_constraint = sa.or_(
-        table.c.name == _OLD_CONSTRAINTS,
-        table.c.name.like(_CONSTRAINT + "%"),
+        table.c.name == OLD_CONSTRAINTS,
+        table.c.name.like(CONSTRAINT + "%"),
     )
     return sa.or_(table.c.kind == "user", sa.and_(table.c.kind == "system", is_constraint))
 
@@ -148,16 +146,16 @@ def _is_number(value: Any) -> bool:
 
 
 def _excesses(name: str, value: Any) -> dict[str, float]:
-    if name == _OLD_CONSTRAINTS:
+    if name == OLD_CONSTRAINTS:
         listed = value if isinstance(value, list) else []
         return {str(index): one for index, one in enumerate(listed) if _is_number(one)}
-    return {name.removeprefix(_CONSTRAINT): value} if _is_number(value) else {}
+    return {name.removeprefix(CONSTRAINT): value} if _is_number(value) else {}
 
 
 def _constraint_names(name: str, listed: str | None) -> set[str]:
-    if name == _OLD_CONSTRAINTS:
+    if name == OLD_CONSTRAINTS:
         return set(_excesses(name, json.loads(listed or "[]")))
-    return {name.removeprefix(_CONSTRAINT)}
+    return {name.removeprefix(CONSTRAINT)}
 
 
 def _stored_names(study_id: int) -> sa.Select[Any]:
@@ -170,8 +168,8 @@ def _stored_names(study_id: int) -> sa.Select[Any]:
     either = sa.union_all(sa.select(newest), sa.select(oldest)).subquery("trial_attrs")
     is_number = either.c.value.regexp_match(JSON_NUMBER)
     is_constraint = sa.or_(
-        either.c.name == _OLD_CONSTRAINTS,
-        either.c.name.like(_CONSTRAINT + "%"),
+        either.c.name == OLD_CONSTRAINTS,
+        either.c.name.like(CONSTRAINT + "%"),
     )
     return (
         sa.select(

@@ -25,6 +25,7 @@ from tunesvc.search.tracking.objectives import (
 )
 from tunesvc.search.tracking.pareto import ranked
 from tunesvc.search.tracking.pausing import PAUSED
+from tunesvc.util.optuna_internals import id_of, storage_of
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
@@ -252,11 +253,8 @@ class RungRegistry:
 
     def of(self, study: Study) -> RungTable:
         """Return the rungs of a study."""
-        known = self._rungs.setdefault(study._storage, {})
-        rungs = known.setdefault(
-            study._study_id,
-            RungTable(orientations_of(study)),
-        )
+        known = self._rungs.setdefault(storage_of(study), {})
+        rungs = known.setdefault(id_of(study), RungTable(orientations_of(study)))
         rungs.version = changes_of(study)
         return rungs
 

@@ -17,6 +17,7 @@ from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.study_history import StudyHistory, history_of
 from tunesvc.search.training_seeds import turn
+from tunesvc.util.optuna_internals import cached_trials
 
 GP_MAX = 500
 """Most finished trials for a Gaussian process; beyond, it costs more than it gains over TPE."""
@@ -168,7 +169,7 @@ class AutoSampler(BaseSampler):
 
         The reason is empty for the usual choice.
         """
-        trials = study._get_trials(deepcopy=False, use_cache=True)
+        trials = cached_trials(study)
         history = history_of(study, trials)
         if len(study.directions) > OBJECTIVES_MAX:
             return (
@@ -211,7 +212,7 @@ class AutoSampler(BaseSampler):
         """Return the first trial that a proposal would repeat, where repetition is unwanted."""
         history = history_of(
             study,
-            study._get_trials(deepcopy=False, use_cache=True),
+            cached_trials(study),
         )
         if not self._take_turns(study, history):
             return None

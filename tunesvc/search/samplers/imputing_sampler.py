@@ -11,7 +11,7 @@ again, and a pruner lets each repetition run, for it looks as good as the best.
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex, overload
 
 from optuna.distributions import BaseDistribution
@@ -23,6 +23,7 @@ from tunesvc.search.explanations import Explainable, Reason
 from tunesvc.search.pruners.curve.curve_model import CurveModel, models_of
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.study_history import history_of
+from tunesvc.util.optuna_internals import StudyProxy, random_states
 
 _CHANGES = 50
 """After so many changes the space counts as covered, and a repetition is accepted."""
@@ -81,7 +82,7 @@ class ImputingSampler(BaseSampler):
         if not proposal or not is_tried():
             return proposal
         for _ in range(_CHANGES):
-            name = str(self._random._rng.rng.choice(list(proposal)))
+            name = str(random_states(self._random)[0].choice(list(proposal)))
             proposal[name] = self._random.sample_independent(
                 study,
                 trial,
@@ -134,11 +135,11 @@ def _imputed(study: Study) -> _ImputedStudy:
     return _ImputedStudy(study, models_of(study))
 
 
-class _ImputedStudy(Study):
+class _ImputedStudy(StudyProxy):
     """A study as the wrapped sampler sees it."""
 
     def __init__(self, study: Study, models: Sequence[CurveModel]) -> None:
-        self.__dict__.update(study.__dict__)
+        super().__init__(study)
         self._models = models
 
     @property
@@ -146,23 +147,9 @@ class _ImputedStudy(Study):
         """See `finished.forecasts_in`."""
         return [model.state for model in self._models]
 
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,
-    ) -> list[FrozenTrial]:
-        requested = states
-        if states is not None and TrialState.COMPLETE in states and TrialState.PRUNED not in states:
-            requested = [
-                *(s for s in TrialState if s in states),
-                TrialState.PRUNED,
-            ]
-        trials = _ImputedTrials(
-            super()._get_trials(deepcopy, requested, use_cache),
-            self._models,
-        )
-        return trials if states is None else [trial for trial in trials if trial.state in states]
+    def shown(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """Return the trials with pruned ones completed by their forecasts."""
+        return _ImputedTrials(trials, self._models)
 
 
 class _ImputedTrials(list[FrozenTrial]):

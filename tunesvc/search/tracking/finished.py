@@ -14,6 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.tracking.pausing import PAUSED
+from tunesvc.util.optuna_internals import storage_of
 
 
 class FinishedTrials:
@@ -82,7 +83,7 @@ def resumed_in(study: Study) -> Sequence[int] | None:
 
     The list only grows.
     """
-    return getattr(study._storage, "resumed", None)
+    return getattr(storage_of(study), "resumed", None)
 
 
 def changes_of(study: Study) -> int | None:
@@ -91,7 +92,7 @@ def changes_of(study: Study) -> int | None:
     Prefetched trials are not counted: code that reads those too must also compare the number of
     trials.
     """
-    return getattr(study._storage, "changes", None)
+    return getattr(storage_of(study), "changes", None)
 
 
 def forecasts_in(study: Study) -> object:

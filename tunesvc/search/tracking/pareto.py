@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from optuna._hypervolume import compute_hypervolume
-from optuna.study._multi_objective import _fast_non_domination_rank
+
+from tunesvc.util.optuna_internals import hypervolume, non_domination_ranks
 
 _DIGITS = 12
 """Digits to which distances are compared, so that the order of the objectives does not matter."""
@@ -32,7 +32,7 @@ def chance_to_extend(below: np.ndarray) -> float:
         return float(below.min())
     return float(
         np.clip(
-            1.0 - compute_hypervolume(below, np.ones(below.shape[1])),
+            1.0 - hypervolume(below, np.ones(below.shape[1])),
             0.0,
             1.0,
         )
@@ -67,7 +67,7 @@ def ranked(losses: np.ndarray) -> np.ndarray:
         high - low,
         1.0,
     )
-    fronts = _fast_non_domination_rank(distinct[finite])
+    fronts = non_domination_ranks(distinct[finite])
     order: list[int] = []
     for front in range(fronts.max(initial=-1) + 1):
         order += _net(placed, finite[fronts == front])

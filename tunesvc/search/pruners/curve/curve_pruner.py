@@ -42,6 +42,7 @@ from tunesvc.search.tracking.objectives import (
 )
 from tunesvc.search.tracking.pausing import RESUMED, Alternative
 from tunesvc.search.tracking.study_history import StudyHistory, history_of
+from tunesvc.util.optuna_internals import set_system_attr
 
 CHANCE = 0.05
 """Default chance of being the best below which a trial is stopped."""
@@ -159,7 +160,7 @@ class CurvePruner(BasePruner):
         if not is_poor or not is_audited(self._seed, trial.number, self._audit):
             return False
         audit = judged.audit()
-        study._storage.set_trial_system_attr(trial._trial_id, AUDIT, audit)
+        set_system_attr(study, trial, AUDIT, audit)
         return True
 
     @locked

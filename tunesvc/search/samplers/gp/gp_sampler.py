@@ -35,6 +35,7 @@ from tunesvc.search.study_lock import locked
 from tunesvc.search.study_storage import shown_as_infeasible
 from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.training_seeds import groups
+from tunesvc.util.optuna_internals import cached_trials
 
 VERSION = "gp 5"
 """Version; it changes when the same seed and history give another proposal."""
@@ -99,7 +100,7 @@ class GPSampler(BaseSampler):
     ) -> dict[str, BaseDistribution]:
         """Return every parameter of any trial, with its latest distribution."""
         union = dict(self._search_space)
-        for other in study._get_trials(deepcopy=False, use_cache=True):
+        for other in cached_trials(study):
             if other.number != trial.number:
                 union.update(other.distributions)
         return {name: kind for name, kind in union.items() if not kind.single()}
@@ -116,7 +117,7 @@ class GPSampler(BaseSampler):
             self._explain_start(trial.number, 0)
             return {}
         domain = Domain(search_space)
-        found = study._get_trials(deepcopy=False, use_cache=True)
+        found = cached_trials(study)
         trials = [shown_as_infeasible(other) or other for other in found]
         others = [other for other in trials if other.number != trial.number]
         others = [other for other in others if other.state in _TEACHING]

@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from optuna._hypervolume.hssp import _solve_hssp
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
-from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.samplers.tpe.parzen import LATEST
 from tunesvc.search.study_storage import shown_as_infeasible
 from tunesvc.search.tracking.objectives import orient_each
 from tunesvc.search.tracking.pausing import PAUSED
+from tunesvc.util.optuna_internals import non_domination_ranks, spread_subset
 
 GOOD_MAX = 25
 """Most good trials of a study with one objective; Optuna's number."""
@@ -350,14 +349,14 @@ class ParetoFront:
         if count == 0:
             return set()
         losses = np.array(self._losses)
-        ranks = _fast_non_domination_rank(losses, n_below=count)
+        ranks = non_domination_ranks(losses, count)
         last = int(np.sort(ranks)[count - 1])
         sure, tied = np.flatnonzero(ranks < last), np.flatnonzero(ranks == last)
         if len(sure) + len(tied) > count:
             worst = losses[tied].max(axis=0)
             reference = np.maximum(1.1 * worst, 0.9 * worst)
             reference[reference == 0] = 1e-12
-            tied = _solve_hssp(losses[tied], tied, count - len(sure), reference)
+            tied = spread_subset(losses[tied], tied, count - len(sure), reference)
         return {self._numbers[int(i)] for i in (*sure, *tied)}
 
 

@@ -17,7 +17,6 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -42,6 +41,13 @@ from tunesvc.search.tracking.finished import (
     resumed_in,
 )
 from tunesvc.space.search_space import canonical
+from tunesvc.util.optuna_internals import (
+    RELATIVE_PARAMS,
+    cached_trials,
+    id_of,
+    set_system_attr,
+    storage_of,
+)
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
 Row = tuple[float, ...]
@@ -51,9 +57,6 @@ VERSION = "tpe 4"
 HISTORY = 400
 """Default number of modelled trials: from 100 on, kernels have their smallest width."""
 _NEAREST = 3
-_SHARED = "tpe:relative_params"
-"""Optuna's system attribute for drawn values that are not set yet;
-both samplers can share a study."""
 _SHARED_LENGTH = 2045
 """Most characters of an attribute in Optuna's relational storage."""
 
@@ -215,7 +218,7 @@ class TPESampler(BaseSampler):
             raise ValueError(text)
         if history < 100:
             raise ValueError(f"history ({history}) is the number of trials to model: at least 100")
-        self._rng = LazyRandomState(seed)
+        self._rng = np.random.RandomState(seed)
         self._random = RandomSampler(seed)
         self._n_startup_trials = n_startup_trials
         self._n_ei_candidates = n_ei_candidates
@@ -226,7 +229,7 @@ class TPESampler(BaseSampler):
         self._forget()
 
     def reseed_rng(self) -> None:
-        self._rng.rng.seed()
+        self._rng.seed()
         self._random.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -312,14 +315,12 @@ class TPESampler(BaseSampler):
         That is rare enough to be cheap, and makes the data independent of the order in which trials
         ended: after a restart it is the same.
         """
-        known = self._studies.setdefault(study._storage, {})
-        forecasts = forecasts_in(study)
-        if study._study_id not in known or known[study._study_id].forecasts != forecasts:
-            known[study._study_id] = _Known(
-                forecasts,
-                TPEHistory(study.directions, self._history),
-            )
-        found = known[study._study_id]
+        known = self._studies.setdefault(storage_of(study), {})
+        study_id, forecasts = id_of(study), forecasts_in(study)
+        found = known.get(study_id)
+        if found is None or found.forecasts != forecasts:
+            history = TPEHistory(study.directions, self._history)
+            found = known[study_id] = _Known(forecasts, history)
         state = len(trials), changes_of(study)
         # An ask calls this three times, and nothing changes meanwhile.
         if state[1] is None or found.state != state:
@@ -329,10 +330,7 @@ class TPESampler(BaseSampler):
 
     def _spaces(self, study: Study) -> list[Space]:
         """Return the groups that are drawn jointly, in an order that does not depend on hashes."""
-        history = self._known(
-            study,
-            study._get_trials(deepcopy=False, use_cache=True),
-        ).history
+        history = self._known(study, cached_trials(study)).history
         groups = history.groups if self._group else [history.common or {}]
         spaces = []
         for group in groups:
@@ -358,10 +356,9 @@ class TPESampler(BaseSampler):
         space: Space,
     ) -> dict[str, Any] | None:
         """Return the best of some candidates by name; None before there is enough to model."""
-        trials = study._get_trials(
-            deepcopy=False,
-            use_cache=not self._constant_liar,
-        )
+        # The cached running trials may lack parameters that were set meanwhile.
+        is_fresh = self._constant_liar
+        trials = study.get_trials(deepcopy=False) if is_fresh else cached_trials(study)
         known = self._known(study, trials)
         history = known.history
         proposed = self._remember(trial.number, history.completed_or_pruned)
@@ -381,7 +378,7 @@ class TPESampler(BaseSampler):
             known.running_points(others, space),
             len(others),
         )
-        candidates = likely.sample(self._rng.rng, self._n_ei_candidates)
+        candidates = likely.sample(self._rng, self._n_ei_candidates)
         density, prior = likely.log_density(candidates)
         ratio = density - unlikely.log_density(candidates)[0]
         best = int(np.argmax(ratio))
@@ -417,11 +414,7 @@ class TPESampler(BaseSampler):
         text = json.dumps(params)
         for part, start in enumerate(range(0, len(text), _SHARED_LENGTH)):
             shared = text[start : start + _SHARED_LENGTH]
-            study._storage.set_trial_system_attr(
-                trial._trial_id,
-                f"{_SHARED}:{part}",
-                shared,
-            )
+            set_system_attr(study, trial, f"{RELATIVE_PARAMS}:{part}", shared)
 
 
 def _restrict(space: Space, names: Sequence[str]) -> Space:
@@ -441,7 +434,7 @@ def _row(trial: FrozenTrial, space: Space) -> Row | None:
 def _shared(trial: FrozenTrial) -> dict[str, Any]:
     text = ""
     for part in itertools.count():
-        more = trial.system_attrs.get(f"{_SHARED}:{part}")
+        more = trial.system_attrs.get(f"{RELATIVE_PARAMS}:{part}")
         if more is None:
             break
         text += more
