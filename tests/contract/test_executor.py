@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +28,7 @@ from tunesvc.execution.executor import (
     StoppedEarly,
     SuggestRequested,
 )
-from tunesvc.spec import Resources
+from tunesvc.spec import Environment, Resources
 from tunesvc.testing.simulated_executor import SimulatedCluster, SimulatedExecutor, VirtualClock
 
 SLOTS = 2
@@ -60,7 +61,13 @@ def closed_afterwards() -> Iterator[Callable[[Executor], Executor]]:
 
 
 @pytest.fixture(
-    params=["simulated", "ray", "process", pytest.param("process_on_ray", marks=pytest.mark.slow)]
+    params=[
+        "simulated",
+        "ray",
+        "process",
+        pytest.param("process_on_ray", marks=pytest.mark.slow),
+        pytest.param("isolated", marks=pytest.mark.slow),
+    ]
 )
 def harness(
     request: pytest.FixtureRequest, closed_afterwards: Callable[[Executor], Executor]
@@ -79,13 +86,24 @@ def simulated_executor() -> Callable[[bool], Executor]:
 
 @pytest.fixture
 def ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
+    return partial(_on_ray, tmp_path, Environment())
+
+
+@pytest.fixture
+def isolated_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
+    """Each attempt in a process of its own."""
+    return partial(_on_ray, tmp_path, Environment(isolation="process"))
+
+
+def _on_ray(folder: Path, environment: Environment, asking: bool) -> Executor:
     from tunesvc.execution.ray.ray_executor import RayExecutor
 
-    return lambda asking: RayExecutor(
+    return RayExecutor(
         make_job(
-            tmp_path,
+            folder,
             source=str(OBJECTIVES),
             entrypoint="behaviours:ask" if asking else "behaviours:act",
+            environment=environment,
             define_by_run=asking,
             resources=Resources(cpu=1, gpu=1),
         )
