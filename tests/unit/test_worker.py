@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 import signal
 import sys
@@ -452,6 +453,15 @@ def test_what_an_attempt_leaves_behind_is_freed_before_the_next_begins(
     assert [trainings.end(launch)[-1] for launch in trainings.run_all(10)] == [
         Finished({"loss": 1.0})
     ] * 10
+
+
+def test_a_collection_passes_over_what_the_imports_made(
+    tmp_path: Path, trainings: Trainings
+) -> None:
+    gc.unfreeze()
+    trainings = Trainings(make_worker(tmp_path, "leaks"))
+    trainings.end(*trainings.run_all(1))
+    assert gc.get_freeze_count() > len(gc.get_objects())
 
 
 def test_a_trial_whose_checkpoint_is_gone_begins_anew_and_says_why(
