@@ -11,11 +11,14 @@ import asyncio
 import json
 import secrets
 import threading
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 HEARTBEAT_S = 15.0
 """Time between heartbeats, so that proxies and browsers keep the connection."""
@@ -124,70 +127,46 @@ class EventStream(StreamingResponse):
     """Response that ends when the page disconnects, reads nothing for `STALL_S`, or the hub
     closes."""
 
-    def __init__(
-        self,
-        hub: EventHub,
-        *,
-        stall_s: float = STALL_S,
-        heartbeat_s: float = HEARTBEAT_S,
-    ) -> None:
-        super().__init__(
-            (),
-            media_type="text/event-stream",
-            headers={"X-Accel-Buffering": "no"},
-        )
-        self._hub = hub
+    def __init__(self, hub: EventHub, *, stall_s: float = STALL_S) -> None:
+        headers = {"X-Accel-Buffering": "no"}
+        self._events = _events(hub)
+        super().__init__(self._events, media_type="text/event-stream", headers=headers)
         self._stall_s = stall_s
-        self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
-        )
-        subscription = self._hub.subscribe()
-        disconnected = asyncio.create_task(_wait_for_disconnect(receive))
-        try:
-            opened = _event("position", None, subscription.position)
-            await self._write(send, f"retry: {RETRY_MS}\n\n{opened}")
-            while not disconnected.done() and not self._hub.is_closed:
-                await self._write(send, self._events(subscription) or ": still here\n\n")
-                await self._wait(subscription, disconnected)
-        except (TimeoutError, OSError):
-            # Too slow, or disconnected: the response is left incomplete, so that the server closes
-            # the connection.
-            return
-        finally:
-            disconnected.cancel()
-            self._hub.unsubscribe(subscription)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        async def send_in_time(message: Message) -> None:
+            await asyncio.wait_for(send(message), self._stall_s)
 
-    async def _wait(
-        self,
-        subscription: Subscription,
-        disconnected: asyncio.Task[None],
-    ) -> None:
-        woken = asyncio.create_task(_wait_for(subscription.woken))
-        await asyncio.wait(
-            [woken, disconnected],
-            timeout=self._heartbeat_s,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        woken.cancel()
-        subscription.woken.clear()
+        # Too slow, or disconnected: the response is left incomplete, so that the server closes the
+        # connection.
+        with suppress(OSError, ClientDisconnect):
+            async with aclosing(self._events):
+                await super().__call__(scope, receive, send_in_time)
 
-    async def _write(self, send: Send, text: str) -> None:
-        body = {"type": "http.response.body", "body": text.encode(), "more_body": True}
-        await asyncio.wait_for(send(body), self._stall_s)
 
-    def _events(self, subscription: Subscription) -> str:
-        text = ""
-        if not subscription.knows_outage:
-            subscription.knows_outage = True
-            text += _outage_event(self._hub.outage)
-        if subscription.changed:
-            text += _event("changed", sorted(subscription.changed), subscription.position)
-            subscription.changed.clear()
-        return text
+async def _events(hub: EventHub) -> AsyncGenerator[str]:
+    subscription = hub.subscribe()
+    try:
+        opened = _event("position", None, subscription.position)
+        yield f"retry: {RETRY_MS}\n\n{opened}"
+        while not hub.is_closed:
+            yield _news(hub, subscription) or ": still here\n\n"
+            with suppress(TimeoutError):
+                await asyncio.wait_for(subscription.woken.wait(), HEARTBEAT_S)
+            subscription.woken.clear()
+    finally:
+        hub.unsubscribe(subscription)
+
+
+def _news(hub: EventHub, subscription: Subscription) -> str:
+    text = ""
+    if not subscription.knows_outage:
+        subscription.knows_outage = True
+        text += _outage_event(hub.outage)
+    if subscription.changed:
+        text += _event("changed", sorted(subscription.changed), subscription.position)
+        subscription.changed.clear()
+    return text
 
 
 def _outage_event(outage: DatabaseOutage | None) -> str:
@@ -199,12 +178,3 @@ def _outage_event(outage: DatabaseOutage | None) -> str:
 def _event(name: str, data: object, position: str = "") -> str:
     id_line = f"id: {position}\n" if position else ""
     return f"event: {name}\ndata: {json.dumps(data)}\n{id_line}\n"
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _wait_for(event: asyncio.Event) -> None:
-    await event.wait()
