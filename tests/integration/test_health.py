@@ -50,7 +50,7 @@ def test_the_evidence_is_what_was_recorded(database: Database) -> None:
     assert [(one.number, one.failure) for one in seen.failed] == [(7, "error")]
     assert [one.number for one in seen.recent] == list(range(9))
     assert [one.number for one in seen.sampled] == list(range(8))
-    assert [trial.value for trial in seen.audited] == [0.1]
+    assert [values for values, _ in seen.audited] == [[0.1]]
     assert len(seen.attempts) == 2
 
 

@@ -8,14 +8,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 
 from tests.support.specs import make_spec
 from tunesvc.queries.health import Check, HealthFinding, examine
-from tunesvc.queries.health.evidence import BestSoFar, Evidence, OccupiedTime, SeenTrial
+from tunesvc.queries.health.evidence import (
+    AuditedEnd,
+    BestSoFar,
+    Evidence,
+    OccupiedTime,
+    SeenTrial,
+)
 from tunesvc.queries.rows import Counts, Objective, StudyStatus, StudyView
-from tunesvc.search.pruners.audit import AUDIT
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 
@@ -261,14 +265,9 @@ def test_noise_is_learned_by_the_model_where_nothing_is_repeated() -> None:
     assert check(evidence_of(rows, map(bowl, rows)), "noise").findings == ()
 
 
-def audited(wrong: int, right: int) -> list[optuna.trial.FrozenTrial]:
+def audited(wrong: int, right: int) -> list[AuditedEnd]:
     values = [0.1] * wrong + [0.9] * right
-    return [
-        optuna.trial.create_trial(
-            value=value, system_attrs={AUDIT: {"step": 1, "best": 0.5, "chance": 0.01}}
-        )
-        for value in values
-    ]
+    return [([value], {"step": 1, "best": 0.5, "chance": 0.01}) for value in values]
 
 
 def test_pruning_is_too_eager_when_its_audit_says_so_for_sure() -> None:
@@ -282,12 +281,7 @@ def test_with_several_objectives_the_audit_is_of_the_front() -> None:
     spec = make_spec(
         parameters=SPACE, metrics=({"name": "error"}, {"name": "size"}), pruner={"name": "auto"}
     )
-    ends = [
-        optuna.trial.create_trial(
-            values=[0.1, 0.9], system_attrs={AUDIT: {"step": 1, "front": [[0.5, 0.5]]}}
-        )
-        for _ in range(6)
-    ]
+    ends: list[AuditedEnd] = [([0.1, 0.9], {"step": 1, "front": [[0.5, 0.5]]})] * 6
     evidence = evidence_of(HEALTHY, map(bowl, HEALTHY), spec=spec, audited=ends)
     assert "6 of 6 trials" in found(evidence, "pruning").text
     assert "extended the front" in found(evidence, "pruning").text

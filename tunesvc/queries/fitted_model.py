@@ -14,6 +14,7 @@ from tunesvc.db.optuna.frozen_trials import PARTS, freeze
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.tables import trials
 from tunesvc.queries.rows import StudyView
+from tunesvc.queries.sql import is_any_of
 from tunesvc.queries.trials.trial_results import Results, subsample_best
 from tunesvc.queries.trials.tried_parameters import CompletedTrials
 
@@ -63,10 +64,7 @@ def frozen(
     index: int | None = None,
 ) -> list[FrozenTrial]:
     """Return trials as Optuna's frozen trials; with `index`, only with that objective's value."""
-    ids = sa.cast(
-        [trial_id(study_id, number) for number in numbers],
-        pg.ARRAY(sa.BigInteger),
-    )
+    ids = [trial_id(study_id, number) for number in numbers]
     objectives: Any = trials.c["values"]
     if index is not None:
         objectives = pg.array([objectives[index + 1]])
@@ -80,7 +78,7 @@ def frozen(
             trials.c.ended_at,
             *(sa.literal_column(query).label(name) for name, query in PARTS.items()),
         )
-        .where(trials.c.trial_id == sa.any_(ids))
+        .where(is_any_of(trials.c.trial_id, ids))
         .order_by(trials.c.number)
     )
     with database.engine.connect() as connection:

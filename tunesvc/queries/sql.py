@@ -6,16 +6,18 @@ index range of their table.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
+from tunesvc.db.schema.states import AttemptState
 from tunesvc.db.schema.tables import (
     attempts,
     decisions,
     leases,
+    reports,
     studies,
     trial_attrs,
     trials,
@@ -35,6 +37,9 @@ DECISION_COLUMNS = (
 JSON_NUMBER = r"^-?([0-9.]{1,255}(e[-+]?[0-9]{1,3})?|Infinity)$|^NaN$"
 """Numbers in Python's JSON that Postgres can cast. Longer integers are too large for it."""
 
+LIVE = (AttemptState.OPENED, AttemptState.RUNNING)
+"""States of attempts that have not ended."""
+
 _SHIFT: sa.ColumnElement[int] = sa.literal_column("32")
 
 
@@ -48,11 +53,16 @@ def in_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[b
     return sa.and_(column >= study_id << 32, column < (study_id + 1) << 32)
 
 
+def is_any_of(column: sa.ColumnElement[int], ids: Iterable[int]) -> sa.ColumnElement[bool]:
+    """Return the condition that a trial id is one of these."""
+    return column == sa.any_(sa.cast(list(ids), pg.ARRAY(sa.BigInteger)))
+
+
 def state_shown() -> sa.ColumnElement[str]:
     """Return a trial's state as shown, one of `states.STATES_SHOWN`."""
-    last = _of_last_attempt(attempts.c.state)
+    last = of_last_attempt(attempts.c.state)
     has_failed = sa.func.coalesce(
-        _of_last_attempt(attempts.c.failure.is_not(None)),
+        of_last_attempt(attempts.c.failure.is_not(None)),
         trials.c.started_at.is_not(None),
     )
     unfinished = sa.case(
@@ -68,7 +78,7 @@ def state_shown() -> sa.ColumnElement[str]:
     )
 
 
-def _of_last_attempt(column: Any) -> sa.ScalarSelect[Any]:
+def of_last_attempt(column: Any) -> sa.ScalarSelect[Any]:
     """Return a column of a trial's last attempt; NULL without attempts."""
     return (
         sa.select(column)
@@ -80,33 +90,52 @@ def _of_last_attempt(column: Any) -> sa.ScalarSelect[Any]:
     )
 
 
+def newest_report(*columns: Any, trial: Any = trials.c.trial_id) -> sa.Select[Any]:
+    """Select columns of a trial's newest report."""
+    of_trial = sa.select(*columns).where(reports.c.trial_id == trial, ~reports.c.superseded)
+    return of_trial.order_by(reports.c.attempt.desc(), reports.c.step.desc()).limit(1)
+
+
+def has_live_attempt() -> sa.ColumnElement[bool]:
+    """Return the condition that a trial has an attempt that has not ended."""
+    of_trial = attempts.c.trial_id == trials.c.trial_id
+    return sa.exists().where(of_trial, attempts.c.state.in_(LIVE)).correlate(trials)
+
+
 def _is_abandoned() -> sa.ColumnElement[bool]:
     """Return the condition that no coordinator runs the trial's study although one should.
 
     Studies of Optuna's own processes have no spec and need no coordinator.
     """
-    study, lease = studies.alias("its_study"), leases.alias("its_lease")
+    study = studies.alias("its_study")
+    should_be_held = sa.exists().where(
+        study.c.study_id == trials.c.study_id,
+        study.c.spec.is_not(None),
+        ~is_attended(study),
+    )
+    return should_be_held.correlate(trials)
+
+
+def is_attended(study: sa.FromClause = studies) -> sa.ColumnElement[bool]:
+    """Return the condition that a coordinator runs a study."""
+    lease = leases.alias("its_lease")
     is_held = sa.exists().where(
         lease.c.study_id == study.c.study_id,
         lease.c.expires_at > sa.func.now(),
     )
-    return (
-        sa.exists()
-        .where(
-            study.c.study_id == trials.c.study_id,
-            study.c.spec.is_not(None),
-            ~is_held.correlate(study),
-        )
-        .correlate(trials)
-    )
+    return is_held.correlate(study)
+
+
+def seconds(interval: Any) -> sa.ColumnElement[float]:
+    """Return an interval in seconds."""
+    return sa.cast(sa.extract("epoch", interval), sa.Double)
 
 
 def running_s() -> sa.ColumnElement[float]:
     """Return the aggregate of the seconds that attempts ran; NULL without attempts."""
     until = sa.func.coalesce(attempts.c.ended_at, sa.func.now())
     # Attempts that never started have no `started_at`.
-    ran_s = sa.func.coalesce(sa.extract("epoch", until - attempts.c.started_at), 0)
-    return sa.cast(sa.func.sum(ran_s), sa.Double)
+    return sa.func.sum(sa.func.coalesce(seconds(until - attempts.c.started_at), 0.0))
 
 
 def duration_s(ran_s: sa.ColumnElement[float] | None = None) -> sa.ColumnElement[float]:
@@ -122,8 +151,7 @@ def duration_s(ran_s: sa.ColumnElement[float] | None = None) -> sa.ColumnElement
         of_trial = sa.select(running_s()).where(attempts.c.trial_id == trials.c.trial_id)
         ran_s = of_trial.correlate(trials).scalar_subquery()
     until = sa.func.coalesce(trials.c.ended_at, sa.func.now())
-    took_s = sa.cast(sa.extract("epoch", until - trials.c.started_at), sa.Double)
-    return sa.func.coalesce(ran_s, took_s)
+    return sa.func.coalesce(ran_s, seconds(until - trials.c.started_at))
 
 
 def study_key(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:

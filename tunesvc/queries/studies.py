@@ -16,8 +16,18 @@ from tunesvc.db.schema.tables import attempts, commands, leases, reports, trials
 from tunesvc.db.schema.tables import studies as table
 from tunesvc.errors import StudyNotFound
 from tunesvc.queries.rows import Counts, Labels, Objective, StudyRow, StudyStatus, StudyView
-from tunesvc.queries.sql import first_trial_id, first_value, is_candidate, state_shown
+from tunesvc.queries.sql import (
+    first_trial_id,
+    first_value,
+    is_attended,
+    is_candidate,
+    seconds,
+    state_shown,
+)
 from tunesvc.spec import Budget
+
+_COUNTED = [field.name for field in fields(Counts)]
+"""States of trials that are counted."""
 
 
 def list_study_names(
@@ -87,14 +97,7 @@ def _filtered(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
 
 def _status() -> sa.ColumnElement[str]:
     """Return a study's `StudyStatus`."""
-    is_attended = sa.exists().where(
-        leases.c.study_id == table.c.study_id,
-        leases.c.expires_at > sa.func.now(),
-    )
-    is_interrupted = sa.and_(
-        table.c.state == StudyState.RUNNING,
-        ~is_attended.correlate(table),
-    )
+    is_interrupted = sa.and_(table.c.state == StudyState.RUNNING, ~is_attended())
     return sa.case((is_interrupted, StudyStatus.INTERRUPTED), else_=table.c.state)
 
 
@@ -196,29 +199,11 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
         .lateral("shown")
     )
 
-    def count(state: str) -> sa.Label[int]:
-        return sa.func.count().filter(shown.c.state == state).label(state)
-
-    cancelled = sa.func.count().filter(
-        shown.c.state == "stopped",
-        shown.c.started_at.is_(None),
-    )
-    return (
-        sa.select(
-            count("waiting"),
-            count("running"),
-            count("queued"),
-            count("interrupted"),
-            count("paused"),
-            count("complete"),
-            count("pruned"),
-            count("failed"),
-            count("stopped"),
-            cancelled.label("cancelled"),
-        )
-        .select_from(shown)
-        .lateral("counts")
-    )
+    number, state = sa.func.count(), shown.c.state
+    counts = [number.filter(state == name).label(name) for name in _COUNTED]
+    cancelled = number.filter(state == "stopped", shown.c.started_at.is_(None))
+    counts.append(cancelled.label("cancelled"))
+    return sa.select(*counts).select_from(shown).lateral("counts")
 
 
 def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
@@ -234,8 +219,8 @@ def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
     )
     now = sa.case((leases.c.expires_at > sa.func.now(), sa.func.now()), else_=last_report)
     until = sa.func.coalesce(attempts.c.ended_at, now, attempts.c.started_at)
-    seconds = sa.cast(sa.extract("epoch", until - attempts.c.started_at), sa.Double)
-    total = sa.func.coalesce(sa.func.sum(attempts.c.gpus * seconds), 0.0) / 3600
+    gpu_seconds = attempts.c.gpus * seconds(until - attempts.c.started_at)
+    total = sa.func.coalesce(sa.func.sum(gpu_seconds), 0.0) / 3600
     first = first_trial_id(table.c.study_id)
     return (
         sa.select(total.label("gpu_hours"))
@@ -278,17 +263,7 @@ def _closing() -> sa.Label[str | None]:
 
 
 def _study_row(row: Any) -> StudyRow:
-    counts = Counts(
-        waiting=row.waiting,
-        running=row.running,
-        complete=row.complete,
-        pruned=row.pruned,
-        failed=row.failed,
-        paused=row.paused,
-        queued=row.queued,
-        interrupted=row.interrupted,
-        stopped=row.stopped,
-    )
+    counts = Counts(*(getattr(row, state) for state in _COUNTED))
     budget = None if row.budget is None else Budget.model_validate(row.budget)
     unfinished = counts.running + counts.queued + counts.interrupted + counts.waiting
     usage = policy.Usage(

@@ -11,19 +11,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-import optuna
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.dialects import postgresql as pg
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
 
 from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.frozen_trials import distribution_of
 from tunesvc.db.schema.tables import attempts, trial_attrs, trial_params, trials
 from tunesvc.queries.rows import StudyView
-from tunesvc.queries.sql import in_study, is_candidate
+from tunesvc.queries.sql import in_study, is_any_of, is_candidate, of_last_attempt
 from tunesvc.search.pruners.audit import AUDIT
 from tunesvc.spec import ParamValue
 
@@ -73,6 +71,10 @@ class BestSoFar:
     value: float
 
 
+AuditedEnd = tuple[Sequence[float], Mapping[str, Any]]
+"""Values of an audited trial, and its attribute `AUDIT`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Rows for all checks."""
@@ -87,8 +89,8 @@ class Evidence:
     """Newest trials of any state, by number."""
     records: Sequence[BestSoFar] = ()
     """Improvements in order; empty with several objectives."""
-    audited: Sequence[FrozenTrial] = ()
-    """Finished trials that the pruner would have stopped."""
+    audited: Sequence[AuditedEnd] = ()
+    """Complete trials that the pruner would have stopped."""
     attempts: Sequence[OccupiedTime] = ()
     now: datetime | None = None
     """Time of the database's clock."""
@@ -127,7 +129,7 @@ def gather(database: Database, study: StudyView) -> Evidence:
             trials_of(failed),
             trials_of(recent),
             records=_records(connection, study) if single else (),
-            audited=_audited(connection, study),
+            audited=list_audited(connection, study.study_id),
             attempts=_attempts(connection, study),
             now=connection.execute(sa.select(sa.func.now())).scalar_one(),
         )
@@ -160,14 +162,7 @@ class _TrialSelection:
         return self._connection.execute(query.limit(RECENT)).all()[::-1]
 
     def _rows(self) -> sa.Select[Any]:
-        failure = (
-            sa.select(attempts.c.failure)
-            .where(attempts.c.trial_id == trials.c.trial_id)
-            .order_by(attempts.c.number.desc())
-            .limit(1)
-            .correlate(trials)
-            .scalar_subquery()
-        )
+        failure = of_last_attempt(attempts.c.failure)
         return sa.select(
             trials.c.trial_id,
             trials.c.number,
@@ -191,13 +186,11 @@ def _with_parameters(
             trial_params.c.value,
             trial_params.c.distribution,
         )
-        .where(
-            trial_params.c.trial_id == sa.any_(sa.cast(list(rows), pg.ARRAY(sa.BigInteger))),
-        )
+        .where(is_any_of(trial_params.c.trial_id, rows))
         .order_by(trial_params.c.trial_id, trial_params.c.position)
     )
     for trial_id, name, value, stored in connection.execute(query):
-        distribution = _distribution(stored)
+        distribution = distribution_of(stored)
         params.setdefault(trial_id, {})[name] = distribution.to_external_repr(value)
         distributions.setdefault(trial_id, {})[name] = distribution
     return {
@@ -238,35 +231,21 @@ def _records(connection: sa.Connection, study: StudyView) -> tuple[BestSoFar, ..
     return tuple(BestSoFar(row.place, row.best) for row in connection.execute(query))
 
 
-def _audited(connection: sa.Connection, study: StudyView) -> tuple[FrozenTrial, ...]:
+def list_audited(connection: sa.Connection, study_id: int) -> list[AuditedEnd]:
+    """Return the complete trials that the pruner would have stopped."""
     query = (
-        sa.select(
-            trials.c.number,
-            trials.c["values"].label("results"),
-            trial_attrs.c.value.label("verdict"),
-        )
+        sa.select(trials.c["values"], trial_attrs.c.value)
         .join(trial_attrs, trial_attrs.c.trial_id == trials.c.trial_id)
-        .where(
-            in_study(trial_attrs.c.trial_id, study.study_id),
-            trials.c.state == "complete",
-        )
-        .where(
-            trial_attrs.c.kind == "system",
-            trial_attrs.c.name == AUDIT,
-            trials.c["values"].is_not(None),
-        )
+        .where(in_study(trial_attrs.c.trial_id, study_id), trials.c.state == "complete")
+        .where(trial_attrs.c.kind == "system", trial_attrs.c.name == AUDIT)
         .order_by(trials.c.number)
     )
-    audited = []
-    for row in connection.execute(query):
-        if all(_is_number(value) for value in row.results):
-            trial = optuna.trial.create_trial(
-                state=TrialState.COMPLETE,
-                values=row.results,
-                system_attrs={AUDIT: json.loads(row.verdict)},
-            )
-            audited.append(trial)
-    return tuple(audited)
+    return [(values, json.loads(verdict)) for values, verdict in connection.execute(query)]
+
+
+def directions_of(study: StudyView) -> list[StudyDirection]:
+    """Return the objectives' goals as Optuna's directions."""
+    return [StudyDirection[objective.goal.upper()] for objective in study.objectives]
 
 
 def _attempts(connection: sa.Connection, study: StudyView) -> tuple[OccupiedTime, ...]:
@@ -281,8 +260,3 @@ def _attempts(connection: sa.Connection, study: StudyView) -> tuple[OccupiedTime
 
 def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
-
-
-@lru_cache(maxsize=1024)
-def _distribution(text: str) -> BaseDistribution:
-    return json_to_distribution(text)

@@ -9,12 +9,11 @@ from datetime import datetime
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.study import StudyDirection
 
 from tunesvc.policy import Failure
-from tunesvc.queries.health.evidence import Evidence, OccupiedTime, SeenTrial
+from tunesvc.queries.health.evidence import Evidence, OccupiedTime, SeenTrial, directions_of
 from tunesvc.queries.health.finding import Action, HealthFinding, InsufficientData
-from tunesvc.search.pruners.audit import false_prunes
+from tunesvc.search.pruners.audit import measured
 from tunesvc.space.search_space import place
 from tunesvc.spec import ParamValue
 from tunesvc.util.formatting import duration
@@ -50,11 +49,7 @@ def pruning(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     spec = evidence.study.spec
     if spec is None or spec.pruner.name == "none":
         return InsufficientData("The study has no pruner.")
-    directions = []
-    for objective in evidence.study.objectives:
-        is_larger_better = objective.maximize
-        directions.append(StudyDirection.MAXIMIZE if is_larger_better else StudyDirection.MINIMIZE)
-    audit = false_prunes(evidence.audited, *directions)
+    audit = measured(evidence.audited, *directions_of(evidence.study))
     if not audit.audited:
         text = (
             "None of the trials that it would have stopped has been run to the end so far, so its "

@@ -22,7 +22,7 @@ from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState, StudyState
 from tunesvc.execution.executor import NodeInfo
 from tunesvc.execution.ray.ray_resources import why_waits
-from tunesvc.queries.sql import state_shown
+from tunesvc.queries.sql import LIVE, has_live_attempt, seconds, state_shown, study_key
 from tunesvc.spec import Resources
 from tunesvc.util import formatting
 
@@ -32,7 +32,6 @@ FORGOTTEN_S = 600.0
 """Nodes not recorded for this long are left out."""
 QUEUED_MAX = 200
 """Most queued attempts and trials that are listed."""
-_LIVE = (AttemptState.OPENED, AttemptState.RUNNING)
 _UNFINISHED_STUDIES = (StudyState.CREATED, StudyState.RUNNING, StudyState.PAUSED)
 
 
@@ -183,18 +182,15 @@ def live_attempts() -> sa.Select[Any]:
             _has_program(),
         )
         .select_from(attempts)
-        .join(
-            studies,
-            studies.c.study_id == attempts.c.trial_id.bitwise_rshift(sa.literal_column("32")),
-        )
-        .where(attempts.c.state.in_(_LIVE))
+        .join(studies, studies.c.study_id == study_key(attempts.c.trial_id))
+        .where(attempts.c.state.in_(LIVE))
         .order_by(attempts.c.opened_at, attempts.c.trial_id)
     )
 
 
 def _select_nodes() -> sa.Select[Any]:
     nodes, studies = tables.nodes, tables.studies
-    age = sa.cast(sa.extract("epoch", sa.func.now() - nodes.c.seen_at), sa.Double)
+    age = seconds(sa.func.now() - nodes.c.seen_at)
     longest = sa.func.make_interval(0, 0, 0, 0, 0, 0, FORGOTTEN_S)
     return (
         sa.select(nodes, studies.c.name, age.label("age_s"))
@@ -287,15 +283,9 @@ def _opened(row: Any, nodes: Sequence[NodeInfo], attended: set[int]) -> QueuedRo
 
 def _select_queue(among: Collection[int] | None) -> sa.Select[Any]:
     """Select trials without a live attempt by study: enqueued ones, and those to be run again."""
-    trials, studies, attempts = tables.trials, tables.studies, tables.attempts
-    has_attempt = sa.exists().where(
-        attempts.c.trial_id == trials.c.trial_id,
-        attempts.c.state.in_(_LIVE),
-    )
-    is_to_run_again = sa.and_(
-        state_shown().in_(["running", "interrupted"]),
-        ~has_attempt,
-    )
+    trials, studies = tables.trials, tables.studies
+    is_unfinished = state_shown().in_(["running", "interrupted"])
+    is_to_run_again = sa.and_(is_unfinished, ~has_live_attempt())
     waiting = (
         sa.select(
             trials.c.state,
@@ -358,7 +348,7 @@ def _coordinators(
     live: Sequence[Any],
 ) -> tuple[CoordinatorRow, ...]:
     leases, studies = tables.leases, tables.studies
-    left = sa.cast(sa.extract("epoch", leases.c.expires_at - sa.func.now()), sa.Double)
+    left = seconds(leases.c.expires_at - sa.func.now())
     query = (
         sa.select(studies.c.study_id, studies.c.name, leases.c.owner, left.label("left_s"))
         .select_from(leases)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,12 +18,11 @@ from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.worker.garbage import KEEPS_MEMORY
 from tunesvc.queries.rows import StudyView
-from tunesvc.queries.sql import in_study, state_shown
+from tunesvc.queries.sql import LIVE, has_live_attempt, in_study, seconds, state_shown
 from tunesvc.queries.studies import get_study as study_view
 
 _NEWEST = 100
 """Newest attempts whose logs are searched."""
-LIVE = (AttemptState.OPENED, AttemptState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +128,7 @@ def _keeps_memory(connection: sa.Connection, study_id: int) -> dict[int, str]:
 
 def _lease(connection: sa.Connection, study_id: int) -> LeaseRow | None:
     table = tables.leases
-    left_s = _seconds(table.c.expires_at - sa.func.now())
+    left_s = seconds(table.c.expires_at - sa.func.now())
     query = sa.select(table.c.owner, table.c.token, left_s).where(table.c.study_id == study_id)
     row = connection.execute(query).one_or_none()
     return None if row is None else LeaseRow(*row)
@@ -152,9 +150,9 @@ def _live_attempts(connection: sa.Connection, study_id: int) -> tuple[LiveAttemp
             table.c.node,
             table.c.pid,
             table.c.devices,
-            _seconds(sa.func.now() - began_at).label("age_s"),
-            _seconds(sa.func.now() - reported_at).label("reported_s"),
-            _seconds(table.c.expires_at - sa.func.now()).label("left_s"),
+            seconds(sa.func.now() - began_at).label("age_s"),
+            seconds(sa.func.now() - reported_at).label("reported_s"),
+            seconds(table.c.expires_at - sa.func.now()).label("left_s"),
             table.c.stop_cause,
         )
         .where(in_study(table.c.trial_id, study_id), table.c.state.in_(LIVE))
@@ -183,15 +181,11 @@ def _without_attempt(
     *states: str,
 ) -> tuple[int, ...]:
     """Return the numbers of trials in these states that have no live attempt."""
-    trials, attempts = tables.trials, tables.attempts
-    has_attempt = sa.exists().where(
-        attempts.c.trial_id == trials.c.trial_id,
-        attempts.c.state.in_(LIVE),
-    )
+    trials = tables.trials
     query = sa.select(trials.c.number).where(
         trials.c.study_id == study_id,
         state_shown().in_(states),
-        ~has_attempt,
+        ~has_live_attempt(),
     )
     return tuple(connection.execute(query.order_by(trials.c.number)).scalars())
 
@@ -202,7 +196,7 @@ def _commands(connection: sa.Connection, study_id: int) -> tuple[CommandRow, ...
         sa.select(
             table.c.kind,
             table.c.asked_by,
-            _seconds(sa.func.now() - table.c.asked_at),
+            seconds(sa.func.now() - table.c.asked_at),
         )
         .where(table.c.study_id == study_id, table.c.done_at.is_(None))
         .order_by(table.c.command_id)
@@ -241,7 +235,3 @@ def _events(
         text = reason if number is None else f"trial {number}: {reason}"
         events.append((decided_at, text))
     return tuple(events)
-
-
-def _seconds(interval: Any) -> sa.ColumnElement[float]:
-    return sa.cast(sa.extract("epoch", interval), sa.Double)

@@ -15,9 +15,8 @@ from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of, trial_id
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.queries.rows import AttemptRow, DecisionRow, LogRow, Point, ReportCurve
-from tunesvc.queries.sql import DECISION_COLUMNS, in_study
+from tunesvc.queries.sql import DECISION_COLUMNS, in_study, is_any_of
 
-_IDS = pg.ARRAY(sa.BigInteger)
 _LOG_ROWS = 2_000
 """Most rows of output that are read from the end."""
 
@@ -213,8 +212,7 @@ def _of(
 ) -> sa.ColumnElement[bool]:
     if numbers is None:
         return in_study(column, study_id)
-    ids = [trial_id(study_id, number) for number in numbers]
-    return column == sa.any_(sa.cast(ids, _IDS))
+    return is_any_of(column, [trial_id(study_id, number) for number in numbers])
 
 
 def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Select[Any]:

@@ -23,7 +23,14 @@ from tunesvc.db.schema.tables import (
     trial_params,
     trials,
 )
-from tunesvc.queries.sql import duration_s, is_feasible, state_shown, study_key
+from tunesvc.queries.sql import (
+    duration_s,
+    is_feasible,
+    newest_report,
+    of_last_attempt,
+    state_shown,
+    study_key,
+)
 from tunesvc.queries.trials.filter_language import (
     All,
     AnyOf,
@@ -113,28 +120,15 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
             )
             return of_trial.correlate(trials).scalar_subquery()
         case FieldKind.FAILURE:
-            last = sa.select(attempts.c.failure).where(
-                attempts.c.trial_id == trials.c.trial_id,
-            )
-            last = last.order_by(attempts.c.number.desc()).limit(1)
-            return last.correlate(trials).scalar_subquery()
+            return of_last_attempt(attempts.c.failure)
         case FieldKind.STEP:
-            return _newest(reports.c.step)
+            return newest_report(reports.c.step).correlate(trials).scalar_subquery()
         case FieldKind.LAST:
-            return _newest(reports.c.value)
+            return newest_report(reports.c.value).correlate(trials).scalar_subquery()
         case FieldKind.CONSTRAINT:
             return constraint(one.field.name)
         case _:
             return metric(one.field.name)
-
-
-def _newest(column: Any) -> sa.ColumnElement[Any]:
-    query = sa.select(column).where(
-        reports.c.trial_id == trials.c.trial_id,
-        ~reports.c.superseded,
-    )
-    newest = query.order_by(reports.c.attempt.desc(), reports.c.step.desc()).limit(1)
-    return newest.correlate(trials).scalar_subquery()
 
 
 def _two_valued(

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.tables import trials
-from tunesvc.queries.sql import JSON_NUMBER, in_study, json_number
+from tunesvc.queries.sql import JSON_NUMBER, in_study, is_any_of, json_number, newest_report
 from tunesvc.util.optuna_internals import CONSTRAINT, OLD_CONSTRAINTS
 
 _REPORTS = 200
@@ -26,8 +26,6 @@ _ATTRS = 5_000
 """Attributes of the newest and of the oldest trials that are searched for names of metrics."""
 _LONGEST = 10_000
 """Most bytes of an attribute in a list of trials; the trial's own page has longer ones."""
-
-_IDS = pg.ARRAY(sa.BigInteger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +79,8 @@ def attrs_of(
     found = {id_: TrialAttrs() for id_ in ids}
     table = tables.trial_attrs
     query = sa.select(table.c.trial_id, table.c.kind, table.c.name, table.c.value).where(
-        table.c.trial_id == sa.any_(sa.cast(list(ids), _IDS)),
-        _is_shown(),
+        is_any_of(table.c.trial_id, ids),
+        _is_shown(table.c),
         sa.func.octet_length(table.c.value) <= _LONGEST,
     )
     query = query.order_by(table.c.trial_id, table.c.kind, table.c.name)
@@ -104,7 +102,7 @@ def metric(name: str) -> sa.ColumnElement[float]:
         table.c.kind == "user",
         table.c.name == name,
     )
-    reported = _newest(name, trials.c.trial_id)
+    reported = _last(name, trials.c.trial_id)
     return sa.func.coalesce(
         returned.correlate(trials).scalar_subquery(),
         reported.correlate(trials).scalar_subquery(),
@@ -132,13 +130,10 @@ def constraint(name: str) -> sa.ColumnElement[float]:
     return query.limit(1).correlate(trials).scalar_subquery()
 
 
-def _is_shown() -> sa.ColumnElement[bool]:
-    table = tables.trial_attrs
-    is_constraint = sa.or_(
-        table.c.name == OLD_CONSTRAINTS,
-        table.c.name.like(CONSTRAINT + "%"),
-    )
-    return sa.or_(table.c.kind == "user", sa.and_(table.c.kind == "system", is_constraint))
+def _is_shown(columns: Any) -> sa.ColumnElement[bool]:
+    kind, name = columns.kind, columns.name
+    is_constraint = sa.or_(name == OLD_CONSTRAINTS, name.like(CONSTRAINT + "%"))
+    return sa.or_(kind == "user", sa.and_(kind == "system", is_constraint))
 
 
 def _is_number(value: Any) -> bool:
@@ -167,10 +162,6 @@ def _stored_names(study_id: int) -> sa.Select[Any]:
     oldest = own.order_by(table.c.trial_id).limit(_ATTRS).subquery()
     either = sa.union_all(sa.select(newest), sa.select(oldest)).subquery("trial_attrs")
     is_number = either.c.value.regexp_match(JSON_NUMBER)
-    is_constraint = sa.or_(
-        either.c.name == OLD_CONSTRAINTS,
-        either.c.name.like(CONSTRAINT + "%"),
-    )
     return (
         sa.select(
             either.c.kind,
@@ -179,7 +170,7 @@ def _stored_names(study_id: int) -> sa.Select[Any]:
             sa.func.bool_or(is_number).label("has_numbers"),
             sa.func.bool_or(~is_number).label("has_others"),
         )
-        .where(sa.or_(either.c.kind == "user", is_constraint))
+        .where(_is_shown(either.c))
         .group_by(either.c.kind, either.c.name)
     )
 
@@ -208,22 +199,17 @@ def _last_reported(
     """Return (trial id, name, value) of the last report of each metric."""
     if not ids or not names:
         return ()
-    id_array = sa.cast(list(ids), _IDS)
+    id_array = sa.cast(list(ids), pg.ARRAY(sa.BigInteger))
     name_array = sa.cast(list(names), pg.ARRAY(sa.Text))
     trial = sa.func.unnest(id_array).table_valued("id", name="of_trial").render_derived()
     named = sa.func.unnest(name_array).table_valued("name", name="named").render_derived()
-    newest = _newest(named.c.name, trial.c.id).correlate(trial, named).lateral("newest")
+    newest = _last(named.c.name, trial.c.id).correlate(trial, named).lateral("newest")
     query = sa.select(trial.c.id, named.c.name, newest.c.value)
     joined = trial.join(named, sa.true()).join(newest, sa.true())
     return [tuple(row) for row in connection.execute(query.select_from(joined))]
 
 
-def _newest(name: Any, trial: Any) -> sa.Select[Any]:
-    table = tables.reports
-    reported = table.c.metrics.op("->>", return_type=sa.Text())(name)
-    return (
-        sa.select(sa.cast(reported, sa.Double).label("value"))
-        .where(table.c.trial_id == trial, ~table.c.superseded, reported.is_not(None))
-        .order_by(table.c.attempt.desc(), table.c.step.desc())
-        .limit(1)
-    )
+def _last(name: Any, trial: Any) -> sa.Select[Any]:
+    reported = tables.reports.c.metrics.op("->>", return_type=sa.Text())(name)
+    value = sa.cast(reported, sa.Double).label("value")
+    return newest_report(value, trial=trial).where(reported.is_not(None))

@@ -21,7 +21,7 @@ from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import STATES_SHOWN, UNFINISHED
 from tunesvc.db.schema.tables import reports, trials
 from tunesvc.queries.rows import Objective
-from tunesvc.queries.sql import in_study, is_feasible, state_shown
+from tunesvc.queries.sql import in_study, is_any_of, is_feasible, newest_report, state_shown
 
 _CODES = {state: code for code, state in enumerate(STATES_SHOWN)}
 _UNFINISHED = tuple(_CODES[state] for state in UNFINISHED)
@@ -128,10 +128,8 @@ def _is_new(study_id: int, before: Results) -> sa.ColumnElement[bool]:
     """Return the condition that a trial may differ from an earlier result."""
     unfinished = before.numbers[np.isin(before.states, _UNFINISHED)]
     ids = [trial_id(study_id, int(number)) for number in unfinished]
-    return sa.or_(
-        trials.c.number > int(before.numbers[-1]),
-        trials.c.trial_id == sa.any_(sa.cast(ids, pg.ARRAY(sa.BigInteger))),
-    )
+    is_later = trials.c.number > int(before.numbers[-1])
+    return sa.or_(is_later, is_any_of(trials.c.trial_id, ids))
 
 
 _COUNT_OBJECTIVES = sa.text("SELECT cardinality(directions) FROM studies WHERE study_id = :study")
@@ -147,14 +145,7 @@ def _packed(
 
     As rows, 100,000 trials would take Python a second.
     """
-    last_step = (
-        sa.select(reports.c.step)
-        .where(reports.c.trial_id == trials.c.trial_id, ~reports.c.superseded)
-        .order_by(reports.c.attempt.desc(), reports.c.step.desc())
-        .limit(1)
-        .correlate(trials)
-        .scalar_subquery()
-    )
+    last_step = newest_report(reports.c.step).correlate(trials).scalar_subquery()
     states = sa.cast(list(STATES_SHOWN), pg.ARRAY(sa.Text))
     columns: list[Any] = [
         trials.c.number,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import BaseDistribution
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.frozen_trials import distribution_of
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import study_of, trial_id
 from tunesvc.db.schema.tables import (
@@ -27,8 +27,10 @@ from tunesvc.queries.rows import TrialDetail, TrialRow
 from tunesvc.queries.sql import (
     duration_s,
     first_value,
+    is_any_of,
     is_candidate,
     is_feasible,
+    newest_report,
     running_s,
     state_shown,
 )
@@ -108,7 +110,7 @@ def rows_of(
     """Return the trials of these numbers in this order, without numbers that do not exist."""
     ids = [trial_id(study_id, number) for number in numbers]
     with database.engine.connect() as connection:
-        query = _rows().where(trials_table.c.trial_id == sa.any_(sa.cast(ids, _IDS)))
+        query = _rows().where(is_any_of(trials_table.c.trial_id, ids))
         rows = _with_details(connection, connection.execute(query).all())
     by_number = {row.number: row for row in rows}
     return tuple(by_number[number] for number in numbers if number in by_number)
@@ -153,7 +155,7 @@ def get_distributions(
         trial_params.c.trial_id == trial_id(study_id, number),
     )
     with database.engine.connect() as connection:
-        return {row.name: _distribution(row.distribution) for row in connection.execute(query)}
+        return {row.name: distribution_of(row.distribution) for row in connection.execute(query)}
 
 
 def _rows() -> sa.Select[Any]:
@@ -204,14 +206,8 @@ def _executions() -> sa.sql.selectable.LateralFromClause:
 
 
 def _newest_report() -> sa.sql.selectable.LateralFromClause:
-    return (
-        sa.select(reports.c.step, reports.c.value)
-        .where(reports.c.trial_id == trials_table.c.trial_id, ~reports.c.superseded)
-        .order_by(reports.c.attempt.desc(), reports.c.step.desc())
-        .limit(1)
-        .correlate(trials_table)
-        .lateral("newest")
-    )
+    newest = newest_report(reports.c.step, reports.c.value)
+    return newest.correlate(trials_table).lateral("newest")
 
 
 def _ordering(order: Order, maximize: bool) -> tuple[sa.ColumnElement[Any], ...]:
@@ -333,7 +329,7 @@ def _params(
     """Return external values by trial id, in the order of their suggestion."""
     found: dict[int, dict[str, ParamValue]] = {}
     for start in range(0, len(ids), _FETCH):
-        chunk = sa.cast(list(ids[start : start + _FETCH]), _IDS)
+        chunk = ids[start : start + _FETCH]
         query = (
             sa.select(
                 trial_params.c.trial_id,
@@ -341,18 +337,10 @@ def _params(
                 trial_params.c.value,
                 trial_params.c.distribution,
             )
-            .where(trial_params.c.trial_id == sa.any_(chunk))
+            .where(is_any_of(trial_params.c.trial_id, chunk))
             .order_by(trial_params.c.trial_id, trial_params.c.position)
         )
         for row in connection.execute(query):
-            value = _distribution(row.distribution).to_external_repr(row.value)
+            value = distribution_of(row.distribution).to_external_repr(row.value)
             found.setdefault(row.trial_id, {})[row.name] = value
     return found
-
-
-_IDS = pg.ARRAY(sa.BigInteger)
-
-
-@lru_cache(maxsize=1024)
-def _distribution(text: str) -> BaseDistribution:
-    return json_to_distribution(text)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    json_to_distribution,
-)
-from sqlalchemy.dialects import postgresql as pg
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.frozen_trials import distribution_of
 from tunesvc.db.schema.ids import number_of, trial_id
 from tunesvc.db.schema.tables import trial_params
 from tunesvc.queries.rows import Objective, StudyView
+from tunesvc.queries.sql import is_any_of
 from tunesvc.queries.trials.trial_results import Results, subsample, subsample_best
 
 
@@ -154,10 +150,7 @@ def list_parameters(
     """
     ordered = [int(number) for number in numbers]
     table = trial_params
-    ids = sa.cast(
-        [trial_id(study_id, number) for number in ordered],
-        pg.ARRAY(sa.BigInteger),
-    )
+    ids = [trial_id(study_id, number) for number in ordered]
     # One row per distribution, not per trial: its text is long, and mostly the same.
     query = (
         sa.select(
@@ -167,7 +160,7 @@ def list_parameters(
             sa.func.array_agg(table.c.trial_id).label("trial_ids"),
             sa.func.array_agg(table.c.value).label("values"),
         )
-        .where(table.c.trial_id == sa.any_(ids))
+        .where(is_any_of(table.c.trial_id, ids))
         .group_by(table.c.name, table.c.distribution)
     )
     with database.engine.connect() as connection:
@@ -177,7 +170,7 @@ def list_parameters(
     for row in sorted(rows, key=lambda row: (row.position, row.name)):
         indices = [row_of[number_of(id_)] for id_ in row.trial_ids]
         group = _ParameterGroup(
-            _distribution(row.distribution),
+            distribution_of(row.distribution),
             np.array(indices, dtype=int),
             np.array(row.values, dtype=float),
         )
@@ -220,8 +213,3 @@ def _choice(name: str, column: np.ndarray, groups: Sequence[_ParameterGroup]) ->
             texts = [f"{value:g}" for value in group.values]
             column[group.indices] = [codes.setdefault(text, len(codes)) for text in texts]
     return Parameter(name, column, tuple(codes), False, 0.0, float(max(len(codes) - 1, 0)))
-
-
-@lru_cache(maxsize=1024)
-def _distribution(text: str) -> BaseDistribution:
-    return json_to_distribution(text)
