@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 from tunesvc import policy
 from tunesvc.db.schema.states import UNFINISHED, AttemptState, StudyState
@@ -14,6 +15,20 @@ from tunesvc.search.exhaustion import is_exhausted
 from tunesvc.spec import Budget, ParamValue, StudySpec, as_given
 from tunesvc.spec.model import Goal
 from tunesvc.util import formatting
+
+Row = TypeVar("Row")
+
+
+def from_row(kind: Callable[..., Row], row: Any, **others: Any) -> Row:
+    """Make a dataclass of the columns that are named as its fields, and of `others`."""
+    columns = row._mapping
+    values = {name: columns[name] for name in _names_of(kind) if name in columns}
+    return kind(**{**values, **others})
+
+
+@cache
+def _names_of(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 class StudyStatus(StrEnum):

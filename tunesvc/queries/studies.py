@@ -15,7 +15,15 @@ from tunesvc.db.schema.states import StudyState
 from tunesvc.db.schema.tables import attempts, commands, leases, reports, trials
 from tunesvc.db.schema.tables import studies as table
 from tunesvc.errors import StudyNotFound
-from tunesvc.queries.rows import Counts, Labels, Objective, StudyRow, StudyStatus, StudyView
+from tunesvc.queries.rows import (
+    Counts,
+    Labels,
+    Objective,
+    StudyRow,
+    StudyStatus,
+    StudyView,
+    from_row,
+)
 from tunesvc.queries.sql import (
     first_trial_id,
     first_value,
@@ -263,7 +271,7 @@ def _closing() -> sa.Label[str | None]:
 
 
 def _study_row(row: Any) -> StudyRow:
-    counts = Counts(*(getattr(row, state) for state in _COUNTED))
+    counts = from_row(Counts, row)
     budget = None if row.budget is None else Budget.model_validate(row.budget)
     unfinished = counts.running + counts.queued + counts.interrupted + counts.waiting
     usage = policy.Usage(
@@ -272,25 +280,15 @@ def _study_row(row: Any) -> StudyRow:
         row.active_s,
         row.gpu_hours,
     )
-    return StudyRow(
-        study_id=row.study_id,
-        name=row.name,
+    return from_row(
+        StudyRow,
+        row,
         state=StudyStatus.of(StudyState(row.state), row.coordinator),
-        reason=row.reason,
         objectives=_objectives(row.directions, row.metrics),
         counts=counts,
-        best_value=row.best_value,
         budget=budget,
         fraction=0.0 if budget is None else policy.fraction_spent(budget, usage),
-        active_s=row.active_s,
-        gpu_hours=row.gpu_hours,
-        coordinator=row.coordinator,
-        created_at=row.created_at,
-        ended_at=row.ended_at,
-        owner=row.owner,
         tags=tuple(row.tags),
-        note=row.note,
-        closing=row.closing,
     )
 
 

@@ -20,7 +20,7 @@ from optuna.study import StudyDirection
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import distribution_of
 from tunesvc.db.schema.tables import attempts, trial_attrs, trial_params, trials
-from tunesvc.queries.rows import StudyView
+from tunesvc.queries.rows import StudyView, from_row
 from tunesvc.queries.sql import in_study, is_any_of, is_candidate, of_last_attempt
 from tunesvc.search.pruners.audit import AUDIT
 from tunesvc.spec import ParamValue
@@ -193,17 +193,11 @@ def _with_parameters(
         distribution = distribution_of(stored)
         params.setdefault(trial_id, {})[name] = distribution.to_external_repr(value)
         distributions.setdefault(trial_id, {})[name] = distribution
-    return {
-        key: SeenTrial(
-            row.number,
-            row.state,
-            row.value,
-            row.failure,
-            params.get(key, {}),
-            distributions.get(key, {}),
-        )
-        for key, row in rows.items()
-    }
+    seen = {}
+    for key, row in rows.items():
+        own, of_own = params.get(key, {}), distributions.get(key, {})
+        seen[key] = from_row(SeenTrial, row, params=own, distributions=of_own)
+    return seen
 
 
 def _records(connection: sa.Connection, study: StudyView) -> tuple[BestSoFar, ...]:

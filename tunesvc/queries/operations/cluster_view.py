@@ -22,6 +22,7 @@ from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState, StudyState
 from tunesvc.execution.executor import NodeInfo
 from tunesvc.execution.ray.ray_resources import why_waits
+from tunesvc.queries.rows import from_row
 from tunesvc.queries.sql import LIVE, has_live_attempt, seconds, state_shown, study_key
 from tunesvc.spec import Resources
 from tunesvc.util import formatting
@@ -168,16 +169,16 @@ def live_attempts() -> sa.Select[Any]:
     return (
         sa.select(
             attempts.c.trial_id,
-            attempts.c.number,
+            attempts.c.number.label("attempt"),
             attempts.c.state,
-            attempts.c.node,
+            attempts.c.node.label("address"),
             attempts.c.devices,
             attempts.c.cpus,
             attempts.c.gpus,
             attempts.c.opened_at,
             attempts.c.started_at,
             studies.c.study_id,
-            studies.c.name,
+            studies.c.name.label("study"),
             studies.c.spec["resources"].label("resources"),
             _has_program(),
         )
@@ -233,17 +234,7 @@ def _node(
     attempts: tuple[RunningAttemptRow, ...],
 ) -> NodeRow:
     newest = max(rows, key=lambda row: row.seen_at)
-    return NodeRow(
-        newest.key,
-        newest.address,
-        newest.host,
-        newest.total,
-        newest.free,
-        newest.seen_at,
-        newest.age_s,
-        studies,
-        attempts,
-    )
+    return from_row(NodeRow, newest, studies=studies, held=attempts)
 
 
 def _without_former_nodes(nodes: Sequence[NodeRow]) -> tuple[NodeRow, ...]:
@@ -259,16 +250,12 @@ def _without_former_nodes(nodes: Sequence[NodeRow]) -> tuple[NodeRow, ...]:
 
 
 def _running(row: Any) -> RunningAttemptRow:
-    return RunningAttemptRow(
-        row.study_id,
-        row.name,
-        number_of(row.trial_id),
-        row.number,
-        row.node,
-        tuple(row.devices or ()),
-        row.cpus,
-        row.gpus,
-        row.started_at or row.opened_at,
+    return from_row(
+        RunningAttemptRow,
+        row,
+        trial_number=number_of(row.trial_id),
+        devices=tuple(row.devices or ()),
+        since=row.started_at or row.opened_at,
     )
 
 
@@ -278,7 +265,7 @@ def _opened(row: Any, nodes: Sequence[NodeInfo], attended: set[int]) -> QueuedRo
     else:
         why = why_waits(nodes, Resources.model_validate(row.resources or {}))
     number = number_of(row.trial_id)
-    return QueuedRow(row.study_id, row.name, (number,), 1, row.opened_at, why)
+    return from_row(QueuedRow, row, trials=(number,), count=1, since=row.opened_at, why=why)
 
 
 def _select_queue(among: Collection[int] | None) -> sa.Select[Any]:
@@ -301,7 +288,7 @@ def _select_queue(among: Collection[int] | None) -> sa.Select[Any]:
     return (
         sa.select(
             studies.c.study_id,
-            studies.c.name,
+            studies.c.name.label("study"),
             studies.c.state.label("study_state"),
             _has_program(),
             waiting,
@@ -327,7 +314,7 @@ def _has_program() -> sa.Label[bool]:
 
 
 def _describe_resume(row: Any) -> str:
-    command = formatting.resume_command(row.name, has_program=row.has_program)
+    command = formatting.resume_command(row.study, has_program=row.has_program)
     return f"`{command}` continues it"
 
 
@@ -340,7 +327,7 @@ def _queued(row: Any, attended: set[int]) -> QueuedRow:
     else:
         why = f"no process runs the study; {_describe_resume(row)}"
     numbers = tuple(sorted(row.numbers)[:8])
-    return QueuedRow(row.study_id, row.name, numbers, row.count, None, why)
+    return from_row(QueuedRow, row, trials=numbers, since=None, why=why)
 
 
 def _coordinators(
@@ -350,21 +337,21 @@ def _coordinators(
     leases, studies = tables.leases, tables.studies
     left = seconds(leases.c.expires_at - sa.func.now())
     query = (
-        sa.select(studies.c.study_id, studies.c.name, leases.c.owner, left.label("left_s"))
+        sa.select(
+            studies.c.study_id,
+            studies.c.name.label("study"),
+            leases.c.owner,
+            left.label("left_s"),
+        )
         .select_from(leases)
         .join(studies, studies.c.study_id == leases.c.study_id)
         .where(leases.c.expires_at > sa.func.now())
         .order_by(studies.c.name)
     )
     counts = Counter((row.study_id, row.state) for row in live)
-    return tuple(
-        CoordinatorRow(
-            row.study_id,
-            row.name,
-            row.owner,
-            row.left_s,
-            counts[row.study_id, AttemptState.RUNNING],
-            counts[row.study_id, AttemptState.OPENED],
-        )
-        for row in connection.execute(query)
-    )
+    coordinators = []
+    for row in connection.execute(query):
+        running = counts[row.study_id, AttemptState.RUNNING]
+        waiting = counts[row.study_id, AttemptState.OPENED]
+        coordinators.append(from_row(CoordinatorRow, row, running=running, waiting=waiting))
+    return tuple(coordinators)

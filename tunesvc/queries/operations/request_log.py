@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.tables import commands
-from tunesvc.queries.rows import RequestRow
+from tunesvc.queries.rows import RequestRow, from_row
 from tunesvc.util import formatting
 
 
@@ -46,15 +46,8 @@ def list_requests(
 
 
 def _row(row: Any) -> RequestRow:
-    return RequestRow(
-        command_id=row.command_id,
-        kind=row.kind,
-        text=describe(row.kind, row.payload),
-        asked_by=row.asked_by,
-        asked_at=row.asked_at,
-        done_at=row.done_at,
-        answer=row.answer or "",
-    )
+    text = describe(row.kind, row.payload)
+    return from_row(RequestRow, row, text=text, answer=row.answer or "")
 
 
 def describe(kind: str, payload: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.worker.garbage import KEEPS_MEMORY
-from tunesvc.queries.rows import StudyView
+from tunesvc.queries.rows import StudyView, from_row
 from tunesvc.queries.sql import LIVE, has_live_attempt, in_study, seconds, state_shown
 from tunesvc.queries.studies import get_study as study_view
 
@@ -158,21 +158,17 @@ def _live_attempts(connection: sa.Connection, study_id: int) -> tuple[LiveAttemp
         .where(in_study(table.c.trial_id, study_id), table.c.state.in_(LIVE))
         .order_by(table.c.trial_id)
     )
-    return tuple(
-        LiveAttemptRow(
-            number_of(row.trial_id),
-            row.number,
-            AttemptState(row.state),
-            row.node,
-            row.pid,
-            tuple(row.devices or ()),
-            row.age_s,
-            row.reported_s,
-            row.left_s,
-            row.stop_cause,
+    attempts = []
+    for row in connection.execute(query):
+        attempt = from_row(
+            LiveAttemptRow,
+            row,
+            trial_number=number_of(row.trial_id),
+            state=AttemptState(row.state),
+            devices=tuple(row.devices or ()),
         )
-        for row in connection.execute(query)
-    )
+        attempts.append(attempt)
+    return tuple(attempts)
 
 
 def _without_attempt(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -12,6 +13,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.db.schema.tables import attempts
+from tunesvc.queries.rows import from_row
 from tunesvc.queries.sql import in_study
 
 SPANS = 2_000
@@ -41,7 +43,7 @@ def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[S
     newest = (
         sa.select(
             table.c.trial_id,
-            table.c.number,
+            table.c.number.label("attempt"),
             table.c.state,
             table.c.node,
             table.c.pid,
@@ -55,20 +57,17 @@ def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[S
     )
     with database.engine.connect() as connection:
         rows = connection.execute(newest).all()
-    spans = [
-        Span(
-            number_of(row.trial_id),
-            row.number,
-            AttemptState(row.state),
-            row.node or "an unknown node",
-            row.pid,
-            row.started_at,
-            row.ended_at,
-            row.message,
-        )
-        for row in rows
-    ]
-    return assign_lanes(spans)
+    return assign_lanes(_span(row) for row in rows)
+
+
+def _span(row: Any) -> Span:
+    return from_row(
+        Span,
+        row,
+        trial_number=number_of(row.trial_id),
+        state=AttemptState(row.state),
+        node=row.node or "an unknown node",
+    )
 
 
 def assign_lanes(spans: Iterable[Span]) -> tuple[Span, ...]:

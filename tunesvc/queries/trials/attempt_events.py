@@ -14,7 +14,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of, trial_id
 from tunesvc.db.schema.states import AttemptState
-from tunesvc.queries.rows import AttemptRow, DecisionRow, LogRow, Point, ReportCurve
+from tunesvc.queries.rows import AttemptRow, DecisionRow, LogRow, Point, ReportCurve, from_row
 from tunesvc.queries.sql import DECISION_COLUMNS, in_study, is_any_of
 
 _LOG_ROWS = 2_000
@@ -155,7 +155,7 @@ def list_logs(
         query = query.where(table.c.attempt == attempt)
     query = query.order_by(table.c.attempt, table.c.seq).limit(limit)
     with database.engine.connect() as connection:
-        return tuple(_log_row(row) for row in connection.execute(query))
+        return tuple(from_row(LogRow, row) for row in connection.execute(query))
 
 
 def get_log_end(
@@ -194,15 +194,11 @@ def get_log_end(
     end = sa.select(measured).where(measured.c.following < characters)
     with database.engine.connect() as connection:
         rows = connection.execute(end.order_by(measured.c.attempt, measured.c.seq)).all()
-        found = tuple(_log_row(row) for row in rows)
+        found = tuple(from_row(LogRow, row) for row in rows)
         if not found:
             return (), False
         earlier = query.where(cursor < sa.tuple_(*found[0].cursor)).limit(1)
         return found, connection.execute(earlier).first() is not None
-
-
-def _log_row(row: Any) -> LogRow:
-    return LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at)
 
 
 def _of(
@@ -247,32 +243,14 @@ def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Sel
 
 
 def _point(row: Any) -> Point:
-    return Point(
-        row.step,
-        row.value,
-        stored_numbers.load_metrics(row.metrics),
-        row.attempt,
-        row.reported_at,
-    )
+    return from_row(Point, row, metrics=stored_numbers.load_metrics(row.metrics))
 
 
 def _attempt(row: Any) -> AttemptRow:
-    return AttemptRow(
+    return from_row(
+        AttemptRow,
+        row,
         trial_number=number_of(row.trial_id),
-        number=row.number,
         state=AttemptState(row.state),
-        opened_at=row.opened_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        cpus=row.cpus,
-        gpus=row.gpus,
-        node=row.node,
-        pid=row.pid,
         devices=tuple(row.devices or ()),
-        stop_cause=row.stop_cause,
-        failure=row.failure,
-        message=row.message,
-        traceback=row.traceback,
-        checkpoint=row.checkpoint,
-        checkpoint_step=row.checkpoint_step,
     )

@@ -23,7 +23,7 @@ from tunesvc.db.schema.tables import (
     trial_params,
 )
 from tunesvc.db.schema.tables import trials as trials_table
-from tunesvc.queries.rows import TrialDetail, TrialRow
+from tunesvc.queries.rows import TrialDetail, TrialRow, from_row
 from tunesvc.queries.sql import (
     duration_s,
     first_value,
@@ -172,8 +172,8 @@ def _rows() -> sa.Select[Any]:
             is_feasible().label("feasible"),
             executions.c.attempts,
             executions.c.failure,
-            newest.c.step,
-            newest.c.value,
+            newest.c.step.label("last_step"),
+            newest.c.value.label("last_value"),
             trial_annotations.c.tags,
             trial_annotations.c.note,
         )
@@ -297,29 +297,23 @@ def _with_details(connection: sa.Connection, rows: Sequence[Any]) -> tuple[Trial
     ids = [row.trial_id for row in rows]
     params = _params(connection, ids)
     attrs = attrs_of(connection, study_of(ids[0]), ids)
-    return tuple(
-        TrialRow(
-            trial_id=row.trial_id,
-            number=row.number,
-            state=row.state,
+    trials = []
+    for row in rows:
+        own = attrs[row.trial_id]
+        trial = from_row(
+            TrialRow,
+            row,
             values=None if row.results is None else tuple(row.results),
             params=params.get(row.trial_id, {}),
-            feasible=row.feasible,
-            last_step=row.step,
-            last_value=row.value,
-            attempts=row.attempts,
-            failure=row.failure,
-            started_at=row.started_at,
-            ended_at=row.ended_at,
             duration_s=None if row.state == "interrupted" else row.duration_s,
             tags=tuple(row.tags or ()),
             note=row.note or "",
-            metrics=attrs[row.trial_id].metrics,
-            constraints=attrs[row.trial_id].constraints,
-            attrs=attrs[row.trial_id].attrs,
+            metrics=own.metrics,
+            constraints=own.constraints,
+            attrs=own.attrs,
         )
-        for row in rows
-    )
+        trials.append(trial)
+    return tuple(trials)
 
 
 def _params(
