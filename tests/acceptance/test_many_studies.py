@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("joins")
 
 
 def events_of(running: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
-    """What a run with `--json` says."""
+    """Events that a run with `--json` prints."""
     assert running.stdout is not None
     for line in running.stdout:
         yield json.loads(line)
@@ -91,7 +91,7 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(
         "third": 4,
     }
     assert max(ran["second"][-1][1], ran["third"][-1][1]) < ran["first"][-2][1], (
-        "nobody waited for the first to end"
+        "the other studies did not wait for the first to end"
     )
     moments = sorted(
         [(began, 1) for spans in ran.values() for began, _ in spans]

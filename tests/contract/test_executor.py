@@ -1,4 +1,4 @@
-"""One suite for every executor: what a coordinator may rely on, whoever runs its attempts."""
+"""One suite for every executor: the behaviour that a coordinator may rely on."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_a_command_is_carried_out_though_every_connection_was_lost_before(
 def test_a_sampler_that_fails_again_and_again_pauses_the_study_and_a_resume_goes_on(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 41: what it was asked meanwhile is drawn at random, and said."""
+    """Fault 41: proposals of that time are drawn at random, with that reason."""
     draw = TPESampler.sample_relative
 
     def draw_twice(

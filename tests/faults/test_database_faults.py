@@ -77,7 +77,7 @@ class Load:
         self._study_writer = _study_writer(database)
         self._answered_at: list[float] = []
         self.troubles: list[str] = []
-        """Why tries failed, one after the other."""
+        """Errors of failed tries, in order."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._failure: BaseException | None = None
@@ -94,7 +94,7 @@ class Load:
 
     @property
     def answered(self) -> int:
-        """How many batches were answered; they were those of the first trials."""
+        """Number of answered batches; they were those of the first trials."""
         return len(self._answered_at)
 
     @property
@@ -214,7 +214,7 @@ def test_a_server_that_crashes_under_load_has_every_answered_batch_when_it_is_ba
 def test_an_embedded_server_that_dies_is_started_again_by_those_who_use_it(
     tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, death: str
 ) -> None:
-    """Fault 3, where nobody else looks after the server."""
+    """Fault 3, where no other process looks after the server."""
     with _embedded(tune_home, directory, monkeypatch) as database, open_database() as other:
         with Load(database) as load:
             load.recovery_s(0.0)
@@ -440,7 +440,7 @@ def test_statements_of_many_threads_are_watched_apart(hasty: Database, proxy: Pr
 def test_a_connection_lost_while_it_lay_idle_is_replaced_and_costs_a_ping(
     hasty: Database, proxy: Proxy
 ) -> None:
-    """Fault 5: a firewall forgets connections without a word. Nobody but the clock notices."""
+    """Fault 5: a firewall forgets connections silently. Only a timeout can detect it."""
     study_writer = _study_writer(hasty)
     proxy.silence()
     began = time.monotonic()
@@ -705,7 +705,7 @@ class _Committing:
         self._thread.start()
 
     def troubles(self) -> list[str]:
-        """Why it was not answered before, when it is."""
+        """Errors of the tries before the one that was answered."""
         self._thread.join()
         return self._troubles
 
@@ -766,7 +766,7 @@ def _set_read_only(server: PostgresServer, value: str) -> None:
 
 
 def _are_read_only(database: Database, backends: set[int]) -> bool:
-    """Whether all these idle connections of the pool have heard of it: a server re-reads its
+    """Return whether all idle connections of the pool are read-only: a server re-reads its
     settings in its own time."""
     with database.engine.connect() as one, database.engine.connect() as two:
         heard = {_backend(one): _is_read_only(one), _backend(two): _is_read_only(two)}

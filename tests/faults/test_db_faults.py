@@ -53,7 +53,7 @@ database.close()
 
 
 def _user() -> subprocess.Popen[str]:
-    """A process that has the database open, and says so with its URL, until told to go on."""
+    """A process that opens the database, prints its URL, and waits for a line of input."""
     user = subprocess.Popen(
         [sys.executable, "-c", _USE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

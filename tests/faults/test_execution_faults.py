@@ -125,7 +125,7 @@ def test_a_program_dies_with_its_killed_worker_grandchildren_included(listen: Ma
 
 
 def folder_of(listener: Listener, launch: Launch) -> Path:
-    """The worker's folder for scratch files, as the attempt has told it."""
+    """Return the worker's folder for scratch files, which the attempt sent as an attribute."""
     (attribute,) = listener.said(launch, AttrSet)
     return next(
         path
@@ -262,11 +262,11 @@ class Recorded:
         self.reports.append((step, dict(metrics)))
 
     def checkpoint(self, path: Path, step: int | None) -> None:
-        raise AssertionError("nobody saves")
+        raise AssertionError("nothing is saved")
 
 
 class Tensor:
-    """What a tensor of one element looks like."""
+    """Stand-in for a tensor of one element."""
 
     def item(self) -> float:
         return 0.5
@@ -379,7 +379,7 @@ def test_pruned_is_no_failure() -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has reaped yet does not."""
+    """Return whether a process runs. A zombie does not."""
     state = subprocess.run(
         ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout

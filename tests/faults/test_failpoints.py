@@ -83,7 +83,7 @@ _FORKING.set_forkserver_preload(["tests.faults.test_failpoints"])
 
 
 def coordinate(url: str, name: str, folder: Path, failpoint: str | None) -> None:
-    """What a process does: runs the study to its end."""
+    """Run the study to its end, in a process of its own."""
     event_log.write_to(folder)
     failpoints.arm(failpoint)
     with open_database(url, migrate=False) as database:
@@ -102,7 +102,7 @@ class Processes:
         self._started: list[Any] = []
 
     def start(self, failpoint: str | None = None) -> Any:
-        """Start one; whoever held the lease before has lost it."""
+        """Start a process; an earlier owner has lost the lease."""
         self.simulation.sql(
             f"UPDATE leases SET expires_at = now() WHERE study_id = {self.simulation.record.study_id}"
         )
@@ -217,7 +217,7 @@ def test_attempts_run_on_when_their_coordinator_fails_at_any_point(
 def test_a_worker_that_was_given_up_and_not_killed_any_more_is_ended_by_the_next_coordinator(
     simulation: Simulation, tmp_path: Path
 ) -> None:
-    """Else it would hold its slot for ever: its attempt is over, so nobody asks for it."""
+    """Otherwise it would hold its slot for ever: no coordinator asks for an ended attempt."""
     cluster = simulation.share_cluster()
     cluster.slots = 1
     coordinator = simulation.start()
@@ -332,7 +332,7 @@ def test_a_worker_that_is_killed_between_any_two_steps_costs_one_attempt(
 ) -> None:
     """Fault 13.
 
-    What stood in the worker's line behind that attempt had not begun, and is nobody's fault.
+    Attempts queued behind it in the worker had not begun and count as no failure.
     """
     assert tune("run", "study.yaml", failpoint=failpoint) == 0
     assert tune.sql("SELECT state, count(*) FROM trials GROUP BY state") == [("complete", 6)]

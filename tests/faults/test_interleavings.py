@@ -73,8 +73,8 @@ FREEZING: Sequence[failpoints.Point] = (
     "killed",
     "launched",
 )
-"""Where a coordinator may be frozen past its lease; within a transaction the database would end
-it."""
+"""Points at which a coordinator may be frozen past its lease; within a transaction the database
+would end it."""
 DYING: Sequence[failpoints.Point] = (*FREEZING, "advanced", "written")
 LOSSES = ("lost", "node", "preempted", "stalled")
 ENDS: Sequence[Payload] = (
@@ -93,7 +93,7 @@ NAMES = count()
 
 @dataclass(frozen=True)
 class Life:
-    """What an attempt does."""
+    """Behaviour of an attempt."""
 
     reports: int
     every_s: float
@@ -160,7 +160,7 @@ SPECS = st.fixed_dictionaries(
 
 
 class Redelivering(SimulatedExecutor):
-    """Delivers everything once more when it is told to."""
+    """Delivers everything once more on request."""
 
     def __init__(self, simulation: Simulation) -> None:
         super().__init__(cluster=simulation.cluster)
@@ -184,18 +184,18 @@ class Process:
 
 
 class Service(RuleBasedStateMachine):
-    """One study, and everybody who works on it."""
+    """One study, its coordinators and its workers."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         super().__init__()
         self.database = database
         self.folder = folder / str(next(NAMES))
         self.holder: Process | None = None
-        """Who holds the lease by right."""
+        """The coordinator that holds the lease."""
         self.frozen: list[Process] = []
-        """Those who held it before and do not know yet."""
+        """Coordinators that lost the lease and have not noticed yet."""
         self.over = False
-        """Whether the study is finished or failed, and nobody asked for more."""
+        """True if the study is finished or failed, without a later request for more."""
         event_log.write_to(self.folder)
 
     @initialize(spec=SPECS, lives=LIVES, slots=st.integers(1, 4), obedient=st.booleans())
@@ -229,11 +229,9 @@ class Service(RuleBasedStateMachine):
     @rule(which=st.integers(0, FROZEN_MAX - 1))
     @precondition(lambda self: self.frozen)
     def wake(self, which: int) -> None:
-        """Whoever has lost the lease changes nothing, neither in the database nor in the
-        cluster."""
-        failpoints.arm(
-            None
-        )  # a freeze that nobody has come to yet is the holder's; here it would let others act
+        """A coordinator that has lost the lease changes nothing, neither in the database nor in
+        the cluster."""
+        failpoints.arm(None)  # a pending freeze is the holder's; here it would let others act
         process = self.frozen[which % len(self.frozen)]
         assert process.coordinator is not None
         self._pass_time(0.0)
@@ -259,8 +257,8 @@ class Service(RuleBasedStateMachine):
     def freeze_at(
         self, point: failpoints.Point, nth: int, meanwhile_steps: int, steps: int
     ) -> None:
-        """Somebody else takes over and goes on, while a coordinator stands still in the middle
-        of a step."""
+        """Another coordinator takes over and continues while one is frozen in the middle of a
+        step."""
 
         def meanwhile() -> None:
             if self.holder is not None and len(self.frozen) < FROZEN_MAX:
@@ -468,7 +466,7 @@ class Service(RuleBasedStateMachine):
             self.holder = None
 
     def _guarded(self, process: Process, act: Callable[[Process], None]) -> None:
-        """Only who has lost the lease may be told so."""
+        """Only a coordinator that has lost the lease may be refused."""
         try:
             act(process)
         except LeaseLost:
@@ -485,7 +483,7 @@ class Service(RuleBasedStateMachine):
         self.frozen = [other for other in self.frozen if other is not process]
 
     def _compare_memory(self, process: Process) -> None:
-        """What the sampler and the pruner see is what is stored."""
+        """Compare the trials that sampler and pruner see with the stored ones."""
         assert process.coordinator is not None
         if self.simulation.recorder.snapshots[-1].state == "waiting":
             return  # a batch waits for the database
@@ -567,8 +565,8 @@ def test_in_whatever_order_things_go_wrong_nothing_is_lost_or_done_twice(
 def test_who_wakes_after_a_takeover_acknowledges_nothing(
     shared_database: Database, tmp_path: Path
 ) -> None:
-    """Found by hypothesis: a freeze that was still to come struck the one who woke, and somebody
-    else took over meanwhile and acknowledged what it had recorded itself."""
+    """Found by hypothesis: a pending freeze struck the coordinator that woke, and another one
+    took over meanwhile and acknowledged what it had recorded itself."""
     service = Service(shared_database, tmp_path)
     spec = {"budget": {"trials": 3}, "parallelism": 1, "retries": {}, "pruner": {"name": "none"}}
     life = Life(

@@ -32,7 +32,7 @@ def refusal(text: str) -> str:
 
 
 def values_of(written: str) -> tuple[object, ...]:
-    """What `values: [...]` are read as."""
+    """Return the values that `values: [...]` are read as."""
     parameter = parse(STUDY + f"  c: {{values: [{written}]}}\n").parameters["c"]
     return parameter.values  # type: ignore[union-attr]
 

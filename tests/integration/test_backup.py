@@ -1,5 +1,5 @@
-"""Backups: complete or not there, restored at once or not at all, and never over somebody's
-studies by accident."""
+"""Backups: complete or absent, restored at once or not at all, and never over existing studies by
+accident."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def endless(_launch: Launch) -> Iterable[tuple[float, Payload]]:
 
 
 def running(database: Database, **changes: object) -> Simulation:
-    """A study of whose time 15 s have passed, in which its nodes were told of twice."""
+    """A study that has run for 15 s, in which its nodes were recorded twice."""
     simulation = Simulation(database, make_spec(**changes), endless)
     coordinator = simulation.start(owner="head:7")
     while simulation.clock.now() < 15:

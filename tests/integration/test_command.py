@@ -270,7 +270,7 @@ def test_what_the_program_leaves_running_ends_with_the_attempt(
 
 
 def dies(pid: int) -> bool:
-    """Whether a process that was killed is gone within seconds: the system takes its time."""
+    """Return whether a killed process is gone within seconds: the system takes its time."""
     give_up_at_s = time.monotonic() + 10.0
     while alive(pid):
         if time.monotonic() > give_up_at_s:

@@ -653,7 +653,7 @@ class Late(SimulatedExecutor):
         for event in events:
             if isinstance(event.payload, Finished):
                 self.done: AttemptId = event.attempt
-        if hasattr(self, "done") and timeout_s > 0:  # again and again, whenever somebody waits
+        if hasattr(self, "done") and timeout_s > 0:  # again and again, at every wait
             events.append(Event(self.done, 99, Reported(99, {"loss": -1.0})))
         return events
 
@@ -798,7 +798,7 @@ def test_how_many_failures_end_a_run_can_be_set_and_a_resumed_study_begins_to_co
 
 
 def test_the_first_trial_with_values_under_another_name_ends_the_study(database: Database) -> None:
-    """Case W19: eight trainings went by before anything was said."""
+    """Case W19: eight trainings passed before any message."""
 
     def script(launch: Launch) -> Steps:
         return [

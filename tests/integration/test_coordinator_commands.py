@@ -1,4 +1,4 @@
-"""What somebody asks of a running study, on a real database with simulated workers."""
+"""Requests to a running study, on a real database with simulated workers."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_what_trains_when_its_driver_is_killed_is_taken_over_and_heard_to_its_en
     listener = start(join(), *all_of_them)
     listener.executor.process.signal(signal.SIGKILL)
     end(tmp_path, first)
-    until((tmp_path / "ended-0").exists)  # while nobody listens
+    until((tmp_path / "ended-0").exists)  # while there is no coordinator
     listener.take_over(join(), token=2)
     listener.executor.stop(third.attempt)  # before it is known where it runs
     listener.until_ended(first, third)
@@ -187,7 +187,7 @@ def test_what_runs_nowhere_is_lost_without_blame_and_workers_that_nobody_wants_e
 def test_a_study_that_is_stopped_for_good_has_its_workers_ended_unheard(
     join: Join, tmp_path: Path
 ) -> None:
-    """`tune stop` on a study whose coordinator is gone: nobody waits for what they say."""
+    """`tune stop` on a study without a coordinator: it does not wait for workers' events."""
     listener = start(join(), *launches(tmp_path, 2))
     listener.executor.process.signal(signal.SIGKILL)
     driver = join(entrypoint=None, source=None, function=pickle_function(lambda: None))
@@ -273,7 +273,7 @@ def test_workers_that_nobody_speaks_to_end_by_themselves(
     heard = len(listener.said(launch))
     listener.until(
         lambda now: len(now.said(launch)) > heard + 75
-    )  # 1.5 s: not while somebody listens
+    )  # 1.5 s: not while there is a coordinator
     listener.executor.process.signal(signal.SIGKILL)
     watcher = join()
     assert names_of(watcher, tmp_path)
@@ -360,7 +360,7 @@ def test_a_lost_node_is_told_from_one_that_was_taken_back(
 def test_what_stands_in_line_is_taken_over_too_and_begins_in_its_turn(
     join: Join, tmp_path: Path
 ) -> None:
-    """Nobody listens when the one before it ends."""
+    """There is no coordinator when the attempt before it ends."""
     (first,) = running = launches(tmp_path, 1)
     second = replace(make_launch(1, folder=str(tmp_path)), parallelism=1)
     listener = start(join(), *(replace(launch, parallelism=1) for launch in running))

@@ -115,7 +115,7 @@ def test_attempts_on_a_cluster_outlive_the_driver_and_are_heard_on_without_a_gap
 ) -> None:
     """Fault 16.
 
-    The session's Ray is a cluster for whoever joins it by its address. `Listener` checks the
+    The session's Ray is a cluster for a driver that joins it by its address. `Listener` checks the
     numbers.
     """
     executor = make(address=address_of_local_ray())
@@ -176,7 +176,7 @@ def test_signals_to_our_group_do_not_reach_the_driver_and_nothing_outlives_us(
         assert said == ["SIGINT", "SIGTERM"]
         assert any("gcs_server" in line for line in session(int(driver)))
         assert any("raylet" in line for line in session(int(driver)))
-        assert not any("monitor.py" in line for line in session(int(driver)))  # which nobody needs
+        assert not any("monitor.py" in line for line in session(int(driver)))  # which is not needed
     finally:
         parent.kill()
     assert parent.communicate()[1] == ""

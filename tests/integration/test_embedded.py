@@ -369,7 +369,7 @@ def test_a_user_id_without_a_name_is_told_what_to_do(home: Path) -> None:
 
 
 def _as(account: OsAccount, work: Callable[[], str]) -> str:
-    """What `work` returns or raises in a copy of this process that belongs to `account`."""
+    """Return what `work` returns or raises in a copy of this process that belongs to `account`."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -378,7 +378,7 @@ def _as(account: OsAccount, work: Callable[[], str]) -> str:
         os.setuid(account.uid)
         try:
             said = work()
-        except Exception as error:  # noqa: BLE001 - told to the parent
+        except Exception as error:  # noqa: BLE001 - sent to the parent
             said = f"{type(error).__name__}: {error}"
         os.write(write, said.encode())
         os._exit(0)

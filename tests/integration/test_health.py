@@ -1,4 +1,4 @@
-"""What the checks of a study's health read, from a real Postgres."""
+"""Evidence for the health checks of a study, read from a real Postgres."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What must hold whatever trials do and whenever the coordinator dies: budgets, one outcome, no
-lost report."""
+"""Invariants that hold whatever trials do and whenever the coordinator dies: budgets, one outcome,
+no lost report."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
 def check(
     simulation: Simulation, closing: Shutdown, budget: int, acknowledged: set[tuple[int, int, int]]
 ) -> None:
-    """What the history does not tell: how the study closed, and what the executor was told to
-    forget."""
+    """Check what the history does not record: the study's end, and the attempts that the
+    executor was asked to forget."""
     study = simulation.record.study_id
     states = simulation.states()
     if closing.state is StudyState.FINISHED:

@@ -1,7 +1,6 @@
-"""Ray starts before all else and beside the database: in what order, and what becomes of it when it
-is not needed.
+"""Ray starts first and in parallel with the database: the order, and its end when it is not needed.
 
-Real processes; the Ray is pretended where nothing else is said.
+Real processes; Ray is simulated unless a test names it.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ sys.addaudithook(watch)
 
 @pytest.fixture
 def starts() -> Iterator[list[RayLauncher]]:
-    """What is put here ends with the test."""
+    """Collect launchers that end with the test."""
     made: list[RayLauncher] = []
     yield made
     for start in made:

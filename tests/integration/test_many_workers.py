@@ -1,4 +1,4 @@
-"""What a step costs when many workers are silent: nothing for each of them."""
+"""Cost of a step when many workers are silent: nothing for each of them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def with_silent(database: Database, attempts: int) -> tuple[Simulation, Coordina
 
 
 def lines_of_a_step(coordinator: Coordinator) -> int:
-    """How many lines of tunesvc the cheapest of some steps runs: no snapshot for observers, no
-    renewal of leases."""
+    """Return the number of lines of tunesvc that the cheapest of some steps runs: no snapshot for
+    observers, no renewal of leases."""
     lines = 0
 
     def count(frame: FrameType, event: str, _argument: Any) -> Any:

@@ -91,8 +91,7 @@ def test_processes_and_threads_get_consecutive_numbers_and_see_each_others_finis
 
 
 def test_a_number_is_not_seen_before_the_one_below_it(database: Database) -> None:
-    """Whoever looks remembers the last number seen, and would never look for an earlier one
-    again."""
+    """A reader remembers the last number seen, and would never look for an earlier one again."""
     storage = PgStorage(database)
     study_id = new_study(storage)
     with database.engine.begin() as slow, ThreadPoolExecutor(1) as pool:
@@ -241,7 +240,7 @@ def test_every_number_comes_back_as_it_was(
 
 
 def _as_text(curve: dict[int, float]) -> str:
-    """Where NaN equals NaN. A zero has no sign: in SQL `-0.0` is 0."""
+    """Format a value so that NaN equals NaN. A zero has no sign: in SQL `-0.0` is 0."""
     return repr({step: value + 0.0 for step, value in curve.items()})
 
 

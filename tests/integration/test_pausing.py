@@ -346,8 +346,8 @@ def test_gpu_hours_are_not_spent_while_a_trial_is_paused(database: Database) -> 
 def test_pauses_and_promotions_are_redrawn_as_they_were(
     database: Database, pruner: dict[str, Any], parallelism: int, seed: int
 ) -> None:
-    """Not across a restart where a model is learned from the curves: it begins anew then, at a
-    moment not recorded.
+    """Not across a restart where a model is learned from the curves: it starts from scratch
+    then, at a moment that is not recorded.
 
     With the last seeds the model was once asked at an instant that left no trace. It learned there
     (208, and 5799 after proposals drawn ahead were thrown away), or missed that something ended,

@@ -1,4 +1,4 @@
-"""What Ray Tune wraps around functions, and its classes, run from a study on a real Ray."""
+"""Ray Tune's wrapped functions and its classes, run from a study on a real Ray."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Why a study stands as it does, and which of its trials is really best: on the real database,
-with simulated workers."""
+"""Explanations of a study, and the recommendation of its best trial: on the real database, with
+simulated workers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def noisy(launch: Launch) -> Iterable[tuple[float, Payload]]:
 def confirmed(
     database: Database, record: StudyRecord, script: object = noisy, **numbers: int
 ) -> Simulation:
-    """What `tune confirm` does, with simulated workers."""
+    """Confirm a study as `tune confirm` does, with simulated workers."""
     made = prepare(database, record, **numbers)
     assert made.spec is not None
     simulation = Simulation(database, made.spec, script)  # type: ignore[arg-type]

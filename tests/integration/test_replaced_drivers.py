@@ -1,5 +1,5 @@
-"""What holds when the driver's process is killed, hangs or cannot be started: real processes, a
-pretended Ray."""
+"""Guarantees when the driver process is killed, hangs or cannot be started: real processes, a
+simulated Ray."""
 
 from __future__ import annotations
 

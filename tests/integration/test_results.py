@@ -1,4 +1,4 @@
-"""Trials as columns, and what is told from them, over rows that a coordinator would have
+"""Trials as columns, and results derived from them, over rows that a coordinator would have
 written."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Two processes that want the same study: who waits, who takes over, who is told that it is
-busy."""
+"""Two processes that want the same study: one waits, takes over, or is refused because the study
+is busy."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def run(
 def held_by_another(
     database: Database, record: StudyRecord, last_batch: StudyChanges | None = None
 ) -> Iterator[StudyWriter]:
-    """Somebody renews the study's lease, until the block ends: then they are gone without a
-    word."""
+    """Renew the study's lease as another process would, until the block ends without releasing
+    it."""
     study_writer, over = (
         StudyWriter.open(database, record.study_id, owner="elsewhere:1", ttl_s=1.5),
         threading.Event(),
@@ -80,7 +80,7 @@ def held_by_another(
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is silent gets a second to come back."""
+    """Give a silent owner one second to come back."""
     monkeypatch.setattr(takeover, "BACK_S", 1.0)
 
 
@@ -127,7 +127,7 @@ def test_the_lease_of_somebody_who_is_gone_is_waited_for(
 def test_a_standby_takes_over_when_the_other_is_gone(
     database: Database, record: StudyRecord
 ) -> None:
-    """Fault 11: it waits as long as it takes, and says for whom."""
+    """Fault 11: it waits as long as necessary, and names the owner."""
     recorder, closings = Recorder(), []
     with held_by_another(database, record):
         thread = threading.Thread(
@@ -239,8 +239,8 @@ def test_a_standby_leaves_a_study_to_its_coordinator_after_an_outage(
 def test_a_stop_that_is_asked_for_while_the_study_is_being_taken_up_is_meant(
     database: Database, record: StudyRecord
 ) -> None:
-    """What waited before was meant for an earlier run; what comes after the lease was taken is
-    meant for this one."""
+    """Requests that waited before were meant for an earlier run; those after the lease was taken
+    are meant for this one."""
     with database.engine.begin() as connection:
         study_records.request(connection, record.study_id, "stop", {}, "earlier")
     study_writer = StudyWriter.open(database, record.study_id)

@@ -1,5 +1,4 @@
-"""A recommendation that was stored at the end of a run: used while it fits, and computed anew
-when it does not."""
+"""A recommendation stored at the end of a run: used while it fits, otherwise recomputed."""
 
 from __future__ import annotations
 

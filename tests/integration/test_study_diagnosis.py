@@ -90,7 +90,7 @@ def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(
 def test_running_trials_of_a_study_of_optunas_own_wait_for_no_coordinator(
     database: Database,
 ) -> None:
-    """Case W21: they were to be run again once somebody runs the study."""
+    """Case W21: they run again once the study has a coordinator."""
     optuna.create_study(storage=PgStorage(database), study_name="theirs").ask()
     found = explained_by_name(database, "theirs")
     assert "Waiting" not in found

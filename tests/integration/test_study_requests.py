@@ -1,5 +1,4 @@
-"""What somebody asks of a study that nobody runs, and of one that somebody does; on a real
-database."""
+"""Requests to a study without a coordinator, and to one that has one; on a real database."""
 
 from __future__ import annotations
 

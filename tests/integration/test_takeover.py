@@ -227,7 +227,7 @@ class Quiet(SimulatedExecutor):
 def test_a_limit_does_not_judge_what_nobody_has_heard_since_it_was_taken_over(
     database: Database,
 ) -> None:
-    """What ended along with its coordinator, a night ago, is interrupted and not too slow."""
+    """An attempt that ended with its coordinator, a night ago, is interrupted, not too slow."""
     simulation = Simulation(database, make_spec(budget={"trials": 2}, limits={"wall": 60}))
     until_running(simulation, simulation.start(), 2)
     simulation.sql("UPDATE attempts SET started_at = now() - interval '8 hours'")

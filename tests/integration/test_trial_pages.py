@@ -313,7 +313,7 @@ def test_pages_make_the_whole_sorted_list(
 
 
 def key_of(sort: str) -> Callable[[TrialRow], Any]:
-    """What a trial is sorted by; None where it comes last."""
+    """Return the sort key of a trial; None for a trial that comes last."""
     at = {"value": 0, "speed": 1}
 
     def key(row: TrialRow) -> Any:

@@ -1,4 +1,4 @@
-"""How the attempts of the executor contract behave, on real workers."""
+"""Behaviours of the executor contract's attempts, on real workers."""
 
 from __future__ import annotations
 

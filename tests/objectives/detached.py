@@ -25,7 +25,7 @@ def ask(trial) -> float:
 
 
 def gang(folder: str, *, trial) -> float:
-    """Runs a task in the second bundle of its gang when it is told to go on."""
+    """Run a task in the second bundle of its gang on a signal."""
     import ray
 
     @ray.remote(num_cpus=1)

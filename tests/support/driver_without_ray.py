@@ -182,7 +182,7 @@ class PretendedRay:
         if address == "slow":
             time.sleep(3600)
         if address == "refuse":
-            raise ExecutorError("nobody is there")
+            raise ExecutorError("no cluster is there")
         if address == "refuse-spec":
             raise SpecError("bundles differ")
         if address == "refuse-strangely":
@@ -198,5 +198,5 @@ class PretendedRay:
 
 
 def main() -> None:
-    """What `RayLauncher(driver_module="tests.support.driver_without_ray")` runs."""
+    """Run the driver process of `RayLauncher(driver_module="tests.support.driver_without_ray")`."""
     Driver(connection_from_arguments(), PretendedRay).run()

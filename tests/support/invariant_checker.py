@@ -41,7 +41,7 @@ NOT_WRITTEN = ("LeaseLost", "FailpointReached")
 
 @dataclass(frozen=True)
 class Stored:
-    """What the database holds in the end."""
+    """Final content of the database."""
 
     trials: Mapping[int, str]
     attempts: Mapping[Key, tuple[str, str | None, int]]
@@ -171,7 +171,7 @@ def _batches(commits: Sequence[Record]) -> list[Written]:
 
 
 def _fencing(records: Sequence[Record], commits: Sequence[Record]) -> Iterator[str]:
-    """I5: who has lost the lease writes nothing more."""
+    """I5: a coordinator that has lost the lease writes nothing more."""
     leased: dict[int, float] = {}
     newest = 0
     began: dict[tuple[int, int, int], Record] = {}
@@ -202,8 +202,8 @@ def _fencing(records: Sequence[Record], commits: Sequence[Record]) -> Iterator[s
 
 
 def _is_late(recovery: Record, records: Sequence[Record]) -> bool:
-    """Whether somebody else had the lease by then: what was found may be that one's work, and
-    nothing follows from it."""
+    """Return whether another coordinator had the lease by then: rows may be its work, and nothing
+    follows from them."""
     return any(
         record["op"] == "lease"
         and record["token"] > recovery["token"]
@@ -381,8 +381,8 @@ class Replay:
     # --- comparisons
 
     def _shows(self, batch: Written, later: int | None) -> bool:
-        """Whether what came afterwards shows that a batch of unknown outcome was committed, and
-        as a whole."""
+        """Return whether later records show that a batch of unknown outcome was committed, and as
+        a whole."""
         evidence = list(
             self._traces_in_end(batch) if later is None else self._traces_in_recovery(batch, later)
         )
@@ -395,7 +395,7 @@ class Replay:
         return any(shown)
 
     def _traces_in_recovery(self, batch: Written, later: int) -> Iterator[tuple[str, bool]]:
-        """What of a batch the next coordinator must have found."""
+        """Return the rows of a batch that the next coordinator must have found."""
         found = self._recoveries[later]
         for number in batch.content["trials"]:
             yield f"trial {number} made", number < self._trials_found[later]
@@ -542,7 +542,7 @@ def _ran_once(records: Sequence[Record], replay: Replay) -> Iterator[str]:
 
 
 def _said(records: Sequence[Record], end: Stored) -> Iterator[str]:
-    """I3: whatever a worker said before an outcome of its own is stored."""
+    """I3: everything that a worker reported before its own outcome is stored."""
     there = set(end.reports)
     ended = {
         (number_of(record["attempt"][0]), record["attempt"][1]): record["at"]

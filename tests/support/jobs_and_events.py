@@ -72,20 +72,20 @@ class Listener:
         return self.until(lambda heard: all(heard.has_ended(launch) for launch in launches))
 
     def run(self, launch: Launch) -> list[Any]:
-        """Run one attempt to its end; what it said."""
+        """Run one attempt to its end and return its events."""
         self.executor.launch(launch)
         return self.until_ended(launch).said(launch)
 
     def said(self, launch: Launch, kind: Any = object) -> list[Any]:
-        """What an attempt said, of one kind."""
+        """Return an attempt's events of one kind."""
         return [e.payload for e in self.events[launch.attempt] if isinstance(e.payload, kind)]
 
     def has(self, launch: Launch, kind: Any) -> bool:
-        """Whether an attempt said something of this kind."""
+        """Return whether an attempt sent an event of this kind."""
         return bool(self.said(launch, kind))
 
     def has_ended(self, launch: Launch) -> bool:
-        """Whether an attempt's last word is an outcome."""
+        """Return whether an attempt's last event is an outcome."""
         return _is_over(self.events[launch.attempt])
 
     def last_words(self) -> list[Event]:

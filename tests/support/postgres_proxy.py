@@ -21,7 +21,7 @@ _CHUNK = 65536
 
 
 class Mode(Enum):
-    """What happens to what passes."""
+    """Treatment of the bytes that pass."""
 
     PASS = "pass"
     SWALLOW = "swallow"
@@ -36,9 +36,9 @@ class Proxy:
     def __init__(self, dial: Callable[[], socket.socket], port: int = 0) -> None:
         self.mode = Mode.PASS
         self.accepted = 0
-        """How many connections have come."""
+        """Number of connections accepted."""
         self.answers_lost = 0
-        """How many commits reached the server whose answer did not reach the client."""
+        """Number of commits that reached the server whose answer did not reach the client."""
         self._dial = dial
         self._lose_next_answer = False
         self._links: set[_Link] = set()
@@ -57,7 +57,7 @@ class Proxy:
         return _through(sa.make_url(url), self.port)
 
     def refuse(self) -> None:
-        """Nobody listens any more; connections that are there stay."""
+        """Stop listening; existing connections stay."""
         with self._lock:
             listener, self._listener = self._listener, None
         if listener is not None:
@@ -130,7 +130,7 @@ class Proxy:
             self._links.discard(link)
 
     def takes_answer_of(self, request: bytes) -> bool:
-        """Whether the answer to this message is the one to lose."""
+        """Return whether the answer to this message is the one to lose."""
         if not (
             self._lose_next_answer
             and request.startswith(b"Q")
@@ -144,8 +144,7 @@ class Proxy:
 class _Link:
     """One client's connection and the server's, and the two directions between them.
 
-    Once it has swallowed something it swallows for ever: a stream with a hole in it is of no use to
-    anybody.
+    Once it has swallowed something it swallows for ever: a stream with a hole in it is of no use.
     """
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:

@@ -75,7 +75,7 @@ class PostgresServer:
 
     @property
     def lives(self) -> bool:
-        """Whether the server's processes run, by its own account."""
+        """Return whether the server's processes run, by its own account."""
         return self._pg_ctl("status", check=False).returncode == 0
 
     def start(self) -> None:

@@ -24,7 +24,7 @@ QUICK = {
 
 
 class Elsewhere:
-    """A process that does what it is told, one call at a time."""
+    """A process that executes calls, one at a time."""
 
     def __init__(self, make: Callable[[], object]) -> None:
         """`make` is called over there; its result's methods are what `call` calls."""
@@ -42,7 +42,7 @@ class Elsewhere:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs or is stopped."""
+        """True if it runs or is stopped."""
         return self._process.is_alive()
 
     def call(self, name: str, *values: Any) -> Any:

@@ -20,7 +20,7 @@ def local_ray() -> Iterator[None]:
 
 
 def address_of_local_ray() -> str:
-    """Where another process may join it."""
+    """Return the address by which another process may join it."""
     import ray
 
     address: str = ray.get_runtime_context().gcs_address

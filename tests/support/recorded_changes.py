@@ -1,4 +1,4 @@
-"""What a search has changed, for tests that commit nothing."""
+"""Changes that a search has recorded, for tests that commit nothing."""
 
 from __future__ import annotations
 

@@ -34,17 +34,17 @@ class ScriptedWorker:
         self.is_pending = False
         self.calls: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self.told: list[WorkerCommand] = []
-        """All that it was told, as a worker takes it: once and in order."""
+        """All commands that it received, as a worker takes them: once and in order."""
         self._latest = 0
         self._open: dict[str, list[Future[Any]]] = defaultdict(list)
 
     @property
     def launches(self) -> list[Launch]:
-        """What it was told to run."""
+        """Return the launches that it received."""
         return [order.values[0] for order in self.orders("run")]
 
     def orders(self, kind: CommandKind) -> list[WorkerCommand]:
-        """What it was told, of one kind."""
+        """Return the commands of one kind that it received."""
         return [order for order in self.told if order.kind == kind]
 
     @property
@@ -70,8 +70,8 @@ class ScriptedWorker:
         self._open[method].pop(0).set_result(value)
 
     def fail(self, method: str, error: Exception | None = None) -> None:
-        """Have the oldest open call of a method fail; as that of a worker out of reach, unless
-        it is said how."""
+        """Let the oldest open call of a method fail: by default like that of an unreachable
+        worker."""
         self._open[method].pop(0).set_exception(
             error or ActorUnavailableError("out of reach", None)
         )
@@ -103,7 +103,7 @@ class ScriptedWorker:
 
 
 class _Handle:
-    """What an actor's handle looks like."""
+    """Stand-in for an actor's handle."""
 
     def __init__(self, worker: ScriptedWorker) -> None:
         self._worker = worker
@@ -113,7 +113,7 @@ class _Handle:
 
 
 class _Method:
-    """What a method of an actor's handle looks like, and what its reference to an answer does."""
+    """Stand-in for a method of an actor's handle, and for its reference to an answer."""
 
     def __init__(self, worker: ScriptedWorker, name: str) -> None:
         self._worker = worker

@@ -93,7 +93,7 @@ class Simulation:
         self.interrupt = threading.Event()
         self.obedient = True
         self.faults: deque[str] = deque()
-        """What happens to the next commits: "", "away" or "answer lost"."""
+        """Fate of the next commits: "", "away" or "answer lost"."""
         with database.engine.begin() as connection:
             try:
                 self.record = study_records.create(connection, spec)

@@ -388,8 +388,8 @@ def test_choices_of_an_optuna_objective_may_be_lists_and_come_back_as_they_stand
 def test_an_optuna_objective_reads_its_study_and_writes_to_its_own_trial(
     attempt: MakeAttempt, tmp_path: Path
 ) -> None:
-    """What LightGBM's pruning callback, the uploading of artifacts and error evaluators of
-    Optuna ask for."""
+    """Covers LightGBM's pruning callback, the upload of artifacts and Optuna's error
+    evaluators."""
     (tmp_path / "model.txt").write_text("weights")
     store = optuna.artifacts.FileSystemArtifactStore(tmp_path)
 

@@ -1,5 +1,5 @@
-"""What the executor on Ray does with workers of an earlier coordinator, and with those that it
-cannot reach: on workers whose answers are given by hand."""
+"""Adoption of an earlier coordinator's workers by the executor on Ray, unreachable ones included:
+the workers' answers are scripted."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_worker_that_never_came_up_is_ended_and_what_it_might_have_had_is_lost
 def test_a_line_that_is_taken_over_goes_on_and_what_is_not_sought_of_it_is_withdrawn(
     backend: ScriptedBackend, old: ScriptedWorker
 ) -> None:
-    """What the earlier coordinator had given up must not begin."""
+    """Attempts that the earlier coordinator had given up must not begin."""
     third, fourth = AttemptId(3, 1), AttemptId(4, 1)
     executor = adopt(backend, FIRST, SECOND, fourth, cursor=0)
     old.answer("adopt", AdoptResponse((FIRST, SECOND, third, fourth)))

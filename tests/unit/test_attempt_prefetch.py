@@ -1,4 +1,4 @@
-"""How many attempts are launched beyond those that may run at a time."""
+"""Number of attempts launched beyond those that may run at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an attempt's end means for its trial."""
+"""Consequences of an attempt's end for its trial."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_nobody_gathers_what_is_urgent_or_becomes_so() -> None:
 
 
 def test_what_one_listener_has_gathered_the_next_one_does_not_gather_again() -> None:
-    """Else a worker that is told something new again and again would never be heard."""
+    """Otherwise a worker that receives commands again and again could never deliver its events."""
     signal = BatchSignal(GATHER_S)
     began_s = time.monotonic()
     with signal.lock:

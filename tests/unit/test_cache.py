@@ -1,4 +1,4 @@
-"""What is kept for all open pages: when it is made again, and by whom."""
+"""Cache shared by all open pages: when a value is recomputed, and by which request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def kept(clock: Steps) -> StaleWhileRevalidateCache:
 
 
 def made(clock: Steps, value: str, cost_s: float = 1.0) -> Any:
-    """What makes a value, and takes its time."""
+    """Make a value, slowly."""
 
     def make(_: Any) -> str:
         clock.at += cost_s
@@ -112,7 +112,7 @@ def test_many_who_ask_at_once_have_it_made_once(kept: StaleWhileRevalidateCache)
 
 
 def test_what_fails_is_not_told_as_if_it_were_there(kept: StaleWhileRevalidateCache) -> None:
-    """Or whoever looks again because of it would have it fail again, for ever."""
+    """Otherwise a page that looks again because of it would make it fail again, for ever."""
     may_fail, told = threading.Event(), threading.Event()
 
     def make(_: object) -> None:

@@ -1,4 +1,4 @@
-"""Where an attempt's checkpoints lie, and which of them are kept."""
+"""Location of an attempt's checkpoints, and the ones that are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the command line prints, and what its exit codes are."""
+"""Output and exit codes of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What watchers of a run see: the live view, plain lines and JSON lines."""
+"""Views of a run: the live view, plain lines and JSON lines."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_view_shows_budget_counts_best_gpus_and_running_trials() -> None:
 
 
 def test_queued_trials_are_told_from_running_ones() -> None:
-    """What waits in a worker does not run: never more run than `parallelism` says."""
+    """Attempts that wait in a worker do not run: at most `parallelism` run at a time."""
     view, stream, lines = a_view(), io.StringIO(), io.StringIO()
     for watcher in (view, PlainLines(stream=stream), JsonLines("digits", lines)):
         watcher.progress(progress(running=8))

@@ -1,4 +1,4 @@
-"""What may be asked of a study."""
+"""Requests that a study accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in the options of samplers and pruners, told at their lines beside all others."""
+"""Mistakes in the options of samplers and pruners, reported with their lines beside all others."""
 
 from __future__ import annotations
 

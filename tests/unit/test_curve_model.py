@@ -1,4 +1,4 @@
-"""What partial curves say about final values."""
+"""Forecasts of final values from partial curves."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_a_forecast_beats_the_last_value() -> None:
 
 
 def test_pruned_curves_teach() -> None:
-    """Nobody finished where x is large; what pruned trials showed on the way makes forecasts
-    there better."""
+    """No trial finished where x is large; the partial curves of pruned trials improve forecasts
+    there."""
     finished = [
         make_trial(i, x, curve(x), TrialState.COMPLETE)
         for i, x in enumerate(np.linspace(0.0, 0.4, 6))

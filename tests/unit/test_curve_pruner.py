@@ -103,7 +103,7 @@ def test_scale_and_sign_of_the_objective_change_no_verdict(
 
 @pytest.mark.parametrize("name", PRUNERS)
 def test_a_restart_decides_alike(name: str) -> None:
-    """A pruner made anew reads the same trials, in the order in which they are stored."""
+    """A new pruner reads the same trials, in the order in which they are stored."""
     study = study_of(make_study(finished=10))
     trials = [running(study, float(x), curve(float(x), 9)) for x in np.linspace(0, 1, 30)]
     one = PRUNERS[name]()
@@ -238,7 +238,7 @@ def test_asha_judges_at_rungs_only_and_not_from_its_max_on() -> None:
 
 
 def test_asha_counts_late_reports_at_the_rung_to_which_they_belong() -> None:
-    """Who reports 1 after 4 stood at rung 1 with what it had at 1."""
+    """A trial that reports 1 after 4 is ranked at rung 1 by its value at 1."""
     late = [make_trial(i, 0.5, {4: 9.0, 1: 0.1 * (i + 1)}, TrialState.COMPLETE) for i in range(3)]
     study = study_of(late)
     assert AshaPruner(eta=2).prune(study, running(study, 0.5, {1: 1.0}))
@@ -277,6 +277,6 @@ def test_a_diverged_curve_is_forecast_to_stay_where_it_is_and_is_pruned(
 
 
 def _is_judged(pruner: CurvePruner, study: optuna.Study, steps: int) -> bool:
-    """Whether a trial is judged when it has made so many steps."""
+    """Return whether a trial is judged after so many steps."""
     pruner.prune(study, running(study, 0.5, curve(0.5, steps)))
     return max(model_of(study).levels) >= steps - 1 and steps - 1 in model_of(study).levels

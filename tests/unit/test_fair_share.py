@@ -57,8 +57,8 @@ def test_nothing_is_left_over_that_somebody_wants(claims: list[ShareClaim]) -> N
 def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(
     claims: list[ShareClaim],
 ) -> None:
-    """Max-min: whoever has less than another could not have one slot more, or does not want it,
-    or has it next."""
+    """Max-min: a job that has less than another could not have one slot more, or does not want
+    it, or has it next."""
     claims = [ShareClaim(8, claim.demand, claim.held, claim.turns) for claim in claims]
     shares = fair_slots(claims)
     for share, claim in zip(shares, claims, strict=True):
@@ -98,7 +98,7 @@ def test_who_wants_less_leaves_the_rest_to_others() -> None:
     assert fair_slots([ShareClaim(12, 2), ShareClaim(12, 12), ShareClaim(12, 12)]) == [2, 5, 5]
 
 
-# --- who may start, who gives way
+# --- jobs that may start, and jobs that yield
 # ---------------------------------------------------------------------
 
 
@@ -268,7 +268,7 @@ def test_a_worker_that_comes_up_gives_way_to_another_job_and_the_next_one_is_tha
 def test_a_worker_gives_way_with_its_attempts_end_and_lives_until_that_is_recorded(
     pair: tuple[list[RayExecutor], list[ScriptedBackend]],
 ) -> None:
-    """What stands in its line is asked for back, and waits."""
+    """Attempts queued at it are cancelled, and wait."""
     (first, second), (its, others) = pair
     for number in range(4):
         first.launch(make_launch(number))

@@ -1,4 +1,4 @@
-"""The language of filters: what texts mean, and what is said about those that mean nothing."""
+"""The language of filters: the meaning of texts, and the errors for those without one."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_a_repeat_that_failed_leaves_the_others_paired() -> None:
 
 @pytest.mark.parametrize("value", [0.96, 1e-9, 0.0])
 def test_equal_repeats_say_nothing_about_noise(value: float) -> None:
-    """What is left of a fit is rounding then, and no interval follows from it."""
+    """The rest of a fit is rounding then, and no interval follows from it."""
     repeats = {f: dict.fromkeys(range(5), value + (f == 2)) for f in range(3)}
     found = compare(dict.fromkeys(repeats, 0.0), repeats, {}, "minimize")
     assert [one.number for one in found] == [0, 1, 2]

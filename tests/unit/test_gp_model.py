@@ -132,7 +132,7 @@ def test_a_lookahead_is_what_an_observation_does_to_the_mean() -> None:
     points, seeds = some_points(10), np.arange(10) % 3
     posterior = Posterior(known, CHOICES, points, np.linspace(-1, 1, 10), np.zeros(10), seeds)
     candidates = np.vstack([points[:1], some_points(2, seed=1)])
-    for seed in (0, 1, 7):  # that of the first point, another one, and one that nobody had yet
+    for seed in (0, 1, 7):  # that of the first point, another one, and a new one
         mean, change = posterior.lookahead(candidates, seed)
         assert mean == pytest.approx(posterior.mean(candidates))
         for candidate, told in zip(candidates, change, strict=True):

@@ -65,8 +65,8 @@ def proposals(sampler: BaseSampler, trials: list[FrozenTrial], n: int = 12) -> l
 def test_it_asks_where_pruned_trials_did_well_however_early_they_were_stopped(
     tpe: Callable[[], BaseSampler],
 ) -> None:
-    """What finished is far from the optimum at 0.3; what was stopped early, and so looks bad to
-    TPE, lies around it."""
+    """Finished trials are far from the optimum at 0.3; trials that were stopped early, and so look
+    bad to TPE, lie around it."""
     trials = [finished(i, x) for i, x in enumerate(np.linspace(0.6, 1.0, 12))]
     trials += [
         make_trial(12 + i, x, curve(x, 6), TrialState.PRUNED)

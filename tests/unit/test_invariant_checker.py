@@ -18,7 +18,7 @@ TRIAL = 1 << 32
 
 
 class Story:
-    """A history, told line by line."""
+    """A history, written line by line."""
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []

@@ -1,5 +1,4 @@
-"""What is counted of live attempts as they come and go: as if all of them were looked at each
-time."""
+"""Counts of live attempts as they come and go: equal to counting all of them each time."""
 
 from __future__ import annotations
 

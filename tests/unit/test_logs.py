@@ -1,4 +1,4 @@
-"""What is logged, where, and as what."""
+"""Log records: their events, destinations and formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model believes, cut along parameters."""
+"""Slices of the model's posterior along parameters."""
 
 from __future__ import annotations
 

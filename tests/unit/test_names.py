@@ -21,7 +21,7 @@ STEMS = {
     "study": "a page is named by its address; `tunesvc.study` is Python's `Study`",
     "trial": "a page is named by its address; `tunesvc.trial` is Python's `Trial`",
 }
-"""Why a stem may exist twice."""
+"""Reasons why a stem may exist twice."""
 
 
 def modules() -> Iterator[Path]:

@@ -108,8 +108,8 @@ def test_no_verdict_depends_on_the_order_of_the_metrics(
 def test_what_is_on_the_forecast_front_with_certainty_is_never_stopped(
     seed: int, step: int, chance: float
 ) -> None:
-    """With `take: best` a value once reached is certain: who has one that nobody else came to
-    extends the front."""
+    """With `take: best` a value once reached is certain: a trial with a value that no other
+    reached extends the front."""
     trials = []
     for made in make_trials(seed=seed):
         curve = points_of(made, 2)

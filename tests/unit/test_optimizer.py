@@ -401,7 +401,7 @@ def test_a_report_between_the_points_of_a_long_curve_is_not_judged() -> None:
 
 
 def failures_late(failure: str, seed: int) -> int:
-    """How many of the last 30 of 60 trials fail, where the best ones lie at the edge of memory."""
+    """Count failures among the last 30 of 60 trials, where the best lie at the edge of memory."""
     optimizer = make_optimizer(make_spec(sampler={"name": "tpe", "seed": seed}))
     failed = 0
     for i in range(60):

@@ -35,7 +35,7 @@ EXCEPTIONS = {
     "optuna_objective: ": "runs Optuna objectives as Optuna's own `Trial`",
     "optuna_trial_storage: ": "reads trials by Optuna's ids",
 }
-"""Why a module may use a private name; uses start with one of these."""
+"""Reasons why a module may use a private name; uses start with one of these."""
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""Who is paused, and who goes on: the rules of the pruners, what the sampler sees, and that
-nothing else is remembered."""
+"""Paused and promoted trials: the pruners' rules, the sampler's view, and that no other state is
+kept."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Asha:
         )
 
     def _check(self, number: int) -> None:
-        """A pruner made anew says the same: nothing is remembered but the reports."""
+        """A new pruner decides alike: only the reports are remembered."""
         for instead in Alternative:
             theirs, ours = asha(), self.optimizer.study.pruner
             assert isinstance(theirs, PausingPruner)
@@ -119,7 +119,7 @@ def test_whoever_is_promoted_is_among_the_best_part_of_its_rung_and_a_restart_pr
 def test_when_the_best_come_first_no_more_than_the_best_part_goes_past_a_rung(
     losses: list[float],
 ) -> None:
-    """Else it may be a few more: who is among the best now, and who was before better ones came."""
+    """Otherwise there may be a few more: trials that were among the best before others came."""
     study = Asha(sorted(loss for loss in losses if math.isfinite(loss)) or [1.0])
     study.run()
     for rung in RUNGS:

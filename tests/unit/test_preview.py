@@ -1,4 +1,4 @@
-"""What a study would do, before anything is started."""
+"""Previews of a study, before anything is started."""
 
 from __future__ import annotations
 

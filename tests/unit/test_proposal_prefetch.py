@@ -1,4 +1,4 @@
-"""Proposals that are drawn before somebody needs them, and how many of them there are."""
+"""Proposals that are drawn before they are needed, and their number."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_is_drawn_while_a_step_is_written_rests_on_that_step() -> None:
     optimizer.stamp_prefetched(AT)
     assert [optimizer.ask().details[DRAWN_AT] for _ in range(2)] == ["before", AT]
     assert optimizer.prefetch(None, lasting=9)
-    optimizer.stamp_prefetched("")  # nobody knows when it was written
+    optimizer.stamp_prefetched("")  # the time of its commit is unknown
     assert optimizer.prefetched == 0
     assert DRAWN_AT not in optimizer.ask().details
 
@@ -83,7 +83,7 @@ def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
     finish(optimizer, running[1])
     fresh = optimizer.ask()
     assert DRAWN_AT not in fresh.details
-    assert fresh.details["fresh"], "so that replay learns anew too"
+    assert fresh.details["fresh"], "so that replay learns again too"
     assert fresh.number == 17
 
 
@@ -113,8 +113,8 @@ def end_by_number(optimizer: Optimizer, proposal: Proposal) -> None:
 def test_one_that_threw_proposals_away_and_one_that_begins_with_its_trials_go_on_alike(
     before: list[str], after: list[str], dropped: int
 ) -> None:
-    """What pruned trials were forecast when they ended, and on the way to what was thrown away,
-    leaves no trace."""
+    """Forecasts of pruned trials at their end, and on the way to discarded proposals, leave no
+    trace."""
     spec = make_spec(sampler={"name": "auto", "seed": 3}, parameters=WIDE)
     optimizer = make_optimizer(spec)
     running: list[Proposal] = []
@@ -247,7 +247,7 @@ def test_whoever_draws_quickly_may_draw_while_the_database_works_however_slow_th
 ):
     optimizer, clock = optimizer_of("tpe", 3), VirtualClock()
     prefetch = ProposalPrefetch(optimizer, clock.now)
-    assert not prefetch.is_quick, "nobody knows yet"
+    assert not prefetch.is_quick, "not known yet"
     for took_s, is_quick in [
         (0.4, False),
         (0.001, False),

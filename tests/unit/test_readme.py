@@ -1,5 +1,4 @@
-"""What the README shows is so: its study file can be used, its code compiles, its commands
-exist."""
+"""The README is correct: its study file can be used, its code compiles, its commands exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What paused trials promise, kept as long as it holds."""
+"""Expected gains of paused trials, kept as long as they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who came to a rung, kept as trials end: as if every trial were looked at each time."""
+"""Trials at a rung, updated as trials end: equal to examining every trial each time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_trial(number: int) -> FrozenTrial:
 
 
 def plainly(trials: Sequence[FrozenTrial], rung: int, sign: float) -> list[tuple[float, int]]:
-    """Cost and number of who came there, the best first."""
+    """Loss and number of the trials that came there, the best first."""
     came = []
     for trial in trials:
         steps = [step for step in trial.intermediate_values if step >= rung]

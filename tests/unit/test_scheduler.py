@@ -212,7 +212,7 @@ def test_a_late_response_gives_no_attempt_back_again(tmp_path: Path) -> None:
     backlogs.launch(3)  # takes the worker that had nothing to do
     backlogs.executor.stop(
         AttemptId(0, 1)
-    )  # the first is told so before it is heard to have given trial 2 back
+    )  # the first gets the command before its return of trial 2 arrives
     backlogs.listen()
     worker, gave_back = backlogs.workers[0], PollResponse(absent=[AttemptId(2, 1)])
     for reply in (PollResponse(), PollResponse(), gave_back):

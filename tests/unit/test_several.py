@@ -1,5 +1,4 @@
-"""What several studies of one command must not differ in, the code that they end in, and how
-they are watched."""
+"""Several studies of one command: settings that must agree, their exit code, and their views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made from the model: the JSON Schema, the reference and the starter."""
+"""Outputs of the model: the JSON Schema, the reference and the starter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of a study as its trials end: as if every trial were looked at each time."""
+"""Record of a study, updated as its trials end: equal to examining every trial each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the terminal is told about a study's answer, its replay and its finalists."""
+"""Text for the terminal about a study's recommendation, its replay and its finalists."""
 
 from __future__ import annotations
 

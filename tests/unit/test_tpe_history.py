@@ -1,5 +1,5 @@
-"""What is good is what Optuna's TPE splits off; a view is bounded, and depends on what finished,
-not on when."""
+"""Good trials are those that Optuna's TPE splits off; a view is bounded, and depends on the
+finished trials, not on their order."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _trial(number: int, kind: int, losses: list[float]) -> FrozenTrial:
 
 
 def shown(all_trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """What Optuna's TPE gets to see of a study in our memory."""
+    """Return the trials that Optuna's TPE sees of a study in our memory."""
     others = [
         trial for trial in all_trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     ]

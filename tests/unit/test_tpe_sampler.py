@@ -236,7 +236,7 @@ def test_a_long_history_is_modelled_by_a_bounded_number_of_kernels(
 
 
 def test_with_a_long_history_parallel_proposals_keep_away_from_each_other() -> None:
-    """Where kernels of what ended are shared by asks, those of what runs are added to them."""
+    """Asks share the kernels of finished trials and add those of running ones."""
     apart = {}
     for is_liar in (True, False):
         study = filled(

@@ -1,4 +1,4 @@
-"""How values of one study follow from those of another."""
+"""Mapping of one study's values to those of another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of an earlier study fits, and how it is shown."""
+"""Trials of an earlier study that fit, and how the sampler sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people write into the forms of actions, and which actions make sense when."""
+"""Input of the forms of actions, and the actions available in each state."""
 
 from __future__ import annotations
 

@@ -184,17 +184,17 @@ class Trainings:
         return trained
 
     def begin_and_hear(self, launch: Launch) -> list[Payload]:
-        """What it says first."""
+        """Start an attempt and return its first events."""
         ((_, events),) = self.call(run(launch), of=[launch], timeout_s=15.0).events
         return [payload for _, payload in events]
 
     def end(self, launch: Launch) -> list[Payload]:
-        """Let it end; all it has said."""
+        """Let it end and return all its events."""
         GATES[launch.trial_number].set()
         return self.hear(launch)
 
     def hear(self, launch: Launch) -> list[Payload]:
-        """Wait for its end, and return all it has said."""
+        """Wait for its end and return all its events."""
         said: list[Payload] = []
         while not (said and isinstance(said[-1], (Finished, Failed, StoppedEarly))):
             ((_, events),) = self.call(of=[launch], heard=len(said), timeout_s=30.0).events
@@ -237,7 +237,7 @@ def forget(launch: Launch) -> WorkerCommand:
 
 @pytest.fixture(scope="module", autouse=True)
 def own_interpreter() -> Iterator[None]:
-    """What a worker takes for itself is ours again afterwards."""
+    """Restore the interpreter state that a worker takes over."""
     main, argv, path = sys.modules["__main__"], [*sys.argv], [*sys.path]
     yield
     sys.modules["__main__"], sys.argv[:], sys.path[:] = main, argv, path
@@ -345,7 +345,7 @@ def test_a_question_travels_at_once_and_so_does_all_while_it_is_open(
 def test_a_call_comes_back_soon_while_an_attempt_may_say_nothing_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: Trainings
 ) -> None:
-    """What is recorded meanwhile is told with the next call only."""
+    """Acknowledgements of that time arrive with the next call only."""
     trainings = Trainings(make_worker(tmp_path, "floods"))
     (launch,) = launches(1)
     trainings.run(launch)
@@ -408,8 +408,7 @@ def test_a_withdrawal_is_answered_at_once(trainings: Trainings) -> None:
 
 
 def test_nothing_begins_behind_an_attempt_that_failed(trainings: Trainings) -> None:
-    """The process may be broken; whoever told attempts to stand in line is told that it has
-    none."""
+    """The process may be broken; the coordinator that queued attempts learns that it has none."""
     first, second, third, later = launches(4, fails=True)
     trainings.run(first, second, third)
     assert isinstance(trainings.end(first)[-1], Failed)
@@ -538,7 +537,7 @@ def test_a_program_that_prints_that_gpu_memory_ran_out_is_classed(
 
 
 class Obedient(Worker):
-    """Writes down what it is told."""
+    """Records the commands that it gets."""
 
     def __init__(self) -> None:
         super().__init__(make_job(Path.cwd()), None)

@@ -41,7 +41,7 @@ def routes_of(server: DashboardServer) -> list[APIRoute]:
 
 
 def violations(page: Page) -> list[str]:
-    """What keeps somebody from using the page as it stands: what axe calls serious or critical."""
+    """Return the accessibility violations that axe calls serious or critical."""
     found = Axe().run(page).response["violations"]
     return [
         f"{one['id']}: {one['nodes'][0]['html']}"
@@ -67,7 +67,7 @@ class Dashboard:
     server: DashboardServer
     page: Page
     complaints: list[str] = field(default_factory=list)
-    """What the browser said, and what it should not have done. Empty at the end of every test."""
+    """Console messages and forbidden requests of the browser. Empty at the end of every test."""
 
     def open(self, path: str) -> Page:
         """Go to a page."""

@@ -1,4 +1,4 @@
-"""Who gets in: hosts, origins, keys and cookies; asked of the real server."""
+"""Access by host, origin, key and cookie, on the real server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_address_works_once(server: DashboardServer) -> None:
     first, second = httpx.Client(follow_redirects=True), httpx.Client(follow_redirects=True)
     assert first.get(address).status_code == 200
     assert second.get(address).status_code == 401
-    assert first.get(address).status_code == 200, "whoever is in already may open it again"
+    assert first.get(address).status_code == 200, "an admitted browser may open it again"
     assert second.get(server.url + "/enter?key=guessed").status_code == 401
 
 
@@ -198,8 +198,8 @@ def test_every_answer_bears_the_policy(client: httpx.Client, server: DashboardSe
 
 
 def test_every_route_asks_who_it_is(server: DashboardServer) -> None:
-    """The one place that decides is asked by all: a route without `may(...)` would be open to
-    everybody."""
+    """All routes ask the one module that decides: a route without `may(...)` would be open to
+    everyone."""
     open_to_all = {"/", "/enter"}
     for route in routes_of(server):
         if route.path not in open_to_all:
@@ -207,7 +207,7 @@ def test_every_route_asks_who_it_is(server: DashboardServer) -> None:
 
 
 class Own:
-    """Lets somebody in who may do anything with one study."""
+    """Admits a user with all permissions for one study."""
 
     def __init__(self, study_id: int) -> None:
         self.study_id = study_id

@@ -1,5 +1,4 @@
-"""Actions, as people take them in a browser: dialogs, answers, tags and notes; and who may take
-them."""
+"""Actions in a browser: dialogs, answers, tags and notes, and their permissions."""
 
 from __future__ import annotations
 
@@ -182,7 +181,7 @@ def test_a_choice_of_nothing_but_brackets_is_taken_for_a_word(client: httpx.Clie
 
 
 class Only:
-    """Lets somebody in who may do one thing."""
+    """Admits a user with one permission."""
 
     def __init__(self, *rights: Permission) -> None:
         self.rights = rights

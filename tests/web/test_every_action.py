@@ -46,8 +46,8 @@ class Running:
         return self.simulation.record.study_id
 
     def until(self, sql: str) -> None:
-        """Step until a query, in which ID is the study, is true; then keep the lease, since
-        nobody steps any more."""
+        """Step until a query, in which ID is the study, is true; then keep the lease, since no
+        further step follows."""
         asked = sql.replace("ID", str(self.study_id))
         for _ in range(1_000):
             if self.simulation.sql(asked) == [(True,)]:
@@ -84,7 +84,7 @@ def running(shared_database: Database) -> Running:
 
 @dataclass(frozen=True)
 class Action:
-    """What somebody does, and what is true of the study once its coordinator has carried it out."""
+    """An action in the browser, and its effect once the coordinator has executed it."""
 
     kind: FormQuestion
     label: str
@@ -265,7 +265,7 @@ def test_a_study_is_stopped_and_deleted_when_its_name_is_typed(
     done(page, "Stop", "carries it out")
     running.coordinator.run()
     expect(page.locator("#head .standing")).to_contain_text("stopped")
-    # the page has seen the last step, and not yet that nobody runs the study any more; its menu
+    # the page has seen the last step, but not yet that the study has no coordinator; its menu
     # stays open
     page.get_by_text("More", exact=True).click()
     expect(page.get_by_role("button", name="Delete …")).to_be_visible()
@@ -321,7 +321,7 @@ def ask(page: Page, label: str, within: str = "main") -> Locator:
 
 
 def newest_request(running: Running) -> tuple[object, object]:
-    """Who asked last, and whether it was carried out."""
+    """Return the author of the newest request, and whether it was executed."""
     newest = "ORDER BY command_id DESC LIMIT 1"
     ((who, is_done),) = running.simulation.sql(
         f"SELECT asked_by, done_at IS NOT NULL FROM commands WHERE study_id = {running.study_id} {newest}"

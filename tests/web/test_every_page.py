@@ -1,4 +1,4 @@
-"""Every page and every form, in every state that it has: usable by everybody, on a bright desktop
+"""Every page and every form, in every state that it has: accessible, on a bright desktop
 and a dark phone, with nothing inline and nothing from elsewhere. One server, one database and one
 page of a browser for all of them.
 """
@@ -30,7 +30,7 @@ PHONE = {"width": 390, "height": 844}
 
 @dataclass(frozen=True)
 class Sight:
-    """A page as somebody sees it."""
+    """A page in one of its states."""
 
     path: str
     status: int = 200
@@ -90,7 +90,7 @@ def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
 
 @pytest.fixture(scope="module")
 def known(shared_database: Database) -> Mapping[str, int]:
-    """What the addresses name: a study that runs, with trials of every kind, one of two
+    """Studies that the addresses name: a running one with trials of every kind, one of two
     objectives, and a bare one."""
     simulation = Simulation(shared_database, make_spec(name="live", **LIVE), script)
     coordinator = simulation.start()
@@ -241,7 +241,7 @@ INLINE = re.compile(
 
 
 def overflow(page: Page) -> list[str]:
-    """What is cut off at the right, of a page that would have to be moved sideways."""
+    """Return the elements that are cut off at the right of a page."""
     found: list[str] = page.evaluate(
         """() => { const width = document.documentElement.scrollWidth;
            return width <= innerWidth ? [] : [`the page is ${width} wide`, ...[...document.querySelectorAll('main *')]

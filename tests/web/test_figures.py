@@ -1,5 +1,4 @@
-"""Figures as they are sent: kept, told apart, compressed, and as files; asked of the real
-server."""
+"""Figures as they are sent: cached, distinguished, compressed, and as files, by the real server."""
 
 from __future__ import annotations
 

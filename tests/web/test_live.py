@@ -1,4 +1,4 @@
-"""Changes as they happen: what is watched, who is told, and what an outage looks like."""
+"""Live changes: the studies that are watched, the pages that are notified, and outages."""
 
 from __future__ import annotations
 
@@ -317,7 +317,7 @@ def test_a_tab_that_nobody_sees_gives_its_connection_back(
 def test_a_stream_that_was_refused_once_is_asked_for_again(
     dashboard: Dashboard, study_id: int
 ) -> None:
-    """A proxy whose server starts anew answers for it; no browser asks for a stream again after
+    """A proxy whose server restarts answers for it; no browser asks for a stream again after
     that."""
     page = dashboard.page
     page.route("**/events", lambda route: route.fulfill(status=502))
