@@ -11,27 +11,18 @@ from __future__ import annotations
 import queue
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tunesvc.errors import ExecutorError, UnsatisfiableRequest
 from tunesvc.execution.driver.driver_messages import (
-    Acknowledge,
-    Adopt,
-    AnswerCommand,
-    AttemptCommand,
-    AttemptEvents,
-    AttemptHeartbeats,
-    Close,
-    CloseCommand,
     Cluster,
-    Command,
     DriverHeartbeat,
-    JobCommand,
+    EventBatch,
+    ExecutorCall,
+    HeartbeatBatch,
     JobPayload,
-    Kill,
-    Leave,
-    Start,
+    Method,
     StartupRefused,
-    Stop,
 )
 from tunesvc.execution.driver.driver_process import DriverProcess
 from tunesvc.execution.driver.launcher import RayLauncher
@@ -65,8 +56,8 @@ class _KnownAttempt:
     """Number of the last event recorded."""
     is_finished: bool = False
     """True if its outcome was delivered. The attempt is forgotten when that is acknowledged."""
-    commands: dict[AttemptCommand, None] = field(default_factory=dict)
-    """Commands in order, without duplicates."""
+    calls: dict[ExecutorCall, None] = field(default_factory=dict)
+    """Repeatable calls about it in order, without duplicates."""
 
 
 class DriverExecutor:
@@ -115,8 +106,7 @@ class DriverExecutor:
         self._token = token
         for attempt, cursor in cursors.items():
             self._attempts[attempt] = _KnownAttempt(None, cursor, cursor)
-        if self._driver is not None:
-            self._send(self._driver, Adopt(token, dict(cursors)))
+        self._call("adopt", token, dict(cursors))
 
     def heartbeats(self) -> Collection[AttemptId]:
         """Return the attempts with a heartbeat.
@@ -146,8 +136,7 @@ class DriverExecutor:
         """Send the attempt to the driver, or to the next one if there is none now."""
         attempt = self._attempts[launch.attempt] = _KnownAttempt(launch)
         self._heartbeats.add(launch.attempt)
-        if self._driver is not None:
-            self._send_launch(self._driver, attempt)
+        self._send_launch(attempt)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Return events not delivered yet. Waits up to `timeout_s` for the first."""
@@ -165,42 +154,41 @@ class DriverExecutor:
                 known.acknowledged = max(known.acknowledged, cursor)
                 if known.is_finished and known.acknowledged >= known.delivered:
                     del self._attempts[attempt]
-        if self._driver is not None and cursors:
-            self._send(self._driver, Acknowledge(dict(cursors)))
+        if cursors:
+            self._call("acknowledge", dict(cursors))
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
         """Send the value that an attempt has asked for."""
-        self._send_to_attempt(attempt, AnswerCommand(attempt, name, value))
+        self._call_about(attempt, "answer", name, value)
 
     def stop(self, attempt: AttemptId) -> None:
         """Ask the attempt to stop. One that was not sent to a driver ends at once."""
         if not self._cancel_unsent(attempt, StoppedEarly()):
-            self._send_to_attempt(attempt, Stop(attempt))
+            self._call_about(attempt, "stop")
 
     def kill(self, attempt: AttemptId) -> None:
         """Kill the attempt's process. One that was not sent to a driver ends at once."""
         if not self._cancel_unsent(attempt, Lost("killed before a worker was free")):
-            self._send_to_attempt(attempt, Kill(attempt))
+            self._call_about(attempt, "kill")
 
     def close(self) -> None:
         """End all attempts.
 
         If no other job uses the driver, end it too, and wait for that with a timeout.
         """
-        self._finish(Close())
+        self._finish("close")
 
     def leave(self) -> None:
         """Leave the driver, which ends if no other job uses it.
 
         Attempts that can outlive it stay.
         """
-        self._finish(Leave())
+        self._finish("leave")
 
     # --- attempts ---------------------------------------------------------------------------------
 
-    def _send_launch(self, driver: DriverProcess, attempt: _KnownAttempt) -> None:
-        if attempt.launch is not None:
-            self._send(driver, Start(attempt.launch))
+    def _send_launch(self, attempt: _KnownAttempt) -> None:
+        if attempt.launch is not None and self._call("launch", attempt.launch):
             attempt.launch = None
 
     def _cancel_unsent(self, attempt: AttemptId, outcome: Outcome) -> bool:
@@ -212,12 +200,13 @@ class DriverExecutor:
         self._deliver(known, Event(attempt, 1, outcome))
         return True
 
-    def _send_to_attempt(self, attempt: AttemptId, command: AttemptCommand) -> None:
+    def _call_about(self, attempt: AttemptId, method: Method, *arguments: Any) -> None:
+        """Call the executor about a live attempt, also in each later driver."""
         known = self._attempts.get(attempt)
         if known is not None and not known.is_finished:
-            known.commands[command] = None
-            if self._driver is not None:
-                self._send(self._driver, command)
+            call = self._make_call(method, attempt, *arguments)
+            known.calls[call] = None
+            self._send(call)
 
     def _receive(self, event: Event) -> None:
         known = self._attempts.get(event.attempt)
@@ -285,12 +274,12 @@ class DriverExecutor:
     ) -> None:
         self._received_s = self._clock.now()
         match message:
-            case AttemptEvents(events):
+            case EventBatch(events):
                 for event in events:
                     self._receive(event)
             case DriverHeartbeat(unanswered_s):
                 self._unanswered_s, self._heartbeat_s = unanswered_s, self._received_s
-            case AttemptHeartbeats(alive, ray_error):
+            case HeartbeatBatch(alive, ray_error):
                 self._ray_error = ray_error
                 self._heartbeats.update(alive)
             case Cluster():
@@ -313,11 +302,11 @@ class DriverExecutor:
                 # dropped on arrival.
                 adopted[attempt] = known.acknowledged
         if adopted or self._token is not None:
-            self._send(driver, Adopt(self._token or 0, adopted))
+            self._call("adopt", self._token or 0, adopted)
         for known in self._attempts.values():
-            self._send_launch(driver, known)
-            for command in known.commands:
-                self._send(driver, command)
+            self._send_launch(known)
+            for call in known.calls:
+                self._send(call)
 
     def _on_driver_exit(self, reason: str) -> None:
         if self._driver is not None:
@@ -326,10 +315,20 @@ class DriverExecutor:
         elif not self._health_error.startswith("Ray cannot be reached"):
             self._health_error = f"the Ray driver cannot be started again ({reason}); trying again"
 
-    def _send(self, driver: DriverProcess, command: Command) -> None:
-        driver.send(JobCommand(self._registration.begin.number, command))
+    def _call(self, method: Method, *arguments: Any) -> bool:
+        """Call the executor in the driver. Return False if there is no driver now."""
+        return self._send(self._make_call(method, *arguments))
 
-    def _finish(self, command: CloseCommand) -> None:
+    def _make_call(self, method: Method, *arguments: Any) -> ExecutorCall:
+        return ExecutorCall(self._registration.begin.number, method, arguments)
+
+    def _send(self, call: ExecutorCall) -> bool:
+        if self._driver is None:
+            return False
+        self._driver.send(call)
+        return True
+
+    def _finish(self, method: Method) -> None:
         if not self._closed:
             self._closed, self._driver = True, None
-            self._launcher.unregister_job(self._registration, command)
+            self._launcher.unregister_job(self._registration, self._make_call(method))

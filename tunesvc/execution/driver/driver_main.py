@@ -22,18 +22,15 @@ from typing import NoReturn, Protocol
 
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.driver.driver_messages import (
-    AttemptEvents,
-    AttemptHeartbeats,
     Begin,
-    Close,
     Cluster,
-    Command,
     DriverCommand,
     DriverHeartbeat,
     End,
-    JobCommand,
+    EventBatch,
+    ExecutorCall,
+    HeartbeatBatch,
     JobMessage,
-    Leave,
     Message,
     StartupRefused,
 )
@@ -81,8 +78,8 @@ class HostedJob:
 
     executor: Executor | None = None
     """None until it is created."""
-    deferred: list[Command] = field(default_factory=list)
-    """Commands that arrived before the executor was created."""
+    deferred: list[ExecutorCall] = field(default_factory=list)
+    """Calls that arrived before the executor was created."""
 
 
 class Driver:
@@ -129,7 +126,7 @@ class Driver:
     def _send_events(self) -> None:
         for number, executor in self._executors():
             if events := executor.events(0.0):
-                self._send(JobMessage(number, AttemptEvents(events)))
+                self._send(JobMessage(number, EventBatch(events)))
 
     def _send_heartbeats(self) -> None:
         now = self._clock.now()
@@ -138,7 +135,7 @@ class Driver:
         self._heartbeat_s = now
         self._send(DriverHeartbeat(now - self._answered_s))
         for number, executor in self._executors():
-            heartbeats = AttemptHeartbeats(executor.heartbeats(), executor.health_error())
+            heartbeats = HeartbeatBatch(executor.heartbeats(), executor.health_error())
             self._send(JobMessage(number, heartbeats))
 
     def _executors(self) -> list[tuple[int, Executor]]:
@@ -167,8 +164,8 @@ class Driver:
             case Begin(number, job):
                 self._jobs[number] = HostedJob()
                 _start_thread(f"job {number}", self._create_executor, number, job)
-            case JobCommand(number, job_command):
-                self._perform(number, job_command)
+            case ExecutorCall():
+                self._perform(command)
             case End():
                 self._ray.close()
                 os._exit(0)  # nothing is left to do, and a normal exit may hang
@@ -189,20 +186,20 @@ class Driver:
     def _on_executor_ready(self, number: int, executor: Executor) -> None:
         hosted = self._jobs[number]
         hosted.executor = executor
-        for command in hosted.deferred:
-            self._perform(number, command)
+        for call in hosted.deferred:
+            self._perform(call)
         self._has_new_job.set()
 
-    def _perform(self, number: int, command: Command) -> None:
-        hosted = self._jobs.get(number)
+    def _perform(self, call: ExecutorCall) -> None:
+        hosted = self._jobs.get(call.number)
         if hosted is None:  # its executor could not be created
             return
         if hosted.executor is None:
-            hosted.deferred.append(command)
+            hosted.deferred.append(call)
             return
-        command.perform(hosted.executor)
-        if isinstance(command, (Close, Leave)):
-            del self._jobs[number]
+        call.perform(hosted.executor)
+        if call.is_last:
+            del self._jobs[call.number]
 
     # --- the cluster's resources ------------------------------------------------------------------
 

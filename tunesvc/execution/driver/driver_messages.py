@@ -5,14 +5,14 @@ Imports no Ray.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from tunesvc import errors
 from tunesvc.errors import ExecutorError, TuneError
-from tunesvc.execution.executor import AttemptId, Capacity, Event, Executor, Job, Launch
+from tunesvc.execution.executor import AttemptId, Capacity, Event, Executor, Job
 from tunesvc.execution.ray.cluster_connection import LocalResources
-from tunesvc.spec import ParamValue
 
 # --- to the driver --------------------------------------------------------------------------------
 
@@ -41,97 +41,26 @@ class Begin:
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """See `Executor.adopt`."""
-
-    token: int
-    cursors: Mapping[AttemptId, int]
-
-    def perform(self, executor: Executor) -> None:
-        executor.adopt(self.token, self.cursors)
+Method = Literal["adopt", "launch", "acknowledge", "answer", "stop", "kill", "close", "leave"]
+"""A method of `Executor` that returns nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """See `Executor.launch`."""
-
-    launch: Launch
-
-    def perform(self, executor: Executor) -> None:
-        executor.launch(self.launch)
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
-    """See `Executor.acknowledge`."""
-
-    cursors: Mapping[AttemptId, int]
-
-    def perform(self, executor: Executor) -> None:
-        executor.acknowledge(self.cursors)
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerCommand:
-    """See `Executor.answer`."""
-
-    attempt: AttemptId
-    name: str
-    value: ParamValue | bytes
-
-    def perform(self, executor: Executor) -> None:
-        executor.answer(self.attempt, self.name, self.value)
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """See `Executor.stop`."""
-
-    attempt: AttemptId
-
-    def perform(self, executor: Executor) -> None:
-        executor.stop(self.attempt)
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """See `Executor.kill`."""
-
-    attempt: AttemptId
-
-    def perform(self, executor: Executor) -> None:
-        executor.kill(self.attempt)
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """See `Executor.close`. The driver forgets the job."""
-
-    def perform(self, executor: Executor) -> None:
-        executor.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """See `Executor.leave`. The driver forgets the job."""
-
-    def perform(self, executor: Executor) -> None:
-        executor.leave()
-
-
-AttemptCommand = AnswerCommand | Stop | Kill
-"""Commands about one attempt. Repeatable."""
-CloseCommand = Close | Leave
-Command = Adopt | Start | Acknowledge | AttemptCommand | CloseCommand
-
-
-@dataclass(frozen=True, slots=True)
-class JobCommand:
-    """A command to one of the driver's jobs."""
+class ExecutorCall:
+    """A call of a job's executor."""
 
     number: int
-    command: Command
+    method: Method
+    arguments: tuple[Any, ...] = ()
+
+    @property
+    def is_last(self) -> bool:
+        """True if the driver forgets the job."""
+        return self.method in ("close", "leave")
+
+    def perform(self, executor: Executor) -> None:
+        """Call the executor."""
+        getattr(executor, self.method)(*self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +70,7 @@ class End:
 
 StartupCommand = Join | Begin
 """Commands that each driver gets first."""
-DriverCommand = StartupCommand | JobCommand | End
+DriverCommand = StartupCommand | ExecutorCall | End
 
 # --- from the driver ------------------------------------------------------------------------------
 
@@ -184,14 +113,14 @@ class StartupRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptEvents:
+class EventBatch:
     """New events of a job's attempts."""
 
     events: Sequence[Event]
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptHeartbeats:
+class HeartbeatBatch:
     """Attempts of a job with a heartbeat, and the executor's `health_error`."""
 
     alive: Collection[AttemptId]
@@ -206,7 +135,7 @@ class DriverHeartbeat:
     """Time since Ray last answered."""
 
 
-JobPayload = Cluster | StartupRefused | AttemptEvents | AttemptHeartbeats
+JobPayload = Cluster | StartupRefused | EventBatch | HeartbeatBatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 
 from tunesvc.execution.driver.driver_messages import (
     Begin,
-    CloseCommand,
     DriverHeartbeat,
     End,
-    JobCommand,
+    ExecutorCall,
     JobMessage,
     JobPayload,
     Join,
@@ -114,8 +113,8 @@ class RayLauncher:
         self._supervisor.add_job(registration.begin)
         return registration
 
-    def unregister_job(self, registration: JobRegistration, command: CloseCommand) -> None:
-        """End a job.
+    def unregister_job(self, registration: JobRegistration, call: ExecutorCall) -> None:
+        """End a job with its last call.
 
         With the last one end the driver too, and kill it if it does not end in time.
         """
@@ -124,7 +123,7 @@ class RayLauncher:
             del self._registrations[registration.begin.number]
             is_last = not self._registrations
             if self._driver is not None:
-                self._driver.send(JobCommand(registration.begin.number, command))
+                self._driver.send(call)
         if is_last and not self._keep_alive:
             self.end()
 
