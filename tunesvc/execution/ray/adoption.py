@@ -14,7 +14,7 @@ from ray.exceptions import ActorUnavailableError
 
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import AttemptId
-from tunesvc.execution.ray.dispatch_state import PollingTimeouts, WorkerState
+from tunesvc.execution.ray.dispatch_state import DispatchState, PollingTimeouts, WorkerState
 from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
 from tunesvc.execution.ray.worker_client import WorkerClient
 from tunesvc.execution.ray.worker_pool import WorkerPool
@@ -30,18 +30,16 @@ class WorkerAdoption:
         backend: WorkerBackend,
         pool: WorkerPool,
         client: WorkerClient,
+        state: DispatchState,
         event_loop: EventLoop,
         timeouts: PollingTimeouts,
-        *,
-        schedule: Callable[[], None],
     ) -> None:
-        """`schedule` is called when more workers are known."""
         self._backend = backend
         self._pool = pool
         self._client = client
         self._event_loop = event_loop
         self._timeouts = timeouts
-        self._schedule = schedule
+        self._state = state
         self._clock = SystemClock()
         self._may_be_starting = True
         """True while workers of an earlier coordinator may still be starting."""
@@ -70,11 +68,11 @@ class WorkerAdoption:
                 self._client.fail_unmatched("no worker has it any more")
             elif not self._may_be_starting and not self._has_unmatched:
                 self._end_unconfirmed(lambda _: True)
-        self._schedule()
+        self._state.schedule()
 
     @property
     def _has_unmatched(self) -> bool:
-        return any(not assigned.is_killed for assigned in self._client.unmatched)
+        return any(not assigned.is_killed for assigned in self._state.unmatched)
 
     def _search(self) -> None:
         self._pool.is_searching = True

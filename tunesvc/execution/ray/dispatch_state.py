@@ -1,16 +1,17 @@
-"""State of dispatching: pending launches, workers, the attempts assigned to them, and timeouts.
+"""State of dispatching: waiting launches, workers, the attempts assigned to them, and timeouts.
 
-Values only. Imports no Ray.
+Imports no Ray.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from tunesvc.execution.executor import AttemptId, Launch
+from tunesvc.execution.executor import AttemptId, Event, Launch, Outcome, Payload
 from tunesvc.execution.worker.worker_protocol import WorkerCommand
 
 if TYPE_CHECKING:
@@ -140,13 +141,43 @@ class AssignedAttempt:
 
 
 @dataclass(slots=True)
-class PendingQueue:
-    """Launches without a worker, in order."""
+class DispatchState:
+    """All attempts of an executor, shared by its parts."""
 
     launches: deque[Launch] = field(default_factory=deque)
+    """Attempts without a worker, in order."""
+    assigned: dict[AttemptId, AssignedAttempt] = field(default_factory=dict)
+    """Attempts on workers, and those of an earlier coordinator."""
+    events: list[Event] = field(default_factory=list)
+    """Events to deliver."""
+    parallelism: int | None = None
+    """Number of attempts that may run at a time. None means as many as fit."""
+    backlog_max: int = 1
+    """Number of attempts that may wait in each worker's backlog."""
+    schedule: Callable[[], None] = lambda: None
+    """Assigns attempts to workers. Call it when a worker may be free. Set by the scheduler."""
 
-    def remove(self, attempt: AttemptId) -> bool:
-        """Remove an attempt. Return True if it was in the queue."""
+    @property
+    def attempt_count(self) -> int:
+        """Number of live and waiting attempts, at most `parallelism`."""
+        live = sum(not assigned.is_finished for assigned in self.assigned.values())
+        count = live + len(self.launches)
+        return count if self.parallelism is None else min(count, self.parallelism)
+
+    @property
+    def unmatched(self) -> list[AssignedAttempt]:
+        """Attempts of an earlier coordinator that no known worker has."""
+        return [assigned for assigned in self.assigned.values() if assigned.worker is None]
+
+    def live(self, attempt: AttemptId) -> AssignedAttempt | None:
+        """Return an attempt if it is assigned and unfinished."""
+        assigned = self.assigned.get(attempt)
+        if assigned is None or assigned.is_finished:
+            return None
+        return assigned
+
+    def remove_launch(self, attempt: AttemptId) -> bool:
+        """Remove an attempt that has no worker. Return True if there was one."""
         for launch in self.launches:
             if launch.attempt == attempt:
                 self.launches.remove(launch)
@@ -160,3 +191,30 @@ class PendingQueue:
                 self.launches.remove(launch)
                 return launch
         return None
+
+    def fail_first(self, outcome: Outcome) -> None:
+        """Fail the first waiting attempt because a worker could not start.
+
+        Otherwise workers would be started again and again, without a limit on failures.
+        """
+        if self.launches:
+            self.finish_unstarted(self.launches.popleft().attempt, outcome)
+
+    def finish_unstarted(self, attempt: AttemptId, outcome: Outcome) -> None:
+        """Deliver the outcome of an attempt that never began and is on no worker."""
+        self.events.append(Event(attempt, 1, outcome))
+
+    def deliver(self, assigned: AssignedAttempt, seq: int, payload: Payload) -> None:
+        """Deliver an event of an attempt."""
+        assigned.delivered = seq
+        self.events.append(Event(assigned.attempt, seq, payload))
+
+    def take_events(self) -> Sequence[Event]:
+        """Return new events, each once."""
+        events, self.events = self.events, []
+        return events
+
+    def clear(self) -> None:
+        """Drop all attempts."""
+        self.launches.clear()
+        self.assigned.clear()

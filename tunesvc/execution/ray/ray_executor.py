@@ -1,8 +1,9 @@
 """The Executor on Ray. Its workers are actors that run one attempt of the job after another.
 
-Assembles `worker_pool` (starts and ends workers), `scheduler` (assigns attempts), `worker_client`
-(sends commands and receives events) and `adoption` (finds workers of earlier coordinators). Belongs
-to one thread. Other threads may only call `capacity` and `slots`.
+`dispatch_state` holds the attempts. Around it work `worker_pool` (starts and ends workers),
+`scheduler` (assigns attempts), `worker_client` (sends commands and receives events) and `adoption`
+(finds workers of earlier coordinators). Belongs to one thread. Other threads may only call
+`capacity` and `slots`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tunesvc.execution.executor import (
 from tunesvc.execution.ray.actors import RayBackend
 from tunesvc.execution.ray.adoption import WorkerAdoption
 from tunesvc.execution.ray.cluster_connection import LocalResources
-from tunesvc.execution.ray.dispatch_state import HANDOVER_S, PendingQueue, PollingTimeouts
+from tunesvc.execution.ray.dispatch_state import HANDOVER_S, DispatchState, PollingTimeouts
 from tunesvc.execution.ray.fair_share import FairShares
 from tunesvc.execution.ray.ray_resources import capacity_of
 from tunesvc.execution.ray.scheduler import Scheduler
@@ -70,31 +71,11 @@ class RayExecutor:
         self._event_loop = event_loop = event_loop or EventLoop()
         timeouts = timeouts or PollingTimeouts()
         self._clock = SystemClock()
-        self._queue = PendingQueue()
-        self._pool = pool = WorkerPool(
-            backend,
-            event_loop,
-            fair_shares or FairShares(),
-            attempts=lambda: self._scheduler.attempts,
-            schedule=self._schedule,
-            on_start_failed=lambda error: self._scheduler.fail_first(error),
-        )
-        self._client = WorkerClient(
-            pool,
-            self._queue,
-            event_loop,
-            timeouts,
-            schedule=self._schedule,
-        )
-        self._scheduler = Scheduler(pool, self._queue, self._client, event_loop, timeouts)
-        self._adoption = WorkerAdoption(
-            backend,
-            pool,
-            self._client,
-            event_loop,
-            timeouts,
-            schedule=self._schedule,
-        )
+        self._state = state = DispatchState()
+        self._pool = pool = WorkerPool(backend, event_loop, fair_shares or FairShares(), state)
+        self._client = client = WorkerClient(pool, state, event_loop, timeouts)
+        self._scheduler = Scheduler(pool, state, client, event_loop, timeouts)
+        self._adoption = WorkerAdoption(backend, pool, client, state, event_loop, timeouts)
 
     def capacity(self) -> Capacity:
         """Return the total resources of the living nodes. Any thread may call this."""
@@ -118,7 +99,7 @@ class RayExecutor:
 
     def heartbeats(self) -> Collection[AttemptId]:
         """Return attempts whose worker has answered since the last call, or that have none."""
-        queued = [launch.attempt for launch in self._queue.launches]
+        queued = [launch.attempt for launch in self._state.launches]
         return [*self._client.take_heartbeats(), *queued]
 
     def health_error(self) -> str:
@@ -134,7 +115,7 @@ class RayExecutor:
         deadline_s = self._clock.now() + timeout_s
         self._event_loop.run_once(0.0)
         while True:
-            events = self._client.take_events()
+            events = self._state.take_events()
             left_s = deadline_s - self._clock.now()
             if events or left_s <= 0:
                 return events
@@ -146,14 +127,14 @@ class RayExecutor:
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
         """Send the value that an attempt has asked for."""
-        if assigned := self._client.live(attempt):
+        if assigned := self._state.live(attempt):
             self._client.send(assigned, "answer", name, value)
 
     def stop(self, attempt: AttemptId) -> None:
         """Ask the attempt to stop. One without a worker ends at once."""
-        if self._queue.remove(attempt):
-            self._client.finish_unstarted(attempt, StoppedEarly())
-        elif assigned := self._client.live(attempt):
+        if self._state.remove_launch(attempt):
+            self._state.finish_unstarted(attempt, StoppedEarly())
+        elif assigned := self._state.live(attempt):
             self._client.stop(assigned)
 
     def kill(self, attempt: AttemptId) -> None:
@@ -161,9 +142,9 @@ class RayExecutor:
 
         `Lost` follows when Ray confirms its death, or after a timeout.
         """
-        if self._queue.remove(attempt):
-            self._client.finish_unstarted(attempt, Lost("killed before a worker was free"))
-        elif assigned := self._client.live(attempt):
+        if self._state.remove_launch(attempt):
+            self._state.finish_unstarted(attempt, Lost("killed before a worker was free"))
+        elif assigned := self._state.live(attempt):
             self._client.kill(assigned)
             # maybe the last one for which unresponsive workers were kept
             if assigned.worker is None:
@@ -171,7 +152,7 @@ class RayExecutor:
 
     def close(self) -> None:
         """End all workers, and Ray if this process owns it. Repeatable."""
-        self._forget_attempts()
+        self._state.clear()
         self._pool.close()
 
     def leave(self) -> None:
@@ -179,19 +160,12 @@ class RayExecutor:
 
         Busy workers stay, idle ones end. On a local Ray the same as `close`.
         """
-        self._forget_attempts()
+        self._state.clear()
         self._pool.leave()
 
-    def _forget_attempts(self) -> None:
-        self._queue.launches.clear()
-        self._client.clear()
-
     def _check_cluster(self) -> None:
-        self._schedule()  # there may be more nodes than before
+        self._state.schedule()  # there may be more nodes than before
         self._adoption.check_for_others()
-
-    def _schedule(self) -> None:
-        self._scheduler.schedule()
 
 
 _SUPERSEDED = (

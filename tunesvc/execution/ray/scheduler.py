@@ -12,11 +12,10 @@ from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Launch
 from tunesvc.execution.ray.dispatch_state import (
     AssignedAttempt,
-    PendingQueue,
+    DispatchState,
     PollingTimeouts,
     WorkerState,
 )
-from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.worker_client import WorkerClient
 from tunesvc.execution.ray.worker_pool import WorkerPool
 from tunesvc.util.clock import SystemClock
@@ -28,25 +27,25 @@ class Scheduler:
     def __init__(
         self,
         pool: WorkerPool,
-        queue: PendingQueue,
+        state: DispatchState,
         client: WorkerClient,
         event_loop: EventLoop,
         timeouts: PollingTimeouts,
     ) -> None:
         self._pool = pool
-        self._queue = queue
+        self._state = state
         self._client = client
         self._event_loop = event_loop
         self._timeouts = timeouts
         self._clock = SystemClock()
-        self._parallelism: int | None = None
-        self._backlog_max = 1
         self._is_check_scheduled = False
+        state.schedule = self.schedule
 
     def add(self, launch: Launch) -> None:
         """Queue an attempt, and claim capacity from other jobs if this one has too little."""
-        self._queue.launches.append(launch)
-        self._parallelism, self._backlog_max = launch.parallelism, launch.backlog_max
+        self._state.launches.append(launch)
+        self._state.parallelism = launch.parallelism
+        self._state.backlog_max = launch.backlog_max
         self.schedule()
         self._pool.request_capacity()
 
@@ -61,34 +60,16 @@ class Scheduler:
         self._trim_backlogs()
         self._rebalance()
 
-    @property
-    def attempts(self) -> int:
-        """Number of live and pending attempts, at most `parallelism`."""
-        attempts = self._client.live_count + len(self._queue.launches)
-        if self._parallelism is None:
-            return attempts
-        return min(attempts, self._parallelism)
-
-    def fail_first(self, error: BaseException) -> None:
-        """Fail the first pending attempt because a worker could not start.
-
-        Otherwise workers would be started again and again, without a limit on failures.
-        """
-        if self._queue.launches:
-            launch = self._queue.launches.popleft()
-            outcome = outcome_of_death(error, killed=False)
-            self._client.finish_unstarted(launch.attempt, outcome)
-
     def _begin_on_free_workers(self) -> None:
         for worker in self._free_workers:
-            if not self._queue.launches or self._may_begin <= 0:
+            if not self._state.launches or self._may_begin <= 0:
                 return
             if not self._pool.should_release(worker):
-                self._client.begin(worker, self._queue.launches.popleft())
+                self._client.begin(worker, self._state.launches.popleft())
 
     def _start_workers(self) -> None:
         available = len(self._free_workers) + self._pool.starting_count
-        waiting = len(self._queue.launches) + len(self._in_backlogs)
+        waiting = len(self._state.launches) + len(self._in_backlogs)
         missing = min(waiting, self._may_begin) - available
         if missing > 0:
             self._pool.start(missing)
@@ -100,10 +81,10 @@ class Scheduler:
     @property
     def _may_begin(self) -> int:
         """Number of attempts that may run in addition to the running ones."""
-        if self._parallelism is None:
-            return len(self._queue.launches) + 1
+        if self._state.parallelism is None:
+            return len(self._state.launches) + 1
         busy = [worker for worker in self._pool.workers if worker.live]
-        return self._parallelism - len(busy)
+        return self._state.parallelism - len(busy)
 
     @property
     def _in_backlogs(self) -> list[AssignedAttempt]:
@@ -129,11 +110,11 @@ class Scheduler:
         event, and in a backlog that would look as if it had never begun.
         """
         starting_count = self._pool.starting_count
-        if len(self._queue.launches) <= starting_count:
+        if len(self._state.launches) <= starting_count:
             return
         staying = [worker for worker in self._pool.workers if not self._pool.should_release(worker)]
         while candidates := [worker for worker in staying if self._has_room(worker)]:
-            launch = self._queue.pop_first_attempt(starting_count)
+            launch = self._state.pop_first_attempt(starting_count)
             if launch is None:
                 return
             worker = min(candidates, key=_start_order)
@@ -145,7 +126,7 @@ class Scheduler:
     def _backlog_max_of(self, worker: WorkerState) -> int:
         """Return how many attempts may wait in a worker's backlog."""
         running_s = self._clock.now() - _began_s(worker)
-        return 1 if running_s > self._timeouts.long_attempt_s else self._backlog_max
+        return 1 if running_s > self._timeouts.long_attempt_s else self._state.backlog_max
 
     def _trim_backlogs(self) -> None:
         """Take attempts out of backlogs that have become too long, behind a long attempt."""
@@ -156,7 +137,7 @@ class Scheduler:
 
     def _rebalance(self) -> None:
         """Move the attempts that have waited longest in backlogs to free workers."""
-        if self._queue.launches:
+        if self._state.launches:
             return
         count = max(0, min(len(self._free_workers), self._may_begin))
         oldest = sorted(self._in_backlogs, key=lambda assigned: assigned.since_s)

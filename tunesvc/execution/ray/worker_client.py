@@ -9,7 +9,7 @@ error of an unreachable worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,18 +18,16 @@ from ray.exceptions import ActorUnavailableError
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import (
     AttemptId,
-    Event,
     Launch,
     Lost,
     Outcome,
     OutputLogged,
-    Payload,
     StoppedEarly,
 )
 from tunesvc.execution.ray.dispatch_state import (
     AssignedAttempt,
     CancelReason,
-    PendingQueue,
+    DispatchState,
     PollingTimeouts,
     WorkerState,
 )
@@ -47,58 +45,35 @@ from tunesvc.util.clock import SystemClock
 
 
 class WorkerClient:
-    """Client of all workers. Owns the assigned and adopted attempts."""
+    """Client of all workers."""
 
     def __init__(
         self,
         pool: WorkerPool,
-        queue: PendingQueue,
+        state: DispatchState,
         event_loop: EventLoop,
         timeouts: PollingTimeouts,
-        *,
-        schedule: Callable[[], None],
     ) -> None:
         """Make a client without attempts.
 
         Args:
             pool: the workers.
-            queue: receives attempts that a worker gives back, at its front.
+            state: the attempts. Those that a worker gives back are the next to begin.
             event_loop: receives the workers' responses.
             timeouts: intervals of polls and retries.
-            schedule: called when a worker may be free.
         """
         self._pool = pool
-        self._queue = queue
+        self._state = state
         self._event_loop = event_loop
         self._timeouts = timeouts
-        self._schedule = schedule
         self._clock = SystemClock()
-        self._assigned: dict[AttemptId, AssignedAttempt] = {}
-        self._ready: list[Event] = []
 
     # --- assigned attempts ------------------------------------------------------------------------
-
-    def live(self, attempt: AttemptId) -> AssignedAttempt | None:
-        """Return an attempt if it is assigned and unfinished."""
-        assigned = self._assigned.get(attempt)
-        if assigned is None or assigned.is_finished:
-            return None
-        return assigned
-
-    @property
-    def live_count(self) -> int:
-        """Number of unfinished attempts."""
-        return sum(not assigned.is_finished for assigned in self._assigned.values())
-
-    @property
-    def unmatched(self) -> list[AssignedAttempt]:
-        """Attempts of an earlier coordinator that no known worker has."""
-        return [assigned for assigned in self._assigned.values() if assigned.worker is None]
 
     def expect_adopted(self, cursors: Mapping[AttemptId, int]) -> None:
         """Expect attempts of an earlier coordinator. Their cursors are the last recorded events."""
         for attempt, cursor in cursors.items():
-            self._assigned[attempt] = AssignedAttempt(
+            self._state.assigned[attempt] = AssignedAttempt(
                 attempt,
                 worker=None,
                 delivered=cursor,
@@ -108,16 +83,16 @@ class WorkerClient:
 
     def fail_unmatched(self, reason: str) -> None:
         """Report all unmatched attempts as lost."""
-        for assigned in self.unmatched:
-            del self._assigned[assigned.attempt]
-            self._deliver(assigned, assigned.delivered + 1, Lost(reason, "gone"))
+        for assigned in self._state.unmatched:
+            del self._state.assigned[assigned.attempt]
+            self._state.deliver(assigned, assigned.delivered + 1, Lost(reason, "gone"))
 
     def resume(self, worker: WorkerState, attempts: Sequence[AttemptId]) -> bool:
         """Match a worker's attempts with the unmatched ones.
 
         Return True if there are any, and poll the worker.
         """
-        unmatched = {assigned.attempt: assigned for assigned in self.unmatched}
+        unmatched = {assigned.attempt: assigned for assigned in self._state.unmatched}
         adopted = [unmatched[attempt] for attempt in attempts if attempt in unmatched]
         if not adopted:
             return False
@@ -151,21 +126,17 @@ class WorkerClient:
             since_s=now,
             in_backlog=in_backlog,
         )
-        self._assigned[launch.attempt] = assigned
+        self._state.assigned[launch.attempt] = assigned
         worker.attempts.append(assigned)
         self.send(assigned, "run", launch)
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
         """Let workers forget recorded events with the next poll, and release finished attempts."""
         for attempt, cursor in cursors.items():
-            if assigned := self._assigned.get(attempt):
+            if assigned := self._state.assigned.get(attempt):
                 assigned.acknowledged = max(assigned.acknowledged, cursor)
                 if assigned.is_recorded:
                     self._release(assigned)
-
-    def clear(self) -> None:
-        """Drop all attempts."""
-        self._assigned.clear()
 
     def _release(self, assigned: AssignedAttempt) -> None:
         """Release a recorded attempt. Its worker is free for the next one, or ends."""
@@ -173,35 +144,22 @@ class WorkerClient:
         if (worker := assigned.worker) is not None:
             worker.send(WorkerCommand("forget", assigned.attempt))
             self._pool.end_if_retiring(worker)
-        self._schedule()
+        self._state.schedule()
 
     def _forget(self, assigned: AssignedAttempt) -> None:
-        del self._assigned[assigned.attempt]
+        del self._state.assigned[assigned.attempt]
         if assigned.worker is not None:
             assigned.worker.attempts.remove(assigned)
 
     # --- events -----------------------------------------------------------------------------------
 
-    def take_events(self) -> Sequence[Event]:
-        """Return new events, each once."""
-        ready, self._ready = self._ready, []
-        return ready
-
     def take_heartbeats(self) -> list[AttemptId]:
         """Return the unfinished attempts whose worker has answered since the last call."""
-        live = [assigned for assigned in self._assigned.values() if not assigned.is_finished]
+        live = [assigned for assigned in self._state.assigned.values() if not assigned.is_finished]
         answered = [assigned for assigned in live if assigned.has_answered]
         for assigned in answered:
             assigned.has_answered = False
         return [assigned.attempt for assigned in answered]
-
-    def finish_unstarted(self, attempt: AttemptId, outcome: Outcome) -> None:
-        """Deliver the outcome of an attempt that never began and is on no worker."""
-        self._ready.append(Event(attempt, 1, outcome))
-
-    def _deliver(self, assigned: AssignedAttempt, seq: int, payload: Payload) -> None:
-        assigned.delivered = seq
-        self._ready.append(Event(assigned.attempt, seq, payload))
 
     def _schedule_poll(self, worker: WorkerState) -> None:
         """Poll a worker soon, after the actions that are already queued: they may add commands."""
@@ -276,13 +234,13 @@ class WorkerClient:
             assigned.has_answered = True
         # An earlier response may have finished an attempt or given it back: hence the checks.
         for attempt, events in response.events:
-            if self.live(attempt) is polled[attempt]:
+            if self._state.live(attempt) is polled[attempt]:
                 self._receive(polled[attempt], worker, events)
         for attempt in reversed(response.absent):
-            if self.live(attempt) is polled[attempt]:
+            if self._state.live(attempt) is polled[attempt]:
                 self._requeue(polled[attempt])
         if response.absent:
-            self._schedule()
+            self._state.schedule()
 
     def _receive(
         self,
@@ -294,7 +252,7 @@ class WorkerClient:
             assigned.in_backlog, assigned.since_s = False, self._clock.now()
         for seq, payload in events:
             if seq > assigned.delivered:
-                self._deliver(assigned, seq, payload)
+                self._state.deliver(assigned, seq, payload)
             if isinstance(payload, OutputLogged) and payload.end:
                 worker.output_positions[payload.stream] = payload.end
         if isinstance(events[-1][1], Outcome):
@@ -334,7 +292,7 @@ class WorkerClient:
     ) -> None:
         for assigned in worker.live:
             if assigned.in_backlog:
-                self._deliver(assigned, 1, Lost("its worker died before it began", "gone"))
+                self._state.deliver(assigned, 1, Lost("its worker died before it began", "gone"))
             else:
                 self._fail(assigned, error, remains)
             self._release(assigned)
@@ -347,9 +305,9 @@ class WorkerClient:
     ) -> None:
         for stream, text in remains.output.items():
             if text:
-                self._deliver(assigned, assigned.delivered + 1, OutputLogged(stream, text))
+                self._state.deliver(assigned, assigned.delivered + 1, OutputLogged(stream, text))
         outcome = outcome_of_death(error, killed=assigned.is_killed, end=remains.end)
-        self._deliver(assigned, assigned.delivered + 1, outcome)
+        self._state.deliver(assigned, assigned.delivered + 1, outcome)
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -411,13 +369,13 @@ class WorkerClient:
         """Queue an attempt that its worker gave back, or finish it if it was to end."""
         self._forget(assigned)
         if assigned.cancel_reason == "stop":
-            self.finish_unstarted(assigned.attempt, StoppedEarly())
+            self._state.finish_unstarted(assigned.attempt, StoppedEarly())
         elif assigned.cancel_reason == "kill":
-            self.finish_unstarted(assigned.attempt, Lost("killed before it began"))
+            self._state.finish_unstarted(assigned.attempt, Lost("killed before it began"))
         elif assigned.launch is None:
-            self.finish_unstarted(
+            self._state.finish_unstarted(
                 assigned.attempt,
                 Lost("its worker could not begin it", "gone"),
             )
         else:
-            self._queue.launches.appendleft(assigned.launch)
+            self._state.launches.appendleft(assigned.launch)

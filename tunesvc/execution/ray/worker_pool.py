@@ -1,13 +1,13 @@
 """The workers of one job: starts, adopts and ends them.
 
 Starts only as many as the cluster holds and the driver's other jobs leave to this one. Knows
-neither events nor the assignment of attempts. Imports Ray for the error of an unreachable worker.
+nothing of which worker gets which attempt. Imports Ray for the error of an unreachable worker.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -16,8 +16,9 @@ from ray.exceptions import ActorUnavailableError
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.event_loop import EventLoop
-from tunesvc.execution.ray.dispatch_state import WorkerState
+from tunesvc.execution.ray.dispatch_state import DispatchState, WorkerState
 from tunesvc.execution.ray.fair_share import FairShares, Member
+from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.ray_resources import slots_on
 from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
 from tunesvc.execution.worker.spool import Remains
@@ -31,10 +32,7 @@ class WorkerPool:
         backend: WorkerBackend,
         event_loop: EventLoop,
         fair_shares: FairShares,
-        *,
-        attempts: Callable[[], int],
-        schedule: Callable[[], None],
-        on_start_failed: Callable[[BaseException], None],
+        state: DispatchState,
     ) -> None:
         """Make a pool without workers.
 
@@ -42,19 +40,15 @@ class WorkerPool:
             backend: starts workers.
             event_loop: receives their answers.
             fair_shares: the driver's other jobs.
-            attempts: returns the number of attempts to run.
-            schedule: called when a worker is ready, and when there may be room for one more.
-            on_start_failed: called with the error when a worker ends before it is ready.
+            state: the attempts to run.
         """
         self._backend = backend
         self._event_loop = event_loop
         self._fair_shares = fair_shares
-        self._attempts = attempts
-        self._schedule = schedule
-        self._on_start_failed = on_start_failed
+        self._state = state
         self._member = Member(
             backend.job.resources,
-            partial(event_loop.call_soon, schedule),
+            lambda: event_loop.call_soon(state.schedule),
         )
         self.token = 0
         self.workers: list[WorkerState] = []
@@ -163,8 +157,8 @@ class WorkerPool:
             worker.node = "" if info is None else info.node
         else:
             self.end(worker)
-            self._on_start_failed(error)
-        self._schedule()
+            self._state.fail_first(outcome_of_death(error, killed=False))
+        self._state.schedule()
 
     def _on_heartbeat(
         self,
@@ -189,7 +183,7 @@ class WorkerPool:
         """Publish this job's workers and attempts to the driver's other jobs, if there are any."""
         if self._fair_shares.has_one_job:
             return
-        attempts = self._attempts()
+        attempts = self._state.attempt_count
         self._member.workers = Counter(worker.node for worker in (*self.workers, *self.unconfirmed))
         self._member.attempts = attempts
         self._member.has_begun |= attempts > 0
