@@ -360,7 +360,7 @@ def test_ctrl_c_while_ray_starts_says_that_it_is_interrupted_and_how_to_continue
 
 
 @pytest.mark.slow
-def test_a_gpu_has_one_owner_and_a_second_command_says_whom_it_waits_for(tune: Tune) -> None:
+def test_a_gpu_has_one_owner_and_a_second_command_names_it_while_it_waits(tune: Tune) -> None:
     tune.env["TUNE_LOCAL_GPUS"] = "1"
     for name in ("first", "second"):
         study(tune, name, "owns_its_gpu", "resources: {cpu: 0, gpu: 1}")

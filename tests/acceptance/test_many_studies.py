@@ -139,7 +139,7 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(
     assert dict(map(tuple, counts)) == {"first": 9, "second": 9}
 
 
-def test_wrong_use_is_told_before_anything_starts(tune: Tune) -> None:
+def test_wrong_use_is_reported_before_anything_starts(tune: Tune) -> None:
     study(tune, "twin", "train")
     tune.write("other.yaml", (tune.folder / "twin.yaml").read_text())
     assert "twin.yaml and other.yaml are both named 'twin'" in tune.here(

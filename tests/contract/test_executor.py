@@ -284,7 +284,7 @@ def test_a_slot_is_free_again_after_every_kind_of_end(harness: Harness) -> None:
     assert isinstance(listener.outcome(last), Finished)
 
 
-def test_attempts_of_one_trial_are_told_apart(harness: Harness) -> None:
+def test_attempts_of_one_trial_are_distinguished(harness: Harness) -> None:
     listener = Listener(harness())
     first, second = (
         make_launch(attempt=1, behaviour="fails"),

@@ -211,7 +211,7 @@ def test_a_server_that_crashes_under_load_has_every_answered_batch_when_it_is_ba
 
 
 @pytest.mark.parametrize("death", ["kill -9 of the server", "immediate shutdown"])
-def test_an_embedded_server_that_dies_is_started_again_by_those_who_use_it(
+def test_an_embedded_server_that_dies_is_restarted_by_processes_that_use_it(
     tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, death: str
 ) -> None:
     """Fault 3, where no other process looks after the server."""
@@ -228,7 +228,7 @@ def test_an_embedded_server_that_dies_is_started_again_by_those_who_use_it(
         load.check(other)
 
 
-def test_an_embedded_server_that_cannot_be_revived_says_why_and_nobody_waits_for_ever(
+def test_an_embedded_server_that_cannot_be_revived_says_why_and_no_wait_is_endless(
     tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 3."""
@@ -554,7 +554,7 @@ def test_a_storage_leaves_a_primary_that_became_read_only(server: PostgresServer
 # ----------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_told_and_the_same_batch_goes_through_when_there_is_room(
+def test_a_full_disk_is_reported_and_the_same_batch_is_committed_when_there_is_room(
     tune_home: Path, directory: Path
 ) -> None:
     """Fault 8: the tables have no room, the server itself goes on."""

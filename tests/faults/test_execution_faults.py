@@ -54,7 +54,7 @@ def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
 # ------------------------------------------------
 
 
-def test_a_killed_worker_is_lost_after_all_that_it_said_and_its_slot_is_free(
+def test_a_killed_worker_is_lost_after_all_its_events_and_its_slot_is_free(
     listen: MakeListener,
 ) -> None:
     """Fault 13."""
@@ -70,7 +70,7 @@ def test_a_killed_worker_is_lost_after_all_that_it_said_and_its_slot_is_free(
     )
 
 
-def test_a_death_is_told_by_code_or_signal_after_all_that_was_written(listen: MakeListener) -> None:
+def test_a_death_is_reported_by_code_or_signal_after_all_output(listen: MakeListener) -> None:
     """Fault 13."""
     listener = listen("dies")
     ends = {
@@ -334,7 +334,7 @@ def test_large_steps_and_numpy_steps_are_taken(step: int) -> None:
     assert channel.reports == [(int(step), {"loss": 1.0})]
 
 
-def test_far_too_many_reports_are_bounded_and_the_rest_is_said(listen: MakeListener) -> None:
+def test_far_too_many_reports_are_thinned_and_the_log_records_it(listen: MakeListener) -> None:
     """Fault 24."""
     many = 200_000
     listener, launch = listen("flood"), make_launch(reports=many)

@@ -562,7 +562,7 @@ def test_in_whatever_order_things_go_wrong_nothing_is_lost_or_done_twice(
     interleave(shared_database, tmp_path, max_examples=15, stateful_step_count=30)
 
 
-def test_who_wakes_after_a_takeover_acknowledges_nothing(
+def test_a_coordinator_that_wakes_after_a_takeover_acknowledges_nothing(
     shared_database: Database, tmp_path: Path
 ) -> None:
     """Found by hypothesis: a pending freeze struck the coordinator that woke, and another one

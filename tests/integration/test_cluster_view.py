@@ -32,7 +32,7 @@ def node(key: str, total: Mapping[str, float], free: Mapping[str, float] | None 
     return NodeInfo(key, f"10.0.0.{key[-1]}", key, total, total if free is None else free)
 
 
-def test_a_coordinator_tells_of_its_nodes_and_who_runs_where(database: Database) -> None:
+def test_a_coordinator_records_its_nodes_and_the_trials_on_them(database: Database) -> None:
     running(database, parallelism=3)
     seen = get_cluster(database)
     (one,) = seen.nodes
@@ -44,7 +44,7 @@ def test_a_coordinator_tells_of_its_nodes_and_who_runs_where(database: Database)
     assert (coordinator.owner, coordinator.running, coordinator.waiting) == ("head:7", 3, 0)
 
 
-def test_nodes_that_are_gone_are_forgotten_and_shared_ones_told_once(database: Database) -> None:
+def test_nodes_that_are_gone_are_forgotten_and_shared_ones_listed_once(database: Database) -> None:
     first, second = (Simulation(database, make_spec(name=name), endless) for name in ("a", "b"))
     one, other = (
         StudyWriter.open(database, simulation.record.study_id) for simulation in (first, second)
@@ -80,7 +80,7 @@ def test_the_queue_says_since_when_and_why(database: Database) -> None:
         (None, "tunesvc.load_study('test').resume(function=your_function)"),
     ],
 )
-def test_trials_of_a_study_that_nobody_runs_say_how_to_go_on(
+def test_trials_of_a_study_without_a_coordinator_say_how_to_continue(
     database: Database, entrypoint: str | None, command: str
 ) -> None:
     simulation = running(database, parallelism=2, entrypoint=entrypoint)

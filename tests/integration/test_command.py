@@ -104,7 +104,7 @@ def test_a_name_that_is_no_parameter_is_refused() -> None:
         substitute(["train", "${lr}"], {"rate": 0.1})
 
 
-def test_lines_are_reports_whoever_writes_them_and_the_final_one_is_the_result(
+def test_lines_of_any_process_are_reports_and_the_final_one_is_the_result(
     attempt: MakeAttempt,
 ) -> None:
     script = """
@@ -297,7 +297,7 @@ def test_current_trial_speaks_for_a_python_program(attempt: MakeAttempt) -> None
     assert curve(asked) == [(0, {"loss": 0.0}), (1, {"loss": 0.5})]
 
 
-def test_current_trial_of_a_program_that_nobody_tunes_reports_to_nobody() -> None:
+def test_current_trial_of_a_program_outside_a_study_discards_reports() -> None:
     program = "import tunesvc; trial = tunesvc.current_trial(); trial.report(0, loss=1.0); print(trial.params)"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TUNE_")}
     done = subprocess.run(

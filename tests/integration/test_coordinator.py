@@ -540,7 +540,7 @@ def test_what_is_delivered_twice_is_recorded_once(database: Database) -> None:
     assert simulation.sql("SELECT count(*) FROM reports") == [(50,)]
 
 
-def test_a_second_coordinator_is_told_who_holds_the_study(database: Database) -> None:
+def test_a_second_coordinator_is_refused_with_the_owners_name(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     simulation.start(owner="alice:17")
     with pytest.raises(StudyBusy, match="alice:17"):
@@ -665,7 +665,7 @@ def test_a_report_that_comes_after_the_end_is_refused(database: Database) -> Non
     assert simulation.sql("SELECT count(*), max(step) FROM reports") == [(50, 4)]
 
 
-def test_code_that_changed_between_attempts_is_recorded_and_told(database: Database) -> None:
+def test_code_that_changed_between_attempts_is_recorded_and_shown(database: Database) -> None:
     """Fault 40."""
 
     def script(launch: Launch) -> Steps:
@@ -707,7 +707,7 @@ class Timed(SimulatedExecutor):
         super().launch(launch)
 
 
-def test_reports_that_come_close_together_are_written_together_and_nobody_waits_for_that(
+def test_reports_that_come_close_together_are_written_together_without_a_wait(
     database: Database,
 ) -> None:
     def script(_: Launch) -> Steps:
@@ -784,7 +784,7 @@ def test_failures_from_which_samplers_learn_do_not_end_a_study(database: Databas
     assert simulation.states() == {"complete": 1, "fail": 11}
 
 
-def test_how_many_failures_end_a_run_can_be_set_and_a_resumed_study_begins_to_count_anew(
+def test_the_failures_that_end_a_run_can_be_set_and_a_resumed_study_counts_from_zero(
     database: Database,
 ) -> None:
     spec = make_spec(budget={"trials": 12}, limits={"failures": 3}, parallelism=1)

@@ -239,7 +239,7 @@ def test_a_trial_that_is_stopped_before_it_reported_has_failed_and_says_nothing_
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_trials_that_somebody_stopped_do_not_show_that_the_objective_is_broken(
+def test_trials_stopped_by_a_user_do_not_show_that_the_objective_is_broken(
     database: Database, *, restarts: bool
 ) -> None:
     def script(launch: Launch) -> Any:

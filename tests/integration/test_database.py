@@ -178,7 +178,7 @@ def test_the_first_host_that_answers_is_used(database_url: str) -> None:
         "58030",
     ],
 )
-def test_what_may_pass_is_told_from_what_will_not_in_words(database: Database, code: str) -> None:
+def test_a_temporary_problem_is_recognised_and_has_a_reason(database: Database, code: str) -> None:
     error = _raised(database, code)
     assert is_unavailable(error)
     assert "on purpose" in reason_of(error)

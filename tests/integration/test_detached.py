@@ -164,7 +164,7 @@ def test_an_outcome_that_was_heard_but_not_recorded_is_heard_again(
     assert isinstance(listener.outcome(launch), Finished)
 
 
-def test_what_runs_nowhere_is_lost_without_blame_and_workers_that_nobody_wants_end(
+def test_attempts_that_run_nowhere_are_lost_without_blame_and_unneeded_workers_end(
     join: Join, tmp_path: Path
 ) -> None:
     unwanted, killed = launches(tmp_path, 2)
@@ -264,7 +264,7 @@ def test_a_coordinator_with_too_low_a_token_adopts_nothing(join: Join, tmp_path:
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_workers_that_nobody_speaks_to_end_by_themselves(
+def test_workers_without_a_coordinator_end_by_themselves(
     join: Join, tmp_path: Path, workers: int
 ) -> None:
     job = {"orphan_s": 1.0, "resources": Resources(cpu=1, workers=workers)}
@@ -338,7 +338,7 @@ def test_a_gang_that_is_taken_over_still_has_its_other_bundles(join: Join, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["node", "preempted"])
-def test_a_lost_node_is_told_from_one_that_was_taken_back(
+def test_a_lost_node_is_distinguished_from_a_preempted_one(
     join: Join, cluster: Elsewhere, tmp_path: Path, kind: str
 ) -> None:
     """Fault 15, as the executor sees it; of an attempt that was taken over."""

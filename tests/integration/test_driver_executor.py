@@ -216,7 +216,7 @@ cluster.shutdown()
 
 
 @pytest.mark.slow
-def test_a_lost_head_is_survived_and_told_and_its_successor_is_joined(tmp_path: Path) -> None:
+def test_a_lost_head_is_survived_and_reported_and_its_successor_is_joined(tmp_path: Path) -> None:
     """Fault 16.
 
     Ray's driver ends itself when it has not reached the head for a while, which is shortened here.
@@ -259,7 +259,7 @@ def test_a_local_ray_that_cannot_start_is_an_error_with_a_remedy(make: Make) -> 
         make(local=LocalResources(custom={"CPU": 1}))
 
 
-def test_a_flood_waits_in_the_worker_while_nobody_listens(
+def test_a_flood_waits_in_the_worker_until_it_is_acknowledged(
     local_ray: None, make: Make, tmp_path: Path
 ) -> None:
     """Fault 24, for the pipe: what is not acknowledged bounds what is under way."""

@@ -108,7 +108,7 @@ def test_it_keeps_what_was_stored_and_syncs_to_disk(used_home: Path) -> None:
     again.close()
 
 
-def test_nobody_gets_in_without_the_password_and_nothing_listens_on_the_network(
+def test_a_connection_needs_the_password_and_nothing_listens_on_the_network(
     used_home: Path,
 ) -> None:
     server = EmbeddedServer(used_home)
@@ -177,9 +177,7 @@ def test_a_pid_file_whose_number_belongs_to_another_program_is_no_obstacle(used_
         sleeper.wait()
 
 
-def test_what_is_left_of_a_dead_server_that_nobody_collected_is_no_obstacle(
-    used_home: Path,
-) -> None:
+def test_files_and_zombies_of_a_dead_server_are_no_obstacle(used_home: Path) -> None:
     account = server_account()
     program = (
         postgres_binaries.install_for_others(used_home)
@@ -233,7 +231,7 @@ def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(used_h
     EmbeddedServer(used_home).close()
 
 
-def test_a_lost_password_is_told_apart_from_a_dead_server(used_home: Path) -> None:
+def test_a_lost_password_is_distinguished_from_a_dead_server(used_home: Path) -> None:
     server = EmbeddedServer(used_home)
     (used_home / "postgres/password").write_text("another")
     with pytest.raises(DatabaseError, match=r"refuses the password in .*postgres/password"):
@@ -253,7 +251,7 @@ def test_a_home_too_deep_for_a_socket_gets_a_short_private_one(home: Path) -> No
 
 
 @pytest.mark.parametrize("trap", ["open", "link"])
-def test_a_socket_directory_that_somebody_prepared_is_not_trusted(home: Path, trap: str) -> None:
+def test_a_socket_directory_that_is_open_or_a_link_is_not_trusted(home: Path, trap: str) -> None:
     deep = home / ("d" * 100)
     server = EmbeddedServer(deep)
     socket_dir = Path(str(server.url.query["host"]))
@@ -321,7 +319,7 @@ def test_root_hands_the_server_to_an_account_without_rights(bare_home: Path) -> 
 
 
 @as_root
-def test_root_is_told_when_the_account_cannot_reach_the_data(home: Path) -> None:
+def test_root_gets_an_error_when_the_account_cannot_reach_the_data(home: Path) -> None:
     closed = home / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(DatabaseError, match=r"may not enter .*/closed: set TUNE_HOME"):
@@ -361,7 +359,7 @@ def test_an_ordinary_user_runs_the_server_under_its_own_name(home: Path, umask: 
 
 
 @as_root
-def test_a_user_id_without_a_name_is_told_what_to_do(home: Path) -> None:
+def test_a_user_id_without_a_name_gets_a_remedy(home: Path) -> None:
     stranger = OsAccount("stranger", 54321, 54321)
     said = _as(stranger, lambda: str(EmbeddedServer(home)))
     assert "user id 54321" in said

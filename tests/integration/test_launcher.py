@@ -108,7 +108,7 @@ def test_a_driver_that_waits_for_its_job_takes_it_up(
     assert drivers() == []
 
 
-def test_a_driver_that_died_before_it_had_a_job_is_told_to_who_asks_for_it(
+def test_a_job_learns_that_its_driver_died_before_it_had_a_job(
     starts: list[RayLauncher], tmp_path: Path
 ) -> None:
     starts.append(begin())
@@ -117,18 +117,14 @@ def test_a_driver_that_died_before_it_had_a_job_is_told_to_who_asks_for_it(
         DriverExecutor(make_job(tmp_path), starts[0])
 
 
-def test_a_ray_that_could_not_start_is_told_to_who_asks_for_it(
-    starts: list[RayLauncher], tmp_path: Path
-) -> None:
+def test_a_job_learns_that_ray_could_not_start(starts: list[RayLauncher], tmp_path: Path) -> None:
     starts.append(begin("refuse"))
     with pytest.raises(ExecutorError, match="nobody is there"):
         DriverExecutor(make_job(tmp_path), starts[0])
 
 
 @pytest.mark.parametrize("address", [None, "slow"])
-def test_nothing_is_left_of_a_ray_that_nobody_asked_for(
-    starts: list[RayLauncher], address: str | None
-) -> None:
+def test_nothing_is_left_of_an_unused_ray(starts: list[RayLauncher], address: str | None) -> None:
     starts.append(begin(address))
     deadline = time.monotonic() + PATIENCE_S
     while len(drivers()) != 1:

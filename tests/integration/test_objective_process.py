@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.executors import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
-from tests.ray_fixtures import address_of_local_ray
+from tests.support.jobs_and_events import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
+from tests.support.ray_fixtures import address_of_local_ray
 from tunesvc.execution.executor import (
     STUDY,
     AttrSet,

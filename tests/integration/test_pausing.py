@@ -100,7 +100,7 @@ def test_a_promoted_trial_goes_on_from_its_checkpoint_in_a_new_attempt(database:
         assert details["after_step"] >= details["rung"]
 
 
-def test_without_a_checkpoint_it_begins_anew_and_that_is_said_once(database: Database) -> None:
+def test_without_a_checkpoint_it_restarts_and_warns_once(database: Database) -> None:
     simulation = simulate(database, forgetful)
     simulation.run()
     assert simulation.states()["complete"] >= 1
@@ -291,7 +291,7 @@ def test_stop_ends_paused_trials_and_pause_leaves_them(
     assert (reasons[0][0] > 0) is (left == "pruned")
 
 
-def test_a_paused_trial_that_nobody_wants_any_more_ends_alone(database: Database) -> None:
+def test_a_paused_trial_that_a_user_stops_ends_alone(database: Database) -> None:
     simulation = simulate(database)
     coordinator = simulation.start()
     while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):

@@ -191,7 +191,7 @@ def test_the_overview_counts_trials_by_state_and_names_the_best_value(database: 
     assert row.created_at.utcoffset() == timedelta(0)
 
 
-def test_the_overview_sums_gpu_hours_and_names_who_holds_the_lease(database: Database) -> None:
+def test_the_overview_sums_gpu_hours_and_names_the_owner_of_the_lease(database: Database) -> None:
     with writing(database) as w:
         w.trial(0, "complete", 0.5)
         w.trial(1, "running")
@@ -207,7 +207,7 @@ def test_the_overview_sums_gpu_hours_and_names_who_holds_the_lease(database: Dat
     assert row.coordinator == "box:42"
 
 
-def test_an_expired_lease_means_that_nobody_runs_the_study(database: Database) -> None:
+def test_an_expired_lease_means_that_the_study_has_no_coordinator(database: Database) -> None:
     with writing(database) as w:
         past = sa.text("now() - interval '1 s'")
         w.trial(0, "running")

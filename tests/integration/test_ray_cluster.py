@@ -140,7 +140,7 @@ cluster.shutdown()
 """
 
 
-def test_code_travels_to_a_cluster_and_a_lost_node_is_said(tmp_path: Path) -> None:
+def test_code_travels_to_a_cluster_and_a_lost_node_is_reported(tmp_path: Path) -> None:
     """Fault 15, as the executor sees it."""
     (tmp_path / "mine.py").write_text(
         "import os, time\n"

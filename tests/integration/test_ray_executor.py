@@ -118,7 +118,9 @@ def test_output_of_the_process_and_its_children_is_kept(listen: MakeListener) ->
     assert isinstance(listener.outcome(launch), Finished)
 
 
-def test_a_flood_of_output_is_bounded_and_what_is_dropped_is_said(listen: MakeListener) -> None:
+def test_a_flood_of_output_is_bounded_and_the_log_records_what_is_dropped(
+    listen: MakeListener,
+) -> None:
     listener, launch = listen("floods_stdout"), make_launch()
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Started))

@@ -164,7 +164,7 @@ def test_an_interrupted_confirmation_goes_on(database: Database) -> None:
     assert confirmed(database, simulation.record, top=3, repeats=3).states() == {"complete": 9}
 
 
-def test_repeats_that_all_agree_are_told_for_what_they_are(database: Database) -> None:
+def test_repeats_that_all_agree_are_reported_as_such(database: Database) -> None:
     simulation = Simulation(database, make_spec(), quadratic)
     simulation.run()
     confirmed(database, simulation.record, quadratic, top=2, repeats=3)
@@ -239,7 +239,7 @@ def test_a_study_ends_early_when_little_more_is_to_be_expected(database: Databas
 
 
 @pytest.mark.parametrize("metrics", [["loss"], ["loss", "cost"]])
-def test_how_often_the_pruner_errs_is_told_from_its_audited_trials(
+def test_the_false_prune_rate_is_measured_by_audited_trials(
     database: Database, metrics: list[str]
 ) -> None:
     def script(launch: Launch) -> Iterable[tuple[float, Payload]]:

@@ -122,7 +122,7 @@ def test_what_was_heard_but_is_not_recorded_is_asked_for_again_and_not_delivered
     assert [event.seq for event in heard] == list(range(1, len(heard) + 1))
 
 
-def test_an_attempt_that_went_with_its_ray_is_lost_with_its_node_after_all_that_it_said(
+def test_an_attempt_that_ended_with_its_ray_is_lost_with_its_node_after_all_its_events(
     listen: Make,
 ) -> None:
     listener, launch = listen(), make_launch(behaviour="patient")
@@ -134,9 +134,7 @@ def test_an_attempt_that_went_with_its_ray_is_lost_with_its_node_after_all_that_
     listener.run(make_launch(1, behaviour="reports"))
 
 
-def test_trouble_is_told_with_the_drivers_end_and_nobody_is_given_up_meanwhile(
-    listen: Make,
-) -> None:
+def test_a_health_error_names_the_drivers_end_and_no_attempt_expires(listen: Make) -> None:
     listener, launch = listen(), make_launch(SURVIVOR, behaviour="patient")
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Started))
@@ -281,7 +279,7 @@ def test_an_unsatisfiable_request_is_raised_where_slots_are_asked_for(listen: Ma
 
 
 @pytest.mark.parametrize("ending", ["close", "leave"])
-def test_the_driver_ends_when_it_is_told_to_also_in_trouble(listen: Make, ending: str) -> None:
+def test_the_driver_ends_on_request_also_when_unhealthy(listen: Make, ending: str) -> None:
     listener = listen()
     getattr(listener.executor, ending)()
     assert drivers() == []

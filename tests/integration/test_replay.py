@@ -125,7 +125,7 @@ def _run_with_what_comes_between(simulation: Simulation, database: Database) -> 
     simulation.run()
 
 
-def test_proposals_of_a_step_whose_answer_was_lost_are_drawn_anew(database: Database) -> None:
+def test_proposals_of_a_step_whose_answer_was_lost_are_drawn_again(database: Database) -> None:
     """When that step was written is not known, nor what they rest on; of one that was put off it
     is known later."""
     spec = make_spec(sampler={"name": "tpe", "seed": 1}, budget={"trials": 30}, parallelism=2)
@@ -164,7 +164,7 @@ def test_what_differs_is_named_with_what_was_recorded(database: Database) -> Non
     assert list(told.asks.skipped.values()) == [1]
 
 
-def test_another_pruner_is_told_by_what_it_would_have_saved_and_lost(database: Database) -> None:
+def test_another_pruner_is_judged_by_what_it_would_have_saved_and_lost(database: Database) -> None:
     def crossing(launch: Launch) -> Iterable[tuple[float, Payload]]:
         late = launch.trial_number == 9  # the best, but a slow starter
         return curve(*([0.9] * 7 + [0.0] if late else [0.5 + launch.trial_number / 100] * 8))
@@ -182,7 +182,7 @@ def test_another_pruner_is_told_by_what_it_would_have_saved_and_lost(database: D
     assert replay_pruner(database, view, "none").stopped == ()
 
 
-def test_another_sampler_is_told_by_how_far_it_would_have_been(database: Database) -> None:
+def test_another_sampler_is_judged_by_the_distance_of_its_proposals(database: Database) -> None:
     Simulation(database, make_spec(sampler={"name": "random"}, budget={"trials": 6}), bumpy).run()
     view = get_study(database, "test")
     same = replay_sampler(database, view, "random")

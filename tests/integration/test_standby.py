@@ -102,7 +102,7 @@ def finished_trials(database: Database) -> int:
         )
 
 
-def test_a_study_that_somebody_runs_is_busy(database: Database, record: StudyRecord) -> None:
+def test_a_study_with_a_coordinator_is_busy(database: Database, record: StudyRecord) -> None:
     """Fault 11."""
     with (
         held_by_another(database, record),
@@ -112,7 +112,7 @@ def test_a_study_that_somebody_runs_is_busy(database: Database, record: StudyRec
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_lease_of_somebody_who_is_gone_is_waited_for(
+def test_the_lease_of_an_owner_that_is_gone_is_waited_for(
     database: Database, record: StudyRecord
 ) -> None:
     """As after a double Ctrl-C: `tune resume` at once need not be typed twice."""
@@ -253,7 +253,7 @@ def test_a_stop_that_is_asked_for_while_the_study_is_being_taken_up_is_meant(
     assert list(study_writer.commands()) == []
 
 
-def test_what_a_coordinator_that_is_gone_left_on_a_cluster_is_ended_or_told(
+def test_workers_of_a_coordinator_that_is_gone_are_ended_or_reported(
     database: Database, record: StudyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[SimulatedExecutor] = []

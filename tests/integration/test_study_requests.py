@@ -81,7 +81,7 @@ def test_more_budget_for_a_study_that_has_tried_everything_says_that_it_changes_
         ("enqueue", {"params": {"x": 0.25}}, "trial 0 is next; `tune resume test` continues it"),
     ],
 )
-def test_what_is_asked_of_a_study_that_nobody_runs_is_done_and_recorded(
+def test_a_request_to_a_study_without_a_coordinator_is_executed_and_recorded(
     database: Database, kind: str, payload: Mapping[str, object], told: str
 ) -> None:
     simulation = Simulation(database, make_spec())
@@ -134,7 +134,7 @@ def test_a_widening_that_its_sampler_cannot_follow_is_refused(database: Database
         ask(Simulation(database, spec), "widen", {"parameters": {"n": {"max": 20_000}}})
 
 
-def test_a_study_that_somebody_runs_is_left_to_its_coordinator(database: Database) -> None:
+def test_a_running_study_is_left_to_its_coordinator(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     coordinator = simulation.start()
     assert (
@@ -342,7 +342,7 @@ def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(
 # ----------------------------------------------------------------------------------------
 
 
-def test_a_deleted_study_is_named_with_who_deleted_it(database: Database) -> None:
+def test_a_deleted_study_is_named_with_the_user_that_deleted_it(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     simulation.run()
     assert study_requests.remove(database, simulation.record.study_id, "ada") == "deleted test"
@@ -358,7 +358,7 @@ def test_a_deleted_study_is_named_with_who_deleted_it(database: Database) -> Non
     assert simulation.sql("SELECT count(*) FROM commands") == [(0,)]
 
 
-def test_a_study_that_somebody_runs_is_not_deleted(database: Database) -> None:
+def test_a_running_study_is_not_deleted(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     simulation.start()
     with pytest.raises(StudyBusy, match="is running this study"):
@@ -377,7 +377,7 @@ def test_what_optuna_deletes_is_kept_in_mind_too(database: Database) -> None:
 # ----------------------------------------------------------------------------------
 
 
-def test_tags_and_notes_are_written_while_somebody_runs_the_study_and_are_recorded(
+def test_tags_and_notes_are_written_while_the_study_runs_and_are_recorded(
     database: Database,
 ) -> None:
     simulation = Simulation(database, make_spec(tags=["from-the-file"]))
@@ -445,7 +445,7 @@ def test_tags_of_a_file_are_added_at_a_resume_and_those_taken_away_stay_away(
     assert get_study(database, "test").tags == ("old", "new")
 
 
-def test_the_owner_is_who_made_the_study(
+def test_the_owner_is_the_user_that_made_the_study(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_records, "whoami", lambda: "ada")

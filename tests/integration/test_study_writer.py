@@ -80,7 +80,7 @@ def test_a_lease_is_held_by_one_and_its_token_grows_with_every_change_of_hands(
     assert second.token == first.token + 1
 
 
-def test_who_listens_hears_that_a_lease_was_given_back(
+def test_a_listener_hears_that_a_lease_was_released(
     database: Database, record: StudyRecord
 ) -> None:
     study_writer = StudyWriter.open(database, record.study_id)
@@ -101,7 +101,7 @@ def test_an_expired_lease_can_be_taken_and_its_holder_writes_no_more(
     assert count(database, "trials") == 0
 
 
-def test_an_expired_lease_that_nobody_took_is_renewed_by_writing(
+def test_an_expired_lease_that_was_not_taken_is_renewed_by_writing(
     database: Database, record: StudyRecord
 ) -> None:
     study_writer = StudyWriter.open(database, record.study_id)

@@ -51,7 +51,7 @@ def test_attempts_that_outlive_their_coordinator_are_gone_on_with(database: Data
     ]
 
 
-def test_an_attempt_that_ended_while_nobody_listened_is_heard_by_the_next_coordinator(
+def test_an_attempt_that_ended_without_a_coordinator_is_heard_by_the_next_one(
     database: Database,
 ) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 2}, parallelism=2))
@@ -99,7 +99,7 @@ def test_a_stop_that_its_coordinator_did_not_deliver_is_delivered_by_the_next(
     assert len(simulation.sql("SELECT 1 FROM reports")) < 100
 
 
-def test_a_coordinator_that_was_frozen_finds_out_and_harms_nobody(database: Database) -> None:
+def test_a_coordinator_that_was_frozen_finds_out_and_does_no_harm(database: Database) -> None:
     """Fault 12: what it decided before is refused as a whole, and none of it is done."""
     simulation = Simulation(database, make_spec(budget={"trials": 30}, parallelism=4))
     simulation.share_cluster()
@@ -187,7 +187,7 @@ def test_gpu_hours_of_adopted_attempts_are_counted_once(database: Database) -> N
     assert simulation.recorder.snapshots[-1].gpu_hours == pytest.approx(1.0, abs=0.05)
 
 
-def test_after_a_long_outage_nobody_is_given_up_who_had_no_chance_to_be_heard(
+def test_after_a_long_outage_an_attempt_without_a_chance_to_be_heard_does_not_expire(
     database: Database,
 ) -> None:
     """Fault 3: leases that ran out meanwhile are renewed before any is judged, of workers that
@@ -224,9 +224,7 @@ class Quiet(SimulatedExecutor):
         ]
 
 
-def test_a_limit_does_not_judge_what_nobody_has_heard_since_it_was_taken_over(
-    database: Database,
-) -> None:
+def test_a_limit_does_not_judge_an_adopted_attempt_before_it_is_heard(database: Database) -> None:
     """An attempt that ended with its coordinator, a night ago, is interrupted, not too slow."""
     simulation = Simulation(database, make_spec(budget={"trials": 2}, limits={"wall": 60}))
     until_running(simulation, simulation.start(), 2)

@@ -312,7 +312,7 @@ def optuna_params(trial) -> float:
     return float(x)
 
 
-def test_an_optuna_objective_is_told_to_prune(attempt: MakeAttempt) -> None:
+def test_an_optuna_objective_gets_the_request_to_prune(attempt: MakeAttempt) -> None:
     asked = attempt({"x": 0.5, "n": 2, "kind": "b"})
     asked.stop()
     with pytest.raises(optuna.TrialPruned):

@@ -48,7 +48,7 @@ def test_no_value_at_all_is_a_failure_that_says_what_to_do() -> None:
     assert "trial.report" in (conclusion.message or "")
 
 
-def test_a_value_under_another_name_is_told_with_both_names() -> None:
+def test_a_value_under_another_name_is_reported_with_both_names() -> None:
     """Case W19."""
     conclusion = conclude(SPEC, curve(), Finished({"los": 1.0, "epochs": 3.0}), None)
     assert conclusion.failure is Failure.WRONG_METRIC
@@ -62,7 +62,7 @@ def test_a_value_under_another_name_is_told_with_both_names() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
-def test_a_result_that_is_not_finite_fails_the_trial_and_is_told_in_the_message(
+def test_a_result_that_is_not_finite_fails_the_trial_and_is_in_the_message(
     value: float, goal: str
 ) -> None:
     """Fault 22, and case P3: as in Optuna a failed trial has no values."""

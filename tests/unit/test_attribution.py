@@ -95,7 +95,7 @@ def test_a_parameter_that_does_nothing_gets_next_to_nothing() -> None:
     assert low.parts[0].amount < -0.5
 
 
-def test_a_parameter_that_the_trial_does_not_have_is_said_not_to_exist() -> None:
+def test_a_parameter_that_the_trial_does_not_have_is_described_as_absent() -> None:
     kinds: dict[str, BaseDistribution] = {
         "optimizer": CategoricalDistribution(["sgd", "adam"]),
         "momentum": FloatDistribution(0.0, 1.0),

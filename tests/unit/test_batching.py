@@ -18,7 +18,7 @@ def no() -> bool:
     return False
 
 
-def test_whoever_waits_is_woken_by_what_is_said() -> None:
+def test_a_wait_ends_with_a_notification() -> None:
     signal, said = BatchSignal(), threading.Event()
     threading.Timer(0.05, lambda: (said.set(), signal.notify())).start()
     with signal.lock:
@@ -26,7 +26,7 @@ def test_whoever_waits_is_woken_by_what_is_said() -> None:
     assert said.is_set()
 
 
-def test_nobody_gathers_what_is_urgent_or_becomes_so() -> None:
+def test_urgent_events_do_not_wait_for_the_batching_window() -> None:
     signal, urgent = BatchSignal(60.0), threading.Event()
     threading.Timer(0.05, lambda: (urgent.set(), signal.notify_urgent())).start()
     began_s = time.monotonic()

@@ -78,7 +78,7 @@ def test_a_maker_is_given_what_was_there_before(kept: StaleWhileRevalidateCache)
     assert kept.get("a", "2", lambda before: [*before, 2], is_cheap=True).value == [None, 2]
 
 
-def test_what_takes_too_long_is_told_of_once_it_is_there(kept: StaleWhileRevalidateCache) -> None:
+def test_a_slow_value_is_announced_once_it_is_there(kept: StaleWhileRevalidateCache) -> None:
     go, told = threading.Event(), threading.Event()
 
     def slow(_: Any) -> str:
@@ -93,7 +93,7 @@ def test_what_takes_too_long_is_told_of_once_it_is_there(kept: StaleWhileRevalid
     assert held.value == "slow"
 
 
-def test_many_who_ask_at_once_have_it_made_once(kept: StaleWhileRevalidateCache) -> None:
+def test_many_requests_at_once_compute_a_value_once(kept: StaleWhileRevalidateCache) -> None:
     made_by = []
     go = threading.Event()
 
@@ -111,7 +111,7 @@ def test_many_who_ask_at_once_have_it_made_once(kept: StaleWhileRevalidateCache)
     assert len(made_by) == 1
 
 
-def test_what_fails_is_not_told_as_if_it_were_there(kept: StaleWhileRevalidateCache) -> None:
+def test_a_failed_value_is_not_announced(kept: StaleWhileRevalidateCache) -> None:
     """Otherwise a page that looks again because of it would make it fail again, for ever."""
     may_fail, told = threading.Event(), threading.Event()
 

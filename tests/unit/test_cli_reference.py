@@ -69,7 +69,7 @@ def test_help_fills_the_line_and_gives_switches_no_type(monkeypatch: pytest.Monk
     assert "something to run. If one fails, the others continue. Ctrl-C stops them" in text
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout == f"tunesvc {__version__}\n"
 
 

@@ -97,7 +97,7 @@ def test_the_view_shows_budget_counts_best_gpus_and_running_trials() -> None:
     assert "name=[red]x[/]" in text, "values are no markup"
 
 
-def test_queued_trials_are_told_from_running_ones() -> None:
+def test_queued_trials_are_distinguished_from_running_ones() -> None:
     """Attempts that wait in a worker do not run: at most `parallelism` run at a time."""
     view, stream, lines = a_view(), io.StringIO(), io.StringIO()
     for watcher in (view, PlainLines(stream=stream), JsonLines("digits", lines)):
@@ -116,7 +116,7 @@ def test_many_running_trials_leave_room_for_the_rest() -> None:
     assert "+" in text
 
 
-def test_paused_trials_are_counted_and_what_is_paused_or_goes_on_is_said() -> None:
+def test_paused_trials_are_counted_and_pauses_and_promotions_are_printed() -> None:
     view, stream = a_view(), io.StringIO()
     plain = PlainLines(stream=stream)
     assert "paused" not in seen(view, 110)

@@ -22,7 +22,9 @@ def mistakes(text: str) -> list[str]:
     return [line for line in str(caught.value).splitlines() if line.startswith("study.yaml")]
 
 
-def test_a_mistake_in_the_sampler_and_one_in_the_pruner_are_both_told_with_their_lines() -> None:
+def test_a_mistake_in_the_sampler_and_one_in_the_pruner_are_both_reported_with_their_lines() -> (
+    None
+):
     sampler, pruner = mistakes(
         SPACE + "sampler: {name: tpe, n_startup: 3}\npruner:\n  name: asha\n  mim: 3\n"
     )
@@ -34,7 +36,7 @@ def test_a_mistake_in_the_sampler_and_one_in_the_pruner_are_both_told_with_their
     )
 
 
-def test_they_are_told_beside_mistakes_of_the_file_itself() -> None:
+def test_they_are_reported_beside_mistakes_of_the_file_itself() -> None:
     parameters = "parameters: {k: {values: []}, x: {min: 0.0, max: 1.0, when: {k: 1}}}\n"
     told = mistakes(
         parameters
@@ -49,7 +51,7 @@ def test_they_are_told_beside_mistakes_of_the_file_itself() -> None:
     ]
 
 
-def test_several_options_of_one_are_told_and_those_of_a_wrapped_pruner() -> None:
+def test_several_options_of_one_are_reported_and_those_of_a_wrapped_pruner() -> None:
     pruner = "pruner: {name: patient, patience: 1, wrapped: {name: asha, eta: 1, mni: 2, mxa: 3}}\n"
     told = mistakes(SPACE + "sampler: tep\n" + pruner)
     assert told[0].startswith(
@@ -65,19 +67,19 @@ def test_several_options_of_one_are_told_and_those_of_a_wrapped_pruner() -> None
     )
 
 
-def test_what_needs_the_space_is_told_at_the_sampler() -> None:
+def test_a_mistake_that_depends_on_the_space_is_reported_at_the_sampler() -> None:
     (told,) = mistakes(SPACE + "sampler: grid\n")
     assert told.startswith("study.yaml:6:1: sampler 'grid' needs parameters that are all discrete")
 
 
-def test_a_spec_made_by_hand_is_told_all_of_them_too() -> None:
+def test_a_spec_made_by_hand_reports_all_of_them_too() -> None:
     with pytest.raises(
         SpecError, match=r"(?s)sampler: there is no 'tep'.*pruner: 'asha' has no option 'mim'"
     ):
         check(make_spec(sampler={"name": "tep"}, pruner={"name": "asha", "mim": 3}))
 
 
-def test_files_with_mistakes_are_told_those_of_their_options_too(tmp_path: Path) -> None:
+def test_files_with_mistakes_report_those_of_their_options_too(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(STUDY + SPACE + "sed: 1\nsampler: tep\n")
     with pytest.raises(

@@ -284,7 +284,7 @@ def test_a_model_that_followed_a_study_learns_what_one_made_now_learns(
         assert following.forecasts(trials) == new.forecasts(trials)
 
 
-def test_of_many_trials_those_are_told_about_from_which_a_level_learns() -> None:
+def test_of_many_trials_those_are_used_from_which_a_level_learns() -> None:
     trials = [trial for trial in make_study(finished=40, pruned=260) if trial.number]
     random.Random(1).shuffle(trials)
     few, all_of_them = (
@@ -317,7 +317,7 @@ def there(summaries: np.ndarray, level: int) -> bool:
     return not np.isnan(summaries[level:, 0]).all()
 
 
-def test_a_study_that_got_other_ranges_is_looked_at_anew() -> None:
+def test_a_study_with_changed_ranges_is_examined_again() -> None:
     trials = list(make_study())
     following = model_of(trials)
     for trial in trials:

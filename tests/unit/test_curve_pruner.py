@@ -168,7 +168,7 @@ def test_an_audited_trial_is_let_finish_and_not_asked_about_again() -> None:
 
 
 @given(seed=st.integers(0, 2**31), number=st.integers(0, 10_000))
-def test_who_is_audited_follows_from_seed_and_number(seed: int, number: int) -> None:
+def test_the_audited_trials_follow_from_seed_and_number(seed: int, number: int) -> None:
     assert is_audited(seed, number, 0.3) == is_audited(seed, number, 0.3)
     assert not is_audited(seed, number, 0.0)
     assert is_audited(seed, number, 0.3) <= is_audited(seed, number, 0.6)

@@ -111,14 +111,14 @@ def test_a_budget_is_asked_for_in_the_words_of_python() -> None:
         train.spec()
 
 
-def test_an_unknown_key_is_told_with_a_suggestion() -> None:
+def test_an_unknown_key_is_reported_with_a_suggestion() -> None:
     with pytest.raises(TuneError, match="unknown key `paralelism`, did you mean `parallelism`"):
         train.spec(trials=1, paralelism=2)
     with pytest.raises(TuneError, match="unknown key `goal`"):
         train.spec(trials=1, metrics=["a", "b"])
 
 
-def test_an_argument_without_range_or_default_is_told() -> None:
+def test_an_argument_without_range_or_default_is_reported() -> None:
     @tunable
     def lacking(x: Annotated[float, Float(0.0, 1.0)], y: float) -> float:
         return x + y
@@ -128,7 +128,7 @@ def test_an_argument_without_range_or_default_is_told() -> None:
     assert lacking.spec(trials=1, constants={"y": 1.0}).constants == {"y": 1.0}
 
 
-def test_a_misspelled_trial_is_told_before_anything_starts() -> None:
+def test_a_misspelled_trial_is_reported_before_anything_starts() -> None:
     @tunable(trials=1)
     def by_name(x: Annotated[float, Float(0.0, 1.0)], *, trail: Trial) -> None: ...
 
@@ -180,7 +180,7 @@ def test_a_positional_only_argument_is_refused() -> None:
         positional.spec(trials=1)
 
 
-def test_a_bad_range_is_told_by_its_path() -> None:
+def test_a_bad_range_is_reported_by_its_path() -> None:
     @tunable
     def bad(x: Annotated[float, Float(1.0, 0.0)]) -> float:
         return x
@@ -304,7 +304,7 @@ def test_arguments_of_rays_tuner_and_of_optuna_name_what_to_write() -> None:
         tunable(name="x")(ray_tune.Tuner.__new__(ray_tune.Tuner))
 
 
-def test_all_mistakes_are_told_at_once_those_of_samplers_and_pruners_too() -> None:
+def test_all_mistakes_are_reported_at_once_those_of_samplers_and_pruners_too() -> None:
     with pytest.raises(SpecError) as raised:
         bare.spec(
             trials=3,

@@ -31,7 +31,7 @@ claims = st.lists(
 
 
 @given(claims)
-def test_shares_take_up_what_there_is_at_most_and_nobody_gets_more_than_it_wants(
+def test_shares_fit_the_resources_and_no_job_gets_more_than_it_wants(
     claims: list[ShareClaim],
 ) -> None:
     shares = fair_slots(claims)
@@ -46,7 +46,7 @@ def test_shares_take_up_what_there_is_at_most_and_nobody_gets_more_than_it_wants
 
 
 @given(claims)
-def test_nothing_is_left_over_that_somebody_wants(claims: list[ShareClaim]) -> None:
+def test_nothing_is_left_over_that_a_job_wants(claims: list[ShareClaim]) -> None:
     shares = fair_slots(claims)
     left = 1 - sum(share / claim.slots_alone for share, claim in zip(shares, claims, strict=True))
     for share, claim in zip(shares, claims, strict=True):
@@ -54,7 +54,7 @@ def test_nothing_is_left_over_that_somebody_wants(claims: list[ShareClaim]) -> N
 
 
 @given(claims)
-def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(
+def test_no_job_has_less_by_a_slot_than_another_that_wants_as_much(
     claims: list[ShareClaim],
 ) -> None:
     """Max-min: a job that has less than another could not have one slot more, or does not want
@@ -67,7 +67,7 @@ def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(
 
 
 @given(claims)
-def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_something(
+def test_a_job_that_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_something(
     claims: list[ShareClaim],
 ) -> None:
     claims = [ShareClaim(3, claim.demand, claim.held, claim.turns) for claim in claims]
@@ -94,7 +94,7 @@ def test_a_gang_that_needs_all_of_the_cluster_gets_it_when_its_turn_has_come() -
     assert fair_slots([ShareClaim(1, 1, turns=0), ShareClaim(64, 64, turns=1)]) == [1, 0]
 
 
-def test_who_wants_less_leaves_the_rest_to_others() -> None:
+def test_a_job_that_wants_less_leaves_the_rest_to_others() -> None:
     assert fair_slots([ShareClaim(12, 2), ShareClaim(12, 12), ShareClaim(12, 12)]) == [2, 5, 5]
 
 
@@ -122,7 +122,7 @@ def a_member(
     return member
 
 
-def test_who_is_alone_may_start_whatever_it_likes_and_is_told_of_all_slots() -> None:
+def test_a_job_alone_may_start_any_number_and_sees_all_slots() -> None:
     shares = FairShares()
     member = a_member(shares, 4, attempts=9, one=4)
     assert shares.may_start(member)
@@ -150,7 +150,7 @@ def test_a_job_takes_what_is_free_and_gives_it_back_when_another_lacks_it() -> N
     assert not shares.should_release(greedy, "one")
 
 
-def test_a_job_is_told_of_its_share_and_one_more() -> None:
+def test_a_job_sees_its_share_and_one_more() -> None:
     shares = FairShares()
     shares.set_nodes([node("one", CPU=8.0)])
     first, second = a_member(shares, 8), a_member(shares, 8)
@@ -172,7 +172,7 @@ def test_jobs_that_ask_for_different_things_leave_each_other_alone() -> None:
     assert not shares.should_release(on_gpus, "one")
 
 
-def test_nobody_gives_way_to_a_job_that_cannot_run_at_all() -> None:
+def test_no_job_yields_to_one_that_cannot_run_at_all() -> None:
     """Its node has gone, and may come back."""
     shares = FairShares()
     shares.set_nodes([node("one", CPU=4.0)])

@@ -50,7 +50,7 @@ def test_what_does_not_matter_is_found_out() -> None:
     assert known.noise < 0.05
 
 
-def test_noise_is_told_from_signal_by_repeated_measurements() -> None:
+def test_noise_is_separated_from_signal_by_repeated_measurements() -> None:
     rng = np.random.default_rng(2)
     points = np.repeat(some_points(25), 4, axis=0)
     loud = standardised(np.sin(3 * points[:, 0]) + rng.normal(0, 0.7, 100))

@@ -147,7 +147,7 @@ def test_a_gap_in_the_attempts_is_found() -> None:
     assert "I2: batch 1.4 opened attempt 3 of trial 0 after attempt 1" in found(story, RUNNING)
 
 
-def test_a_paused_trial_goes_on_by_promotion_only_and_nobody_else_is_promoted() -> None:
+def test_a_paused_trial_continues_by_promotion_only_and_no_other_is_promoted() -> None:
     end = {"attempts": {(0, 1): ("paused", None, 3), (0, 2): ("opened", None, 0)}}
     assert found(begun().commit(1, **PAUSES).commit(1, **GOES_ON), RUNNING, **end) == ""
     unasked = found(begun().commit(1, **PAUSES).commit(1, opened=[(0, 2, -1)]), RUNNING, **end)
@@ -194,7 +194,7 @@ def test_a_committed_report_that_is_not_there_once_is_found(
     assert f"I3: report (0, 1, 0) of batch 1.2 is stored {len(stored)} times" in text
 
 
-def test_a_report_that_nobody_committed_is_found() -> None:
+def test_a_report_that_was_not_committed_is_found() -> None:
     text = found(whole(), DONE, reports=[(0, 1, 0), (0, 1, 9)])
     assert "I3: report (0, 1, 9) is stored, and no batch brought it" in text
 
@@ -218,9 +218,7 @@ def test_cursors_that_go_back_are_found() -> None:
     )
 
 
-def test_a_step_that_was_said_before_the_end_and_is_not_stored_is_found_unless_it_was_left_out_aloud() -> (
-    None
-):
+def test_a_step_reported_and_not_stored_is_found_unless_it_was_thinned() -> None:
     story = whole()
     story.records.insert(5, {"at": 4.5, "pid": 7, "op": "said", "attempt": [TRIAL, 1], "step": 1})
     assert "I3: (0, 1) said step 1 and finished, and the step is not stored" in found(story, DONE)

@@ -56,7 +56,7 @@ def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float
 
 
 @given(moments=st.lists(st.floats(0, 10), max_size=30), now_s=st.floats(0, 10))
-def test_who_is_due_is_told_once_and_nobody_else(moments: list[float], now_s: float) -> None:
+def test_due_attempts_are_returned_once_and_no_others(moments: list[float], now_s: float) -> None:
     deadlines = Deadlines()
     for number, at_s in enumerate(moments):
         deadlines.put(at_s, AttemptId(number, 1))
@@ -65,7 +65,7 @@ def test_who_is_due_is_told_once_and_nobody_else(moments: list[float], now_s: fl
     assert deadlines.pop_due(now_s) == []
 
 
-def test_who_reported_is_told_once() -> None:
+def test_attempts_with_reports_are_returned_once() -> None:
     live_attempts = LiveAttempts([])
     silent, loud = (
         live_attempts.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2)

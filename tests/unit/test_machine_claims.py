@@ -37,9 +37,7 @@ def study(parallelism: int | None = None, **resources: float) -> StudySpec:
     return make_spec(parallelism=parallelism, resources=resources or {"cpu": 1})
 
 
-def test_whoever_asks_for_all_has_all_and_the_next_is_told_of_whom_it_waits_for(
-    machine: Machine,
-) -> None:
+def test_a_command_that_asks_for_all_gets_all_and_the_next_names_it(machine: Machine) -> None:
     demand = Demand.of([study(**ON_A_GPU)])
     holding = machine.claim(["first"], demand)
     assert holding.claim == MachineClaim(("first",), os.getpid(), 4, ("0", "1"))

@@ -155,7 +155,7 @@ def test_scales_and_signs_of_the_objectives_change_no_verdict() -> None:
             ]
 
 
-def test_a_verdict_names_the_forecasts_and_who_dominates_them() -> None:
+def test_a_verdict_names_the_forecasts_and_the_trials_that_dominate_them() -> None:
     study = study_of(make_trials())
     study.set_metric_names(["loss", "latency"])
     pruner = CurvePruner(audit=0.0)

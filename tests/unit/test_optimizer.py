@@ -421,9 +421,7 @@ def test_samplers_learn_where_memory_ends_but_nothing_from_lost_nodes() -> None:
     assert learned < unlearned / 2
 
 
-def test_what_failed_by_its_parameters_stays_infeasible_after_a_restart_and_failed_for_everybody_else() -> (
-    None
-):
+def test_a_failure_by_parameters_is_infeasible_to_samplers_after_a_restart_too() -> None:
     optimizer = make_optimizer(make_spec())
     for failure in ("nan", "node", "gpu_oom"):
         optimizer.tell(optimizer.ask().number, TrialState.FAIL, failure=failure)
@@ -476,7 +474,7 @@ def test_a_sampler_that_gives_reasons_is_quoted_with_its_numbers() -> None:
     assert proposal.details["seed"] == 1
 
 
-def test_a_pruner_that_gives_reasons_is_quoted_and_what_it_audits_is_said_once() -> None:
+def test_a_pruners_reasons_are_quoted_and_an_audit_is_recorded_once() -> None:
     optimizer = make_optimizer(make_spec(), pruner=Strict())
     stopped, audited = optimizer.ask().number, optimizer.ask().number
     for number in (stopped, audited):
@@ -574,7 +572,7 @@ def test_an_enqueued_step_is_the_written_one_however_it_was_computed() -> None:
     assert optimizer.ask().params == {"x": 0.3}
 
 
-def test_an_enqueued_value_that_the_objective_does_not_offer_is_said() -> None:
+def test_an_enqueued_value_that_the_objective_does_not_offer_is_reported() -> None:
     """Case S8: where the objective declares its parameters, true is not taken for 1, nor dropped
     in silence."""
     optimizer = make_optimizer(make_spec(sampler={"name": "random"}, parameters={}))
@@ -634,7 +632,7 @@ def test_choices_may_be_lists_for_every_sampler_where_the_objective_declares_the
         resumed.suggest(resumed.ask().number, "u", text)
 
 
-def test_an_attribute_that_would_break_the_search_is_left_out_and_said() -> None:
+def test_an_attribute_that_would_break_the_search_is_left_out_and_reported() -> None:
     optimizer = make_optimizer(make_spec())
     number = optimizer.ask().number
     take_changes(optimizer.memory)

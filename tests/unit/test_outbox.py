@@ -99,7 +99,7 @@ def test_nothing_is_lost_or_reordered_however_it_is_taken(script: list[tuple[int
     assert payloads == put
 
 
-def test_a_full_outbox_hands_out_nothing_before_it_is_told_what_is_recorded() -> None:
+def test_a_full_outbox_hands_out_nothing_before_an_acknowledgement() -> None:
     outbox = Outbox()
     for step in range(UNACKNOWLEDGED_MAX + 10):
         outbox.report(report(step))

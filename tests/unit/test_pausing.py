@@ -101,7 +101,7 @@ class Asha:
 
 @settings(max_examples=40, deadline=None)
 @given(losses=LOSSES)
-def test_whoever_is_promoted_is_among_the_best_part_of_its_rung_and_a_restart_promotes_alike(
+def test_a_promoted_trial_is_among_the_best_part_of_its_rung_and_a_restart_promotes_alike(
     losses: list[float],
 ) -> None:
     study = Asha(losses)
@@ -137,7 +137,7 @@ def test_maximising_the_negative_promotes_the_same(losses: list[float]) -> None:
     assert down.promoted == up.promoted
 
 
-def test_who_let_nobody_go_on_is_asked_again_only_when_something_has_changed() -> None:
+def test_a_pruner_that_promoted_no_trial_is_asked_again_only_after_a_change() -> None:
     asked: list[Alternative] = []
 
     class Strict(BasePruner):
@@ -172,7 +172,7 @@ def test_who_let_nobody_go_on_is_asked_again_only_when_something_has_changed() -
     assert asked[-1] is Alternative.NEW
 
 
-def test_the_highest_rung_comes_first_and_a_new_trial_only_when_nobody_can_go_on() -> None:
+def test_the_highest_rung_comes_first_and_a_new_trial_only_when_none_can_be_promoted() -> None:
     study = Asha([0.1 * number for number in range(12, 0, -1)])
     order = []
     original = study._train
@@ -267,7 +267,7 @@ def test_after_the_last_ask_only_a_chance_of_its_own_counts_and_before_it_that_o
     assert promotion(optimizer, Alternative.REPEAT, CurvePruner(strict)) is not None
 
 
-def test_a_trial_that_has_to_begin_anew_promises_less_per_step() -> None:
+def test_a_trial_that_has_to_restart_promises_less_per_step() -> None:
     optimizer, (one,) = curve_study([(0.3, 14)])
 
     def gain(after_step: int) -> float:
@@ -284,7 +284,7 @@ def test_a_trial_that_has_to_begin_anew_promises_less_per_step() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(xs=st.lists(st.floats(0, 1), min_size=1, max_size=8), steps=st.integers(1, 20))
-def test_a_curve_pruner_made_anew_promotes_alike(xs: list[float], steps: int) -> None:
+def test_a_new_curve_pruner_promotes_alike(xs: list[float], steps: int) -> None:
     optimizer, _ = curve_study([(x, steps) for x in xs])
     for instead in Alternative:
         assert promotion(optimizer, instead) == promotion(optimizer, instead, CurvePruner())
@@ -316,7 +316,7 @@ def cut(trial: FrozenTrial, steps: int) -> FrozenTrial:
 
 
 @pytest.mark.parametrize(("options", "pauses"), [({}, True), ({"resume": False}, False)])
-def test_who_does_not_want_it_gets_a_pruner_that_stops_for_good(
+def test_without_resuming_the_pruner_stops_for_good(
     options: dict[str, Any], *, pauses: bool
 ) -> None:
     optimizer = make_optimizer(make_spec(pruner={"name": "auto", **options}))
@@ -394,7 +394,7 @@ def test_a_promoted_trial_is_not_judged_where_it_had_been() -> None:
     assert optimizer.verdict(number) is not None
 
 
-def test_a_pruner_that_raises_promotes_nobody_and_it_is_recorded() -> None:
+def test_a_pruner_that_raises_promotes_no_trial_and_it_is_recorded() -> None:
     class Broken(optuna.pruners.NopPruner):
         pauses = True
 

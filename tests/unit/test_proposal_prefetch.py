@@ -71,7 +71,7 @@ def test_what_is_drawn_while_a_step_is_written_rests_on_that_step() -> None:
     assert DRAWN_AT not in optimizer.ask().details
 
 
-def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
+def test_a_proposal_that_has_missed_too_much_is_replaced() -> None:
     optimizer = optimizer_of("gp", 14)
     running = [optimizer.ask(), optimizer.ask()]
     assert optimizer.prefetch(AT, lasting=2)
@@ -242,9 +242,7 @@ def test_no_more_is_drawn_than_may_still_be_asked_for_nor_at_a_moment_that_is_no
     assert fill(prefetch, left=1) == 1
 
 
-def test_whoever_draws_quickly_may_draw_while_the_database_works_however_slow_the_first_draw_was() -> (
-    None
-):
+def test_quick_draws_may_run_while_the_database_works_however_slow_the_first_one_was() -> None:
     optimizer, clock = optimizer_of("tpe", 3), VirtualClock()
     prefetch = ProposalPrefetch(optimizer, clock.now)
     assert not prefetch.is_quick, "not known yet"

@@ -90,7 +90,9 @@ def test_capacity_adds_the_nodes_up_without_rays_own_markers() -> None:
         (Resources(cpu=0), "there is room for it: its worker is starting"),
     ],
 )
-def test_why_an_attempt_waits_is_told_by_what_is_free(asked: Resources, why: str) -> None:
+def test_the_reason_why_an_attempt_waits_follows_from_free_resources(
+    asked: Resources, why: str
+) -> None:
     busy = [
         node("big", dict(BIG.total), {"CPU": 6.0, "GPU": 0.5}),
         node("small", dict(SMALL.total), {}),

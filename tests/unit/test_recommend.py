@@ -38,7 +38,7 @@ def test_a_lucky_draw_is_not_recommended_and_named() -> None:
     assert told.is_apart
 
 
-def test_a_lucky_trial_beside_the_recommended_one_cannot_be_told_from_it() -> None:
+def test_a_lucky_trial_beside_the_recommended_one_is_indistinguishable_from_it() -> None:
     told = recommend([*bowl(0.1), trial(40, 0.21, -0.5)], "minimize")
     assert told is not None
     assert (told.number, told.luckiest) == (12, 40)

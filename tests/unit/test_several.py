@@ -46,7 +46,7 @@ def test_what_the_command_line_says_holds_for_each_file(tmp_path: Path) -> None:
     assert b.sampler.seed is None
 
 
-def test_all_mistakes_of_all_files_are_told_before_anything_starts(tmp_path: Path) -> None:
+def test_all_mistakes_of_all_files_are_reported_before_anything_starts(tmp_path: Path) -> None:
     files = [
         write(tmp_path, "a", "smapler: tpe\n"),
         write(tmp_path, "b"),
@@ -157,7 +157,7 @@ def test_the_board_has_a_line_for_each_study() -> None:
     assert "2 studies  2 trials running" in text
 
 
-def test_what_happens_is_told_with_the_studys_name_and_how_it_ended_stays_in_its_line() -> None:
+def test_events_carry_the_studys_name_and_its_end_stays_in_its_line() -> None:
     board = a_board("digits", "bowl")
     for study in ("digits", "bowl"):
         board.observer_of(study).progress(progress())

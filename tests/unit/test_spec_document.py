@@ -117,7 +117,7 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() -> No
     )
 
 
-def test_every_mistake_of_a_file_is_told_at_once_in_the_order_of_the_file() -> None:
+def test_every_mistake_of_a_file_is_reported_at_once_in_the_order_of_the_file() -> None:
     text = """\
 name: 5
 metric: {name: loss, goal: minimise}
@@ -168,7 +168,7 @@ parameters:
         ("description: '${lr}'\nseed: -1", "seed: must be at least 0, found -1"),
     ],
 )
-def test_a_mistake_is_told_in_plain_words(line: str, message: str) -> None:
+def test_a_mistake_is_described_in_plain_words(line: str, message: str) -> None:
     with pytest.raises(SpecError) as caught:
         study(line)
     assert message in str(caught.value)
@@ -235,7 +235,7 @@ def test_a_mistake_is_told_in_plain_words(line: str, message: str) -> None:
         ("{min: 0, max: 1, when: {r: 1}}", "parameters.p.when: is circular: p -> r -> p"),
     ],
 )
-def test_a_parameter_that_cannot_be_is_told_in_plain_words(parameter: str, message: str) -> None:
+def test_an_impossible_parameter_is_described_in_plain_words(parameter: str, message: str) -> None:
     others = {
         "q": "{values: [sgd, adam]}",
         "k": "{values: [[1, 2], 3]}",
@@ -286,7 +286,7 @@ def test_a_parameter_that_cannot_be_is_told_in_plain_words(parameter: str, messa
         ),
     ],
 )
-def test_what_does_not_fit_together_is_told(lines: str, message: str) -> None:
+def test_values_that_contradict_each_other_are_reported(lines: str, message: str) -> None:
     budget = "" if "budget" in lines else "budget: 1\n"
     with pytest.raises(SpecError) as caught:
         parse(f"name: x\nentrypoint: a:b\n{budget}{lines}\n")
@@ -377,7 +377,7 @@ def test_a_file_that_is_not_there_says_how_to_get_one(tmp_path: Path) -> None:
         load(tmp_path / "study.yaml")
 
 
-def test_plain_data_is_checked_like_a_file_and_told_by_path() -> None:
+def test_plain_data_is_checked_like_a_file_and_reported_by_path() -> None:
     data = {
         "name": "x",
         "metric": {"name": "loss", "gaol": "minimize"},

@@ -13,9 +13,7 @@ from tunesvc.spec.yaml.document import examine, parse, renamed, written
 
 
 @pytest.mark.parametrize("template", templates(), ids=lambda one: one.key)
-def test_every_template_is_a_valid_study_that_says_the_same_when_written_anew(
-    template: Template,
-) -> None:
+def test_every_template_is_a_valid_study_and_survives_rewriting(template: Template) -> None:
     spec = parse(template.text)
     check(spec)
     assert parse(written(spec)) == spec

@@ -131,7 +131,7 @@ def test_the_tradeoff_measures_all_its_metrics() -> None:
     assert measured["latency_ms"] > 0
 
 
-def test_the_script_writes_json_lines_where_it_is_told_to(tmp_path: Path) -> None:
+def test_the_script_writes_json_lines_to_the_given_file(tmp_path: Path) -> None:
     spec, reports = spec_of("script"), tmp_path / "reports"
     values = {f"${{{name}}}": str(value) for name, value in arguments(spec).items()}
     _, *rest = (values.get(argument, argument) for argument in spec.command or ())

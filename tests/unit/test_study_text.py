@@ -64,7 +64,7 @@ def test_the_recommended_trial_comes_before_the_lucky_one() -> None:
     assert "Trial 9, below, has the best observed value, but the two cannot be told apart" in text
 
 
-def test_where_both_are_one_trial_it_is_told_once() -> None:
+def test_where_both_are_one_trial_it_is_shown_once() -> None:
     text = shown(study_text.best(VIEW, [row(4, 0.2)], 80, Recommendation(4, 0.21, 0.02, 4)))
     assert "Best  loss = 0.2  trial 4, expected 0.21 ± 0.02" in text
     assert "Recommended" not in text

@@ -45,6 +45,6 @@ def test_what_other_studies_lend_has_seeds_of_its_own() -> None:
 
 
 @given(st.integers(1, 50))
-def test_who_takes_every_second_trial_meets_every_seed(shared: int) -> None:
+def test_every_second_trial_meets_every_seed(shared: int) -> None:
     met = {(turn(number, shared) % 2, number % shared) for number in range(2 * shared)}
     assert len(met) == 2 * shared

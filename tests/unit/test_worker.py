@@ -371,7 +371,9 @@ def test_a_call_that_is_overtaken_comes_back_with_nothing(trainings: Trainings) 
     trainings.end(second)
 
 
-def test_what_is_told_twice_is_done_once_whichever_call_comes_first(trainings: Trainings) -> None:
+def test_a_repeated_command_is_executed_once_whichever_call_comes_first(
+    trainings: Trainings,
+) -> None:
     """A call brings all that the worker is not known to have."""
     first, second, third = launches(3)
     early = PollRequest(1, [(1, run(first)), (1, run(second))], {})
@@ -430,7 +432,7 @@ def test_an_end_is_kept_as_long_as_it_may_not_be_recorded(trainings: Trainings) 
     trainings.end(third)
 
 
-def test_a_new_coordinator_is_told_of_all_that_may_not_be_recorded(trainings: Trainings) -> None:
+def test_a_new_coordinator_gets_all_events_that_may_not_be_recorded(trainings: Trainings) -> None:
     first, second, third = launches(3)
     trainings.run(first)
     trainings.end(first)
@@ -463,7 +465,7 @@ def test_a_collection_passes_over_what_the_imports_made(
     assert gc.get_freeze_count() > len(gc.get_objects())
 
 
-def test_a_trial_whose_checkpoint_is_gone_begins_anew_and_says_why(
+def test_a_trial_whose_checkpoint_is_gone_restarts_and_says_why(
     tmp_path: Path, trainings: Trainings
 ) -> None:
     trainings = Trainings(make_worker(tmp_path, "restores"))

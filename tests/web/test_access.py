@@ -40,7 +40,7 @@ def client(server: DashboardServer) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_nobody_is_let_in_without_the_address(server: DashboardServer) -> None:
+def test_no_browser_is_admitted_without_the_address(server: DashboardServer) -> None:
     for path in ("/studies", "/events"):
         answer = httpx.get(server.url + path)
         assert answer.status_code == 401
@@ -197,7 +197,7 @@ def test_every_answer_bears_the_policy(client: httpx.Client, server: DashboardSe
         assert policy.startswith("default-src 'none'; script-src 'self';")
 
 
-def test_every_route_asks_who_it_is(server: DashboardServer) -> None:
+def test_every_route_asks_for_a_permission(server: DashboardServer) -> None:
     """All routes ask the one module that decides: a route without `may(...)` would be open to
     everyone."""
     open_to_all = {"/", "/enter"}

@@ -41,7 +41,7 @@ def done(page: Page, label: str, told: str) -> None:
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(
+def test_values_are_changed_and_a_wrong_one_is_reported_in_the_dialog(
     dashboard: Dashboard, simulation: Simulation
 ) -> None:
     simulation.run()

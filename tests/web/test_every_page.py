@@ -134,7 +134,7 @@ def as_before(shared_dashboard: Dashboard) -> None:
 
 
 @pytest.mark.parametrize("name", SIGHTS)
-def test_everybody_can_use(
+def test_a_page_is_accessible(
     shared_dashboard: Dashboard, known: Mapping[str, int], name: str
 ) -> None:
     sight = SIGHTS[name]
@@ -152,7 +152,7 @@ def test_everybody_can_use(
     is_sound(shared_dashboard, answer)
 
 
-def test_everybody_can_use_a_dialog(shared_dashboard: Dashboard, known: Mapping[str, int]) -> None:
+def test_a_dialog_is_accessible(shared_dashboard: Dashboard, known: Mapping[str, int]) -> None:
     answer = visit(shared_dashboard, f"/studies/{known['live']}")
     shared_dashboard.page.get_by_role("link", name="Extend", exact=True).click()
     expect(shared_dashboard.page.get_by_role("dialog")).to_be_visible()
@@ -161,14 +161,14 @@ def test_everybody_can_use_a_dialog(shared_dashboard: Dashboard, known: Mapping[
     expect(shared_dashboard.page.get_by_role("dialog")).to_be_hidden()
 
 
-def test_everybody_can_use_the_editor_with_mistakes_in_it(shared_dashboard: Dashboard) -> None:
+def test_the_editor_with_mistakes_is_accessible(shared_dashboard: Dashboard) -> None:
     answer = visit(shared_dashboard, "/new")
     shared_dashboard.page.get_by_label("study.yaml").fill("name: x\nbudget: {trials: many}\n")
     expect(shared_dashboard.page.locator("#verdict .faults")).to_contain_text("line 2")
     is_sound(shared_dashboard, answer)
 
 
-def test_everybody_can_use_the_page_of_a_mistake(
+def test_the_error_page_is_accessible(
     shared_dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tunesvc.web.pages.cluster.get_cluster", lambda *_: 1 / 0)
@@ -177,7 +177,7 @@ def test_everybody_can_use_the_page_of_a_mistake(
     is_sound(shared_dashboard, answer)
 
 
-def test_everybody_can_use_the_page_of_an_outage(
+def test_the_page_of_an_outage_is_accessible(
     shared_dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:
@@ -189,7 +189,7 @@ def test_everybody_can_use_the_page_of_an_outage(
     is_sound(shared_dashboard, answer)
 
 
-def test_everybody_can_use_the_page_of_somebody_unknown(shared_dashboard: Dashboard) -> None:
+def test_the_page_for_an_unknown_browser_is_accessible(shared_dashboard: Dashboard) -> None:
     context = shared_dashboard.page.context
     cookies = context.cookies()
     context.clear_cookies()

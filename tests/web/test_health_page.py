@@ -56,7 +56,7 @@ def test_a_button_does_what_a_finding_advises(dashboard: Dashboard, database: Da
     assert spec.parameters["x"].max == 4.0  # type: ignore[union-attr]
 
 
-def test_what_came_of_it_is_told_even_when_the_page_follows_the_change_first(
+def test_the_result_is_shown_even_when_the_page_follows_the_change_first(
     dashboard: Dashboard, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page learns of the change by another way than by the answer, and takes the button away

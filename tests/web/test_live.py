@@ -155,7 +155,7 @@ def test_notifications_that_get_lost_are_made_up_for(
     assert heard.changes == [frozenset({study_id})]
 
 
-def test_an_outage_is_told_once_and_so_is_its_end(
+def test_an_outage_is_announced_once_and_so_is_its_end(
     watching: tuple[Watcher, Heard], set_away: Callable[[bool], None], clock: Steps
 ) -> None:
     watcher, heard = watching
@@ -298,7 +298,7 @@ def _wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
         time.sleep(0.01)
 
 
-def test_a_tab_that_nobody_sees_gives_its_connection_back(
+def test_a_hidden_tab_gives_its_connection_back(
     dashboard: Dashboard, database: Database, study_id: int
 ) -> None:
     """Browsers hold six connections to a server: with six tabs open, a seventh would get no

@@ -52,7 +52,7 @@ def test_mistakes_are_marked_at_their_lines_while_one_types(editor: Page) -> Non
     expect(editor.get_by_role("region", name="Configurations").locator("tbody tr")).to_have_count(5)
 
 
-def test_what_is_missing_in_the_folder_is_said_and_the_preview_is_there_all_the_same(
+def test_missing_files_are_reported_and_the_preview_is_still_there(
     editor: Page, tmp_path: Path
 ) -> None:
     text = STUDY.format(name="fresh", trials=7).replace(
@@ -94,7 +94,7 @@ def test_blanks_around_the_folder_are_not_part_of_it(
     assert get_study(database, "fresh").source_dir == str(tmp_path)
 
 
-def test_a_name_that_is_taken_is_said_and_loses_nothing(
+def test_a_name_that_is_taken_is_reported_and_loses_nothing(
     editor: Page, dashboard: Dashboard, database: Database
 ) -> None:
     with database.engine.begin() as connection:

@@ -40,7 +40,7 @@ def test_a_search_narrows_the_list_and_stays_in_the_address(dashboard: Dashboard
     expect(page.locator("tbody th a")).to_have_text("digits")
 
 
-def test_a_new_study_appears_by_itself_sooner_than_anybody_looks(
+def test_a_new_study_appears_by_itself_within_moments(
     dashboard: Dashboard, database: Database
 ) -> None:
     page = dashboard.open("/studies")

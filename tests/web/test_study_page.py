@@ -199,7 +199,7 @@ def test_the_headline_comes_without_a_stream(dashboard: Dashboard, database: Dat
     page.unroute_all(behavior="ignoreErrors")
 
 
-def test_queued_trials_are_told_from_running_ones_and_an_interrupted_study_says_what_to_do(
+def test_queued_trials_are_distinguished_from_running_ones_and_an_interrupted_study_says_what_to_do(
     dashboard: Dashboard, database: Database
 ) -> None:
     study = fill(database, trials=20, running=4)

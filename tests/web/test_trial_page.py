@@ -281,7 +281,7 @@ def test_studies_are_compared_from_their_list(
     expect(page.locator("#curves .legendtext")).to_have_count(2, timeout=30_000)
 
 
-def test_nothing_to_compare_is_said(dashboard: Dashboard, study_id: int) -> None:
+def test_nothing_to_compare_is_reported(dashboard: Dashboard, study_id: int) -> None:
     page = dashboard.page
     for path, text in (
         ("/compare", "nothing is selected"),
