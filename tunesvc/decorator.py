@@ -6,7 +6,6 @@ and `tune()` do.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import sys
@@ -19,6 +18,7 @@ from tunesvc.errors import SpecError, StudyNotFound
 from tunesvc.run_options import StudyOptions, TuneOptions
 from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, name_of, without_partial
 from tunesvc.trial import Trial
+from tunesvc.util.suggestions import suggest
 
 if TYPE_CHECKING:
     from tunesvc.spec import StudySpec
@@ -244,9 +244,9 @@ def _refuse_foreign(options: Mapping[str, Any]) -> None:
     hints = [f"`{key}`{foreign_names.hint(key)}" for key in keys if foreign_names.hint(key)]
     ours = _BUDGET | _RUN
     for key in keys:
-        near = difflib.get_close_matches(key, ours, n=1)
-        if near and key not in {*ours, "metric", "goal"}:
-            hints.append(f"`{key}`, did you mean `{near[0]}`?")
+        hint = suggest(key, ours)
+        if hint and key not in {*ours, "metric", "goal"}:
+            hints.append(f"`{key}`{hint}")
     if hints:
         raise SpecError("\n".join(f"unknown key {hint}" for hint in hints))
 

@@ -5,9 +5,10 @@ Imports nothing at run time, so that the decorator stays light.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypedDict
+
+from tunesvc.util.suggestions import nearest
 
 if TYPE_CHECKING:
     import threading
@@ -96,6 +97,6 @@ def check_names(function: str, options: Iterable[str]) -> None:
     known = RunOptions.__annotations__
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f". Did you mean {near[0]!r}?" if near else ""
+            near = nearest(name, known)
+            hint = f". Did you mean {near!r}?" if near else ""
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")

@@ -33,7 +33,7 @@ from tunesvc.execution.executor import (
     SuggestRequested,
 )
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.spec.diagnostics import suggest
+from tunesvc.util.suggestions import suggest
 
 _CODE_CHANGED = "the objective's source code has changed: attempts from now on run the new code"
 

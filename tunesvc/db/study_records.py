@@ -5,7 +5,6 @@ Changes inside a running study go through `tunesvc.db.study_writer` instead.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -20,6 +19,7 @@ from tunesvc.db.schema.states import StudyState
 from tunesvc.db.schema.tables import commands, deletions, leases, studies, trials
 from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.spec import StudySpec
+from tunesvc.util.suggestions import nearest
 from tunesvc.util.user import whoami
 
 
@@ -286,8 +286,8 @@ def _row(spec: StudySpec, source_text: str | None, source_dir: str | None) -> di
 def _not_found(connection: sa.Connection, name: str) -> str:
     newest = sa.select(studies.c.name).order_by(studies.c.study_id.desc()).limit(1000)
     names = connection.execute(newest).scalars()
-    near = difflib.get_close_matches(name, list(names), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "`tune ls` lists the studies."
+    near = nearest(name, names)
+    hint = f"did you mean {near!r}?" if near else "`tune ls` lists the studies."
     deletion = _deletion(connection, deletions.c.name == name)
     return f"there is no study named {name!r}{deletion}; {hint}"
 

@@ -7,7 +7,6 @@ Knows nothing of samplers, Ray or the database.
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -42,6 +41,7 @@ from tunesvc.spec.conditions import (
     when_values,
 )
 from tunesvc.spec.rounding import snap_to_bounds, step_at
+from tunesvc.util.suggestions import suggest
 
 MAX_LISTED = 10_000
 """Most values of a parameter in a grid."""
@@ -236,8 +236,7 @@ class Space:
 
 def no_parameter(name: str, parameters: Mapping[str, Parameter]) -> str:
     """Return an error text for a parameter that does not exist."""
-    near = difflib.get_close_matches(name, parameters, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ""
+    hint = suggest(name, parameters, quote="'")
     return f"no parameter {name!r}{hint}; there are: {', '.join(parameters)}"
 
 

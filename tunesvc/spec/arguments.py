@@ -8,8 +8,9 @@ from typing import Any
 
 from tunesvc.signatures import Arguments, name_of
 from tunesvc.spec.conditions import is_sometimes_absent
-from tunesvc.spec.diagnostics import Path, SpecIssue, printable, suggest
+from tunesvc.spec.diagnostics import Path, SpecIssue, printable
 from tunesvc.spec.model import StudySpec
+from tunesvc.util.suggestions import suggest
 
 
 def function_issues(

@@ -19,10 +19,11 @@ from tunesvc.spec.conditions import (
     is_too_nested,
     when_values,
 )
-from tunesvc.spec.diagnostics import SpecIssue, printable, suggest
+from tunesvc.spec.diagnostics import SpecIssue, printable
 from tunesvc.spec.entrypoint_file import entrypoint_issues
 from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec, as_choice
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
+from tunesvc.util.suggestions import suggest
 
 PRUNERS_OF_SEVERAL = ("auto", "curve", "asha", "none")
 """Pruners that support several metrics; Optuna's do not."""

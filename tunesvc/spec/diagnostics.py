@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -63,14 +62,6 @@ def dotted(path: Path) -> str:
     """Format a path as `parameters.lr.values[2]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in path)
     return text.removeprefix(".")
-
-
-def suggest(name: object, known: Iterable[str]) -> str:
-    """Return `, did you mean ...?`, or nothing if no known name is similar."""
-    if not isinstance(name, str):
-        return ""
-    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return f", did you mean `{near[0]}`?" if near else ""
 
 
 def printable(text: str) -> str:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from tunesvc.signatures import Arguments
 from tunesvc.spec.arguments import argument_issues
-from tunesvc.spec.diagnostics import SpecIssue, printable, suggest
+from tunesvc.spec.diagnostics import SpecIssue, printable
 from tunesvc.spec.model import StudySpec
+from tunesvc.util.suggestions import suggest
 
 _KINDS = inspect.Parameter
 

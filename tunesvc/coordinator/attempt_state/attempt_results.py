@@ -13,7 +13,7 @@ from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.executor import Failed, Finished, Lost, Outcome
 from tunesvc.policy import Failure, StopCause
 from tunesvc.spec import Constraint, StudySpec
-from tunesvc.spec.diagnostics import suggest
+from tunesvc.util.suggestions import suggest
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Imports user code, so only workers may use it. Imports no Ray.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -15,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.util.suggestions import nearest
 
 Objective = Callable[..., Any]
 
@@ -74,8 +74,8 @@ def _attribute(module: ModuleType, name: str, entrypoint: str) -> Objective:
     for part in name.split("."):
         if not hasattr(target, part):
             names = [public for public in dir(target) if not public.startswith("_")]
-            near = difflib.get_close_matches(part, names, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
+            near = nearest(part, names)
+            hint = f"; did you mean `{near}`?" if near else ""
             text = f"entrypoint {entrypoint!r}: {module.__file__} has no {name!r}{hint}"
             raise EntrypointError(text)
         target = getattr(target, part)

@@ -13,7 +13,6 @@ equals `nan`, and is neither less nor more than any number.
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
@@ -26,6 +25,7 @@ from tunesvc.db.schema.states import STATES_SHOWN
 from tunesvc.errors import FilterError
 from tunesvc.spec import ParamValue
 from tunesvc.spec.units import parse_duration_s
+from tunesvc.util.suggestions import suggest
 
 LONGEST = 2_000
 """Most characters of a filter."""
@@ -459,8 +459,7 @@ _CONSTANTS: Mapping[str, ParamValue] = {
 
 
 def _hint(text: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(text, names, n=1)
-    return f", did you mean {near[0]!r}?" if near else "."
+    return suggest(text, names, quote="'", otherwise=".")
 
 
 def _number(text: str) -> float | int:

@@ -6,7 +6,6 @@ shift no rows between pages.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from tunesvc.queries.trials.filter_sql import (
 )
 from tunesvc.queries.trials.trial_metrics import constraint, metric
 from tunesvc.queries.trials.trial_table import rows_of
+from tunesvc.util.suggestions import suggest
 
 _CHUNK = 2_000
 _SORTABLE = (
@@ -69,8 +69,7 @@ class TrialSort:
         if field is None or field.kind not in _SORTABLE:
             own = (*names.objectives, *names.params, *names.other_metrics)
             sortable = ["number", "state", "value", "duration", *own]
-            near = difflib.get_close_matches(name, sortable, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else "."
+            hint = suggest(name, sortable, quote="'", otherwise=".")
             listed = ", ".join(sortable[:30])
             raise TuneError(f"trials cannot be sorted by {name!r}{hint} There are: {listed}")
         return TrialSort(field, text.startswith("-"))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from optuna.exceptions import ExperimentalWarning
@@ -14,6 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from tunesvc.errors import SpecError
 from tunesvc.spec.diagnostics import Path, SpecIssue
 from tunesvc.spec.model import Pruner, Sampler
+from tunesvc.util.suggestions import suggest
 
 T = TypeVar("T")
 
@@ -62,7 +62,8 @@ def choose(path: Path, name: str, table: Mapping[str, T]) -> T:
     """
     if name in table:
         return table[name]
-    text = f"there is no {name!r}{_suggest(name, table)} Known: {', '.join(table)}"
+    hint = suggest(name, table, quote="'", otherwise=".")
+    text = f"there is no {name!r}{hint} Known: {', '.join(table)}"
     raise OptionError(SpecIssue((*path, "name"), text, at_key=True))
 
 
@@ -111,13 +112,9 @@ def _unknown(
     names: Sequence[str],
 ) -> SpecIssue:
     listed = ", ".join(names) or "none"
-    text = f"{name!r} has no option {option!r}{_suggest(option, names)} Its options: {listed}"
+    hint = suggest(option, names, quote="'", otherwise=".")
+    text = f"{name!r} has no option {option!r}{hint} Its options: {listed}"
     return SpecIssue((*path, option), text, at_key=True)
 
 
 _making = threading.RLock()  # a pruner may wrap another one
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else "."

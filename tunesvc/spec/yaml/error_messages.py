@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tunesvc.spec import foreign_names, model
-from tunesvc.spec.diagnostics import Path, SpecIssue, printable, suggest
+from tunesvc.spec.diagnostics import Path, SpecIssue, printable
+from tunesvc.util.suggestions import suggest
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "metric": model.Metric,
