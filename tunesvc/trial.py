@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tunesvc.errors import BadReport, Pruned
+from tunesvc.util.characters import find_unstorable
 
 MAX_STEP = 2**63 - 1
 """The greatest step that the database can store."""
@@ -196,9 +197,7 @@ def as_step(step: object) -> int:
 
 def is_name(name: object) -> bool:
     """Return True if the database can store the name, of a metric, parameter or attribute."""
-    if not isinstance(name, str) or not 1 <= len(name) <= 200 or "\x00" in name:
-        return False
-    return not any("\ud800" <= char <= "\udfff" for char in name)
+    return isinstance(name, str) and 1 <= len(name) <= 200 and find_unstorable(name) is None
 
 
 def as_number(name: str, value: object) -> float:

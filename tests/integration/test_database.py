@@ -18,10 +18,10 @@ from tunesvc.db.engine.database import (
     open_database,
     parse_url,
     reason_of,
-    safe_text,
 )
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.errors import BadName, DatabaseError
+from tunesvc.util.characters import storable
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
@@ -224,16 +224,9 @@ def test_closing_twice_is_fine(database_url: str) -> None:
     database.close()
 
 
-@given(st.text(alphabet=st.characters(codec=None)))
-def test_safe_text_can_always_be_encoded_and_holds_no_nul(text: str) -> None:
-    safe = safe_text(text)
-    assert "\x00" not in safe.encode().decode()
-    assert safe_text(safe) == safe
-
-
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00")))
 def test_text_that_can_be_stored_is_kept_as_it_is(text: str) -> None:
-    assert safe_text(text) == text
+    assert storable(text) == text
     assert checked_name(text, "the name") == text
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from tests.support.specs import make_spec
 from tunesvc.db import lease, study_records
-from tunesvc.db.engine.database import Database, safe_text
+from tunesvc.db.engine.database import Database
 from tunesvc.db.notifications import Listener
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_changes import OpenedAttempt, Report, StartedAttempt, StudyChanges
@@ -15,6 +15,7 @@ from tunesvc.db.study_records import StudyRecord
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Attr, Decision, NewTrial, TrialEnd
 from tunesvc.errors import BadName, LeaseLost, StudyBusy, StudyExists, StudyNotFound
+from tunesvc.util.characters import storable
 
 
 @pytest.fixture
@@ -173,13 +174,13 @@ def test_any_text_is_stored_inert(database: Database, record: StudyRecord, text:
     study_writer = StudyWriter.open(database, record.study_id)
     batch = one_trial()
     batch.decisions.append(Decision(None, "stop", text, {text: text}))
-    batch.attrs.append(Attr(None, "user", safe_text(text), "1"))
+    batch.attrs.append(Attr(None, "user", storable(text), "1"))
     study_writer.commit(batch)
     with database.engine.connect() as connection:
         reason = connection.execute(
             sa.text("SELECT reason FROM decisions WHERE kind = 'stop'")
         ).scalar_one()
-    assert reason == safe_text(text)
+    assert reason == storable(text)
 
 
 def test_an_unanswered_transaction_is_tried_again(database: Database, record: StudyRecord) -> None:

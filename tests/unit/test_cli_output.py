@@ -50,10 +50,6 @@ def test_json_is_strict_and_keeps_nan_as_a_word() -> None:
     assert json.loads(shown) == {"value": "NaN", "at": "2026-01-01T00:00:00+00:00", "code": 4}
 
 
-def test_text_from_a_study_moves_no_cursor_and_turns_no_line_around() -> None:
-    assert terminal.clean("a\x1b[2Jb\x07c\u202ed") == "a\ufffd[2Jb\ufffdc\ufffdd"
-
-
 def test_text_from_a_study_is_no_markup() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     made = terminal.table("name")

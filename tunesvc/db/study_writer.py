@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql
 from tunesvc.db import lease as leasing
 from tunesvc.db import notifications, study_records
 from tunesvc.db.engine import json_numbers
-from tunesvc.db.engine.database import Database, safe_text
+from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.lease import LEASE_S, Lease
 from tunesvc.db.study_changes import (
@@ -38,6 +38,7 @@ from tunesvc.db.study_changes import (
 from tunesvc.db.trial_changes import Attr, Decision
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
 from tunesvc.instrumentation import event_log, failpoints
+from tunesvc.util.characters import storable
 
 T = TypeVar("T")
 
@@ -346,7 +347,7 @@ class _BatchSql:
                 "stream": "text",
                 "text": "text",
             },
-            [line._replace(text=safe_text(line.text)) for line in changes.logs],
+            [line._replace(text=storable(line.text)) for line in changes.logs],
         )
         self._log_cuts(list(changes.log_cuts.values()))
         self._bulk(
@@ -499,7 +500,7 @@ class _BatchSql:
                 """UPDATE studies SET state = :state, reason = :reason,
                           ended_at = CASE WHEN :over THEN now() END WHERE study_id = :study""",
                 state=str(state),
-                reason=safe_text(reason),
+                reason=storable(reason),
                 over=state.is_terminal,
             )
 
@@ -545,13 +546,13 @@ def _report_row(report: Report) -> tuple[Any, ...]:
 
 
 def _end_row(end: AttemptEnd) -> AttemptEnd:
-    message, traceback = safe_text(end.message or ""), safe_text(end.traceback or "")
+    message, traceback = storable(end.message or ""), storable(end.traceback or "")
     return end._replace(message=message, traceback=traceback)
 
 
 def _decision_row(decision: Decision) -> tuple[Any, ...]:
     details = json_numbers.dump(decision.details)
-    return decision.number, decision.kind, safe_text(decision.reason), details
+    return decision.number, decision.kind, storable(decision.reason), details
 
 
 def _node_row(node: SeenNode) -> tuple[Any, ...]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import unicodedata
 
+from tunesvc.util.characters import find_invisible, find_unstorable
+
 MAX_NAME = 200
 """The longest name, in characters."""
-
-_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_CONTROL_CATEGORIES = frozenset({"Cc", "Zl", "Zp"})
 
 
 def check_text(text: str) -> str:
@@ -21,10 +20,8 @@ def check_text(text: str) -> str:
     Raises:
         ValueError: it contains NUL or half of a surrogate pair; the message gives the position.
     """
-    for position, char in enumerate(text):
-        if char == "\x00" or "\ud800" <= char <= "\udfff":
-            where = f"{_code(char)} at character {position + 1}"
-            raise ValueError(f"cannot be stored: it holds {where}")
+    if (position := find_unstorable(text)) is not None:
+        raise ValueError(f"cannot be stored: it holds {_where(text, position)}")
     return text
 
 
@@ -38,10 +35,8 @@ def check_name(name: str) -> str:
     check_text(name)
     if name != name.strip():
         raise ValueError("has space around it: remove it")
-    for position, char in enumerate(name):
-        if unicodedata.category(char) in _CONTROL_CATEGORIES or char in _BIDI_CONTROLS:
-            where = f"{_code(char)} at character {position + 1}"
-            raise ValueError(f"is a name, and holds the invisible {where}")
+    if (position := find_invisible(name)) is not None:
+        raise ValueError(f"is a name, and holds the invisible {_where(name, position)}")
     return name
 
 
@@ -62,5 +57,7 @@ def check_json(value: object) -> None:
             check_json(item)
 
 
-def _code(char: str) -> str:
-    return f"U+{ord(char):04X} {unicodedata.name(char, '')}".strip()
+def _where(text: str, position: int) -> str:
+    char = text[position]
+    code = f"U+{ord(char):04X} {unicodedata.name(char, '')}".strip()
+    return f"{code} at character {position + 1}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -102,18 +101,3 @@ def escape_csv_formula(value: object) -> object:
     except ValueError:
         return "'" + value
     return value
-
-
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-_OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|$)")
-_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def strip_control(text: str) -> str:
-    """Return a program's output as plain text.
-
-    Removes colours and cursor moves, keeps the last state of an overwritten line (a progress bar),
-    and replaces all other invisible characters by U+FFFD.
-    """
-    visible = _OVERWRITTEN.sub("", _ESCAPES.sub("", text))
-    return _HIDDEN.sub("\ufffd", visible.replace("\r", ""))

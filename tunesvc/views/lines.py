@@ -6,9 +6,10 @@ import sys
 from typing import TextIO
 
 from tunesvc.coordinator.progress_events import Progress, ProgressEvent
+from tunesvc.util.characters import visible
 from tunesvc.util.formatting import duration, number
 from tunesvc.views.live import in_one_line
-from tunesvc.views.terminal import clean, plain, to_json
+from tunesvc.views.terminal import plain, to_json
 
 EVERY_S = 10.0
 """Seconds of the study between two progress lines."""
@@ -19,7 +20,7 @@ class PlainLines:
 
     def __init__(self, study: str = "", stream: TextIO | None = None) -> None:
         """`study`: prefix of each line, if there are several studies."""
-        self._before = f"{clean(study)}: " if study else ""
+        self._before = f"{visible(study)}: " if study else ""
         self._stream = stream or sys.stdout
         self._written_s = 0.0
 

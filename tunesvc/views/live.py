@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesvc.coordinator.progress_events import LiveTrial, Progress, ProgressEvent
+from tunesvc.util.characters import visible
 from tunesvc.util.formatting import duration, number, parameters
-from tunesvc.views.terminal import STYLES, cells, clean
+from tunesvc.views.terminal import STYLES, cells
 
 STOPPING = "stopping once everything is recorded; press Ctrl-C again to force it"
 RECENT = 4
@@ -152,9 +153,9 @@ class LiveView(RedrawnView):
         return self._spinner
 
     def _headline(self, p: Progress) -> Text:
-        reason = (f"  {clean(p.reason)}", "dim") if p.reason else ""
+        reason = (f"  {visible(p.reason)}", "dim") if p.reason else ""
         return Text.assemble(
-            (clean(self._title), "bold"),
+            (visible(self._title), "bold"),
             "  ",
             (p.state, STYLES.get(p.state, "")),
             reason,
@@ -240,14 +241,14 @@ def _best(p: Progress) -> Text:
     if p.best is None:
         return Text()
     values = ", ".join(number(value) for value in p.best.values)
-    trial, params = f"  trial {p.best.number}  ", clean(parameters(p.best.params))
+    trial, params = f"  trial {p.best.number}  ", visible(parameters(p.best.params))
     parts = (("best ", "dim"), (values, STYLES["best"]), (trial, "dim"), params)
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
 def line(event: ProgressEvent, *, study: str = "", style: str = "") -> Text:
     """Format an event in one line; `study`: its study's name, if several are shown."""
-    mark, prefix = _MARKS.get(event.kind, "•"), f"{clean(study)}  " if study else ""
+    mark, prefix = _MARKS.get(event.kind, "•"), f"{visible(study)}  " if study else ""
     parts = (
         (f"{mark} ", _COLOURS.get(event.kind, "")),
         (prefix, "bold"),
@@ -258,7 +259,7 @@ def line(event: ProgressEvent, *, study: str = "", style: str = "") -> Text:
 
 def in_one_line(text: str) -> str:
     """Return text without line breaks and control characters."""
-    return " ".join(clean(text).split())
+    return " ".join(visible(text).split())
 
 
 def describe(event: ProgressEvent) -> str:

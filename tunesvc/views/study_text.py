@@ -21,12 +21,12 @@ from tunesvc.queries.rows import (
     TrialDetail,
     TrialRow,
 )
+from tunesvc.util.characters import visible
 from tunesvc.util.formatting import ago, duration, number, parameter, violations
 from tunesvc.views.terminal import (
     STYLES,
     bar,
     cells,
-    clean,
     columns_of,
     fitted,
     indented,
@@ -79,8 +79,8 @@ def overview(
 
 
 def _heading(view: StudyView) -> Text:
-    reason = (f"  {clean(view.reason)}", "dim") if view.reason else ""
-    return Text.assemble((clean(view.name), "bold"), "  ", state_text(str(view.state)), reason)
+    reason = (f"  {visible(view.reason)}", "dim") if view.reason else ""
+    return Text.assemble((visible(view.name), "bold"), "  ", state_text(str(view.state)), reason)
 
 
 def facts(view: StudyView) -> Table:
@@ -201,7 +201,7 @@ def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> Rend
 
 def _headline(title: str, view: StudyView, value: str, row: TrialRow, evidence: str) -> Text:
     """Format the metric's value, and the trial with its evidence."""
-    metric = (f"{clean(view.objectives[0].name)} = {value}", STYLES["best"])
+    metric = (f"{visible(view.objectives[0].name)} = {value}", STYLES["best"])
     after = (f"  trial {row.number}{', ' if evidence else ''}{evidence}", "dim")
     return Text.assemble((f"{title}  ", "bold"), metric, after)
 
@@ -293,13 +293,13 @@ def trial(view: StudyView, detail: TrialDetail, curve: ReportCurve) -> Renderabl
     """Format one trial: values, parameters, attempts, decisions, curve."""
     row = detail.row
     heading = Text.assemble(
-        (f"{clean(view.name)} · trial {row.number}", "bold"),
+        (f"{visible(view.name)} · trial {row.number}", "bold"),
         "  ",
         state_text(row.state),
     )
     grid = Table.grid(padding=(0, 2))
     for objective, value in zip(view.objectives, row.values or (), strict=False):
-        grid.add_row(Text(clean(objective.name), "bold"), Text(number(value), STYLES["best"]))
+        grid.add_row(Text(visible(objective.name), "bold"), Text(number(value), STYLES["best"]))
     for name in _other_metrics(view, [row]):
         grid.add_row(*cells(name, number(row.metrics[name])))
     for name, setting in row.params.items():
@@ -309,9 +309,9 @@ def trial(view: StudyView, detail: TrialDetail, curve: ReportCurve) -> Renderabl
             grid.add_row(Text(about, "dim"), *cells(text))
     for name, value in row.attrs.items():
         shown = value if isinstance(value, str) else json.dumps(value)
-        grid.add_row(Text(clean(name), "dim"), *cells(shown[:ATTRIBUTE_CHARS]))
+        grid.add_row(Text(visible(name), "dim"), *cells(shown[:ATTRIBUTE_CHARS]))
     if not row.feasible:
-        broken_by = clean(violations(row.violations)) or "it breaks a constraint"
+        broken_by = visible(violations(row.violations)) or "it breaks a constraint"
         grid.add_row(Text("feasible", "dim"), Text(f"no: {broken_by}", "yellow"))
     parts: list[RenderableType] = [heading, grid, Text(), _attempts(detail.attempts)]
     if detail.decisions:
@@ -397,15 +397,15 @@ def _failure(attempt: AttemptRow) -> list[RenderableType]:
 
 def traceback(title: str, text: str) -> RenderableType:
     """Format a traceback from the worker, under a title."""
-    return Group(Text(), Text(title, "bold"), indented(Text(clean(text.rstrip()), "red")))
+    return Group(Text(), Text(title, "bold"), indented(Text(visible(text.rstrip()), "red")))
 
 
 def explanation(answer: Explanation) -> RenderableType:
     """Format an explanation: sentences under their topics."""
-    parts: list[RenderableType] = [Text(clean(answer.title), "bold")]
+    parts: list[RenderableType] = [Text(visible(answer.title), "bold")]
     for topic, sentences in answer.topics.items():
         parts += [Text(), Text(topic, "dim")]
-        parts += [indented(clean(sentence)) for sentence in sentences]
+        parts += [indented(visible(sentence)) for sentence in sentences]
     return Group(*parts)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
@@ -17,6 +16,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from tunesvc.util.characters import visible
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ def err() -> Console:
 def print_error(message: str) -> None:
     """Print one error on standard error, for people."""
     console = err()
-    console.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), visible(message)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -101,7 +102,7 @@ def table(*columns: str) -> Table:
     """Return a table in our style. Columns with a name that begins with `>` contain numbers."""
     made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        name = Text(clean(column.removeprefix(">")))
+        name = Text(visible(column.removeprefix(">")))
         made.add_column(name, justify="right" if column.startswith(">") else "left", no_wrap=True)
     return made
 
@@ -145,7 +146,7 @@ def fitted(
 
 def cells(*values: object) -> list[Text]:
     """Convert values to a table's cells, without markup."""
-    return [value if isinstance(value, Text) else Text(clean(str(value))) for value in values]
+    return [value if isinstance(value, Text) else Text(visible(str(value))) for value in values]
 
 
 def state_text(state: str) -> Text:
@@ -153,23 +154,9 @@ def state_text(state: str) -> Text:
     return Text(state, STYLES.get(state, ""))
 
 
-def clean(text: str) -> str:
-    """Replace control and bidirectional characters, which could move the cursor or reorder text."""
-    return "".join("\ufffd" if _moves_cursor(char) else char for char in text)
-
-
-_BIDI_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-
-
-def _moves_cursor(char: str) -> bool:
-    if char in "\n\t":
-        return False
-    return unicodedata.category(char) == "Cc" or char in _BIDI_CONTROLS
-
-
 def markup(text: object) -> str:
     """Escape text for use inside rich markup."""
-    return escape(clean(str(text)))
+    return escape(visible(str(text)))
 
 
 def bar(fraction: float, width: int = 10) -> str:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tunesvc.util import formatting
+from tunesvc.util.characters import left_to_right, strip_control
 from tunesvc.web.available_actions import unavailable_actions
 
 _HERE = Path(__file__).parent
@@ -116,11 +117,8 @@ def _finalized(value: Any) -> Any:
     Filter `as_written` keeps them, for text that is edited or copied.
     """
     if isinstance(value, str) and not isinstance(value, Markup):
-        return _BIDI.sub("\ufffd", value)
+        return left_to_right(value)
     return value
-
-
-_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 def _urls(request: Request) -> Any:
@@ -156,7 +154,7 @@ def _environment() -> Environment:
         parameter=formatting.parameter,
         duration=formatting.duration,
         params=params,
-        readable=formatting.strip_control,
+        readable=strip_control,
         coded=code_spans,
         moment=moment,
         ago=ago,

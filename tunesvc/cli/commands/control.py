@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyName, TrialNumber
+from tunesvc.util.characters import visible
 
 
 def pause(study: StudyName, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
@@ -132,12 +133,12 @@ def rm(
 ) -> None:
     """Delete a study with its trials, logs and checkpoints."""
     from tunesvc import api
-    from tunesvc.views.terminal import clean, out
+    from tunesvc.views.terminal import out
 
     loaded = api.load_study(study, database_url=database_url)
     if not yes:
         typer.confirm(f"Delete {study!r} with all its trials, logs and checkpoints?", abort=True)
-    out().print(clean(loaded.delete()), markup=False)
+    out().print(visible(loaded.delete()), markup=False)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -194,13 +195,13 @@ def _request(
     as_json: bool,
 ) -> None:
     from tunesvc import api
-    from tunesvc.views.terminal import clean, out, print_json
+    from tunesvc.views.terminal import out, print_json
 
     answer = api.load_study(study, database_url=database_url).request(kind, **payload)
     if as_json:
         print_json({"study": study, "request": kind, "answer": answer})
     else:
-        out().print(clean(answer), markup=False)
+        out().print(visible(answer), markup=False)
 
 
 def _seconds(text: str) -> float:

@@ -13,6 +13,7 @@ import typer
 from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyName, Where
 from tunesvc.cli.commands.show import print_no_trials
 from tunesvc.util import formatting
+from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
     from tunesvc.queries.checkpoint_files import KeptCheckpoint
@@ -168,7 +169,7 @@ def checkpoint(
     if as_json:
         terminal.print_json({**terminal.plain(best), "path": str(path)})
     else:
-        typer.echo(terminal.clean(_describe(view, best)), err=True)
+        typer.echo(visible(_describe(view, best)), err=True)
         typer.echo(path)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Limit, StudyName
 from tunesvc.util import formatting
+from tunesvc.util.characters import visible
 
 OfTrial = Annotated[
     int | None,
@@ -33,14 +34,14 @@ def tag(
     """Add and remove tags, and print the current ones. `tune ls --tag TAG` finds studies by
     them."""
     from tunesvc import api
-    from tunesvc.views.terminal import clean, out, print_json
+    from tunesvc.views.terminal import out, print_json
 
     loaded = api.load_study(study, database_url=database_url)
     now = loaded.tag(*(tags or ()), remove=remove or (), number=trial)
     if as_json:
         print_json({"study": study, "trial": trial, "tags": now})
     else:
-        out().print(clean("  ".join(now) or "no tags"), markup=False)
+        out().print(visible("  ".join(now) or "no tags"), markup=False)
 
 
 def note(

@@ -19,6 +19,7 @@ from tunesvc.cli.cli_options import (
     Where,
 )
 from tunesvc.util import formatting
+from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -389,7 +390,7 @@ def _print_logs(
                 terminal.print_json(row)
             else:
                 stream = sys.stderr if row.stream == "stderr" else sys.stdout
-                stream.write(row.text if not stream.isatty() else terminal.clean(row.text))
+                stream.write(row.text if not stream.isatty() else visible(row.text))
                 stream.flush()
         after = rows[-1].cursor
     return after

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunesvc.cli.views.finding_text import DatabaseFinding, Verdict
 from tunesvc.util import formatting
+from tunesvc.util.characters import visible
 from tunesvc.views import terminal
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def format_health(study: str, examined: Health) -> list[DatabaseFinding]:
     """Format the findings of a study's health checks, and count the checks without one."""
     results = []
     for check, finding in examined.findings:
-        remedy = f" `{terminal.clean(finding.action.command(study))}`" if finding.action else ""
+        remedy = f" `{visible(finding.action.command(study))}`" if finding.action else ""
         verdict: Verdict = "warn" if finding.severity == "warn" else "ok"
         results.append(
             DatabaseFinding(
@@ -153,7 +154,7 @@ def _attempts(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
 def _waiting(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
     attended = diagnosis.study.coordinator is not None
     if diagnosis.to_run_again and diagnosis.study.spec is None:
-        name = shlex.quote(terminal.clean(diagnosis.study.name))
+        name = shlex.quote(visible(diagnosis.study.name))
         text = (
             f"{_trials(diagnosis.to_run_again)}, by processes that use Optuna's API; if those are "
             f"gone, `tune stop {name}` marks their trials as failed"

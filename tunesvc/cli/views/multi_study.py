@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tunesvc.coordinator.progress_events import Progress, ProgressEvent
+from tunesvc.util.characters import visible
 from tunesvc.util.formatting import duration, number
 from tunesvc.views.live import RECENT, SCROLLED, STOPPING, RedrawnView, line
-from tunesvc.views.terminal import STYLES, bar, cells, clean
+from tunesvc.views.terminal import STYLES, bar, cells
 
 _NAME_CHARS = 24
 _WIDE = 90
@@ -122,9 +123,9 @@ class _Row:
         if event.kind in ("over", "error"):
             self.is_over = True
             style = "red" if event.kind == "error" else STYLES.get(event.text.partition(":")[0], "")
-            self._phase = Text(clean(" ".join(event.text.split())), style)
+            self._phase = Text(visible(" ".join(event.text.split())), style)
         if event.kind == "phase":
-            self._phase = Text(clean(event.text), "dim")
+            self._phase = Text(visible(event.text), "dim")
         elif event.kind != "over":  # its line says so
             self._view.add_event(self._study, event)
 
@@ -133,7 +134,7 @@ class _Row:
         and time left."""
         p, name = (
             self.latest,
-            Text(clean(self._study), "dim" if self.is_over else "bold"),
+            Text(visible(self._study), "dim" if self.is_over else "bold"),
         )
         if p is None:
             return [name, self._phase or Text()]
@@ -159,5 +160,5 @@ class _Row:
     def _progress_text(p: Progress, width: int) -> Text:
         text = Text(bar(p.fraction, width), "cyan")
         if p.state != "running":
-            text += Text(f"  {p.state}: {clean(p.reason)}", STYLES.get(p.state, ""))
+            text += Text(f"  {p.state}: {visible(p.reason)}", STYLES.get(p.state, ""))
         return text

@@ -15,8 +15,9 @@ from tunesvc.search.replay import (
     ReplayedProposal,
     ReplayedStop,
 )
+from tunesvc.util.characters import visible
 from tunesvc.util.formatting import number, parameters
-from tunesvc.views.terminal import cells, clean, indented, table
+from tunesvc.views.terminal import cells, indented, table
 
 SHOWN = 12
 """Trials listed, at most."""
@@ -40,14 +41,14 @@ def _redrawn(what: str, count: ReplayCount) -> list[RenderableType]:
         style = "green" if count.agreeing == count.compared else "yellow"
         line = f"{count.agreeing} of {count.compared} {what} come out as recorded."
         parts = [Text(line, style)]
-    parts += [indented(f"{n} not compared: {clean(why)}") for why, n in count.skipped.items()]
+    parts += [indented(f"{n} not compared: {visible(why)}") for why, n in count.skipped.items()]
     if count.first is not None:
         first = count.first
         parts += [
             indented(f"The first that differs: trial {first.number}"),
-            indented(f"recorded: {clean(first.recorded)}"),
-            indented(f"redrawn:  {clean(first.redrawn)}"),
-            indented(f"It may differ because {clean(first.why)}."),
+            indented(f"recorded: {visible(first.recorded)}"),
+            indented(f"redrawn:  {visible(first.redrawn)}"),
+            indented(f"It may differ because {visible(first.why)}."),
         ]
     return parts
 
@@ -59,7 +60,7 @@ def pruner(name: str, comparison: PrunerComparison) -> RenderableType:
         f"{name} would have stopped {len(comparison.stopped)} trials on the recorded curves and "
         f"saved {comparison.steps_saved:,} of {comparison.steps:,} steps ({share:.0%})."
     )
-    parts: list[RenderableType] = [Text(clean(head))]
+    parts: list[RenderableType] = [Text(visible(head))]
     finished = [one for one in comparison.stopped if one.value is not None]
     line = f"{len(finished)} of them are among the {comparison.complete} that ran to their end."
     parts.append(Text(line))
@@ -105,7 +106,7 @@ def sampler(name: str, proposals: Sequence[ReplayedProposal]) -> RenderableType:
         return Text("No proposal to compare.")
     distances = [one.distance for one in proposals]
     head = (
-        f"{clean(name)}, asked at each of {len(proposals)} proposals with the history of that "
+        f"{visible(name)}, asked at each of {len(proposals)} proposals with the history of that "
         f"time: on average {fmean(distances):.0%} of the range from the trial that ran, median "
         f"{median(distances):.0%}. One step ahead only: it could not learn from its own trials."
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunesvc.cli.exits import ExitCode, code_of, worst
 from tunesvc.errors import TuneError
 from tunesvc.util import formatting
+from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
     from tunesvc.queries.rows import StudyView
@@ -104,7 +105,7 @@ def _print_summary(study: Study, code: ExitCode) -> None:
     console.print(
         Text.assemble(
             "\n",
-            (terminal.clean(view.name), "bold"),
+            (visible(view.name), "bold"),
             " ",
             state,
             _when(view, code),
@@ -124,13 +125,12 @@ def _print_summary(study: Study, code: ExitCode) -> None:
 
 
 def _when(view: StudyView, code: ExitCode) -> str:
-    from tunesvc.views import terminal
 
     if not view.counts.total:
         return " before its first trial"
     # the reason of an interrupted study is that of the run before
     is_of_this_run = view.reason and code is not ExitCode.INTERRUPTED
-    reason = f": {terminal.clean(view.reason)}" if is_of_this_run else ""
+    reason = f": {visible(view.reason)}" if is_of_this_run else ""
     return f" after {formatting.duration(view.active_s)}{reason}"
 
 
@@ -140,7 +140,6 @@ def _state(view: StudyView, code: ExitCode) -> str:
 
 def next_commands(view: StudyView, code: ExitCode, *, has_best: bool) -> list[tuple[str, str]]:
     """Return commands that make sense after a run, each with its description."""
-    from tunesvc.views.terminal import clean
 
     quoted, state = _quoted(view.name), view.state
     rows = []
@@ -148,7 +147,7 @@ def next_commands(view: StudyView, code: ExitCode, *, has_best: bool) -> list[tu
         rows.append((f"tune logs {quoted} 0", "the output of its first trial"))
         rows.append(("tune run FILE", "run again once it is fixed: it replaces this study"))
     elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
-        rows.append((clean(view.resume_command), "continue where it stopped"))
+        rows.append((visible(view.resume_command), "continue where it stopped"))
     elif state == "finished" and view.is_exhausted:
         rows.append(
             (
@@ -158,7 +157,7 @@ def next_commands(view: StudyView, code: ExitCode, *, has_best: bool) -> list[tu
         )
         rows.append(
             (
-                clean(view.confirm_command),
+                visible(view.confirm_command),
                 "repeat the best trials, to be sure which is best",
             )
         )
@@ -214,8 +213,8 @@ def _print_table(results: Results, codes: Mapping[str, ExitCode]) -> None:
             console.print(
                 Text.assemble(
                     "\n",
-                    (terminal.clean(name), "bold"),
-                    f": {terminal.clean(view.reason)}",
+                    (visible(name), "bold"),
+                    f": {visible(view.reason)}",
                 )
             )
     console.print(_commands(_next_of_all(results, codes)))
@@ -296,6 +295,5 @@ def _short(name: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    from tunesvc.views import terminal
 
-    return shlex.quote(terminal.clean(name))
+    return shlex.quote(visible(name))

@@ -25,6 +25,7 @@ from tunesvc.db.engine.autocommit import READ_ONLY, AutocommitPool
 from tunesvc.db.engine.timeouts import BoundedConnection, Watchdog
 from tunesvc.db.schema import migrations
 from tunesvc.errors import BadName, DatabaseError
+from tunesvc.util.characters import find_unstorable
 
 if TYPE_CHECKING:
     from tunesvc.db.embedded.embedded_server import EmbeddedServer
@@ -302,19 +303,13 @@ def masked(url: sa.URL) -> str:
     return url.set(drivername="postgresql").render_as_string(hide_password=True)
 
 
-def safe_text(text: str) -> str:
-    """Return text that Postgres can store: NUL and lone surrogates become U+FFFD."""
-    printable = text.replace("\x00", "\ufffd")
-    return printable.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def checked_name(text: str, what: str) -> str:
     """Return a name unchanged if Postgres can store it.
 
     Raises:
         BadName: it contains NUL or a lone surrogate, or is too long. `what` describes it.
     """
-    if safe_text(text) != text:
+    if find_unstorable(text) is not None:
         raise BadName(
             f"{what} {text!r} cannot be stored: {_UNSTORABLE}; leave those out",
         )

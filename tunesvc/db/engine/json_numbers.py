@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tunesvc.db.engine.database import safe_text
+from tunesvc.util.characters import storable
 
 
 def dump(value: Any) -> str:
@@ -29,9 +29,9 @@ def _plain(value: Any) -> Any:
             return "NaN"
         return "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, str):
-        return safe_text(value)
+        return storable(value)
     if isinstance(value, Mapping):
-        return {safe_text(str(key)): _plain(item) for key, item in value.items()}
+        return {storable(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value

@@ -12,6 +12,7 @@ from pathlib import Path
 from tunesvc.errors import BadReport, Pruned
 from tunesvc.execution.attempt.out_of_memory import OutOfMemory, out_of_memory
 from tunesvc.execution.executor import Failed, Outcome, StoppedEarly
+from tunesvc.util.characters import storable
 
 MESSAGE_CHARS_MAX = 4_000
 TRACEBACK_CHARS_MAX = 32_000
@@ -112,7 +113,7 @@ def _is_ours(filename: str) -> bool:
 
 def clean(text: str, chars_max: int) -> str:
     """Return text that the database accepts: no NUL or lone surrogates, and not too long."""
-    text = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    text = storable(text)
     if len(text) <= chars_max:
         return text
     half = chars_max // 2

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from tunesvc.execution.worker.spool import STREAMS, Spool
+from tunesvc.util.characters import storable
 
 Sink = Callable[[str, str, int], None]
 """Receives (`stdout` or `stderr`, text, position in the spool after it)."""
@@ -114,7 +115,7 @@ class _Stream:
                 self.position,
             )
             self.position += len(data)
-            yield self._decoder.decode(data).replace("\x00", "\ufffd")
+            yield storable(self._decoder.decode(data))
         self._spool.free(self.name, self.position)
         if final:
             yield self._decoder.decode(b"", final=True)

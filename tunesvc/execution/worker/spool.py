@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from tunesvc.util.characters import storable
+
 STREAMS = ("stdout", "stderr")
 REMAINS_BYTES_MAX = 2**18
 """Limit per stream, counted from its end."""
@@ -95,7 +97,7 @@ def _tail(file: Path, start: int) -> str:
         size = stream.seek(0, os.SEEK_END)
         left_out = max(0, size - start - REMAINS_BYTES_MAX)
         stream.seek(start + left_out)
-        text = stream.read(REMAINS_BYTES_MAX).decode("utf-8", "replace").replace("\x00", "\ufffd")
+        text = storable(stream.read(REMAINS_BYTES_MAX).decode("utf-8", "replace"))
         if not left_out:
             return text
         return f"\n[tunesvc: {left_out:,} bytes of output are left out here]\n{text}"
