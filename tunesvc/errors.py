@@ -4,6 +4,7 @@
     ├── SpecError                a study file or decorator that cannot be used (file, line, hint)
     ├── StudyNotFound            no study of that name
     ├── StudyExists              a study of that name is there already, with another spec
+    ├── StudyWithoutSpec         a study made through Optuna's API: no coordinator runs it
     ├── StudyFailed              a study ended without a result; holds the objective's traceback
     ├── StudyBusy                another coordinator holds the study's lease
     ├── LeaseLost                this coordinator's lease was taken over: stop writing
@@ -39,6 +40,16 @@ class StudyNotFound(TuneError):
 
 class StudyExists(TuneError):
     """A study of that name exists already."""
+
+
+MADE_BY_OPTUNA = "was made through Optuna's API"
+
+
+class StudyWithoutSpec(TuneError):
+    """A study that was made through Optuna's API, so that it has no spec and no coordinator."""
+
+    def __init__(self, study: str, consequence: str) -> None:
+        super().__init__(f"study {study!r} {MADE_BY_OPTUNA}: {consequence}")
 
 
 class StudyFailed(TuneError):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunesvc.execution.attempt.checkpoints import Checkpoints, checkpoint_files, step_of
+from tunesvc.spec.goals import Goal
 from tunesvc.spec.model import Keep
 
 
@@ -38,21 +39,25 @@ def saved(checkpoints: Checkpoints, model: Path, values: list[float], first: int
 
 
 @pytest.mark.parametrize(
-    ("keep", "maximize", "steps"),
+    ("keep", "goal", "steps"),
     [
-        (Keep(), False, [1, 4]),
-        (Keep(), True, [2, 4]),
-        (Keep(best=2, last=2), False, [1, 3, 4]),
-        (Keep(best=0), False, [4]),
-        (Keep(best=9), False, [0, 1, 2, 3, 4]),
+        (Keep(), "minimize", [1, 4]),
+        (Keep(), "maximize", [2, 4]),
+        (Keep(best=2, last=2), "minimize", [1, 3, 4]),
+        (Keep(best=0), "minimize", [4]),
+        (Keep(best=9), "minimize", [0, 1, 2, 3, 4]),
     ],
 )
 def test_the_best_and_the_last_are_kept(
-    tmp_path: Path, keep: Keep, maximize: bool, steps: list[int]
+    tmp_path: Path, keep: Keep, goal: Goal, steps: list[int]
 ) -> None:
     model = tmp_path / "model"
     model.touch()
-    saved(Checkpoints(tmp_path, 0, 1, keep, maximize=maximize), model, [0.5, 0.1, 0.9, 0.2, 0.3])
+    saved(
+        Checkpoints(tmp_path, 0, 1, keep, goal=goal),
+        model,
+        [0.5, 0.1, 0.9, 0.2, 0.3],
+    )
     assert [file.step for file in checkpoint_files(tmp_path / "0")] == steps
 
 

@@ -164,7 +164,7 @@ def _records(objective: Objective, results: Results, index: int) -> np.ndarray:
     losses = np.where(is_candidate, results.losses(objective, index), np.inf)
     best = np.minimum.accumulate(losses)
     best = np.where(np.isfinite(best), best, np.nan)
-    return -best if objective.maximize else best
+    return best * objective.orientation
 
 
 def select_curves(

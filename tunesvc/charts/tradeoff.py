@@ -26,7 +26,7 @@ from tunesvc.charts.parameters import number_axis
 from tunesvc.queries.rows import Objective
 from tunesvc.queries.trials.trial_results import Results, subsample
 from tunesvc.queries.trials.trial_table import pareto_mask
-from tunesvc.search.tracking.objectives import orient_each
+from tunesvc.space.directions import orient_each
 
 _POINTS = 3_000
 
@@ -36,14 +36,9 @@ def front_of(objectives: Sequence[Objective], results: Results) -> np.ndarray:
     rows = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
     mask = np.zeros(len(results), dtype=bool)
     if len(rows):
-        losses = results.values[rows] * _orientation(objectives)
+        losses = results.values[rows] * orient_each([objective.goal for objective in objectives])
         mask[rows[pareto_mask(losses)]] = True
     return mask
-
-
-def _orientation(objectives: Sequence[Objective]) -> np.ndarray:
-    """Return the factors that turn values into losses; shape (objectives,)."""
-    return orient_each([objective.goal for objective in objectives])
 
 
 def pareto(objectives: Sequence[Objective], results: Results, front: np.ndarray) -> Chart:
@@ -139,7 +134,7 @@ def hypervolume(objectives: Sequence[Objective], results: Results) -> Chart:
     rows = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
     if not len(rows):
         return Chart(title, None, NOTHING)
-    orientation = _orientation(objectives)
+    orientation = orient_each([objective.goal for objective in objectives])
     losses = results.values[rows] * orientation
     indices, areas = _area_history(losses)
     numbers = results.numbers[rows[indices]]

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from tunesvc.execution.interpreter import Interpreter
 from tunesvc.spec import Environment, ParamValue, Resources
-from tunesvc.spec.model import Goal, Keep
+from tunesvc.spec.goals import Goal
+from tunesvc.spec.model import Keep
 
 
 class AttemptId(NamedTuple):

@@ -61,12 +61,10 @@ def find_best_checkpoint(
     points = get_curve(database, view.study_id, number).points
     values = {(point.attempt, point.step): point.value for point in points}
     checkpoints = [_with_value(file, number, values) for file in files]
-    maximize = view.objectives[0].maximize
+    orientation = view.objectives[0].orientation
 
     def loss(checkpoint: KeptCheckpoint) -> float:
-        if checkpoint.value is None:
-            return math.inf
-        return -checkpoint.value if maximize else checkpoint.value
+        return math.inf if checkpoint.value is None else checkpoint.value * orientation
 
     # `min` returns the first of equals; reversed, that is the newest.
     return min(reversed(checkpoints), key=loss)

@@ -16,7 +16,7 @@ from tunesvc.db.optuna.frozen_trials import from_optuna_time, was_cancelled
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.search.training_seeds import SEED
-from tunesvc.spec.model import Goal
+from tunesvc.spec.goals import Goal
 
 if TYPE_CHECKING:
     from tunesvc.search.analysis.finalists import Finalist

@@ -17,7 +17,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of
-from tunesvc.errors import TuneError
+from tunesvc.errors import StudyWithoutSpec
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.sql import in_study
 from tunesvc.queries.warm_start_source import load_warm_start
@@ -29,12 +29,10 @@ def load_recording(database: Database, view: StudyView) -> Recording:
     """Return all recorded steps of a study; of a running one, those recorded so far.
 
     Raises:
-        TuneError: the study was made through Optuna's API, which records no decisions.
+        StudyWithoutSpec: no decisions of the study are recorded.
     """
     if view.spec is None:
-        raise TuneError(
-            f"study {view.name!r} was made through Optuna's API, which records no decisions",
-        )
+        raise StudyWithoutSpec(view.name, "it has no recorded decisions")
     steps: dict[datetime, RecordedStep] = defaultdict(RecordedStep)
     with database.engine.connect() as connection:
         _read_decisions(connection, view.study_id, steps)

@@ -13,7 +13,7 @@ from tunesvc import policy
 from tunesvc.db.schema.states import UNFINISHED, AttemptState, StudyState
 from tunesvc.search.exhaustion import is_exhausted
 from tunesvc.spec import Budget, ParamValue, StudySpec, as_given
-from tunesvc.spec.model import Goal
+from tunesvc.spec.goals import Goal, orient
 from tunesvc.util import formatting
 
 Row = TypeVar("Row")
@@ -61,6 +61,11 @@ class Objective:
 
     name: str
     goal: Goal
+
+    @property
+    def orientation(self) -> float:
+        """Factor that turns a value into a loss, of which small is good."""
+        return orient(self.goal)
 
     @property
     def maximize(self) -> bool:

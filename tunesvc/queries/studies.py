@@ -32,6 +32,7 @@ from tunesvc.queries.sql import (
     seconds,
     state_shown,
 )
+from tunesvc.space.directions import goal_of
 from tunesvc.spec import Budget
 
 _COUNTED = [field.name for field in fields(Counts)]
@@ -303,6 +304,6 @@ def _objectives(
     else:
         names = [f"value_{i}" for i in range(len(directions))]
     return tuple(
-        Objective(name, "maximize" if direction == "maximize" else "minimize")
+        Objective(name, goal_of(direction))
         for name, direction in zip(names, directions, strict=True)
     )

@@ -91,7 +91,7 @@ def expected(view: StudyView, results: Results) -> policy.ImprovementForecast | 
     by_end = finished[np.argsort(results.ended_s[finished], kind="stable")]
     losses = np.where(results.candidates(), results.losses(objective), np.inf)[by_end]
     best_losses = np.minimum.accumulate(losses) if len(losses) else losses
-    best_values = -best_losses if objective.maximize else best_losses
+    best_values = best_losses * objective.orientation
     incumbents = [value if np.isfinite(value) else None for value in best_values.tolist()]
     counts = view.counts
     unfinished = counts.total - counts.done
@@ -167,8 +167,8 @@ def _improvement(
     losses = results.losses(view.objectives[0])[in_start & results.candidates()]
     if not len(losses) or in_start.all():
         return None
-    start_best = -losses.min() if view.objectives[0].maximize else losses.min()
-    return Improvement(int(in_start.sum()), float(start_best), best)
+    start_best = float(losses.min() * view.objectives[0].orientation)
+    return Improvement(int(in_start.sum()), start_best, best)
 
 
 def _start_phase(database: Database, study_id: int) -> Sequence[int]:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from optuna.study import StudyDirection
-
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import StudyNotFound
 from tunesvc.search.warm_start import SourceStudy, WarmStart
+from tunesvc.space.directions import goal_of
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
-from tunesvc.spec.model import Goal
-
-GOALS: Mapping[StudyDirection, Goal] = {
-    StudyDirection.MINIMIZE: "minimize",
-    StudyDirection.MAXIMIZE: "maximize",
-    StudyDirection.NOT_SET: "minimize",
-}
 
 
 def load_warm_start(database: Database, spec: StudySpec) -> WarmStart | None:
@@ -40,6 +30,6 @@ def load_warm_start(database: Database, spec: StudySpec) -> WarmStart | None:
             continue
         trials = storage.get_all_trials(record.study_id, deepcopy=False)
         directions = storage.get_study_directions(record.study_id)
-        goals = [GOALS[direction] for direction in directions]
+        goals = [goal_of(direction) for direction in directions]
         sources.append(SourceStudy(name, record.spec, trials, goals))
     return WarmStart(spec, Space(spec.parameters), sources)

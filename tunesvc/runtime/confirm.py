@@ -16,13 +16,13 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import was_cancelled
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
-from tunesvc.errors import StudyNotFound, TuneError
+from tunesvc.errors import StudyNotFound, StudyWithoutSpec, TuneError
 from tunesvc.queries.confirmation import CONFIRMS, SUFFIX
 from tunesvc.search.analysis.recommend import luckiest_beside, ranked
 from tunesvc.search.optimizer import queued
 from tunesvc.search.training_seeds import SEED, training_seed
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
-from tunesvc.spec.model import Goal
+from tunesvc.spec.goals import Goal
 from tunesvc.util.optuna_internals import trial_id_of
 
 
@@ -37,9 +37,7 @@ def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) 
     """
     spec = record.spec
     if spec is None:
-        raise TuneError(
-            f"study {record.name!r} was made through Optuna's API and has no spec to run trials by",
-        )
+        raise StudyWithoutSpec(record.name, "it has no spec to run trials by")
     if len(spec.metrics) > 1:
         raise TuneError(
             f"study {record.name!r} has several metrics, and so no single best trial to confirm",

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +18,6 @@ from typing import Any
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.coordinator.coordinator import Coordinator, EarlierRuns, StepTiming
@@ -38,6 +37,7 @@ from tunesvc.errors import (
     SpecError,
     StudyExists,
     StudyNotFound,
+    StudyWithoutSpec,
     TuneError,
 )
 from tunesvc.execution.driver.ray_pool import ExecutorMaker
@@ -55,6 +55,7 @@ from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.warm_start import TRANSFERRED
+from tunesvc.space.directions import direction_of
 from tunesvc.space.search_space import Space, widened
 from tunesvc.spec import StudySpec
 from tunesvc.spec.arguments import function_issues
@@ -322,7 +323,7 @@ def _released_at_end(study_writer: StudyWriter) -> Iterator[None]:
 
 def _spec_of(record: StudyRecord) -> StudySpec:
     if record.spec is None:
-        raise TuneError(_NO_SPEC.format(record.name))
+        raise StudyWithoutSpec(record.name, "it has no spec to run trials by")
     return record.spec
 
 
@@ -478,7 +479,7 @@ def _recording_storage(
     metrics = [metric.name for metric in spec.metrics]
     with database.engine.connect() as connection:
         others = recovery.other_objectives(connection, record.study_id, metrics[1:])
-    directions = [_DIRECTIONS[goal] for goal in spec.directions]
+    directions = [direction_of(goal) for goal in spec.directions]
     memory = RecordingStorage(spec.name, directions, trials, metrics=metrics, others=others)
     memory.restore_attrs(
         storage.get_study_user_attrs(record.study_id),
@@ -636,11 +637,3 @@ def _conflict_message(record: StudyRecord, trials: int) -> str:
     way = ways.get(record.state, f"it is unfinished. `tune resume {name}` continues it")
     ways_out = f"`tune rm {name}` deletes it; or give this one another name."
     return f"a study named {name!r} exists and {way}; {ways_out}"
-
-
-_NO_SPEC = "study {!r} was made through Optuna's API and has no spec to run it by"
-
-_DIRECTIONS: Mapping[str, StudyDirection] = {
-    "minimize": StudyDirection.MINIMIZE,
-    "maximize": StudyDirection.MAXIMIZE,
-}

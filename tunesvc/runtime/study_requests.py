@@ -40,7 +40,7 @@ from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_records import Command, StudyRecord
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Attr, Decision, NewTrial, TrialEnd
-from tunesvc.errors import SpecError, StudyBusy, TuneError
+from tunesvc.errors import SpecError, StudyBusy, StudyWithoutSpec
 from tunesvc.execution.driver.ray_pool import ray_executor
 from tunesvc.execution.executor import StoppedEarly
 from tunesvc.policy import StopCause
@@ -70,8 +70,7 @@ def request(
     Raises:
         StudyNotFound: it was deleted meanwhile.
         SpecError: the request makes no sense for this study.
-        TuneError: the study was made through Optuna's API, so that no coordinator runs it. Only its
-            running trials can be stopped.
+        StudyWithoutSpec: no coordinator runs the study. Only its running trials can be stopped.
     """
     record = _record(database, study_id)
     if record.spec is None and kind in _OF_ALL_STUDIES:
@@ -214,12 +213,13 @@ class IdleStudy:
     """A study without coordinator, as a `ControllableStudy`; collects changes to commit.
 
     Raises:
-        TuneError: the study was made through Optuna's API.
+        StudyWithoutSpec: no coordinator runs the study.
     """
 
     def __init__(self, database: Database, record: StudyRecord) -> None:
         if record.spec is None:
-            raise TuneError(_OPTUNAS.format(record.name))
+            consequence = "its trials are made there too, and no coordinator runs it"
+            raise StudyWithoutSpec(record.name, consequence)
         self.spec = record.spec
         self._database = database
         self._record = record
@@ -318,8 +318,6 @@ class IdleStudy:
         return f"{state}; no coordinator was running it"
 
 
-_FROM_OPTUNA = "study {!r} was made through Optuna's API, and its trials are made there too"
-_OPTUNAS = f"{_FROM_OPTUNA}: no coordinator runs it"
 _BY_REQUEST = "by request"
 _DONE = {"extend": "extended", "parallelism": "changed", "stop_trial": "done"}
 _FOR_THE_NEXT_RUN = frozenset({"extend", "parallelism", "widen", "enqueue", "retry"})

@@ -22,13 +22,13 @@ from tunesvc.search.analysis.recommend import is_candidate
 from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.replayed_search import ReplayedOptimizer
 from tunesvc.search.study_storage import RecordingStorage
-from tunesvc.search.tracking.objectives import orient_each
 from tunesvc.search.tracking.pareto import ranked
 from tunesvc.search.tracking.pausing import Alternative, PausingPruner
 from tunesvc.search.warm_start import WarmStart
+from tunesvc.space.directions import orient_each
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
-from tunesvc.spec.model import Goal
+from tunesvc.spec.goals import Goal
 from tunesvc.util.optuna_internals import FIXED_PARAMS
 
 GOOD_SHARE = 0.1

@@ -14,17 +14,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.search.analysis.recommend import is_candidate
-from tunesvc.search.tracking.objectives import orient
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.search.value_mapping import ValueMapping
+from tunesvc.space.directions import direction_of
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.conditions import contains
-from tunesvc.spec.model import Goal
+from tunesvc.spec.goals import Goal, orient
 from tunesvc.util.optuna_internals import renumber
 
 BEST = 3
@@ -68,8 +67,8 @@ class WarmStart:
         earlier: Sequence[SourceStudy],
     ) -> None:
         self._space = space
-        self._direction = StudyDirection[spec.directions[0].upper()]
-        self._orientation = orient(self._direction)
+        self._direction = direction_of(spec.directions[0])
+        self._orientation = orient(spec.directions[0])
         self.transferred: list[TransferResult] = []
         self._summaries: list[str] = []
         self._without_trials: list[str] = []

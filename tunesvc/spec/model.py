@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from tunesvc.spec.frozen_dict import FrozenDict
+from tunesvc.spec.goals import Goal
 from tunesvc.spec.text import MAX_NAME, check_json, check_name, check_text
 from tunesvc.spec.units import parse_bytes, parse_duration_s
 from tunesvc.util import formatting
@@ -34,7 +35,6 @@ T = TypeVar("T")
 
 Scalar = bool | int | float | str | None
 ParamValue = Scalar
-Goal = Literal["minimize", "maximize"]
 
 MAX_EXACT = 2**53
 """Optuna and the database store a parameter as a double, which is exact for integers up to here."""

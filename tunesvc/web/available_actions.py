@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tunesvc.errors import MADE_BY_OPTUNA
 from tunesvc.queries.rows import StudyStatus, StudyView, TrialRow
 from tunesvc.spec import StudySpec
 
@@ -18,7 +19,7 @@ def unavailable_actions(
     if study.spec is None:
         reasons = dict.fromkeys(
             _NEEDING_COORDINATOR,
-            "it was made through Optuna's API: no coordinator runs it",
+            f"it {MADE_BY_OPTUNA}: no coordinator runs it",
         )
         reasons |= _reasons_for_optuna(study, trial)
     elif trial is None:

@@ -41,6 +41,7 @@ from tunesvc.db.optuna.trial_cache import TrialCache
 from tunesvc.db.schema.ids import study_of, trial_id
 from tunesvc.db.schema.tables import FIRST_VALUE
 from tunesvc.errors import BadReport, StudyBusy
+from tunesvc.space.directions import direction_of
 from tunesvc.space.search_space import canonical
 from tunesvc.trial import MAX_STEP
 from tunesvc.util.optuna_internals import BaseHeartbeat, FrozenStudy
@@ -233,7 +234,8 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         """See `BaseStorage`."""
         known = self._directions.get(study_id)
         if known is None:
-            known = self._directions[study_id] = _directions(self._study(study_id).directions)
+            stored = self._study(study_id).directions
+            known = self._directions[study_id] = [direction_of(name) for name in stored]
         return list(known)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
@@ -254,7 +256,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
             FrozenStudy(
                 study_name=row.name,
                 direction=None,
-                directions=_directions(row.directions),
+                directions=[direction_of(name) for name in row.directions],
                 user_attrs=attrs.get((row.study_id, "user"), {}),
                 system_attrs=attrs.get((row.study_id, "system"), {}),
                 study_id=row.study_id,
@@ -550,10 +552,6 @@ def _insert_parts(connection: sa.Connection, new_id: int, template: FrozenTrial)
 def _internal(distribution: BaseDistribution, value: Any) -> Any:
     """Return the stored value: Optuna's internal one, normalised to the distribution's steps."""
     return distribution.to_internal_repr(canonical(distribution, value))
-
-
-def _directions(names: Sequence[str]) -> list[StudyDirection]:
-    return [StudyDirection[name.upper()] for name in names]
 
 
 def _searchable(name: str) -> str:

@@ -104,7 +104,7 @@ class Attempt:
             launch.trial_number,
             launch.attempt.number,
             job.keep,
-            maximize=job.goals[:1] == ("maximize",),
+            goal=job.goals[0] if job.goals else "minimize",
         )
         self._directory = directory
         self._pid = os.getpid()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from tunesvc.spec.goals import Goal, orient
 from tunesvc.spec.model import Keep
 
 _NAME = re.compile(r"^attempt-(\d+)-(?:step-(\d+)|start)-(\d+)$")
@@ -47,7 +48,7 @@ class Checkpoints:
         attempt_number: int,
         keep: Keep | None = None,
         *,
-        maximize: bool = False,
+        goal: Goal = "minimize",
     ) -> None:
         """Save checkpoints below `root`.
 
@@ -56,12 +57,12 @@ class Checkpoints:
             trial_number: the trial.
             attempt_number: the attempt, from 1.
             keep: number of latest and of best checkpoints to keep.
-            maximize: True if larger values are better.
+            goal: of the metric that the values are of.
         """
         self._folder = root / str(trial_number)
         self._attempt = attempt_number
         self._keep = keep or Keep()
-        self._sign = -1 if maximize else 1
+        self._orientation = orient(goal)
         self._numbers = count(1)
         self._values: dict[int, float] = {}
         """Values reported by this attempt, by step."""
@@ -119,7 +120,8 @@ class Checkpoints:
     def _best(self, values: Mapping[CheckpointFile, float]) -> list[CheckpointFile]:
         """Return the best checkpoints. Among equal ones the newest come first."""
         newest_first = sorted(values, reverse=True)
-        return sorted(newest_first, key=lambda file: self._sign * values[file])[: self._keep.best]
+        best_first = sorted(newest_first, key=lambda file: self._orientation * values[file])
+        return best_first[: self._keep.best]
 
     def _read_values(self) -> dict[str, float]:
         try:

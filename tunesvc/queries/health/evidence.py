@@ -23,6 +23,7 @@ from tunesvc.db.schema.tables import attempts, trial_attrs, trial_params, trials
 from tunesvc.queries.rows import StudyView, from_row
 from tunesvc.queries.sql import in_study, is_any_of, is_candidate, of_last_attempt
 from tunesvc.search.pruners.audit import AUDIT
+from tunesvc.space.directions import direction_of
 from tunesvc.spec import ParamValue
 
 SAMPLED = 1_500
@@ -102,7 +103,7 @@ class Evidence:
 
     def loss(self, value: float) -> float:
         """Return a value of the first objective oriented so that small is good."""
-        return -value if self.study.objectives[0].maximize else value
+        return value * self.study.objectives[0].orientation
 
     def complete(self) -> list[SeenTrial]:
         """Return the sampled trials with a finite value."""
@@ -239,7 +240,7 @@ def list_audited(connection: sa.Connection, study_id: int) -> list[AuditedEnd]:
 
 def directions_of(study: StudyView) -> list[StudyDirection]:
     """Return the objectives' goals as Optuna's directions."""
-    return [StudyDirection[objective.goal.upper()] for objective in study.objectives]
+    return [direction_of(objective.goal) for objective in study.objectives]
 
 
 def _attempts(connection: sa.Connection, study: StudyView) -> tuple[OccupiedTime, ...]:

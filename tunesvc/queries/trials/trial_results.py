@@ -74,8 +74,8 @@ class Results:
 
     def losses(self, objective: Objective, index: int = 0) -> np.ndarray:
         """Return one objective's values oriented so that small is good."""
-        column: np.ndarray = self.values[:, index]
-        return -column if objective.maximize else column
+        losses: np.ndarray = self.values[:, index] * objective.orientation
+        return losses
 
     def best(self, objective: Objective, index: int = 0) -> int | None:
         """Return the number of the candidate with the best value; of equal ones the first."""

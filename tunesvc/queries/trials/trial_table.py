@@ -36,6 +36,7 @@ from tunesvc.queries.sql import (
 )
 from tunesvc.queries.trials.attempt_events import list_attempts, list_decisions
 from tunesvc.queries.trials.trial_metrics import attrs_of
+from tunesvc.space.directions import orient_each
 from tunesvc.spec import ParamValue
 
 Order = Literal["number", "newest", "best"]
@@ -268,8 +269,8 @@ def _front(
     ).all()
     if not rows:
         return []
-    signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
-    on_front = pareto_mask(np.array([row.results for row in rows], dtype=float) * signs)
+    values = np.array([row.results for row in rows], dtype=float)
+    on_front = pareto_mask(values * orient_each(directions))
     return [row.trial_id for row, is_on in zip(rows, on_front, strict=True) if is_on]
 
 

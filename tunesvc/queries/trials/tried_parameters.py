@@ -70,7 +70,7 @@ class CompletedTrials:
     @property
     def losses(self) -> np.ndarray:
         """Values oriented so that small is good."""
-        return -self.values if self.objective.maximize else self.values
+        return self.values * self.objective.orientation
 
     def subsample(self, limit: int) -> CompletedTrials:
         """Return at most `limit` trials: the best, and an even sample of the others."""

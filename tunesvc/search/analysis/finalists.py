@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from tunesvc.search.tracking.objectives import orient
-from tunesvc.spec.model import Goal
+from tunesvc.spec.goals import Goal, orient
 from tunesvc.util.formatting import number as number_text
 
 CONFIDENCE = 0.95

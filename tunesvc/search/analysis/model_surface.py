@@ -14,7 +14,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.samplers.gp.fitted import PosteriorSummary, fit_posterior
-from tunesvc.spec.model import Goal
+from tunesvc.spec.goals import Goal
 
 LINE = 41
 GRID = 31

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from tunesvc.search.analysis.recommend import is_candidate
 from tunesvc.search.samplers.gp.fitted import fit_posterior
-from tunesvc.spec.model import Goal
+from tunesvc.spec.goals import Goal
 
 REPEATS_MIN = 8
 """Repeated measurements from which the noise is estimated without a model."""

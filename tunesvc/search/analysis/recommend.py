@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.tracking.objectives import is_feasible, orient
-from tunesvc.spec.model import Goal
+from tunesvc.search.tracking.objectives import is_feasible
+from tunesvc.spec.goals import Goal, orient
 from tunesvc.util.formatting import number
 
 if TYPE_CHECKING:

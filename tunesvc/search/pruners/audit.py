@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import betaincinv
 
-from tunesvc.search.tracking.objectives import orient_each
+from tunesvc.space.directions import orient_each
 
 AUDIT = "tunesvc:audit"
 """System attribute of an audited trial: {"step", "chance", "best"} of the overruled decision. With

@@ -12,25 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.spec.model import Goal
+from tunesvc.space.directions import orient_each
 
 OTHERS = "tunesvc:others"
 """System attribute: step -> values of the objectives after the first."""
-
-
-def orient(direction: StudyDirection | Goal) -> float:
-    """Return the factor that turns a value into a loss, of which small is good: -1.0 or 1.0."""
-    return -1.0 if direction in (StudyDirection.MAXIMIZE, "maximize") else 1.0
-
-
-def orient_each(
-    directions: Sequence[StudyDirection] | Sequence[Goal],
-) -> np.ndarray:
-    """Return the factors of several objectives; shape (objectives,)."""
-    return np.array([orient(direction) for direction in directions])
 
 
 def orientations_of(study: Study) -> np.ndarray:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.study import StudyDirection
 
-from tunesvc.search.tracking.objectives import orient
+from tunesvc.space.directions import goal_of
+from tunesvc.spec.goals import orient
 
 WORST = 4.0
 """End of the scale, so that a diverged curve is bad but no outlier."""
@@ -41,7 +42,7 @@ class ValueScale:
         Args:
             is_log: False to never use logarithms; None to use them if the losses suggest it.
         """
-        orientation = orient(direction)
+        orientation = orient(goal_of(direction))
         losses = orientation * np.asarray(finals, dtype=float)
         losses = np.sort(losses[np.isfinite(losses)])
         losses = losses[: _without_penalties(losses)]

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from tunesvc.db.engine.database import Database
-from tunesvc.errors import SpecError, StudyExists, StudyNotFound
+from tunesvc.errors import StudyExists, StudyNotFound, StudyWithoutSpec
 from tunesvc.preview import Preview, describe_cost, describe_size, preview
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study, list_studies, list_study_names
@@ -244,9 +244,7 @@ def _source(study: StudyView) -> str:
     if study.source_text is not None:
         return study.source_text
     if study.spec is None:
-        raise SpecError(
-            f"study {study.name!r} was made through Optuna's API and has no study file",
-        )
+        raise StudyWithoutSpec(study.name, "it has no study file")
     return written(study.spec)
 
 

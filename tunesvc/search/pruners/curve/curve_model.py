@@ -35,8 +35,9 @@ from tunesvc.search.pruners.curve.features import (
 )
 from tunesvc.search.pruners.curve.regression import DOF, Kernel, Regression
 from tunesvc.search.tracking.finished import resumed_in, split
-from tunesvc.search.tracking.objectives import orient
 from tunesvc.search.tracking.scale import WORST, ValueScale
+from tunesvc.space.directions import goal_of
+from tunesvc.spec.goals import orient
 
 FINISHED_MIN = 3
 """Fewest finished trials for a forecast; with fewer, nothing tells how far a curve still goes."""
@@ -133,7 +134,7 @@ class CurveModel:
         """`objective`: index of one of several; trials are taken from its point of view."""
         self._direction = direction
         self._objective = objective
-        self._orientation = orient(direction)
+        self._orientation = orient(goal_of(direction))
         self.invalidate()
         self.forget()
 

@@ -18,7 +18,7 @@ from tunesvc.search.samplers.gp.observations import (
     observe,
     prefers_log,
 )
-from tunesvc.spec.model import Goal
+from tunesvc.spec.goals import Goal
 
 FITTED_MAX = 200
 """Most trials that hyperparameters are fitted to."""

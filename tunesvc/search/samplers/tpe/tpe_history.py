@@ -22,8 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.samplers.tpe.parzen import LATEST
 from tunesvc.search.study_storage import shown_as_infeasible
-from tunesvc.search.tracking.objectives import orient_each
 from tunesvc.search.tracking.pausing import PAUSED
+from tunesvc.space.directions import orient_each
 from tunesvc.util.optuna_internals import non_domination_ranks, spread_subset
 
 GOOD_MAX = 25
