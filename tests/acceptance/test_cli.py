@@ -293,9 +293,9 @@ def test_tags_and_notes_are_kept_and_found(ran: Tune) -> None:
 def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune) -> None:
     study(tune, "noisy", "noisy")
     tune("run", "noisy.yaml", "--quiet")
-    told = json.loads(tune.here("explain", "noisy", "2", "--json"))
-    assert "Proposed by random" in told["said"][0]["text"]
-    assert told["decisions"][0]["details"]["seed"] == 1
+    output = json.loads(tune.here("explain", "noisy", "2", "--json"))
+    assert "Proposed by random" in output["said"][0]["text"]
+    assert output["decisions"][0]["details"]["seed"] == 1
     read = tunesvc.load_study("noisy", database_url=tune.env["TUNE_DATABASE_URL"])
     assert str(read.explain(2)).split() == tune.here("explain", "noisy", "2").split(), (
         "print shows what the command shows"
@@ -408,9 +408,9 @@ def test_the_best_checkpoint_of_the_best_trial_is_kept_and_copied(tune: Tune) ->
     best = json.loads(tune.here("best", "saving", "--json"))["number"]
     copy = tune.here("checkpoint", "saving", "--to", "out").strip()
     assert (tune.folder / copy).read_text() == f"{best} after 1", "the last one is worse"
-    told = json.loads(tune.here("checkpoint", "saving", "0", "--json"))
-    assert (told["trial_number"], told["step"]) == (0, 1)
-    assert {file.step for file in checkpoint_files(Path(told["path"]).parents[1])} >= {1, 2}
+    output = json.loads(tune.here("checkpoint", "saving", "0", "--json"))
+    assert (output["trial_number"], output["step"]) == (0, 1)
+    assert {file.step for file in checkpoint_files(Path(output["path"]).parents[1])} >= {1, 2}
     assert "is there already" in tune.here("checkpoint", "saving", "--to", "out", code=2)
     assert "has no trial 9" in tune.here("checkpoint", "saving", "9", code=3)
     read = tunesvc.load_study("saving", database_url=tune.env["TUNE_DATABASE_URL"])
@@ -433,16 +433,16 @@ def test_failed_trials_show_their_traceback(tune: Tune) -> None:
 @pytest.mark.usefixtures("joins")
 def test_what_cannot_be_satisfied_ends_at_once_and_names_what_there_is(tune: Tune) -> None:
     study(tune, "greedy", "train", "resources: {gpu: 99}")
-    told = tune("run", "greedy.yaml", code=6)
-    assert "99" in told
-    assert "CPU" in told
+    output = tune("run", "greedy.yaml", code=6)
+    assert "99" in output
+    assert "CPU" in output
 
 
 def test_a_wrong_study_file_is_named_with_its_line(tune: Tune) -> None:
     study(tune, "wrong", "train", "paralelism: 3")
-    told = tune("validate", "wrong.yaml", code=2)
-    assert "did you mean `parallelism`" in told
-    assert re.search(r"wrong\.yaml:\d+", told)
+    output = tune("validate", "wrong.yaml", code=2)
+    assert "did you mean `parallelism`" in output
+    assert re.search(r"wrong\.yaml:\d+", output)
     study(tune, "odd", "train", "pruner: {name: asha, mim: 3}")
     assert re.search(
         r"odd\.yaml:\d+:\d+: pruner: 'asha' has no option 'mim'", tune("run", "odd.yaml", code=2)
@@ -458,9 +458,9 @@ def test_the_database_is_looked_after(tune: Tune) -> None:
 
 
 def test_a_database_that_is_not_there_is_an_error_in_a_line(tune: Tune) -> None:
-    told = tune("ls", "--database-url", "postgresql://nobody:secret@127.0.0.1:1/x", code=7)
-    assert "secret" not in told
-    assert told.startswith("error: ")
+    output = tune("ls", "--database-url", "postgresql://nobody:secret@127.0.0.1:1/x", code=7)
+    assert "secret" not in output
+    assert output.startswith("error: ")
 
 
 def test_doctor_finds_this_machine_fit(tune: Tune) -> None:

@@ -46,7 +46,7 @@ def by_config(config):
 SPACE = {"model": {"width": ray_tune.choice([1, 2, 3])}, "factor": 2.0}
 GOAL = {"name": "score", "goal": "maximize", "take": "best"}
 
-def told(study):
+def results(study):
     return [[trial.state, trial.params, trial.values[0]] for trial in study.trials]
 
 def broken(lr):
@@ -62,7 +62,7 @@ def failing():
 if __name__ == "__main__":
     mine = train.tune(name="decorated", trials=8)
     ray = tunable(metric=GOAL, parameters=SPACE, sampler="random", resources={"cpu": 0.5})(by_config).tune(trials=4)
-    print(json.dumps({"plain": train(lr=0.5, solver="adam"), "mine": told(mine), "ray": told(ray), "failed": failing()}))
+    print(json.dumps({"plain": train(lr=0.5, solver="adam"), "mine": results(mine), "ray": results(ray), "failed": failing()}))
 """
 
 

@@ -122,8 +122,8 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=100)
     assert running.returncode == 130, err
-    told = tune.here("ls")
-    assert told.count("interrupted") == 2
+    output = tune.here("ls")
+    assert output.count("interrupted") == 2
     with database.engine.connect() as connection:
         lost = connection.execute(
             sa.text("SELECT count(*) FROM attempts WHERE state = 'lost'")
@@ -145,4 +145,4 @@ def test_wrong_use_is_reported_before_anything_starts(tune: Tune) -> None:
     assert "twin.yaml and other.yaml are both named 'twin'" in tune.here(
         "run", "twin.yaml", "other.yaml", code=2
     )
-    assert "no study" in tune.here("resume", "twin", "nobody", code=3)
+    assert "no study" in tune.here("resume", "twin", "missing", code=3)

@@ -215,11 +215,11 @@ def test_killing_twice_loses_the_attempt_once(harness: Harness) -> None:
 def test_what_was_never_launched_can_be_stopped_killed_answered_and_acknowledged(
     harness: Harness,
 ) -> None:
-    executor, nobody = harness(), make_launch(99).attempt
-    executor.stop(nobody)
-    executor.kill(nobody)
-    executor.answer(nobody, "x", 1)
-    executor.acknowledge({nobody: 7})
+    executor, unknown = harness(), make_launch(99).attempt
+    executor.stop(unknown)
+    executor.kill(unknown)
+    executor.answer(unknown, "x", 1)
+    executor.acknowledge({unknown: 7})
     assert list(executor.events(0.01)) == []
 
 

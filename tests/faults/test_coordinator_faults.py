@@ -84,7 +84,7 @@ def test_a_command_is_carried_out_though_every_connection_was_lost_before(
     coordinator = simulation.start()
     coordinator.step()
     with database.engine.begin() as connection:
-        study_records.request(connection, simulation.record.study_id, "stop", {}, "somebody")
+        study_records.request(connection, simulation.record.study_id, "stop", {}, "user")
     simulation.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"

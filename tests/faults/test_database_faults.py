@@ -159,7 +159,7 @@ def wait_until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def told(name: str, seconds: float) -> None:
+def report_recovery(name: str, seconds: float) -> None:
     """Put a measurement where `pytest -s` shows it."""
     sys.stdout.write(f"\n{name}: {seconds:.2f} s\n")
 
@@ -204,8 +204,8 @@ def test_a_server_that_crashes_under_load_has_every_answered_batch_when_it_is_ba
                 server.stop("immediate")
                 server.start()
                 started = time.monotonic()
-                told("after a crash's restart", load.recovery_s(started))
-                told("that restart", started - crashed)
+                report_recovery("after a crash's restart", load.recovery_s(started))
+                report_recovery("that restart", started - crashed)
         load.check(database)
         assert load.troubles
 
@@ -222,7 +222,7 @@ def test_an_embedded_server_that_dies_is_restarted_by_processes_that_use_it(
             revivals = [threading.Thread(target=other.ensure_running) for _ in range(4)]
             for revival in revivals:
                 revival.start()
-            told(f"embedded, {death}", load.recovery_s(time.monotonic()))
+            report_recovery(f"embedded, {death}", load.recovery_s(time.monotonic()))
             for revival in revivals:
                 revival.join()
         load.check(other)
@@ -296,7 +296,7 @@ def test_connections_that_are_dropped_again_and_again_cost_no_batch(
             for pid in connection.scalars(others).all():
                 connection.execute(drop, {"pid": pid})
             connection.commit()
-        told("dropped", load.recovery_s(time.monotonic()))
+        report_recovery("dropped", load.recovery_s(time.monotonic()))
     load.check(database)
 
 
@@ -404,7 +404,7 @@ def test_a_server_frozen_under_load_costs_no_batch(server: PostgresServer) -> No
             server.freeze()
             wait_until(lambda: len(load.troubles) > 1)
             server.thaw()
-            told("frozen and thawed", load.recovery_s(time.monotonic()))
+            report_recovery("frozen and thawed", load.recovery_s(time.monotonic()))
         load.check(database)
 
 
@@ -477,7 +477,7 @@ def test_a_batch_whose_answer_was_lost_is_there_once(
         for lost in range(1, 6):
             proxy.lose_next_commit()
             wait_until(lambda lost=lost: proxy.answers_lost == lost)  # type: ignore[misc]
-        told("answer lost", load.recovery_s(time.monotonic()))
+        report_recovery("answer lost", load.recovery_s(time.monotonic()))
     assert len(load.troubles) == 5
     load.check(database)
 
@@ -504,7 +504,7 @@ def test_after_a_failover_the_new_primary_is_found_and_has_every_answered_batch(
                 lost = time.monotonic()
                 server.stop("immediate")
                 standby.promote()
-                told("failover, from the loss of the primary", load.recovery_s(lost))
+                report_recovery("failover, from the loss of the primary", load.recovery_s(lost))
             with connect(_text(standby.url)) as promoted:
                 load.check(promoted)
     finally:
@@ -574,7 +574,7 @@ def test_a_full_disk_is_reported_and_the_same_batch_is_committed_when_there_is_r
             wait_until(lambda: len(load.troubles) > 3)
             assert load.answered == answered
             (tables / "filler").unlink()
-            told("room again", load.recovery_s(time.monotonic()))
+            report_recovery("room again", load.recovery_s(time.monotonic()))
         assert all("disk is full" in trouble for trouble in load.troubles)
         load.check(database)
         database.close()
@@ -601,7 +601,7 @@ def test_an_embedded_server_that_died_of_a_full_disk_is_back_when_there_is_room(
             assert load.answered == answered
             assert "No space left" in database.ensure_running()
             filler.unlink()
-            told("room again", load.recovery_s(time.monotonic()))
+            report_recovery("room again", load.recovery_s(time.monotonic()))
         sys.stdout.write("\n".join(dict.fromkeys(load.troubles)))
         load.check(database)
 

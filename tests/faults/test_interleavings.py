@@ -532,7 +532,7 @@ class Service(RuleBasedStateMachine):
 
     def _ask(self, kind: str, payload: Mapping[str, object]) -> None:
         with self.database.engine.begin() as connection:
-            study_records.request(connection, self.study_id, kind, payload, "somebody")
+            study_records.request(connection, self.study_id, kind, payload, "user")
 
 
 _LIVE = "state IN ('opened', 'running')"

@@ -47,7 +47,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (
             "tags: !!python/object/apply:os.system ['id']",
@@ -75,10 +75,10 @@ BOMB = "a: &a [x, x]\n" + "".join(
     ],
 )
 def test_yaml_that_a_study_does_not_need_is_refused_with_file_line_and_column(
-    text: str, told: str
+    text: str, expected: str
 ) -> None:
     """Fault 32."""
-    assert told in refusal(STUDY + text + "\n")
+    assert expected in refusal(STUDY + text + "\n")
 
 
 def test_an_alias_bomb_is_refused_as_fast_as_it_is_read() -> None:
@@ -193,7 +193,7 @@ def test_a_plain_value_is_read_as_it_is_meant(written: str, meant: object) -> No
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "expected"),
     [
         ("010", "`010` is octal to some readers: write 10, or put it in quotes"),
         ("-007", "`-007` is octal to some readers: write -7"),
@@ -204,15 +204,15 @@ def test_a_plain_value_is_read_as_it_is_meant(written: str, meant: object) -> No
         ("9" * 5000, "a number of 5000 characters is too long"),
     ],
 )
-def test_a_value_that_readers_disagree_on_is_refused(written: str, told: str) -> None:
+def test_a_value_that_readers_disagree_on_is_refused(written: str, expected: str) -> None:
     """Fault 34."""
     with pytest.raises(SpecError) as caught:
         values_of(written)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         (
             "limits: {wall: 1:30}",
@@ -226,9 +226,9 @@ def test_a_value_that_readers_disagree_on_is_refused(written: str, told: str) ->
         ("cluster: 2026", "cluster: needs text, found 2026: put it in quotes"),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_a_typed_error(line: str, told: str) -> None:
+def test_a_value_of_the_wrong_kind_is_a_typed_error(line: str, expected: str) -> None:
     """Fault 34: never a silent string or boolean."""
-    assert told in refusal(STUDY + line)
+    assert expected in refusal(STUDY + line)
 
 
 def test_bounds_may_be_written_in_any_of_these_ways() -> None:
@@ -265,7 +265,7 @@ def test_names_of_any_script_are_kept(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("", "must not be empty"),
         ("x" * 600, "has 600 characters; at most 200"),
@@ -281,7 +281,7 @@ def test_names_of_any_script_are_kept(name: str) -> None:
     ],
 )
 def test_a_name_that_cannot_be_stored_or_shown_is_refused_with_the_reason(
-    name: str, told: str
+    name: str, expected: str
 ) -> None:
     """Fault 39: as a study's name, a parameter's and a metric's, in files and from Python."""
     written = json.dumps(name)
@@ -291,7 +291,7 @@ def test_a_name_that_cannot_be_stored_or_shown_is_refused_with_the_reason(
         STUDY + f"  {written}: {{values: [1]}}\n",
     ):
         message = refusal(text)
-        assert told in message or "a key must be" in message
+        assert expected in message or "a key must be" in message
         assert all(char.isprintable() for char in message.replace("\n", ""))
     with pytest.raises(SpecError):
         spec_from_dict({"name": name, "metric": "loss", "budget": 1}, function=dict)

@@ -24,7 +24,7 @@ def url(database_url: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "expected"),
     [
         ("trials empty", "study empty has no trials yet"),
         ("trials empty --csv", "study empty has no trials yet"),
@@ -35,10 +35,10 @@ def url(database_url: str) -> str:
         ("logs test 1 --attempt 1", "attempt 1 of trial 1 has written nothing"),
     ],
 )
-def test_a_command_that_finds_nothing_says_so(url: str, command: str, told: str) -> None:
+def test_a_command_that_finds_nothing_says_so(url: str, command: str, expected: str) -> None:
     done = CliRunner().invoke(app, [*command.split(), "--database-url", url])
     assert done.exit_code == 0, done.output
-    assert " ".join(done.stderr.split()) == told
+    assert " ".join(done.stderr.split()) == expected
     assert len(done.stdout.splitlines()) == ("export" in command or "--csv" in command), (
         "the heads of a CSV alone"
     )

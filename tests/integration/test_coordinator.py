@@ -391,8 +391,8 @@ def test_a_result_that_is_not_finite_fails_its_trial_and_stays_in_the_attempt(
     trials = PgStorage(database).get_all_trials(simulation.record.study_id)
     assert trials[0].values is None
     optuna.create_study().add_trials(trials)
-    told = f"the result is not finite: loss = {float(value):g}"
-    assert simulation.sql("SELECT message FROM attempts WHERE failure = 'nan'") == [(told,)]
+    message = f"the result is not finite: loss = {float(value):g}"
+    assert simulation.sql("SELECT message FROM attempts WHERE failure = 'nan'") == [(message,)]
     best = simulation.recorder.snapshots[-1].best
     assert best is not None
     assert best.number != 0

@@ -460,5 +460,5 @@ def test_a_study_that_runs_goes_on_in_a_wider_space_without_losing_its_trials(
     ]
     assert warnings == [], "the sampler goes on by itself"
     assert get_study(database, "test").spec == coordinator.spec
-    told = explain_study(database, get_study(database, "test"))
-    assert any("Search space widened" in said.text for said in told.statements)
+    explanation = explain_study(database, get_study(database, "test"))
+    assert any("Search space widened" in said.text for said in explanation.statements)

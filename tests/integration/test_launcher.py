@@ -119,7 +119,7 @@ def test_a_job_learns_that_its_driver_died_before_it_had_a_job(
 
 def test_a_job_learns_that_ray_could_not_start(starts: list[RayLauncher], tmp_path: Path) -> None:
     starts.append(begin("refuse"))
-    with pytest.raises(ExecutorError, match="nobody is there"):
+    with pytest.raises(ExecutorError, match="no cluster is there"):
         DriverExecutor(make_job(tmp_path), starts[0])
 
 

@@ -64,10 +64,12 @@ def _take_trials(storage: PgStorage, study_id: int, trials: int) -> list[int]:
     return taken
 
 
-def _process(storage: PgStorage, study_id: int, trials: int, threads: int, told: Any) -> None:
+def _process(
+    storage: PgStorage, study_id: int, trials: int, threads: int, numbers_queue: Any
+) -> None:
     with ThreadPoolExecutor(threads) as pool:
         done = [pool.submit(_take_trials, storage, study_id, trials) for _ in range(threads)]
-        told.put([number for each in done for number in each.result()])
+        numbers_queue.put([number for each in done for number in each.result()])
 
 
 def test_processes_and_threads_get_consecutive_numbers_and_see_each_others_finished_trials(
@@ -76,13 +78,14 @@ def test_processes_and_threads_get_consecutive_numbers_and_see_each_others_finis
     storage = PgStorage(database)
     study_id = new_study(storage)
     context = multiprocessing.get_context("spawn")
-    told = context.Queue()
+    numbers_queue = context.Queue()
     processes = [
-        context.Process(target=_process, args=(storage, study_id, 8, 2, told)) for _ in range(3)
+        context.Process(target=_process, args=(storage, study_id, 8, 2, numbers_queue))
+        for _ in range(3)
     ]
     for process in processes:
         process.start()
-    numbers = sorted(number for _ in processes for number in told.get(timeout=60))
+    numbers = sorted(number for _ in processes for number in numbers_queue.get(timeout=60))
     for process in processes:
         process.join()
     assert numbers == list(range(48))

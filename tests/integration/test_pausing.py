@@ -134,10 +134,10 @@ def test_a_paused_trial_holds_no_slot_and_counts_as_paused(database: Database) -
     assert simulation.recorder.snapshots[-1].paused == len(paused)
     assert not {live.number for live in simulation.recorder.snapshots[-1].running} & set(paused)
     assert [row.number for row in list_trials(database, view.study_id, states=["paused"])] == paused
-    told = explain_trial(database, view, paused[0])
-    assert told is not None
-    assert any(said.text.startswith("Paused: ") for said in told.statements)
-    assert any("continues if it is promoted" in said.text for said in told.statements)
+    explanation = explain_trial(database, view, paused[0])
+    assert explanation is not None
+    assert any(said.text.startswith("Paused: ") for said in explanation.statements)
+    assert any("continues if it is promoted" in said.text for said in explanation.statements)
     assert any(
         "no resources and may continue" in said.text
         for said in explain_study(database, view).statements
@@ -278,7 +278,7 @@ def test_stop_ends_paused_trials_and_pause_leaves_them(
     while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
         coordinator.step()
     with database.engine.begin() as connection:
-        study_records.request(connection, simulation.record.study_id, command, {}, "somebody")
+        study_records.request(connection, simulation.record.study_id, command, {}, "user")
     assert coordinator.run().state is state
     simulation.study_writer.release()
     paused = simulation.sql("""SELECT DISTINCT t.state FROM trials t JOIN attempts a USING (trial_id)
@@ -302,7 +302,7 @@ def test_a_paused_trial_that_a_user_stops_ends_alone(database: Database) -> None
     )
     with database.engine.begin() as connection:
         study_records.request(
-            connection, simulation.record.study_id, "stop_trial", {"number": number}, "somebody"
+            connection, simulation.record.study_id, "stop_trial", {"number": number}, "user"
         )
     while not simulation.sql(f"SELECT 1 FROM trials WHERE number = {number} AND state = 'pruned'"):
         coordinator.step()
@@ -363,7 +363,11 @@ def test_pauses_and_promotions_are_redrawn_as_they_were(
             coordinator.step()
         simulation.crash()
     simulation.run()
-    told = replay_study(database, get_study(database, "test"))
-    assert (told.asks.first, told.prunes.first, told.promotions.first) == (None, None, None)
-    assert told.asks.agreeing == 30
-    assert told.promotions.agreeing == told.promotions.compared > 10
+    replayed = replay_study(database, get_study(database, "test"))
+    assert (replayed.asks.first, replayed.prunes.first, replayed.promotions.first) == (
+        None,
+        None,
+        None,
+    )
+    assert replayed.asks.agreeing == 30
+    assert replayed.promotions.agreeing == replayed.promotions.compared > 10

@@ -62,14 +62,16 @@ def test_finalists_are_run_again_with_seeds_of_their_own(database: Database) -> 
     repeats = confirmed(database, simulation.record, remembering, top=3, repeats=4)
     assert repeats.states() == {"complete": 12}
     assert len(set(seeds)) == 20 + 4, "each finalist has the same four"
-    told = get_confirmation(database, "test")
-    assert told is not None
+    confirmation = get_confirmation(database, "test")
+    assert confirmation is not None
     answer = get_recommendation(database, get_study(database, "test"))
     assert answer is not None
-    assert {answer.number, answer.luckiest} <= {one.number for one in told.finalists}
-    assert all(len(one.values) == 4 for one in told.finalists)
-    assert str(told.finalists[0].number) in told.verdict
-    explained = explain_trial(database, get_study(database, "test"), told.finalists[0].number)
+    assert {answer.number, answer.luckiest} <= {one.number for one in confirmation.finalists}
+    assert all(len(one.values) == 4 for one in confirmation.finalists)
+    assert str(confirmation.finalists[0].number) in confirmation.verdict
+    explained = explain_trial(
+        database, get_study(database, "test"), confirmation.finalists[0].number
+    )
     assert explained is not None
     (repeats_text, chance_text) = explained.topics["Confirmation"]
     assert re.fullmatch(
@@ -106,11 +108,11 @@ def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Dat
     repeats = confirmed(database, simulation.record, folded, top=2, repeats=4)
     assert repeats.states() == {"complete": 8}
     assert len(set(seeds)) == 3 + 4
-    told = get_confirmation(database, "test")
-    assert told is not None
-    assert len({round(max(one.values) - min(one.values), 6) for one in told.finalists}) == 1, (
-        "each had all folds"
-    )
+    confirmation = get_confirmation(database, "test")
+    assert confirmation is not None
+    assert (
+        len({round(max(one.values) - min(one.values), 6) for one in confirmation.finalists}) == 1
+    ), "each had all folds"
 
 
 def test_more_repeats_run_what_is_missing_and_what_failed(database: Database) -> None:
@@ -141,9 +143,9 @@ def test_a_newer_confirmation_replaces_what_the_former_has_not_begun(database: D
         "complete": 4,
         "fail": 16,
     }
-    told = get_confirmation(database, "test")
-    assert told is not None
-    assert [(len(one.values), one.failed) for one in told.finalists] == [(2, 0)] * 2
+    confirmation = get_confirmation(database, "test")
+    assert confirmation is not None
+    assert [(len(one.values), one.failed) for one in confirmation.finalists] == [(2, 0)] * 2
     more = confirmed(database, simulation.record, top=2, repeats=3)
     assert more.states() == {"complete": 6, "fail": 16}
     assert more.sql("SELECT state FROM studies WHERE name = 'test:confirm'")[0] == ("finished",)
@@ -168,9 +170,9 @@ def test_repeats_that_all_agree_are_reported_as_such(database: Database) -> None
     simulation = Simulation(database, make_spec(), quadratic)
     simulation.run()
     confirmed(database, simulation.record, quadratic, top=2, repeats=3)
-    told = get_confirmation(database, "test")
-    assert told is not None
-    assert "trial.seed" in told.verdict
+    confirmation = get_confirmation(database, "test")
+    assert confirmation is not None
+    assert "trial.seed" in confirmation.verdict
 
 
 def test_a_study_without_results_has_nothing_to_confirm(database: Database) -> None:
@@ -180,13 +182,13 @@ def test_a_study_without_results_has_nothing_to_confirm(database: Database) -> N
         prepare(database, record, top=5, repeats=5)
 
 
-def told_of(database: Database, number: int | None = None) -> str:
+def explanation_text(database: Database, number: int | None = None) -> str:
     view = get_study(database, "test")
-    told = (
+    explanation = (
         explain_study(database, view) if number is None else explain_trial(database, view, number)
     )
-    assert told is not None
-    return "\n".join(said.text for said in told.statements)
+    assert explanation is not None
+    return "\n".join(said.text for said in explanation.statements)
 
 
 def test_a_pruned_and_retried_trial_is_explained(database: Database) -> None:
@@ -196,14 +198,14 @@ def test_a_pruned_and_retried_trial_is_explained(database: Database) -> None:
         return curve(*[0.1 if launch.trial_number < 4 else 0.9] * 8)
 
     Simulation(database, make_spec(pruner={"name": "median", "n_startup_trials": 2}), script).run()
-    told = told_of(database, 5)
-    assert "Proposed by random" in told
-    assert "Nearest earlier trials" in told
-    assert "2 attempts" in told
-    assert "Retry 1 of 3 after lost" in told
-    assert "Stopped: 0.9 at step" in told
-    assert "found none poor enough to stop the trial" in told_of(database, 1)
-    whole = told_of(database)
+    text = explanation_text(database, 5)
+    assert "Proposed by random" in text
+    assert "Nearest earlier trials" in text
+    assert "2 attempts" in text
+    assert "Retry 1 of 3 after lost" in text
+    assert "Stopped: 0.9 at step" in text
+    assert "found none poor enough to stop the trial" in explanation_text(database, 1)
+    whole = explanation_text(database)
     assert "6 of 10 trials were stopped early" in whole
     assert "that saved about" in whole
     assert "all 10 trials are done" in whole
@@ -270,15 +272,15 @@ def test_the_false_prune_rate_is_measured_by_audited_trials(
     )
     assert found.audited > 5
     assert found.wrong == 1
-    assert found.text[1:] in told_of(database)
+    assert found.text[1:] in explanation_text(database)
     best = "the new best" if len(metrics) == 1 else "on the front"
     assert (
         f"of {found.audited} audited trials 1 would have been {best}: false-prune rate"
         in found.text
     )
     assert found.text.endswith("allowed 10 %")
-    told = explain_study(database, view)
-    assert told.audit == found
+    explanation = explain_study(database, view)
+    assert explanation.audit == found
     shown = io.StringIO()
     Console(file=shown, width=200).print(study_text.overview(view, (), (), 200, audit=found))
     assert found.text in shown.getvalue()
@@ -301,13 +303,13 @@ def test_repeats_decide_which_trial_is_best(database: Database) -> None:
     modelled = get_recommendation(database, get_study(database, "test"))
     confirmed(database, simulation.record, top=3, repeats=4)
     view = get_study(database, "test")
-    told, answer = get_confirmation(database, "test"), get_recommendation(database, view)
-    assert told is not None
-    assert told.winner is not None
+    confirmation, answer = get_confirmation(database, "test"), get_recommendation(database, view)
+    assert confirmation is not None
+    assert confirmation.winner is not None
     assert answer is not None
-    assert answer.number == told.winner.number
-    assert answer.mean == told.winner.mean
-    assert answer.confirmed == told.winner
+    assert answer.number == confirmation.winner.number
+    assert answer.mean == confirmation.winner.mean
+    assert answer.confirmed == confirmation.winner
     assert "confirmed by 4 repeats" in answer.describe()
     assert modelled is not None
     assert modelled.confirmed is None

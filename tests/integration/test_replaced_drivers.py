@@ -253,7 +253,7 @@ def test_a_driver_that_gives_no_sign_of_life_is_replaced(listen: Make) -> None:
 @pytest.mark.parametrize(
     ("address", "error", "text"),
     [
-        ("refuse", ExecutorError, "nobody is there"),
+        ("refuse", ExecutorError, "no cluster is there"),
         ("refuse-spec", SpecError, "bundles differ"),
         ("refuse-strangely", ExecutorError, "ZeroDivisionError: of all things"),
     ],

@@ -50,11 +50,11 @@ def test_a_study_is_redrawn_as_it_was(
         coordinator.step()
     simulation.crash()
     simulation.run()
-    told = replay_study(database, get_study(database, "test"))
-    assert (told.asks.first, told.prunes.first) == (None, None)
-    assert (told.asks.agreeing, told.asks.compared, told.asks.skipped) == (25, 25, {})
-    assert told.prunes.agreeing == told.prunes.compared > 25
-    assert told.promotions.compared == 0, "what the median pruner stops is over"
+    replayed = replay_study(database, get_study(database, "test"))
+    assert (replayed.asks.first, replayed.prunes.first) == (None, None)
+    assert (replayed.asks.agreeing, replayed.asks.compared, replayed.asks.skipped) == (25, 25, {})
+    assert replayed.prunes.agreeing == replayed.prunes.compared > 25
+    assert replayed.promotions.compared == 0, "what the median pruner stops is over"
     assert simulation.states().get("pruned", 0) > 0
 
 
@@ -103,9 +103,9 @@ def test_what_was_drawn_ahead_is_redrawn_where_it_was_drawn(
         simulation.sql(f"SELECT count(*) FROM decisions WHERE kind = 'ask' AND {ahead}")[0][0] > 12
     )
     assert simulation.sql("SELECT count(*), max(number) FROM trials") == [(24, 23)]
-    told = replay_study(database, get_study(database, "test"))
-    assert (told.asks.first, told.prunes.first) == (None, None)
-    assert told.asks.agreeing == told.asks.compared == 22
+    replayed = replay_study(database, get_study(database, "test"))
+    assert (replayed.asks.first, replayed.prunes.first) == (None, None)
+    assert replayed.asks.agreeing == replayed.asks.compared == 22
 
 
 def _run_with_what_comes_between(simulation: Simulation, database: Database) -> None:
@@ -141,8 +141,8 @@ def test_proposals_of_a_step_whose_answer_was_lost_are_drawn_again(database: Dat
     assert simulation.sql(
         "SELECT count(*) FROM decisions WHERE details ->> 'drawn' IS NULL AND details ? 'drawn'"
     ) == [(0,)]
-    told = replay_study(database, get_study(database, "test"))
-    assert (told.asks.first, told.asks.agreeing) == (None, 30)
+    replayed = replay_study(database, get_study(database, "test"))
+    assert (replayed.asks.first, replayed.asks.agreeing) == (None, 30)
 
 
 def test_what_differs_is_named_with_what_was_recorded(database: Database) -> None:
@@ -156,12 +156,12 @@ def test_what_differs_is_named_with_what_was_recorded(database: Database) -> Non
     simulation.sql(
         "UPDATE decisions SET details = details - 'seed' WHERE kind = 'ask' AND trial_number = 5"
     )
-    told = replay_study(database, get_study(database, "test"))
-    assert told.asks.first is not None
-    assert told.asks.first.number == 3
-    assert "0.125" in told.asks.first.recorded
-    assert (told.asks.agreeing, told.asks.compared) == (4, 5)
-    assert list(told.asks.skipped.values()) == [1]
+    replayed = replay_study(database, get_study(database, "test"))
+    assert replayed.asks.first is not None
+    assert replayed.asks.first.number == 3
+    assert "0.125" in replayed.asks.first.recorded
+    assert (replayed.asks.agreeing, replayed.asks.compared) == (4, 5)
+    assert list(replayed.asks.skipped.values()) == [1]
 
 
 def test_another_pruner_is_judged_by_what_it_would_have_saved_and_lost(database: Database) -> None:
@@ -172,13 +172,13 @@ def test_another_pruner_is_judged_by_what_it_would_have_saved_and_lost(database:
     simulation = Simulation(database, make_spec(budget={"trials": 12}, parallelism=1), crossing)
     simulation.run()
     view = get_study(database, "test")
-    told = replay_pruner(database, view, "{name: median, n_startup_trials: 3}")
-    assert 9 in [one.number for one in told.stopped]
-    assert [one.number for one in told.lost] == [9]
-    late = told.lost[0]
+    replayed = replay_pruner(database, view, "{name: median, n_startup_trials: 3}")
+    assert 9 in [one.number for one in replayed.stopped]
+    assert [one.number for one in replayed.lost] == [9]
+    late = replayed.lost[0]
     assert (late.step, late.steps_saved, late.rank, late.value) == (0, 7, 1, 0.0)
-    assert told.steps == 12 * 8
-    assert told.steps_saved == sum(one.steps_saved for one in told.stopped)
+    assert replayed.steps == 12 * 8
+    assert replayed.steps_saved == sum(one.steps_saved for one in replayed.stopped)
     assert replay_pruner(database, view, "none").stopped == ()
 
 
@@ -199,9 +199,9 @@ def test_a_warm_started_study_is_redrawn_as_it_was(database: Database) -> None:
         warm_start=["before"], sampler={"name": "tpe", "n_startup_trials": 5}, budget={"trials": 12}
     )
     Simulation(database, spec, bumpy).run()
-    told = replay_study(database, get_study(database, "test"))
-    assert told.asks.first is None
-    assert (told.asks.compared, sum(told.asks.skipped.values())) == (
+    replayed = replay_study(database, get_study(database, "test"))
+    assert replayed.asks.first is None
+    assert (replayed.asks.compared, sum(replayed.asks.skipped.values())) == (
         9,
         3,
     )  # three were the best of before

@@ -65,10 +65,10 @@ def test_a_study_of_two_metrics_prunes_through_a_crash_and_is_redrawn_as_it_was(
     assert states["pruned"] > 5
     assert states["complete"] + states["pruned"] == 40
     view = get_study(database, "test")
-    told = replay_study(database, view)
-    assert (told.asks.first, told.prunes.first) == (None, None)
-    assert told.asks.compared == 40
-    assert told.prunes.compared > 100
+    replayed = replay_study(database, view)
+    assert (replayed.asks.first, replayed.prunes.first) == (None, None)
+    assert replayed.asks.compared == 40
+    assert replayed.prunes.compared > 100
     # what was stopped would have been dominated: n makes everything worse
     front = list_best_trials(database, view.study_id)
     assert {row.params["n"] for row in front} <= {1, 2}

@@ -66,7 +66,7 @@ def test_more_budget_for_a_study_that_has_tried_everything_says_that_it_changes_
 
 
 @pytest.mark.parametrize(
-    ("kind", "payload", "told"),
+    ("kind", "payload", "expected"),
     [
         ("pause", {}, "paused; no coordinator was running it"),
         ("stop", {}, "stopped; no coordinator was running it"),
@@ -82,13 +82,13 @@ def test_more_budget_for_a_study_that_has_tried_everything_says_that_it_changes_
     ],
 )
 def test_a_request_to_a_study_without_a_coordinator_is_executed_and_recorded(
-    database: Database, kind: str, payload: Mapping[str, object], told: str
+    database: Database, kind: str, payload: Mapping[str, object], expected: str
 ) -> None:
     simulation = Simulation(database, make_spec())
-    assert ask(simulation, kind, payload) == told
-    ((recorded, who, answer, done),) = asked(simulation)
-    assert (recorded, who, done) == (kind, "ada", True)
-    assert str(answer) in told
+    assert ask(simulation, kind, payload) == expected
+    ((recorded, author, answer, done),) = asked(simulation)
+    assert (recorded, author, done) == (kind, "ada", True)
+    assert str(answer) in expected
     with database.engine.connect() as connection:
         after = study_records.get(connection, simulation.record.study_id)
     spec = after.spec
@@ -171,14 +171,14 @@ def test_trials_that_were_enqueued_meanwhile_are_run_first_and_the_budget_holds(
     interrupted(simulation)
     ask(simulation, "enqueue", {"params": {"x": 0.25, "n": 3}, "origin": "a hunch"})
     ask(simulation, "retry", {"number": 0})
-    told = ask(simulation, "enqueue", {"near": 0})
+    answer = ask(simulation, "enqueue", {"near": 0})
     numbers = [
         number
         for (number,) in simulation.sql(
             "SELECT number FROM trials WHERE state = 'waiting' ORDER BY 1"
         )
     ]
-    assert told.startswith(f"trial {numbers[-1]} is next")
+    assert answer.startswith(f"trial {numbers[-1]} is next")
     simulation.run()
     assert simulation.states() == {"complete": 10}
     rows = {row.number: row for row in list_trials(database, simulation.record.study_id)}
@@ -198,8 +198,8 @@ def test_a_trial_that_is_enqueued_for_a_spent_budget_extends_it_and_runs(
 ) -> None:
     simulation = Simulation(database, make_spec())
     simulation.run()
-    told = ask(simulation, "enqueue", {"params": {"x": 0.25, "n": 3}})
-    assert told.startswith("trial 10 is next; the budget grows to 11 trials, so that it runs")
+    answer = ask(simulation, "enqueue", {"params": {"x": 0.25, "n": 3}})
+    assert answer.startswith("trial 10 is next; the budget grows to 11 trials, so that it runs")
     assert "the budget grows to 12 trials" in ask(simulation, "retry", {"number": 0})
     simulation.run()
     assert simulation.states() == {"complete": 12}

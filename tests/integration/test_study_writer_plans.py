@@ -66,11 +66,11 @@ def test_a_step_costs_the_same_whatever_the_study_holds(database: Database) -> N
         connection.execute(sa.text("ANALYZE"))
     study_writer = StudyWriter.open(database, study)
     study_writer.commit(StudyChanges(adopts=True))
-    told = list(_scans(database, study_writer, everything(TRIALS - 1, TRIALS)))
-    assert {table for table, _, _ in told} >= {"trials", "attempts", "reports"}
+    scans = list(_scans(database, study_writer, everything(TRIALS - 1, TRIALS)))
+    assert {table for table, _, _ in scans} >= {"trials", "attempts", "reports"}
     unguided = [
         (table, statement)
-        for table, is_guided, statement in told
+        for table, is_guided, statement in scans
         if table in GROWS and not is_guided
     ]
     assert unguided == []

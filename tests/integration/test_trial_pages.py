@@ -406,7 +406,7 @@ def small(database: Database) -> tuple[Database, StudyView, Names]:
         w.param(0, 2, "mixed", 1, CategoricalDistribution([1, "two", None]))
         w.param(0, 3, "units", 4, UNITS)
         w.attr(0, "user", "auc", "0.75")
-        w.attr(0, "user", "told", '"=2+2"')
+        w.attr(0, "user", "formula", '"=2+2"')
         w.attr(0, "system", "constraints:auc.min", "-0.25")
         w.insert(
             tables.trial_annotations, trial_id=trial_id(w.study_id, 0), tags=["a", "b"], note="look"
@@ -438,7 +438,7 @@ def test_csv_holds_what_is_filtered_in_its_order_and_formulas_are_text(
     assert [line["metrics.auc"] for line in lines] == ["0.125", "", "0.75"], (
         "returned, or else reported last"
     )
-    assert (lines[2]["constraints.auc.min"], lines[2]["attrs.told"]) == ("-0.25", "'=2+2")
+    assert (lines[2]["constraints.auc.min"], lines[2]["attrs.formula"]) == ("-0.25", "'=2+2")
     assert (lines[2]["tags"], lines[2]["note"]) == ("a, b", "look")
     assert datetime.fromisoformat(lines[2]["started_at"]).utcoffset() == timedelta(0)
     assert "T" in lines[2]["started_at"]
@@ -464,7 +464,7 @@ def test_parquet_has_a_type_for_each_column(
     assert table.column("params.mixed").to_pylist() == ["two", None, None, None]
     assert table.column("number").to_pylist() == [0, 1, 2, 3]
     assert table.column("metrics.auc").to_pylist() == [0.75, None, None, 0.125]
-    assert table.column("attrs.told").to_pylist() == ["=2+2", None, None, None]
+    assert table.column("attrs.formula").to_pylist() == ["=2+2", None, None, None]
 
 
 def test_files_are_made_in_pieces(

@@ -47,8 +47,8 @@ def test_a_warm_started_study_begins_with_the_best_and_looks_near_them(database:
     assert len(rows) == 10  # what is carried counts as no trial of this study
     # ten trials alone would still be TPE's random start
     assert sum(abs(float(row.params["x"]) - 0.3) < 0.25 for row in rows[3:]) >= 6  # type: ignore[arg-type]
-    told = " ".join(said.text for said in explain_study(database, view).statements)
-    assert "Warm start: 40 trials from before" in told
+    explanation = " ".join(said.text for said in explain_study(database, view).statements)
+    assert "Warm start: 40 trials from before" in explanation
 
 
 def test_a_warm_start_from_nothing_is_refused(database: Database) -> None:
@@ -81,12 +81,16 @@ def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Datab
     late = [abs(float(row.params["x"]) - 0.3) for row in rows[40:]]  # type: ignore[arg-type]
     assert sorted(late)[len(late) // 2] < 0.15
     assert not simulation.recorder.texts("warning")
-    told = replay_study(database, get_study(database, "test"))
-    assert (told.asks.agreeing, told.asks.compared, sum(told.asks.skipped.values())) == (50, 50, 10)
+    replayed = replay_study(database, get_study(database, "test"))
+    assert (
+        replayed.asks.agreeing,
+        replayed.asks.compared,
+        sum(replayed.asks.skipped.values()),
+    ) == (50, 50, 10)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "expected"),
     [
         ({"x": {"type": "float", "min": 0.5, "max": 1.0}}, "may grow, not shrink"),
         (
@@ -99,13 +103,13 @@ def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Datab
     ],
 )
 def test_what_is_no_widening_is_refused_with_its_reason(
-    database: Database, parameters: dict[str, object], told: str
+    database: Database, parameters: dict[str, object], expected: str
 ) -> None:
     spec = make_spec(
         parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}, budget={"trials": 2}
     )
     Simulation(database, spec).run()
-    with pytest.raises(StudyExists, match=told):
+    with pytest.raises(StudyExists, match=expected):
         create_or_resume(database, make_spec(parameters=parameters), StudySource(), resume=True)
 
 
@@ -130,5 +134,5 @@ def test_a_study_made_with_plain_optuna_is_carried_or_warned_about_at_the_start(
         first.params
         == optuna.load_study(storage=PgStorage(database), study_name="plain").best_params
     )
-    told = "warm start: nothing is carried: 0 trials from contrary (left out: 5 another goal)"
-    assert simulation.recorder.texts("warning") == [told]
+    warning = "warm start: nothing is carried: 0 trials from contrary (left out: 5 another goal)"
+    assert simulation.recorder.texts("warning") == [warning]

@@ -33,7 +33,7 @@ class ScriptedWorker:
         self.is_ended = False
         self.is_pending = False
         self.calls: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        self.told: list[WorkerCommand] = []
+        self.received: list[WorkerCommand] = []
         """All commands that it received, as a worker takes them: once and in order."""
         self._latest = 0
         self._open: dict[str, list[Future[Any]]] = defaultdict(list)
@@ -45,7 +45,7 @@ class ScriptedWorker:
 
     def orders(self, kind: CommandKind) -> list[WorkerCommand]:
         """Return the commands of one kind that it received."""
-        return [order for order in self.told if order.kind == kind]
+        return [order for order in self.received if order.kind == kind]
 
     @property
     def actor(self) -> _Handle:
@@ -98,7 +98,7 @@ class ScriptedWorker:
                 self.fail(method, RuntimeError("it died"))
 
     def _listen_to(self, call: PollRequest) -> None:
-        self.told += [order for number, order in call.commands if number > self._latest]
+        self.received += [order for number, order in call.commands if number > self._latest]
         self._latest = call.number
 
 

@@ -216,7 +216,7 @@ def test_an_attempt_has_a_folder_of_its_own_and_attributes(attempt: MakeAttempt)
 
 def test_a_plain_call_has_a_folder_too_that_goes_with_the_trial() -> None:
     trial = Trial()
-    trial.set_user_attr("note", "to nobody")
+    trial.set_user_attr("note", "discarded")
     folder = trial.directory
     assert folder.is_dir()
     del trial

@@ -188,7 +188,7 @@ def test_a_line_that_is_taken_over_goes_on_and_what_is_not_sought_of_it_is_withd
     executor = adopt(backend, FIRST, SECOND, fourth, cursor=0)
     old.answer("adopt", AdoptResponse((FIRST, SECOND, third, fourth)))
     hear_until(executor, lambda _: old.calls["poll"])
-    assert old.told == [WorkerCommand("cancel", third)]
+    assert old.received == [WorkerCommand("cancel", third)]
     assert list(old.calls["poll"][0][1].cursors) == [FIRST, SECOND, fourth]
     old.die()
     heard = hear_until(executor, lambda heard: len(heard) == 3)

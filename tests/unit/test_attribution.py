@@ -79,10 +79,12 @@ def test_sampled_shares_add_up_and_a_sum_is_split_into_its_terms(players: int, s
 @pytest.mark.parametrize("count", [3, EXACT_MAX + 2])
 def test_parts_add_up_to_the_prediction_less_the_average(count: int) -> None:
     found = trials(40, floats(count), lambda p: 1 + (p["x0"] - 0.3) ** 2 + 0.5 * p["x1"])
-    told = attribute(model(found), found[7].params)
-    assert told.average + sum(part.amount for part in told.parts) == pytest.approx(told.predicted)
-    assert told.deviation > 0
-    assert attribute(model(found), found[7].params) == told, "the same for the same model"
+    attribution = attribute(model(found), found[7].params)
+    assert attribution.average + sum(part.amount for part in attribution.parts) == pytest.approx(
+        attribution.predicted
+    )
+    assert attribution.deviation > 0
+    assert attribute(model(found), found[7].params) == attribution, "the same for the same model"
 
 
 def test_a_parameter_that_does_nothing_gets_next_to_nothing() -> None:

@@ -99,9 +99,11 @@ def study_that_prunes(
 
 def test_where_trials_are_pruned_both_samplers_take_turns() -> None:
     study = study_that_prunes()
-    told = [explained_in(study, GRID) for _ in range(6)]
-    assert [text.startswith("TPE, in turn") for text in told] == [True, False] * 3
-    assert all(" in turn with TPE" in text or " would repeat trial " in text for text in told[1::2])
+    reasons = [explained_in(study, GRID) for _ in range(6)]
+    assert [text.startswith("TPE, in turn") for text in reasons] == [True, False] * 3
+    assert all(
+        " in turn with TPE" in text or " would repeat trial " in text for text in reasons[1::2]
+    )
 
 
 def test_where_trials_are_pruned_none_is_measured_again_as_long_as_there_is_something_new() -> None:
@@ -130,8 +132,8 @@ def test_what_the_gaussian_process_would_repeat_tpe_replaces_and_says_so() -> No
                 params={"k": number % 2}, distributions={"k": kind}, value=value, state=state
             )
         )
-    told = [explained_in(study, {"k": kind}) for _ in range(2)]
-    assert told[1].startswith("TPE, because the Gaussian process would repeat trial ")
+    reasons = [explained_in(study, {"k": kind}) for _ in range(2)]
+    assert reasons[1].startswith("TPE, because the Gaussian process would repeat trial ")
 
 
 def test_a_trial_that_was_begun_by_one_sampler_is_ended_by_it() -> None:
@@ -173,8 +175,8 @@ def test_each_sampler_meets_every_seed() -> None:
     """With two seeds in turns, and samplers in turns, each sampler would always have the same
     one."""
     study = study_that_prunes(shared_seeds=2)
-    told = [explained_in(study, GRID) for _ in range(8)]
-    assert [text.startswith("TPE, in turn") for text in told] == [True, False, False, True] * 2
+    reasons = [explained_in(study, GRID) for _ in range(8)]
+    assert [text.startswith("TPE, in turn") for text in reasons] == [True, False, False, True] * 2
 
 
 def searched(
@@ -220,13 +222,13 @@ def test_a_penalty_hides_nothing_from_the_search_nor_from_what_is_recommended(
     """Case S2: 3.9e+95 ± 8.7e+95 was recommended, and the best called a lucky draw."""
     trials = searched(PLANE, lambda x, y: penalty if x > border else hill(x, y), 40, 0, "maximize")
     best = max(trials, key=lambda trial: trial.values[0])
-    told = recommend(trials, "maximize")
-    assert told is not None
+    recommendation = recommend(trials, "maximize")
+    assert recommendation is not None
     assert best.values[0] > 4.999
-    assert (told.number, told.luckiest) == (best.number, best.number)
-    assert told.mean == pytest.approx(best.values[0], abs=1e-3)
-    assert told.deviation is not None
-    assert told.deviation < 0.1
+    assert (recommendation.number, recommendation.luckiest) == (best.number, best.number)
+    assert recommendation.mean == pytest.approx(best.values[0], abs=1e-3)
+    assert recommendation.deviation is not None
+    assert recommendation.deviation < 0.1
 
 
 def test_how_large_a_penalty_is_does_not_matter() -> None:

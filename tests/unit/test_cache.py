@@ -79,16 +79,16 @@ def test_a_maker_is_given_what_was_there_before(kept: StaleWhileRevalidateCache)
 
 
 def test_a_slow_value_is_announced_once_it_is_there(kept: StaleWhileRevalidateCache) -> None:
-    go, told = threading.Event(), threading.Event()
+    go, announced = threading.Event(), threading.Event()
 
     def slow(_: Any) -> str:
         go.wait(10)
         return "slow"
 
-    assert kept.get_or_refresh("a", "1", slow, wait_s=0.01, done=told.set) is None
+    assert kept.get_or_refresh("a", "1", slow, wait_s=0.01, done=announced.set) is None
     go.set()
-    assert told.wait(10)
-    held = kept.get_or_refresh("a", "1", slow, wait_s=0.01, done=told.clear)
+    assert announced.wait(10)
+    held = kept.get_or_refresh("a", "1", slow, wait_s=0.01, done=announced.clear)
     assert held is not None
     assert held.value == "slow"
 
@@ -113,18 +113,20 @@ def test_many_requests_at_once_compute_a_value_once(kept: StaleWhileRevalidateCa
 
 def test_a_failed_value_is_not_announced(kept: StaleWhileRevalidateCache) -> None:
     """Otherwise a page that looks again because of it would make it fail again, for ever."""
-    may_fail, told = threading.Event(), threading.Event()
+    may_fail, announced = threading.Event(), threading.Event()
 
     def make(_: object) -> None:
         may_fail.wait(10)
         raise TimeoutError
 
     assert (
-        kept.get_or_refresh("key", "1", make, wait_s=0, done=told.set, forgiven=(TimeoutError,))
+        kept.get_or_refresh(
+            "key", "1", make, wait_s=0, done=announced.set, forgiven=(TimeoutError,)
+        )
         is None
     )
     (thread,) = (one for one in threading.enumerate() if one.name == "tunesvc-making")
     may_fail.set()
     thread.join(10)
-    assert not told.is_set()
+    assert not announced.is_set()
     assert kept.get("key", "1", lambda _: "made").value == "made"

@@ -104,8 +104,8 @@ def test_queued_trials_are_distinguished_from_running_ones() -> None:
         watcher.progress(progress(running=8))
     for text in (seen(view, 110), stream.getvalue()):
         assert "6 running, 2 queued" in text
-    told = json.loads(lines.getvalue())
-    assert [len(told[name]) for name in ("running", "queued")] == [6, 2]
+    output = json.loads(lines.getvalue())
+    assert [len(output[name]) for name in ("running", "queued")] == [6, 2]
 
 
 def test_many_running_trials_leave_room_for_the_rest() -> None:
@@ -157,12 +157,12 @@ def test_plain_lines_tell_every_happening_and_progress_now_and_then() -> None:
     for elapsed_s in (1.0, 11.0, 12.0, 21.5):
         lines.progress(progress(elapsed_s=elapsed_s))
     lines.on_event(ProgressEvent("failed", "boom\nand more", 7))
-    told = stream.getvalue().splitlines()
-    assert [line.split()[0] for line in told] == ["phase", "progress", "progress", "failed"]
-    assert told[1].startswith(
+    printed = stream.getvalue().splitlines()
+    assert [line.split()[0] for line in printed] == ["phase", "progress", "progress", "failed"]
+    assert printed[1].startswith(
         "progress 40%, 16/40 trials (5 pruned, 1 failed), 2 running, best 0.0123 (trial 3)"
     )
-    assert told[-1] == "failed   trial 7: boom and more"
+    assert printed[-1] == "failed   trial 7: boom and more"
 
 
 def test_json_lines_are_json_even_with_nan() -> None:

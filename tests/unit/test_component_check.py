@@ -38,11 +38,11 @@ def test_a_mistake_in_the_sampler_and_one_in_the_pruner_are_both_reported_with_t
 
 def test_they_are_reported_beside_mistakes_of_the_file_itself() -> None:
     parameters = "parameters: {k: {values: []}, x: {min: 0.0, max: 1.0, when: {k: 1}}}\n"
-    told = mistakes(
+    reported = mistakes(
         parameters
         + "sampler: {name: tpe, seed: -1, n_start: 3}\npruner: {name: median, n: 1}\nsed: 1\n"
     )
-    assert [line.split(": ")[0] for line in told] == [
+    assert [line.split(": ")[0] for line in reported] == [
         "study.yaml:5:26",
         "study.yaml:6:28",
         "study.yaml:6:32",
@@ -53,11 +53,11 @@ def test_they_are_reported_beside_mistakes_of_the_file_itself() -> None:
 
 def test_several_options_of_one_are_reported_and_those_of_a_wrapped_pruner() -> None:
     pruner = "pruner: {name: patient, patience: 1, wrapped: {name: asha, eta: 1, mni: 2, mxa: 3}}\n"
-    told = mistakes(SPACE + "sampler: tep\n" + pruner)
-    assert told[0].startswith(
+    reported = mistakes(SPACE + "sampler: tep\n" + pruner)
+    assert reported[0].startswith(
         "study.yaml:6:10: sampler: there is no 'tep', did you mean 'tpe'? Known: auto,"
     )
-    assert [line.split(": ", 1)[1].split(", did")[0] for line in told[1:]] == [
+    assert [line.split(": ", 1)[1].split(", did")[0] for line in reported[1:]] == [
         "pruner.wrapped: 'asha' refuses its options: eta (1) is how many times fewer trials go on at each rung: at least 2",
         "pruner.wrapped: 'asha' has no option 'mni'",
         "pruner.wrapped: 'asha' has no option 'mxa'",
@@ -68,8 +68,10 @@ def test_several_options_of_one_are_reported_and_those_of_a_wrapped_pruner() -> 
 
 
 def test_a_mistake_that_depends_on_the_space_is_reported_at_the_sampler() -> None:
-    (told,) = mistakes(SPACE + "sampler: grid\n")
-    assert told.startswith("study.yaml:6:1: sampler 'grid' needs parameters that are all discrete")
+    (reported,) = mistakes(SPACE + "sampler: grid\n")
+    assert reported.startswith(
+        "study.yaml:6:1: sampler 'grid' needs parameters that are all discrete"
+    )
 
 
 def test_a_spec_made_by_hand_reports_all_of_them_too() -> None:

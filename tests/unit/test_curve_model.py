@@ -294,13 +294,13 @@ def test_of_many_trials_those_are_used_from_which_a_level_learns() -> None:
     for lessons in (few, all_of_them):
         lessons.update(trials)
         taught.append(lessons.learn(trials))
-    told, known = taught
-    assert told is not None
+    used, known = taught
+    assert used is not None
     assert known is not None
-    assert len(told.trials) < len(known.trials)
-    assert told.levels == known.levels
-    assert told.finals.tolist() == known.finals.tolist()
-    for k in range(len(told.levels)):
+    assert len(used.trials) < len(known.trials)
+    assert used.levels == known.levels
+    assert used.finals.tolist() == known.finals.tolist()
+    for k in range(len(used.levels)):
         for is_finished in (True, False):
             newest = [
                 [
@@ -308,7 +308,7 @@ def test_of_many_trials_those_are_used_from_which_a_level_learns() -> None:
                     for t, s, f in zip(of.trials, of.summaries, of.finished, strict=True)
                     if f == is_finished and there(s, k)
                 ]
-                for of in (told, known)
+                for of in (used, known)
             ]
             assert newest[0][-60:] == newest[1][-60:]
 

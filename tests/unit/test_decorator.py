@@ -154,9 +154,9 @@ def test_a_function_that_is_handed_over_is_held_against_the_parameters() -> None
 
     with pytest.raises(SpecError) as caught:
         run(spec, function=other)
-    told = str(caught.value)
-    assert "`other` does not take `x`" in told
-    assert "`other` needs `data`: declare it" in told
+    message = str(caught.value)
+    assert "`other` does not take `x`" in message
+    assert "`other` needs `data`: declare it" in message
 
 
 def test_a_conditional_argument_needs_a_default() -> None:
@@ -312,13 +312,13 @@ def test_all_mistakes_are_reported_at_once_those_of_samplers_and_pruners_too() -
             sampler={"name": "tpe", "n_startup": 3},
             pruner={"name": "asha", "mim": 3},
         )
-    told = str(raised.value)
+    message = str(raised.value)
     for text in (
         "unknown key `sed`",
         "sampler: 'tpe' has no option 'n_startup'",
         "'mim', did you mean 'min'",
     ):
-        assert text in told
+        assert text in message
 
 
 def test_tuples_stay_the_choices_of_an_annotation() -> None:

@@ -135,7 +135,7 @@ def test_a_lookahead_is_what_an_observation_does_to_the_mean() -> None:
     for seed in (0, 1, 7):  # that of the first point, another one, and a new one
         mean, change = posterior.lookahead(candidates, seed)
         assert mean == pytest.approx(posterior.mean(candidates))
-        for candidate, told in zip(candidates, change, strict=True):
+        for candidate, predicted in zip(candidates, change, strict=True):
             more = np.vstack([points, candidate])
             after = Posterior(
                 known, CHOICES, more, np.zeros(11), np.zeros(11), np.append(seeds, seed)
@@ -143,7 +143,7 @@ def test_a_lookahead_is_what_an_observation_does_to_the_mean() -> None:
             before_variance, after_variance = (
                 p.predict(candidate[None])[1][0] for p in (posterior, after)
             )
-            assert told**2 == pytest.approx(before_variance - after_variance, rel=1e-4)
+            assert predicted**2 == pytest.approx(before_variance - after_variance, rel=1e-4)
 
 
 def test_the_same_point_with_the_same_seed_tells_next_to_nothing_new() -> None:
@@ -185,8 +185,8 @@ def test_configurations_that_differ_in_some_choices_tell_of_each_other() -> None
         values = standardised(effects[np.arange(6), points.astype(int)].sum(axis=1))
         sizes, zeros = np.full(6, 5), np.zeros(25)
         known = fit(points[:25], values[:25], zeros, sizes)
-        told = Posterior(known, sizes, points[:25], values[:25], zeros).mean(points[25:])
-        return float(np.corrcoef(told, values[25:])[0, 1])
+        predicted = Posterior(known, sizes, points[:25], values[:25], zeros).mean(points[25:])
+        return float(np.corrcoef(predicted, values[25:])[0, 1])
 
     assert (
         np.mean([foretold(seed) for seed in range(6)]) > 0.75

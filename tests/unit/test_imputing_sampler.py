@@ -95,12 +95,12 @@ def test_our_tpe_takes_the_present_forecasts_when_they_have_changed() -> None:
     early, _ = proposed(taught)
     before = model_of(study).expected(study.trials)
     study.add_trials([finished(27 + i, x) for i, x in enumerate(np.linspace(0.35, 1.0, 12))])
-    later, told = proposed(taught)
+    later, distribution = proposed(taught)
     now = model_of(study).expected(study.trials)
     assert now.keys() == before.keys()
     assert now != before
     assert later != early
-    assert (later, told) == proposed(ImputingSampler(ours(), seed=1))
+    assert (later, distribution) == proposed(ImputingSampler(ours(), seed=1))
 
 
 @both

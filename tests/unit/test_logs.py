@@ -41,7 +41,7 @@ def test_events_are_logged_with_study_and_trial_and_still_shown(
 
 def test_nothing_is_printed_unless_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure({})
-    logs.get_logger("tunesvc.test").warning("nobody asked")
+    logs.get_logger("tunesvc.test").warning("not configured")
     assert capsys.readouterr().err == ""
 
 

@@ -178,9 +178,9 @@ def test_a_verdict_names_the_forecasts_and_the_trials_that_dominate_them() -> No
     }
     asha = AshaPruner(min=1, eta=2)
     assert asha.prune(study, cut(trial, 1))
-    told = asha.explain(16)
-    assert told is not None
-    assert "at the rung of step 1, with" in told.text
+    explanation = asha.explain(16)
+    assert explanation is not None
+    assert "at the rung of step 1, with" in explanation.text
 
 
 def test_an_audited_trial_is_held_against_the_front_of_then() -> None:

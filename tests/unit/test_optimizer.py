@@ -587,7 +587,7 @@ def test_an_enqueued_value_that_the_objective_does_not_offer_is_reported() -> No
 
 
 @pytest.mark.parametrize(
-    ("distribution", "told"),
+    ("distribution", "expected"),
     [
         (optuna.distributions.IntDistribution(2**60 + 1, 2**60 + 3), "goes beyond 2\\*\\*53"),
         ('{"name": "GammaDistribution", "attributes": {}}', "no distribution that can be read"),
@@ -599,14 +599,14 @@ def test_an_enqueued_value_that_the_objective_does_not_offer_is_reported() -> No
     ],
 )
 def test_what_an_objective_cannot_be_given_is_a_mistake_of_its_trial(
-    distribution: Any, told: str
+    distribution: Any, expected: str
 ) -> None:
     """Cases S6 and S11: no request of an objective ends the coordinator, and no value lies
     outside of its range."""
     optimizer = make_optimizer(make_spec(sampler={"name": "random"}, parameters={}))
     if not isinstance(distribution, str):
         distribution = optuna.distributions.distribution_to_json(distribution)
-    with pytest.raises(BadReport, match=told):
+    with pytest.raises(BadReport, match=expected):
         optimizer.suggest(optimizer.ask().number, "n", distribution)
 
 

@@ -51,9 +51,9 @@ def run(script: str, *arguments: Path) -> None:
 
 
 def test_output_is_caught_until_its_descriptor_is_closed(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    run(CLOSING, tmp_path / "spool", told)
-    assert eval(told.read_text()) == [  # noqa: S307  # our own
+    output = tmp_path / "told"
+    run(CLOSING, tmp_path / "spool", output)
+    assert eval(output.read_text()) == [  # noqa: S307  # our own
         ("stdout", "before", 6),
         ("stderr", "after", 5),
         ("stderr", "again \ufffd", 12),

@@ -60,9 +60,11 @@ class Asha:
             promotion = self.optimizer.promotion(asks=asks)
             if promotion is not None:
                 self._check(promotion.number)
-                told = promotion.details
-                self.promoted.append((promotion.number, told["rung"], told["rank"], told["of"]))
-                self.optimizer.promote(promotion.number, told)
+                details = promotion.details
+                self.promoted.append(
+                    (promotion.number, details["rung"], details["rank"], details["of"])
+                )
+                self.optimizer.promote(promotion.number, details)
                 self._train(promotion.number)
             elif asks:
                 self._train(self.optimizer.ask().number)
@@ -240,10 +242,10 @@ def test_the_paused_trial_that_promises_most_goes_on() -> None:
     assert promotion(optimizer, Alternative.NOTHING) == good
     pruner = optimizer.study.pruner
     assert isinstance(pruner, Explainable)
-    told = pruner.explain(good)
-    assert told is not None
-    assert told.details["chance"] > told.details["allowed"]
-    assert told.details["gain"] > 0
+    explanation = pruner.explain(good)
+    assert explanation is not None
+    assert explanation.details["chance"] > explanation.details["allowed"]
+    assert explanation.details["gain"] > 0
     assert poor != good
 
 
@@ -275,9 +277,9 @@ def test_a_trial_that_has_to_restart_promises_less_per_step() -> None:
         assert promotion(optimizer, Alternative.NOTHING) == one
         pruner = optimizer.study.pruner
         assert isinstance(pruner, Explainable)
-        told = pruner.explain(one)
-        assert told is not None
-        return float(told.details["gain"])
+        explanation = pruner.explain(one)
+        assert explanation is not None
+        return float(explanation.details["gain"])
 
     assert gain(13) == pytest.approx(gain(-1) * STEPS / (STEPS - 14))
 
@@ -298,11 +300,11 @@ def test_one_that_went_on_with_a_small_chance_is_stopped_when_it_has_halved() ->
     judged = [cut(trial, steps) for steps in range(1, 10)]
     stopped = [t for t in judged if pruner.prune(study, t)]
     assert stopped
-    told = pruner.explain(trial.number)
-    assert told is not None
+    explanation = pruner.explain(trial.number)
+    assert explanation is not None
     for chance, expected in (
-        (3 * told.details["chance"], True),
-        (1.5 * told.details["chance"], False),
+        (3 * explanation.details["chance"], True),
+        (1.5 * explanation.details["chance"], False),
     ):
         again = copy.copy(stopped[-1])
         again.system_attrs = {RESUMED: {"step": 0, "chance": chance}}

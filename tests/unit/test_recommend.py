@@ -31,19 +31,19 @@ def bowl(noise: float) -> list[FrozenTrial]:
 
 def test_a_lucky_draw_is_not_recommended_and_named() -> None:
     trials = [*bowl(0.01), trial(40, 0.9, -0.05)]
-    told = recommend(trials, "minimize")
-    assert told is not None
-    assert abs(trials[told.number].params["x"] - 0.3) < 0.15
-    assert told.luckiest == 40
-    assert told.is_apart
+    recommendation = recommend(trials, "minimize")
+    assert recommendation is not None
+    assert abs(trials[recommendation.number].params["x"] - 0.3) < 0.15
+    assert recommendation.luckiest == 40
+    assert recommendation.is_apart
 
 
 def test_a_lucky_trial_beside_the_recommended_one_is_indistinguishable_from_it() -> None:
-    told = recommend([*bowl(0.1), trial(40, 0.21, -0.5)], "minimize")
-    assert told is not None
-    assert (told.number, told.luckiest) == (12, 40)
-    assert not told.is_apart
-    assert told.luck == "but the two cannot be told apart"
+    recommendation = recommend([*bowl(0.1), trial(40, 0.21, -0.5)], "minimize")
+    assert recommendation is not None
+    assert (recommendation.number, recommendation.luckiest) == (12, 40)
+    assert not recommendation.is_apart
+    assert recommendation.luck == "but the two cannot be told apart"
 
 
 def test_of_equal_values_none_is_luckier() -> None:
@@ -51,10 +51,10 @@ def test_of_equal_values_none_is_luckier() -> None:
     trials = [
         trial(i, x, round((x - 0.3) ** 2, 1)) for i, x in enumerate(np.linspace(0, 1, 40).tolist())
     ]
-    told = recommend(trials, "minimize")
-    assert told is not None
-    assert trials[told.number].value == 0.0
-    assert told.luckiest == told.number
+    recommendation = recommend(trials, "minimize")
+    assert recommendation is not None
+    assert trials[recommendation.number].value == 0.0
+    assert recommendation.luckiest == recommendation.number
 
 
 def test_a_lucky_seed_is_not_taken_for_a_good_configuration() -> None:
@@ -75,12 +75,12 @@ def test_a_lucky_seed_is_not_taken_for_a_good_configuration() -> None:
         trial(41, 0.9, 0.6),
         trial(42, 0.95, 0.65),
     ]  # what tells the two apart
-    blind, told = recommend(trials, "minimize"), recommend(trials, "minimize", 4)
+    blind, recommendation = recommend(trials, "minimize"), recommend(trials, "minimize", 4)
     assert blind is not None
-    assert told is not None
+    assert recommendation is not None
     assert abs(trials[blind.number].params["x"] - 0.3) > 0.5
-    assert abs(trials[told.number].params["x"] - 0.3) < 0.05
-    assert abs(told.mean - np.mean([0.0, 0.0, 0.0, -1.0])) < 0.3  # over all seeds alike
+    assert abs(trials[recommendation.number].params["x"] - 0.3) < 0.05
+    assert abs(recommendation.mean - np.mean([0.0, 0.0, 0.0, -1.0])) < 0.3  # over all seeds alike
 
 
 def test_finalists_are_those_that_are_believed_to_be_best_and_the_luckiest() -> None:

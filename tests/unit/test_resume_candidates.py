@@ -50,8 +50,8 @@ class Known:
         is_told: bool,
     ) -> None:
         paused = dict.fromkeys(reversed(memory.masked), 0)
-        told = memory.resumed if is_told else None
-        promises.update(trials, paused, self.models, self.history.front, told)
+        resumed = memory.resumed if is_told else None
+        promises.update(trials, paused, self.models, self.history.front, resumed)
 
 
 @settings(max_examples=25, deadline=None)

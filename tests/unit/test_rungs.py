@@ -74,10 +74,10 @@ def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
             real[number].state = TrialState.COMPLETE
         for rung in (1, 2, 4):
             standing, _ = rungs.ranking_at(trials, rung)
-            told = [(one.losses[0], one.number) for one in standing]
-            assert told == plainly(trials, rung, sign)
+            ranked = [(one.losses[0], one.number) for one in standing]
+            assert ranked == plainly(trials, rung, sign)
             assert [standing.rank_of(one) for one in standing] == [
-                sum(cost < one.losses[0] for cost, _ in told) for one in standing
+                sum(cost < one.losses[0] for cost, _ in ranked) for one in standing
             ]
 
 

@@ -191,7 +191,7 @@ def test_a_worker_keeps_the_end_of_an_attempt_until_it_is_recorded(tmp_path: Pat
     assert not backlogs.workers[0].orders("forget")
     backlogs.acknowledge(0)
     backlogs.launch(4)
-    assert [(order.kind, order.attempt.trial_id) for order in backlogs.workers[0].told] == [
+    assert [(order.kind, order.attempt.trial_id) for order in backlogs.workers[0].received] == [
         ("run", 0),
         ("run", 2),
         ("forget", 0),
@@ -236,7 +236,7 @@ def test_an_attempt_that_a_worker_gave_back_may_begin_there_after_all(tmp_path: 
     backlogs.launch(3)  # takes the worker that had nothing to do
     backlogs.say(0, absent=[2])
     assert backlogs.assigned() == [[0, 2, 2], [1, 3]]
-    assert [order.kind for order in backlogs.workers[0].told] == ["run", "run", "cancel", "run"]
+    assert [order.kind for order in backlogs.workers[0].received] == ["run", "run", "cancel", "run"]
 
 
 def test_at_most_one_attempt_waits_behind_a_long_one(tmp_path: Path) -> None:
@@ -321,7 +321,9 @@ def test_an_unreachable_worker_is_polled_again(tmp_path: Path) -> None:
         worker.fail("poll")
     hear_until(backlogs.executor, lambda _: len(worker.calls["poll"]) == calls + 1)
     assert [order.kind for _, order in worker.calls["poll"][-1][1].commands] == ["run", "cancel"]
-    assert [order.kind for order in worker.told] == ["run", "run", "cancel"], "it takes each once"
+    assert [order.kind for order in worker.received] == ["run", "run", "cancel"], (
+        "it takes each once"
+    )
 
 
 def test_the_backlog_behind_a_failed_attempt_begins_elsewhere(tmp_path: Path) -> None:

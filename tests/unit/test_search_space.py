@@ -209,7 +209,7 @@ def test_a_distance_is_taken_on_the_scale_of_the_parameter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "told"),
+    ("before", "now", "expected"),
     [
         (LAYERS, LAYERS.model_copy(update={"max": 9}), ""),
         (LAYERS, LAYERS.model_copy(update={"max": 3}), "may grow, not shrink"),
@@ -233,9 +233,11 @@ def test_a_distance_is_taken_on_the_scale_of_the_parameter() -> None:
         (MOMENTUM, MOMENTUM.model_copy(update={"when": None}), "`when` cannot change"),
     ],
 )
-def test_a_space_may_grow_and_nothing_else(before: Parameter, now: Parameter, told: str) -> None:
+def test_a_space_may_grow_and_nothing_else(
+    before: Parameter, now: Parameter, expected: str
+) -> None:
     problems = list(widened({"p": before}, {"p": now}))
-    assert [told in problem for problem in problems] == ([True] if told else [])
+    assert [expected in problem for problem in problems] == ([True] if expected else [])
 
 
 def test_a_stored_trial_means_the_same_in_a_wider_space() -> None:

@@ -469,7 +469,7 @@ def test_what_a_function_may_take_is_left_to_the_worker(tmp_path: Path, code: st
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "expected"),
     [
         (
             "def train(rat, kind, epochs, depth=1): ...",
@@ -517,14 +517,14 @@ def test_what_a_function_may_take_is_left_to_the_worker(tmp_path: Path, code: st
     ],
 )
 def test_what_a_function_cannot_take_is_found_without_running_it(
-    tmp_path: Path, code: str, told: list[str]
+    tmp_path: Path, code: str, expected: list[str]
 ) -> None:
     (tmp_path / "module.py").write_text(code)
     (tmp_path / "middle.py").write_text("from broken import x")
     (tmp_path / "broken.py").write_text("def (")
     with pytest.raises(SpecError) as caught:
         parse(JUDGED, folder=tmp_path)
-    for text in told:
+    for text in expected:
         assert text in str(caught.value)
 
 
@@ -534,8 +534,8 @@ def test_what_a_function_cannot_take_is_found_without_running_it(
 def test_a_metric_that_is_mostly_maximised_needs_a_goal(name: str) -> None:
     """Case A10: it was minimised without a word."""
     text = STUDY.replace("{name: val_error, goal: minimize}", name)
-    (told,) = faults_of(text)
-    assert told.startswith(
+    (fault,) = faults_of(text)
+    assert fault.startswith(
         f"study.yaml:3:9: metric: `{name}` needs a goal, without which less is better: write "
     )
     for goal in ("maximize", "minimize"):

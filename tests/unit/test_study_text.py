@@ -100,20 +100,22 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
     redrawn = ReplayCount(10, 9, {"because " * 20: 3}, differing)
     stopped = tuple(ReplayedStop(i, 3, 5, 0.1 * i, i + 1) for i in range(30))
     judged = PrunerComparison(stopped, 1000, 150, 40, stopped[:2], 3)
-    told = Explanation("bowl", 3, tuple(Statement("why", "because " * 40) for _ in range(3)), ())
+    explanation = Explanation(
+        "bowl", 3, tuple(Statement("why", "because " * 40) for _ in range(3)), ()
+    )
     finalists = compare({1: 0.1, 2: 0.2}, {1: {5: 0.1, 6: 0.2}, 2: {5: 0.3}}, {2: 1}, "minimize")
     for made in (
         replay_text.replayed(StudyReplay(redrawn, redrawn, redrawn)),
         replay_text.pruner("{name: asha, min: 1}", judged),
-        study_text.explanation(told),
+        study_text.explanation(explanation),
         study_text.confirmation(Confirmation("bowl:confirm", "minimize", "loss", finalists, None)),
     ):
         assert max(map(len, shown(made, width).splitlines())) <= width
 
 
 def test_a_study_text_moves_no_cursor() -> None:
-    told = Explanation("bo\x1bwl", None, (Statement("why", "be\x1b[2Jcause"),), ())
-    assert "\x1b" not in shown(study_text.explanation(told))
+    explanation = Explanation("bo\x1bwl", None, (Statement("why", "be\x1b[2Jcause"),), ())
+    assert "\x1b" not in shown(study_text.explanation(explanation))
 
 
 def test_the_budget_names_the_early_end() -> None:

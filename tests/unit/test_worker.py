@@ -567,14 +567,14 @@ def test_orders_are_obeyed_once_and_in_order_however_calls_fare(
     """Calls of one coordinator that are lost, come late and overtake each other; each example's
     is a later one."""
     token, state = next(TOKENS), WorkerState(handle=None)  # type: ignore[arg-type]
-    told: list[WorkerCommand] = []
+    sent: list[WorkerCommand] = []
     under_way: list[PollRequest] = []
     answers: list[int] = []
     obedient.obeyed.clear()
     for step in [*script, "call", "arrive last"]:
         if step == "tell":
-            told.append(WorkerCommand("stop", AttemptId(len(told), 1)))
-            state.send(told[-1])
+            sent.append(WorkerCommand("stop", AttemptId(len(sent), 1)))
+            state.send(sent[-1])
         elif step == "call":
             state.poll_count += 1
             under_way.append(PollRequest(state.poll_count, tuple(state.pending_commands), {}))
@@ -585,4 +585,4 @@ def test_orders_are_obeyed_once_and_in_order_however_calls_fare(
             if step != "lose":
                 obedient.poll(token, call, 0.0)
                 answers.append(call.number)
-    assert obedient.obeyed == told
+    assert obedient.obeyed == sent

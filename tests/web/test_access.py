@@ -257,7 +257,7 @@ PARAMETERS = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
 
 def test_only_so_many_browsers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesvc.web.access.SESSIONS_MAX", 2)
-    access = KeyAccess("somebody", "cookie")
+    access = KeyAccess("user", "cookie")
     sessions = [access._exchange(access.new_key()) for _ in range(3)]
     assert None not in sessions
     assert len(access._sessions) == 2

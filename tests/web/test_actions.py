@@ -34,10 +34,10 @@ def ask(page: Page, label: str) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
-def done(page: Page, label: str, told: str) -> None:
+def done(page: Page, label: str, expected: str) -> None:
     """Press the button of the dialog; it closes, and a message tells what came of it."""
     page.get_by_role("dialog").get_by_role("button", name=label, exact=True).click()
-    expect(page.locator(".toast").filter(has_text=told).last).to_be_visible()
+    expect(page.locator(".toast").filter(has_text=expected).last).to_be_visible()
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 

@@ -95,7 +95,7 @@ class Action:
     about: str = ""
     """A condition for the trial that it is about; empty: it is about the study."""
     within: str = "main"
-    told: str = "the coordinator test carries it out"
+    toast: str = "the coordinator test carries it out"
 
 
 DRAWN = """SELECT count(*) > 0 FROM trials JOIN trial_params USING (trial_id)
@@ -161,7 +161,7 @@ ACTIONS = [
             (("text", "vision"),),
         ),
         within="#labels",
-        told="Tags: vision",
+        toast="Tags: vision",
     ),
     Action(
         *(
@@ -172,7 +172,7 @@ ACTIONS = [
             (("text", "why"),),
         ),
         within="#labels",
-        told="The note is saved.",
+        toast="The note is saved.",
     ),
     Action(
         *(
@@ -184,7 +184,7 @@ ACTIONS = [
             "number = 0",
         ),
         within="#trial-labels",
-        told="Tags: odd",
+        toast="Tags: odd",
     ),
     Action(
         *(
@@ -196,7 +196,7 @@ ACTIONS = [
             "number = 0",
         ),
         within="#trial-labels",
-        told="The note is saved.",
+        toast="The note is saved.",
     ),
 ]
 
@@ -213,7 +213,7 @@ def test_an_action_does_what_it_says(
     dialog = ask(page, action.label, action.within)
     for name, text in action.fields:
         dialog.locator(f"[name={name}]").first.fill(text)
-    done(page, action.button, action.told)
+    done(page, action.button, action.toast)
     running.until(action.effect.replace("NUMBER", str(number)).replace("LAST", str(last)))
     assert newest_request(running) == (whoami(), True)
 
@@ -323,7 +323,7 @@ def ask(page: Page, label: str, within: str = "main") -> Locator:
 def newest_request(running: Running) -> tuple[object, object]:
     """Return the author of the newest request, and whether it was executed."""
     newest = "ORDER BY command_id DESC LIMIT 1"
-    ((who, is_done),) = running.simulation.sql(
+    ((author, is_done),) = running.simulation.sql(
         f"SELECT asked_by, done_at IS NOT NULL FROM commands WHERE study_id = {running.study_id} {newest}"
     )
-    return who, is_done
+    return author, is_done

@@ -347,7 +347,7 @@ def test_a_mistake_while_looking_is_an_outage_too(
         connection.execute(sa.text("ALTER TABLE leases RENAME TO hidden"))
     clock.now_s += LISTENING_POLL_S
     watcher.step(0)
-    assert ['relation "leases" does not exist' in told for told in heard.outages] == [True]
+    assert ['relation "leases" does not exist' in text for text in heard.outages] == [True]
     with database.engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE hidden RENAME TO leases"))
     for _ in range(2):

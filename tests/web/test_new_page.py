@@ -155,7 +155,7 @@ BOMB = "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "folder", "told"),
+    ("text", "folder", "expected"),
     [
         (BOMB, "HERE", "anchor"),
         ("name: [", "HERE", "line "),
@@ -170,12 +170,12 @@ BOMB = "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n"
     ],
 )
 def test_bad_input_gets_a_clear_answer_and_stores_nothing(
-    dashboard: Dashboard, database: Database, tmp_path: Path, text: str, folder: str, told: str
+    dashboard: Dashboard, database: Database, tmp_path: Path, text: str, folder: str, expected: str
 ) -> None:
     body = urlencode({"text": text, "folder": folder.replace("HERE", str(tmp_path))}).encode()
     status, answer = post(dashboard, "/new", body, {"Content-Length": str(len(body))})
     assert status == 422
-    assert told in answer
+    assert expected in answer
     assert list_studies(database) == ()
 
 
@@ -207,6 +207,6 @@ def post(
         connection.putheader(name, value)
     connection.endheaders(body)
     answer = connection.getresponse()
-    told = answer.status, answer.read().decode()
+    result = answer.status, answer.read().decode()
     connection.close()
-    return told
+    return result
