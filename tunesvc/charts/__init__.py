@@ -1,6 +1,7 @@
 """Figures of studies: pure functions from the rows of `queries` to Plotly, and HTML pages of them.
 
     chart             parts that all figures share
+    curves            learning curves as traces, axes and tables
     progress          history, learning curves, timeline
     parameters        parallel coordinates, slices, contours, ranks, importance, correlations
     distribution      distribution of values

@@ -122,8 +122,9 @@ def axis(
     values: Iterable[float] = (),
     *,
     log: bool | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Return an axis.
+    """Return an axis, with `more` of Plotly's properties.
 
     `log` requests a logarithmic scale, if all values are positive; None selects the clearer scale.
     """
@@ -142,13 +143,19 @@ def axis(
         # Not "power": its superscripts use inline styles, which the dashboard's policy blocks.
         "exponentformat": "e",
         "minexponent": 5,
+        **more,
     }
 
 
-def count_axis(name: str, values: Iterable[float] = ()) -> dict[str, Any]:
-    """Return an axis of integers."""
+def category_axis(name: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return an axis of names in this order."""
+    return axis(name, type="category", categoryorder="array", categoryarray=names)
+
+
+def count_axis(name: str, values: Iterable[float] = (), **more: Any) -> dict[str, Any]:
+    """Return an axis of integers, with `more` of Plotly's properties."""
     finite = [value for value in values if math.isfinite(value)]
-    integers = {**axis(name), "tickformat": ",d"}
+    integers = axis(name, tickformat=",d", **more)
     if finite and max(finite) - min(finite) <= _INTEGER_TICKS_MAX:
         # Otherwise Plotly sets ticks at halves, which the format rounds: 1 2 2 3 3.
         integers["dtick"] = 1

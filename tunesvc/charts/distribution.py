@@ -44,7 +44,7 @@ def edf(
     edf_figure = figure(
         trace,
         xaxis=value_axis,
-        yaxis={**axis("share of trials"), "tickformat": ".0%", "range": [0, 1.02]},
+        yaxis=axis("share of trials", tickformat=".0%", range=[0, 1.02]),
     )
     selection = describe_selection(len(values), len(results), pruned)
     return Chart(

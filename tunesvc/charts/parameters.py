@@ -20,6 +20,7 @@ from tunesvc.charts.chart import (
     SCALE,
     Chart,
     axis,
+    category_axis,
     describe_selection,
     figure,
     label,
@@ -44,14 +45,19 @@ SLICES = 8
 TOO_FEW = f"It takes {TRIALS_MIN} complete trials."
 _SHADES = 8
 """Number of colours of lines, from the best value to the worst."""
+_COLOUR_BAR = {"thickness": 12, "outlinewidth": 0}
 _DARKENING = [[0, "#b9c8ff"], [1, "#2747c7"]]
 
 
-def _empty_chart(title: str, tried: CompletedTrials) -> Chart | None:
+def _empty_chart(title: str, tried: CompletedTrials, least: int = 1) -> Chart | None:
     """Return a chart with the reason why it is empty; None if there is something to draw."""
     if not len(tried):
         return Chart(title, None, NOTHING)
-    return None if tried.parameters else Chart(title, None, "The trials have no parameters.")
+    if not tried.parameters:
+        return Chart(title, None, "The trials have no parameters.")
+    if len(tried.parameters) < least:
+        return Chart(title, None, "It takes two parameters.")
+    return None
 
 
 def _table(tried: CompletedTrials, parameters: Sequence[Parameter]) -> dict[str, Any]:
@@ -234,18 +240,17 @@ def contour(
         deviation: Draw the model's deviation instead of its mean.
     """
     title = f"{tried.objective.name} over two parameters"
-    if (empty := _empty_chart(title, tried)) is not None:
+    if (empty := _empty_chart(title, tried, least=2)) is not None:
         return empty
-    if len(tried.parameters) < 2:
-        return Chart(title, None, "It takes two parameters.")
     if plane is None:
         return Chart(title, None, TOO_FEW)
     first, second = tried.parameters[:2]
+    look = _deviation_look(plane) if deviation else _mean_look(plane, tried.objective)
     trace = {
         "x": _ticks(first, plane.first),
         "y": _ticks(second, plane.second),
-        "colorbar": {"thickness": 12, "outlinewidth": 0},
-        **(_deviation_look(plane) if deviation else _mean_look(plane, tried.objective)),
+        "colorbar": _COLOUR_BAR,
+        **look,
     }
     what = "how unsure the model is (one deviation)" if deviation else "what the model expects"
     return Chart(
@@ -303,10 +308,8 @@ def rank(tried: CompletedTrials) -> Chart:
     Ranks show the region of good trials independently of the values' scale.
     """
     title = f"Rank of {tried.objective.name} over two parameters"
-    if (empty := _empty_chart(title, tried)) is not None:
+    if (empty := _empty_chart(title, tried, least=2)) is not None:
         return empty
-    if len(tried.parameters) < 2:
-        return Chart(title, None, "It takes two parameters.")
     first, second = tried.parameters[:2]
     ranks = _ranks(tried.losses)
     shades: dict[str, Any] = {
@@ -314,12 +317,7 @@ def rank(tried: CompletedTrials) -> Chart:
         "colorscale": SCALE,
         "cmin": 0,
         "cmax": 1,
-        "colorbar": {
-            "thickness": 12,
-            "outlinewidth": 0,
-            "tickvals": [0, 0.5, 1],
-            "ticktext": ["best", "", "worst"],
-        },
+        "colorbar": {**_COLOUR_BAR, "tickvals": [0, 1], "ticktext": ["best", "worst"]},
     }
     return Chart(
         title,
@@ -385,14 +383,13 @@ def importance(shares: Sequence[Share], objective: Objective) -> Chart:
         marker={"color": COLOURS["complete"]},
         hovertemplate="%{y}: %{x:.1%}<extra></extra>",
     )
-    share_axis = {**axis(""), "tickformat": ".0%", "rangemode": "tozero"}
     return Chart(
         title,
         figure(
             trace,
             height=max(220, min(700, 90 + 26 * len(ordered))),
-            xaxis=share_axis,
-            yaxis={**axis(""), "type": "category"},
+            xaxis=axis("", tickformat=".0%", rangemode="tozero"),
+            yaxis=axis("", type="category"),
         ),
         "what sets the best tenth apart from all trials · whiskers: 90 % of resampled studies",
         columns={
@@ -423,21 +420,20 @@ def correlations(tried: CompletedTrials) -> Chart:
         zmin=-1,
         zmax=1,
         colorscale=[[0, "#c2272d"], [0.5, "#f3f5f9"], [1, "#2f5fe0"]],
-        colorbar={"thickness": 12, "outlinewidth": 0},
+        colorbar=_COLOUR_BAR,
         texttemplate="%{z:.2f}" if len(names) <= 12 else None,
         hovertemplate="%{x}, %{y}: %{z:.2f}<extra></extra>",
         xgap=1,
         ygap=1,
     )
     omitted = len(tried.parameters) - len(numeric)
-    downward = {**axis(""), "type": "category", "autorange": "reversed"}
     return Chart(
         title,
         figure(
             trace,
             height=max(320, min(720, 120 + 30 * len(names))),
-            xaxis={**axis(""), "type": "category"},
-            yaxis=downward,
+            xaxis=axis("", type="category"),
+            yaxis=axis("", type="category", autorange="reversed"),
         ),
         notes(
             "Spearman's",
@@ -487,12 +483,7 @@ def x_axis(parameter: Parameter) -> dict[str, Any]:
     """Return the axis of a parameter."""
     if parameter.choices:
         names = [label(name, 20) for name in parameter.choices]
-        return {
-            **axis(parameter.name),
-            "type": "category",
-            "categoryorder": "array",
-            "categoryarray": names,
-        }
+        return category_axis(parameter.name, names)
     present = parameter.values[~np.isnan(parameter.values)]
     return axis(parameter.name, present, log=parameter.log)
 

@@ -14,6 +14,7 @@ from tunesvc.charts.chart import (
     POINTS,
     Chart,
     axis,
+    category_axis,
     count_axis,
     describe_selection,
     figure,
@@ -23,6 +24,7 @@ from tunesvc.charts.chart import (
     showing,
     whole,
 )
+from tunesvc.charts.curves import curve_axes, curve_columns, joined_curves, with_values
 from tunesvc.db.schema.states import STATES_SHOWN
 from tunesvc.queries.operations.timeline import SPANS, Span
 from tunesvc.queries.rows import Objective, ReportCurve
@@ -61,15 +63,15 @@ def history(
     pruned = results.of_state("pruned")[shown]
     feasible = results.feasible[shown]
     good, infeasible = shown[complete & feasible], shown[complete & ~feasible]
-    candidates = np.flatnonzero(results.candidates() & results.done(index))
-    trial_axis = count_axis("trial", results.numbers)
+    best = _best_so_far(objective, results, index)
+    numbers = results.numbers
     history_figure = figure(
         _points("complete", results, good, index, COLOURS["complete"]),
         _points("infeasible", results, infeasible, index, COLOURS["infeasible"]),
         _points("pruned", results, shown[pruned], index, COLOURS["pruned"], "x"),
         _failed(results, failed),
-        _best_so_far(objective, results, candidates, index),
-        xaxis={**trial_axis, "range": _number_range(results.numbers)},
+        _best_line(numbers, best),
+        xaxis=count_axis("trial", numbers, range=_number_range(numbers)),
         yaxis=axis(objective.name, results.values[shown, index]),
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
@@ -83,11 +85,11 @@ def history(
         history_figure,
         notes(selection, f"{len(failed):,} failed: the marks below" if len(failed) else ""),
         columns={
-            "trial": results.numbers[shown],
+            "trial": numbers[shown],
             objective.name: results.values[shown, index],
             "state": [STATES_SHOWN[code] for code in results.states[shown]],
             "feasible": np.where(feasible, "yes", "no"),
-            "best so far": _records(objective, results, index)[shown],
+            "best so far": best[shown],
         },
     )
 
@@ -132,25 +134,13 @@ def _failed(results: Results, rows: np.ndarray) -> go.Scatter:
     )
 
 
-def _best_so_far(
-    objective: Objective,
-    results: Results,
-    rows: np.ndarray,
-    index: int,
-) -> go.Scatter:
-    values = results.values[rows, index]
-    extreme = np.maximum if objective.maximize else np.minimum
-    best = extreme.accumulate(values)
+def _best_line(numbers: np.ndarray, best: np.ndarray) -> go.Scatter:
     # Only improvements and the end: a study of 100,000 trials has a few dozen such points.
-    improvements = np.flatnonzero(np.diff(best, prepend=np.nan) != 0)
-    numbers, best = results.numbers[rows[improvements]], best[improvements]
-    if len(numbers):
-        # Extend the line to the last trial, even if that has no value.
-        numbers = np.append(numbers, results.numbers[-1])
-        best = np.append(best, best[-1])
+    shown = np.isfinite(best) & (np.diff(best, prepend=np.nan) != 0)
+    shown[-1:] |= np.isfinite(best[-1:])
     return go.Scatter(
-        x=whole(numbers),
-        y=best,
+        x=whole(numbers[shown]),
+        y=best[shown],
         mode="lines",
         name="best so far",
         line={"color": COLOURS["best"], "width": 2.5, "shape": "hv"},
@@ -158,9 +148,9 @@ def _best_so_far(
     )
 
 
-def _records(objective: Objective, results: Results, index: int) -> np.ndarray:
+def _best_so_far(objective: Objective, results: Results, index: int) -> np.ndarray:
     """Return the best value so far at every trial; NaN before the first candidate."""
-    is_candidate = results.done(index) & results.feasible
+    is_candidate = results.candidates() & results.done(index)
     losses = np.where(is_candidate, results.losses(objective, index), np.inf)
     best = np.minimum.accumulate(losses)
     best = np.where(np.isfinite(best), best, np.nan)
@@ -201,36 +191,24 @@ def learning_curves(
         best: Number of the best trial.
     """
     title = f"Learning curves of {objective.name}"
-    shown = [curve for curve in curves if any(point.value is not None for point in curve.points)]
+    shown = with_values(curves)
     if not shown:
         hint = "curves appear for objectives that call trial.report()"
         return Chart(title, None, f"No trial has reported yet; {hint}.")
     groups = _group_by_state(results, shown, best)
-    rows = []
-    for curve in shown:
-        rows += [(curve.trial_number, point.step, point.value) for point in curve.points]
-    numbers, steps, values = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    curve_figure = figure(
-        *(_curve_trace(state, groups[state]) for state in _OPACITY if state in groups),
-        xaxis=count_axis("step", steps),
-        yaxis=axis(objective.name, values),
-    )
+    traces = [_curve_trace(state, groups[state]) for state in _OPACITY if state in groups]
     reported = int((~np.isnan(results.steps)).sum())
     running = int(results.of_state("running").sum())
     interrupted = int(results.of_state("interrupted").sum())
     return Chart(
         title,
-        curve_figure,
+        figure(*traces, **curve_axes(objective, shown)),
         notes(
             showing(len(shown), max(reported, len(shown)), "curves"),
             f"{running:,} running" if running else "",
             f"{interrupted:,} interrupted" if interrupted else "",
         ),
-        columns={
-            "trial": whole(numbers),
-            "step": steps.astype(np.int64),
-            objective.name: values,
-        },
+        columns=curve_columns(objective, shown),
     )
 
 
@@ -268,30 +246,13 @@ _OPACITY = {
 
 
 def _curve_trace(kind: str, curves: Sequence[ReportCurve]) -> go.Scatter:
-    """Return all curves of a kind as one trace with gaps: one trace per curve would be slow."""
-    x: list[float] = []
-    y: list[float] = []
-    numbers: list[int] = []
-    for curve in curves:
-        for point in curve.points:
-            x.append(point.step)
-            y.append(np.nan if point.value is None else point.value)
-        x.append(np.nan)
-        y.append(np.nan)
-        numbers += [curve.trial_number] * (len(curve.points) + 1)
-    are_points = all(len(curve.points) == 1 for curve in curves)
-    return go.Scatter(
-        x=np.array(x, dtype=np.float32),
-        y=np.array(y),
-        customdata=np.array(numbers, dtype=np.int32),
-        meta={"trials": "customdata"},
-        mode="markers" if are_points else "lines",
-        name=kind,
+    colour = COLOURS[kind]
+    return joined_curves(
+        kind,
+        curves,
         opacity=_OPACITY[kind],
-        connectgaps=False,
-        line={"color": COLOURS[kind], "width": 3 if kind == "best" else 1.2},
-        marker={"color": COLOURS[kind]},
-        hovertemplate="trial %{customdata}, step %{x}: %{y:.5g}<extra></extra>",
+        line={"color": colour, "width": 3 if kind == "best" else 1.2},
+        marker={"color": colour},
     )
 
 
@@ -322,13 +283,8 @@ def timeline(spans: Sequence[Span]) -> Chart:
         *(_bars(state, by_state[state], names) for state in states),
         height=min(900, 120 + 34 * len(lanes)),
         barmode="overlay",
-        xaxis={**axis("UTC"), "type": "date"},
-        yaxis={
-            **axis(""),
-            "type": "category",
-            "categoryarray": [*names.values()][::-1],
-            "categoryorder": "array",
-        },
+        xaxis=axis("UTC", type="date"),
+        yaxis=category_axis("", list(reversed(names.values()))),
     )
     plural = "s" if len(lanes) > 1 else ""
     return Chart(

@@ -12,13 +12,13 @@ from tunesvc.charts.chart import (
     COLOURS,
     Chart,
     axis,
-    count_axis,
     figure,
     label,
     notes,
     showing,
     whole,
 )
+from tunesvc.charts.curves import curve_axes, curve_columns, joined_curves, with_values
 from tunesvc.queries.rows import Objective, ReportCurve
 
 PALETTE = (
@@ -51,7 +51,7 @@ def peer_curves(
         total: Number of trials in the study.
     """
     title = f"Its curve of {objective.name}"
-    if not any(point.value is not None for point in own.points):
+    if not with_values([own]):
         hint = "a curve appears when the objective calls trial.report()"
         return Chart(title, None, f"It has reported nothing; {hint}.")
     curves: list[ReportCurve] = []
@@ -61,42 +61,28 @@ def peer_curves(
             curves += group
             traces.append(_group(kind, group))
     look = {"line": {"color": _OWN, "width": 3.5}, "marker": {"color": _OWN, "size": 6}}
-    traces.append(_joined(f"trial {own.trial_number}", [own], mode=_mode([own]), **look))
+    traces.append(joined_curves(f"trial {own.trial_number}", [own], **look))
     curves.append(own)
     return Chart(
         title,
-        figure(
-            *traces,
-            xaxis=count_axis("step", _steps(curves)),
-            yaxis=axis(objective.name, _values(curves)),
-        ),
+        figure(*traces, **curve_axes(objective, curves)),
         notes(showing(len(curves), total, "curves"), "click one to open its trial"),
-        columns=_columns(objective, curves),
+        columns=curve_columns(objective, curves),
     )
 
 
 def compared_curves(objective: Objective, curves: Sequence[ReportCurve]) -> Chart:
     """Draw the curves of a few trials in different colours."""
     title = f"Curves of {objective.name}"
-    shown = [curve for curve in curves if any(point.value is not None for point in curve.points)]
+    shown = with_values(curves)
     if not shown:
         return Chart(title, None, "None of these trials has reported.")
-    traces = [
-        _joined(
-            f"trial {curve.trial_number}",
-            [curve],
-            mode=_mode([curve]),
-            line=_line(i),
-            marker=_marker(i),
-        )
-        for i, curve in enumerate(shown)
-    ]
-    curve_figure = figure(
-        *traces,
-        xaxis=count_axis("step", _steps(shown)),
-        yaxis=axis(objective.name, _values(shown)),
-    )
-    return Chart(title, curve_figure, columns=_columns(objective, shown))
+    traces = []
+    for i, curve in enumerate(shown):
+        name = f"trial {curve.trial_number}"
+        traces.append(joined_curves(name, [curve], line=_line(i), marker=_marker(i)))
+    drawn = figure(*traces, **curve_axes(objective, shown))
+    return Chart(title, drawn, columns=curve_columns(objective, shown))
 
 
 def best_so_far(metric: str, histories: Mapping[str, Sequence[tuple[int, float]]]) -> Chart:
@@ -148,32 +134,7 @@ def _group(kind: str, curves: Sequence[ReportCurve]) -> go.Scatter:
         "line": {"color": colour, "width": width},
         "marker": {"color": colour, "size": 5},
     }
-    return _joined(name, curves, mode=_mode(curves), opacity=opacity, **look)
-
-
-def _joined(name: str, curves: Sequence[ReportCurve], **look: Any) -> go.Scatter:
-    """Return curves as one trace, with gaps between them."""
-    rows: list[tuple[float, float, int]] = []
-    for curve in curves:
-        for point in curve.points:
-            value = np.nan if point.value is None else point.value
-            rows.append((point.step, value, curve.trial_number))
-        rows.append((np.nan, np.nan, curve.trial_number))
-    x, y, numbers = (np.array(column) for column in zip(*rows, strict=True))
-    return go.Scatter(
-        x=x.astype(np.float64),
-        y=y,
-        customdata=whole(numbers),
-        meta={"trials": "customdata"},
-        name=name,
-        connectgaps=False,
-        hovertemplate="trial %{customdata}, step %{x}: %{y:.5g}<extra></extra>",
-        **look,
-    )
-
-
-def _mode(curves: Sequence[ReportCurve]) -> str:
-    return "markers" if all(len(curve.points) == 1 for curve in curves) else "lines"
+    return joined_curves(name, curves, opacity=opacity, **look)
 
 
 def _line(i: int) -> dict[str, Any]:
@@ -186,22 +147,3 @@ def _line(i: int) -> dict[str, Any]:
 
 def _marker(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "size": 8}
-
-
-def _steps(curves: Sequence[ReportCurve]) -> list[float]:
-    return [point.step for curve in curves for point in curve.points]
-
-
-def _values(curves: Sequence[ReportCurve]) -> list[float]:
-    values = []
-    for curve in curves:
-        values += [point.value for point in curve.points if point.value is not None]
-    return values
-
-
-def _columns(objective: Objective, curves: Sequence[ReportCurve]) -> dict[str, list[Any]]:
-    rows = []
-    for curve in curves:
-        rows += [(curve.trial_number, point.step, point.value) for point in curve.points]
-    numbers, steps, values = (list(column) for column in zip(*rows, strict=True))
-    return {"trial": numbers, "step": steps, objective.name: values}

@@ -33,11 +33,17 @@ _POINTS = 3_000
 
 def front_of(objectives: Sequence[Objective], results: Results) -> np.ndarray:
     """Return a mask of the trials that no other trial dominates."""
-    rows = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
+    rows = np.flatnonzero(results.candidates() & _is_finite(results))
     mask = np.zeros(len(results), dtype=bool)
     if len(rows):
         losses = results.values[rows] * orient_each([objective.goal for objective in objectives])
         mask[rows[pareto_mask(losses)]] = True
+    return mask
+
+
+def _is_finite(results: Results) -> np.ndarray:
+    """Return a mask of the trials whose values are all finite."""
+    mask: np.ndarray = np.isfinite(results.values).all(axis=1)
     return mask
 
 
@@ -47,7 +53,7 @@ def pareto(objectives: Sequence[Objective], results: Results, front: np.ndarray)
     Two objectives are a plane, more of them parallel axes.
     """
     title = "Pareto front"
-    done = results.of_state("complete") & np.isfinite(results.values).all(axis=1)
+    done = results.of_state("complete") & _is_finite(results)
     if not done.any():
         return Chart(title, None, NOTHING)
     others = np.flatnonzero(done & ~front)
@@ -131,7 +137,7 @@ def hypervolume(objectives: Sequence[Objective], results: Results) -> Chart:
     title = "Hypervolume"
     if len(objectives) != 2:
         return Chart(title, None, "It is drawn for two objectives.")
-    rows = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
+    rows = np.flatnonzero(results.candidates() & _is_finite(results))
     if not len(rows):
         return Chart(title, None, NOTHING)
     orientation = orient_each([objective.goal for objective in objectives])

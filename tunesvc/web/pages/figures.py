@@ -238,5 +238,6 @@ def cells_of(chart: Chart, limit: int) -> list[list[str]]:
 
 
 def _cell(value: object) -> str:
-    number = value.item() if hasattr(value, "item") else value
-    return formatting.number(number) if isinstance(number, float) else str(number)
+    number: Any = value.item() if hasattr(value, "item") else value
+    is_number = number is None or isinstance(number, float)
+    return formatting.number(number) if is_number else str(number)
