@@ -5,13 +5,9 @@ Reads through `queries` only.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import TYPE_CHECKING
-
-import yaml
 
 from tunesvc.charts.chart import Chart, short
 from tunesvc.charts.figures import FigureOptions, Reader, draw, kinds_of
@@ -22,15 +18,15 @@ from tunesvc.queries.health import health
 from tunesvc.queries.recommendation import answer_rows, get_recommendation
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.trials.trial_table import list_best_trials
-from tunesvc.spec.yaml.document import written
+from tunesvc.spec.yaml.document import to_yaml, written
 from tunesvc.util.formatting import duration, number, parameter
+from tunesvc.util.versions import package_versions
 
 if TYPE_CHECKING:
     from tunesvc.search.analysis.recommend import Recommendation
 
 LISTED = 50
 """Most trials in the list of the best."""
-_PACKAGES = ("tunesvc", "optuna", "ray", "numpy", "scipy")
 
 
 def report(database: Database, study: StudyView) -> str:
@@ -60,7 +56,7 @@ def _parts(
     yield Card("How it was searched", [Sentences(sentences)])
     if study.spec is not None:
         yield Card("Study file", [CodeBlock(study.source_text or written(study.spec))])
-    yield Card("Made with", [Sentences(list(_versions()))])
+    yield Card("Made with", [Sentences(package_versions())])
 
 
 def _best(study: StudyView, best: Sequence[TrialRow]) -> Card:
@@ -82,8 +78,8 @@ def _answer(database: Database, study: StudyView) -> Card:
         nothing = Sentences([("", "No trial is complete and feasible yet.")])
         return Card("Parameters to take", [nothing])
     sentences = Sentences(list(_describe_answer(study, answer, rows[0])))
-    params = yaml.safe_dump(dict(rows[0].params), sort_keys=False, allow_unicode=True)
-    return Card("Parameters to take", [sentences, CodeBlock(params)], is_wide=False)
+    params = CodeBlock(to_yaml(dict(rows[0].params)))
+    return Card("Parameters to take", [sentences, params], is_wide=False)
 
 
 def _describe_answer(
@@ -165,9 +161,3 @@ def _table(study: StudyView, best: Sequence[TrialRow]) -> TableBlock:
         texts = [shown.get(name, "–") for name in params]
         rows.append([str(trial.number), *values, *texts])
     return TableBlock(heads, rows)
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in _PACKAGES:
-        yield name, metadata.version(name)
-    yield "Python", platform.python_version()

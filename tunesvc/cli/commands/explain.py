@@ -8,6 +8,7 @@ import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, StudyName
 from tunesvc.cli.exits import ExitCode
+from tunesvc.cli.opened_study import opened_study
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,13 +26,10 @@ def explain(
     """Explain a study's search, or why a trial has its parameters and why it was stopped or
     kept."""
     from tunesvc.cli.commands.show import no_such_trial
-    from tunesvc.db.engine.database import open_database
     from tunesvc.queries.explain.explanation import explain_study, explain_trial
-    from tunesvc.queries.studies import get_study
     from tunesvc.views import study_text, terminal
 
-    with open_database(database_url) as database:
-        view = get_study(database, study)
+    with opened_study(study, database_url) as (database, view):
         explanation = explain_study(database, view) if trial is None else None
         explanation = explanation or explain_trial(database, view, trial or 0)
     if explanation is None:
@@ -107,9 +105,7 @@ def replay(
     Exit code 1 if a decision differs from the recorded one.
     """
     from tunesvc.cli.views import replay_text
-    from tunesvc.db.engine.database import open_database
     from tunesvc.queries import study_replay as replays
-    from tunesvc.queries.studies import get_study
     from tunesvc.views import terminal
 
     if pruner is not None and sampler is not None:
@@ -121,8 +117,7 @@ def replay(
         else:
             terminal.out().print(text)
 
-    with open_database(database_url) as database:
-        view = get_study(database, study)
+    with opened_study(study, database_url) as (database, view):
         if pruner is not None:
             comparison = replays.replay_pruner(database, view, pruner)
             show(comparison, replay_text.pruner(pruner, comparison))

@@ -12,6 +12,7 @@ import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyName, Where
 from tunesvc.cli.commands.show import print_no_trials
+from tunesvc.cli.opened_study import opened_study
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
 
@@ -45,15 +46,12 @@ def export(
 ) -> None:
     """Write all trials of a study: a row each, with parameters, values, other metrics, states and
     times (UTC)."""
-    from tunesvc.db.engine.database import open_database
     from tunesvc.queries.export.export_files import Export
-    from tunesvc.queries.studies import get_study
     from tunesvc.queries.trials.columns import names_of
     from tunesvc.queries.trials.pagination import Selection
 
     selected = _format(format, out)
-    with open_database(database_url) as database:
-        view = get_study(database, study)
+    with opened_study(study, database_url) as (database, view):
         names = names_of(database, view)
         selection = Selection.of(view.study_id, names, where)
         exported = Export(database, view, names, selection)
@@ -117,15 +115,12 @@ def report(
     It loads nothing from anywhere, and prints well.
     """
     from tunesvc import charts
-    from tunesvc.db.engine.database import open_database
-    from tunesvc.queries.studies import get_study
 
     if out is not None and out.suffix.lower() not in ("", ".html", ".htm"):
         raise typer.BadParameter(f"--out {out}: a report is a page, so its name must end in .html")
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in study).lstrip(".") or "study"
     path = out or Path(f"{safe[:100]}.html")
-    with open_database(database_url) as database:
-        view = get_study(database, study)
+    with opened_study(study, database_url) as (database, view):
         path.write_text(charts.report(database, view), encoding="utf-8")
     typer.echo(f"wrote {path} ({view.counts.total} trials)")
 
@@ -157,13 +152,10 @@ def checkpoint(
     The best is the one saved at the best value of the metric; `keep` in the study file sets how
     many are kept.
     """
-    from tunesvc.db.engine.database import open_database
     from tunesvc.queries.checkpoint_files import find_best_checkpoint
-    from tunesvc.queries.studies import get_study
     from tunesvc.views import terminal
 
-    with open_database(database_url) as database:
-        view = get_study(database, study)
+    with opened_study(study, database_url) as (database, view):
         best = find_best_checkpoint(database, view, trial)
     path = best.path if to is None else _copy(best.path, to)
     if as_json:

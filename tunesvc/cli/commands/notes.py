@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Limit, StudyName
+from tunesvc.cli.opened_study import opened_study
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
 
@@ -66,13 +67,11 @@ def requests(
     as_json: Json = False,
 ) -> None:
     """List the requests to a study, newest first: who asked for what, when, and the answer."""
-    from tunesvc.db.engine.database import open_database
     from tunesvc.queries.operations.request_log import list_requests
-    from tunesvc.queries.studies import get_study
     from tunesvc.views import terminal
 
-    with open_database(database_url) as database:
-        rows = list_requests(database, get_study(database, study).study_id, limit=limit)
+    with opened_study(study, database_url) as (database, view):
+        rows = list_requests(database, view.study_id, limit=limit)
     if as_json:
         terminal.print_json(rows)
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +17,8 @@ from tunesvc.cli.cli_options import (
     TrialNumber,
     Where,
 )
+from tunesvc.cli.opened_study import opened_study
+from tunesvc.db.schema.states import STATES_SHOWN
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
 
@@ -29,30 +30,15 @@ if TYPE_CHECKING:
     from tunesvc.search.analysis.recommend import Recommendation
 
 
-class State(StrEnum):
-    """States of a trial, as values of `--state`."""
+def parse_state(text: str) -> str:
+    """Parse a trial's state; `fail` is Optuna's word for `failed`.
 
-    WAITING = "waiting"
-    RUNNING = "running"
-    QUEUED = "queued"
-    INTERRUPTED = "interrupted"
-    PAUSED = "paused"
-    COMPLETE = "complete"
-    PRUNED = "pruned"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-    @classmethod
-    def parse(cls, text: str) -> State:
-        """Parse a state; `fail` is Optuna's word for `failed`.
-
-        Raises:
-            typer.BadParameter: there is no such state.
-        """
-        try:
-            return cls.FAILED if text == "fail" else cls(text)
-        except ValueError:
-            raise typer.BadParameter(f"{text!r} is none of {', '.join(cls)}") from None
+    Raises:
+        typer.BadParameter: there is no such state.
+    """
+    if text != "fail" and text not in STATES_SHOWN:
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(STATES_SHOWN)}")
+    return "failed" if text == "fail" else text
 
 
 FOLLOW_S = 0.5
@@ -143,11 +129,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a study's progress and best trial, or one trial's attempts, decisions and failure."""
-    from tunesvc.db.engine.database import open_database
-    from tunesvc.queries.studies import get_study
-
-    with open_database(database_url) as database:
-        view = get_study(database, study)
+    with opened_study(study, database_url) as (database, view):
         if trial is None:
             _show_study(database, view, as_json)
         else:
@@ -216,13 +198,10 @@ def best(
     trials. If another trial has the best observed value, it is shown too: as probably a lucky draw,
     or as one that cannot be distinguished from the first.
     """
-    from tunesvc.db.engine.database import open_database
     from tunesvc.queries.recommendation import answer_rows, get_recommendation
-    from tunesvc.queries.studies import get_study
     from tunesvc.views import study_text, terminal
 
-    with open_database(database_url) as database:
-        view = get_study(database, study)
+    with opened_study(study, database_url) as (database, view):
         answer = get_recommendation(database, view)
         rows = answer_rows(database, view, answer)
     if as_json:
@@ -250,26 +229,26 @@ def _answer_json(rows: Sequence[TrialRow], answer: Recommendation | None) -> dic
 
 
 def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:
-    import yaml
+    from tunesvc.spec.yaml.document import to_yaml
 
     if not rows:
         return ""
     values = [dict(row.params) for row in view.as_given(rows)]
     shown: Any = values[0] if len(view.objectives) == 1 else values
-    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+    return to_yaml(shown)
 
 
 def trials(
     study: StudyName,
     where: Where = "",
     state: Annotated[
-        list[State] | None,
+        list[str] | None,
         typer.Option(
             "--state",
             "-s",
-            parser=State.parse,
+            parser=parse_state,
             metavar="STATE",
-            help=f"Only trials in this state; may be repeated. One of {', '.join(State)}.",
+            help=f"Only trials in this state; may be repeated. One of {', '.join(STATES_SHOWN)}.",
         ),
     ] = None,
     sort: Annotated[
@@ -294,17 +273,14 @@ def trials(
     `failure`, `step`, metrics, parameters and constraints (`constraints.cost.max > 0`), with `==`,
     `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put together by `and`, `or`, `not` and parentheses.
     """
-    from tunesvc.db.engine.database import open_database
     from tunesvc.queries.export.export_files import Export
-    from tunesvc.queries.studies import get_study
     from tunesvc.queries.trials.columns import names_of
     from tunesvc.queries.trials.pagination import Selection, count_trials, trial_page
     from tunesvc.views import study_text, terminal
 
     if as_csv and as_json:
         raise typer.BadParameter("write either --csv or --json")
-    with open_database(database_url) as database:
-        view = get_study(database, study)
+    with opened_study(study, database_url) as (database, view):
         names = names_of(database, view)
         selection = Selection.of(
             view.study_id,
@@ -328,7 +304,7 @@ def trials(
         terminal.err().print(f"[dim]{limit} of {matching} trials; --limit shows more[/]")
 
 
-def _filter(where: str, states: Sequence[State]) -> str:
+def _filter(where: str, states: Sequence[str]) -> str:
     only = f"state in [{', '.join(states)}]" if states else ""
     if where.strip() and only:
         return f"({where}) and {only}"
@@ -352,12 +328,9 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Print what a trial wrote to standard output and error."""
-    from tunesvc.db.engine.database import open_database
-    from tunesvc.queries.studies import get_study
     from tunesvc.queries.trials.trial_table import list_trials
 
-    with open_database(database_url) as database:
-        view = get_study(database, study)
+    with opened_study(study, database_url) as (database, view):
         after, is_reported = (0, 0), False
         while True:
             row = list_trials(database, view.study_id, after=trial - 1, limit=1)

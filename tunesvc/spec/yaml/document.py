@@ -134,6 +134,11 @@ def renamed(text: str, name: str) -> str:
 def written(spec: StudySpec) -> str:
     """Write a spec as a study file, without comments and without default values."""
     data = spec.model_dump(mode="json", exclude_defaults=True)
+    return to_yaml(data)
+
+
+def to_yaml(data: object) -> str:
+    """Return plain data as YAML, with keys in their order."""
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 

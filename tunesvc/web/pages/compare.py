@@ -20,7 +20,7 @@ from tunesvc.queries.trials.attempt_events import get_curves
 from tunesvc.queries.trials.trial_table import get_trial
 from tunesvc.web.access import Viewer
 from tunesvc.web.pages.dependencies import ID_MAX, AskedStudy, viewable
-from tunesvc.web.pages.figures import TABLE_ROWS, answer_chart, answer_csv, cells_of
+from tunesvc.web.pages.figures import answer_chart, answer_csv, answer_table
 from tunesvc.web.render import page
 
 router = APIRouter()
@@ -91,7 +91,7 @@ def compare_trials_table(
     listed: Listed,
 ) -> HTMLResponse:
     """Render the figure's data as a table."""
-    return _table(request, _trials_chart(request, study, listed), study)
+    return answer_table(request, _trials_chart(request, study, listed), study)
 
 
 @router.get("/compare/trials/{study_id}/{listed}/data.csv", name="compare_trials_csv")
@@ -109,24 +109,13 @@ def compare_studies_curves(request: Request, _: Viewer, listed: Listed) -> Respo
 @router.get("/compare/studies/{listed}/table")
 def compare_studies_table(request: Request, _: Viewer, listed: Listed) -> HTMLResponse:
     """Render the figure's data as a table."""
-    return _table(request, _studies_chart(request, listed), None)
+    return answer_table(request, _studies_chart(request, listed), None)
 
 
 @router.get("/compare/studies/{listed}/data.csv", name="compare_studies_csv")
 def compare_studies_csv(request: Request, _: Viewer, listed: Listed) -> Response:
     """Return the figure's data as CSV."""
     return answer_csv(_studies_chart(request, listed), "comparison")
-
-
-def _table(request: Request, chart: Chart, study: StudyView | None) -> HTMLResponse:
-    return page(
-        request,
-        "figure_table.html",
-        chart=chart,
-        rows=cells_of(chart, TABLE_ROWS),
-        study=study,
-        kind=None,
-    )
 
 
 def _compared(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
-from importlib import metadata
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -13,12 +11,11 @@ from tunesvc.preview import describe_size, preview
 from tunesvc.queries.rows import StudyView
 from tunesvc.spec import CategoricalParameter, Parameter, StudySpec
 from tunesvc.spec.yaml.document import written
+from tunesvc.util.versions import package_versions
 from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.render import page
 
 router = APIRouter()
-
-PACKAGES = ("tunesvc", "optuna", "ray", "numpy", "scipy")
 
 
 @router.get("/studies/{study_id}/configuration", name="configuration_page")
@@ -26,7 +23,6 @@ def configuration_page(request: Request, study: AskedStudy) -> HTMLResponse:
     """Render the page."""
     spec = study.spec
     parameters = {} if spec is None else spec.parameters
-    versions = [(name, metadata.version(name)) for name in PACKAGES]
     return page(
         request,
         "configuration.html",
@@ -35,7 +31,7 @@ def configuration_page(request: Request, study: AskedStudy) -> HTMLResponse:
         facts=dict(_facts(study)),
         size="" if spec is None else describe_size(spec, preview(spec, samples=0)),
         space=[(name, *_range(parameter)) for name, parameter in parameters.items()],
-        versions=[*versions, ("Python", platform.python_version())],
+        versions=package_versions(),
     )
 
 
@@ -46,30 +42,17 @@ def _facts(study: StudyView) -> Iterator[tuple[str, str]]:
         return
     yield "runs", spec.entrypoint or " ".join(spec.command or ())
     yield "folder", study.source_dir or "–"
-    yield (
-        "sampler",
-        _named(
-            spec.sampler.model_dump(exclude_defaults=True) | {"name": spec.sampler.name},
-        ),
-    )
-    yield (
-        "pruner",
-        _named(spec.pruner.model_dump(exclude_defaults=True) | {"name": spec.pruner.name}),
-    )
+    for kind, part in (("sampler", spec.sampler), ("pruner", spec.pruner)):
+        yield kind, _named({**part.model_dump(exclude_defaults=True), "name": part.name})
     yield from _rest(spec)
 
 
 def _rest(spec: StudySpec) -> Iterator[tuple[str, str]]:
     yield "budget", _named(spec.budget.model_dump(exclude_none=True, exclude_defaults=True))
-    yield (
-        "trials at a time",
-        "all that fit" if spec.parallelism is None else str(spec.parallelism),
-    )
+    yield "trials at a time", str(spec.parallelism or "all that fit")
     yield "resources of a trial", _named(spec.resources.model_dump(exclude_none=True))
-    yield (
-        "constraints",
-        ", ".join(_bounds(one.metric, one.min, one.max) for one in spec.constraints),
-    )
+    bounds = [_bounds(one.metric, one.min, one.max) for one in spec.constraints]
+    yield "constraints", ", ".join(bounds)
     yield "seed", "–" if spec.seed is None else str(spec.seed)
 
 

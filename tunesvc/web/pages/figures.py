@@ -191,14 +191,23 @@ def figure_table(
     options: Options,
 ) -> HTMLResponse:
     """Render the first rows of a figure's data as a table."""
-    chart: Chart = source.rendered(kind, options).value.chart
-    rows = cells_of(chart, TABLE_ROWS)
+    chart = source.rendered(kind, options).value.chart
+    return answer_table(request, chart, source.view, kind)
+
+
+def answer_table(
+    request: Request,
+    chart: Chart,
+    study: StudyView | None,
+    kind: FigureKind | None = None,
+) -> HTMLResponse:
+    """Render the first rows of a chart's data; `kind` links to the others."""
     return page(
         request,
         "figure_table.html",
         chart=chart,
-        rows=rows,
-        study=source.view,
+        rows=[[_cell(value) for value in row] for row in chart.rows(TABLE_ROWS)],
+        study=study,
         query=request.url.query,
         kind=kind,
     )
@@ -230,11 +239,6 @@ def _render(chart: Chart) -> RenderedFigure:
     body = (json.dumps(heading)[:-1] + f', "figure": {plotly}}}').encode()
     tag = hashlib.sha256(body).hexdigest()[:20]
     return RenderedFigure(replace(chart, figure=None), body, tag)
-
-
-def cells_of(chart: Chart, limit: int) -> list[list[str]]:
-    """Return the first rows of a chart's table as text."""
-    return [[_cell(value) for value in row] for row in chart.rows(limit)]
 
 
 def _cell(value: object) -> str:

@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import yaml
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
@@ -27,6 +26,7 @@ from tunesvc.queries.study_summary import (
 from tunesvc.queries.trials.columns import names_of
 from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.search.analysis.recommend import Recommendation
+from tunesvc.spec.yaml.document import to_yaml
 from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.pages.figures import AskedFresh, FigureSource
 from tunesvc.web.render import page, wants_fragment
@@ -126,9 +126,7 @@ TITLES: dict[FigureKind, str] = {
 
 def params_text(row: TrialRow) -> str:
     """Return a trial's parameters as YAML."""
-    if not row.params:
-        return ""
-    return yaml.safe_dump(dict(row.params), sort_keys=False, allow_unicode=True)
+    return to_yaml(dict(row.params)) if row.params else ""
 
 
 def _answer(source: FigureSource, summary: StudySummary) -> RecommendedTrial | None:

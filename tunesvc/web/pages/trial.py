@@ -23,12 +23,11 @@ from tunesvc.space import search_space
 from tunesvc.spec import ParamValue
 from tunesvc.web.pages.dependencies import AskedStudy, AskedTrial
 from tunesvc.web.pages.figures import (
-    TABLE_ROWS,
     AskedSource,
     FigureSource,
     answer_chart,
     answer_csv,
-    cells_of,
+    answer_table,
 )
 from tunesvc.web.render import page, wants_fragment
 
@@ -114,15 +113,7 @@ def trial_curve_table(
     metric: MetricName = "",
 ) -> HTMLResponse:
     """Render the figure's data as a table."""
-    chart = _curve_chart(request, study, detail, metric)
-    return page(
-        request,
-        "figure_table.html",
-        chart=chart,
-        rows=cells_of(chart, TABLE_ROWS),
-        study=study,
-        kind=None,
-    )
+    return answer_table(request, _curve_chart(request, study, detail, metric), study)
 
 
 @router.get("/studies/{study_id}/trials/{number}/curve/data.csv", name="trial_curve_csv")
