@@ -32,7 +32,7 @@ from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.db.engine.database import Database, connect, is_unavailable, open_database, parse_url
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.optuna.optuna_storage import PgStorage
-from tunesvc.db.study_changes import OpenedAttempt, Report, StudyChanges
+from tunesvc.db.study_changes import LaunchRecord, Report, StudyChanges
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Attr, Decision, NewTrial, TrialEnd
 from tunesvc.errors import DatabaseError, DatabaseUnavailable
@@ -133,7 +133,7 @@ class Load:
             trials=[NewTrial(number, "running")],
             attrs=[Attr(number, "user", "payload", f'"{self._payload}"')],
             reports=[Report(number - 1, 1, 0, float(number - 1), {})],
-            opened=[OpenedAttempt(number, 1, 1.0, 0.0, -1, 60.0)],
+            opened=[LaunchRecord(number, 1, 1.0, 0.0, -1, 60.0)],
             decisions=[Decision(number, "ask", "because", {})],
         )
 

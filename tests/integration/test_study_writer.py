@@ -10,7 +10,7 @@ from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.notifications import Listener
 from tunesvc.db.schema.states import StudyState
-from tunesvc.db.study_changes import OpenedAttempt, Report, StartedAttempt, StudyChanges
+from tunesvc.db.study_changes import LaunchRecord, Report, StartRecord, StudyChanges
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Attr, Decision, NewTrial, TrialEnd
@@ -37,7 +37,7 @@ def expire(database: Database) -> None:
 def one_trial() -> StudyChanges:
     return StudyChanges(
         trials=[NewTrial(0, "running")],
-        opened=[OpenedAttempt(0, 1, 1.0, 0.0, -1, 60.0)],
+        opened=[LaunchRecord(0, 1, 1.0, 0.0, -1, 60.0)],
         decisions=[Decision(0, "ask", "because", {"loss": float("nan")})],
     )
 
@@ -150,7 +150,7 @@ def test_reports_are_taken_from_live_attempts_only_and_once(
     report = Report(0, 1, 3, 0.5, {"acc": float("inf")})
     study_writer.commit(
         StudyChanges(
-            started=[StartedAttempt(0, 1, "node", 7, ("0", "1"), "abc")], reports=[report, report]
+            started=[StartRecord(0, 1, "node", 7, ("0", "1"), "abc")], reports=[report, report]
         )
     )
     study_writer.commit(

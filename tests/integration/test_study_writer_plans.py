@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from tests.support.stored_studies import fill
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_changes import (
-    AliveAttempt,
-    AttemptEnd,
     Checkpoint,
+    EndRecord,
+    HeartbeatRecord,
+    LaunchRecord,
     LogLine,
-    OpenedAttempt,
     Report,
-    StartedAttempt,
+    StartRecord,
     StopRequest,
     StudyChanges,
 )
@@ -37,18 +37,18 @@ def everything(number: int, new: int) -> StudyChanges:
         params=[NewParam(new, "x", 0, 0.5, "{}")],
         attrs=[Attr(new, "user", "a", "1"), Attr(None, "user", "a", "1")],
         opened=[
-            OpenedAttempt(new, 1, 1.0, 0.0, -1, 60.0),
-            OpenedAttempt(number - 1, 2, 1.0, 0.0, 3, 60.0),
+            LaunchRecord(new, 1, 1.0, 0.0, -1, 60.0),
+            LaunchRecord(number - 1, 2, 1.0, 0.0, 3, 60.0),
         ],
-        alive=[AliveAttempt(number, 1, 60.0)],
-        started=[StartedAttempt(number, 1, "node", 1, ("0",), "code")],
+        alive=[HeartbeatRecord(number, 1, 60.0)],
+        started=[StartRecord(number, 1, "node", 1, ("0",), "code")],
         reports=[Report(number, 1, step, 0.5, {"other": 1.0}) for step in range(10, 20)],
         logs=[LogLine(number, 1, 3, "stdout", "100 % done\n")],
         checkpoints=[Checkpoint(number, 1, "there", 5)],
         stops=[StopRequest(number, 1, "prune")],
         ends=[
-            AttemptEnd(number, 1, "finished", None, None, None, at_last_report=True),
-            AttemptEnd(number - 1, 1, "interrupted", None, None, None, at_last_report=False),
+            EndRecord(number, 1, "finished", None, None, None, at_last_report=True),
+            EndRecord(number - 1, 1, "interrupted", None, None, None, at_last_report=False),
         ],
         cursors={(number, 1): 30},
         finished=[TrialEnd(number, "complete", [0.5])],

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.coordinator.prefetch import BACKLOG_MAX, AttemptPrefetch
+from tunesvc.coordinator.prefetch import BACKLOG_MAX, Prefetcher
 
 HANDOVER_S = 0.2
 
 
-def after(lasted_s: float, ends: int, *, every_s: float, together: int = 1) -> AttemptPrefetch:
+def after(lasted_s: float, ends: int, *, every_s: float, together: int = 1) -> Prefetcher:
     """A prefetch that has seen so many attempts end, so many of them at a time."""
-    prefetch = AttemptPrefetch(HANDOVER_S)
+    prefetch = Prefetcher(HANDOVER_S)
     for end in range(ends):
         prefetch.ended(lasted_s, (end // together) * every_s)
     return prefetch
@@ -65,7 +65,7 @@ def test_a_study_whose_attempts_become_long_has_none_any_more() -> None:
     st.lists(st.tuples(st.floats(0.0, 1e5), st.floats(0.0, 50.0)), max_size=200), st.integers(1, 64)
 )
 def test_there_are_never_more_than_lines_hold(ends: list[tuple[float, float]], slots: int) -> None:
-    prefetch, now_s = AttemptPrefetch(HANDOVER_S), 0.0
+    prefetch, now_s = Prefetcher(HANDOVER_S), 0.0
     for lasted_s, later_s in ends:
         now_s += later_s
         prefetch.ended(lasted_s, now_s)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc.coordinator.attempt_state.deadlines import Deadlines
-from tunesvc.coordinator.attempt_state.live_attempts import LiveAttempt, LiveAttempts
-from tunesvc.db.recovery import StoredAttempt
+from tunesvc.coordinator.attempt_state.live_attempts import LiveAttempt, OpenTrials
+from tunesvc.db.recovery import StoredExecution
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.executor import AttemptId
 
@@ -27,7 +27,7 @@ def held_s(live: LiveAttempt, now_s: float) -> float:
 
 @given(deeds=st.lists(DEED, max_size=60))
 def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float]]) -> None:
-    live_attempts = LiveAttempts([])
+    live_attempts = OpenTrials([])
     ended_s = 0.0
     for number, (deed, which, gpus) in enumerate(deeds):
         now_s = 100.0 + 7.0 * number
@@ -37,7 +37,7 @@ def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float
         elif deed == "adopt":
             ran_s = [None, 50.0, 5.0][which % 3]
             silent_s = None if ran_s is None else ran_s / 5
-            earlier = StoredAttempt(
+            earlier = StoredExecution(
                 1, AttemptState.RUNNING, 0, gpus, ran_s, silent_s, None, None, None, None
             )
             live_attempts.adopt(number, earlier, number, {}, now_s=now_s)
@@ -66,7 +66,7 @@ def test_due_attempts_are_returned_once_and_no_others(moments: list[float], now_
 
 
 def test_attempts_with_reports_are_returned_once() -> None:
-    live_attempts = LiveAttempts([])
+    live_attempts = OpenTrials([])
     silent, loud = (
         live_attempts.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2)
     )

@@ -13,29 +13,24 @@ from typing import Any
 from optuna.trial import TrialState
 
 from tunesvc import policy
-from tunesvc.coordinator.attempt_state.attempt_leases import AttemptLeases
-from tunesvc.coordinator.attempt_state.attempt_results import AttemptResult, conclude
+from tunesvc.coordinator.attempt_state.attempt_leases import Leases
+from tunesvc.coordinator.attempt_state.attempt_results import Conclusion, conclude
 from tunesvc.coordinator.attempt_state.deadlines import Deadlines
 from tunesvc.coordinator.attempt_state.live_attempts import (
-    EndedAttempt,
+    Ending,
     LiveAttempt,
-    LiveAttempts,
     MetricTracker,
+    OpenTrials,
 )
 from tunesvc.coordinator.post_commit_actions import PostCommitActions
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.coordinator.step_committer import UnitOfWork
 from tunesvc.coordinator.study_context import StudyContext
 from tunesvc.coordinator.study_progress import StudyProgress
-from tunesvc.db.recovery import StoredAttempt, UnfinishedTrial
+from tunesvc.db.recovery import StoredExecution, UnfinishedTrial
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import AttemptState, StudyState
-from tunesvc.db.study_changes import (
-    AttemptEnd,
-    OpenedAttempt,
-    StopRequest,
-    StudyChanges,
-)
+from tunesvc.db.study_changes import EndRecord, LaunchRecord, StopRequest, StudyChanges
 from tunesvc.db.trial_changes import Decision
 from tunesvc.execution.executor import Launch, StoppedEarly
 from tunesvc.policy import Failure, StopCause
@@ -52,14 +47,14 @@ SILENT_CHECK_S = 1.0
 """Interval of checks of an adopted attempt that has not sent a heartbeat yet."""
 
 
-class Attempts:
-    """The attempts of one study's trials."""
+class Lifecycle:
+    """Opens, stops and ends the attempts of one study's trials."""
 
     def __init__(
         self,
         context: StudyContext,
         *,
-        live_attempts: LiveAttempts,
+        live_attempts: OpenTrials,
         optimizer: Optimizer,
         step: UnitOfWork,
         progress: StudyProgress,
@@ -76,7 +71,7 @@ class Attempts:
         self._progress = progress
         self._step = step
         self._close = close
-        self.leases = AttemptLeases(context, live_attempts)
+        self.leases = Leases(context, live_attempts)
         self._relaunch: deque[int] = deque()
         """Trials that wait to be run again."""
         self._paused: dict[int, MetricTracker] = {}
@@ -151,7 +146,7 @@ class Attempts:
         self._schedule_check(live, live.opened_s)
         live.leased_s = live.opened_s
         cpus = resources.cpu * resources.workers
-        opened = OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self.leases.lease_s)
+        opened = LaunchRecord(*live.key(), cpus, live.gpus, after_step, self.leases.lease_s)
         self._changes.opened.append(opened)
         seed = trial.system_attrs.get(SEED)
         if seed is None:
@@ -353,7 +348,7 @@ class Attempts:
 
     # --- ending ---------------------------------------------------------------------------------
 
-    def end(self, ended: EndedAttempt) -> None:
+    def end(self, ended: Ending) -> None:
         """Record an attempt's end, and apply its result to the trial."""
         live = ended.live
         outcome = live.forced_outcome or ended.outcome
@@ -396,7 +391,7 @@ class Attempts:
     def _adopt(
         self,
         trial: UnfinishedTrial,
-        last: StoredAttempt,
+        last: StoredExecution,
         actions: PostCommitActions,
     ) -> None:
         now = self._clock.now()
@@ -419,8 +414,8 @@ class Attempts:
                 curve.add(step, metrics if value is None else {objective: value, **metrics})
         return curve
 
-    def _record_end(self, live: LiveAttempt, result: AttemptResult) -> None:
-        end = AttemptEnd(
+    def _record_end(self, live: LiveAttempt, result: Conclusion) -> None:
+        end = EndRecord(
             *live.key(),
             state=result.attempt_state.value,
             failure=None if result.failure is None else str(result.failure),
@@ -430,7 +425,7 @@ class Attempts:
         )
         self._changes.ends.append(end)
 
-    def _fail(self, number: int, result: AttemptResult, failure: Failure) -> None:
+    def _fail(self, number: int, result: Conclusion, failure: Failure) -> None:
         failures = self._live_attempts.record_of(number).failures
         decision = policy.after_failure(failure, failures, self._spec.retries)
         failures[failure] += 1
@@ -471,7 +466,7 @@ class Attempts:
     def _tell(
         self,
         number: int,
-        result: AttemptResult,
+        result: Conclusion,
         stop_reason: str,
         *,
         quietly: bool = False,

@@ -20,13 +20,13 @@ from typing import get_args
 from optuna.trial import FrozenTrial
 
 from tunesvc import policy
-from tunesvc.coordinator.attempt_state.live_attempts import LiveAttempts
-from tunesvc.coordinator.attempts import Attempts
+from tunesvc.coordinator.attempt_state.live_attempts import OpenTrials
+from tunesvc.coordinator.attempts import Lifecycle
 from tunesvc.coordinator.commands import carry_out
 from tunesvc.coordinator.event_handler import EventHandler
 from tunesvc.coordinator.executor_monitor import ExecutorMonitor
 from tunesvc.coordinator.post_commit_actions import AdoptAction, PostCommitActions
-from tunesvc.coordinator.prefetch import AttemptPrefetch, ProposalPrefetch
+from tunesvc.coordinator.prefetch import Prefetcher, ProposalPrefetch
 from tunesvc.coordinator.progress_events import Observer, SilentObserver
 from tunesvc.coordinator.progress_publisher import ProgressPublisher
 from tunesvc.coordinator.shutdown import Shutdown
@@ -114,7 +114,7 @@ class Coordinator:
         self._clock = clock
         self._notify = context.notify
         self._batch_window_s = timing.batch_window_s
-        self._live_attempts = LiveAttempts(spec.metrics, earlier_gpu_hours=earlier.gpu_hours)
+        self._live_attempts = OpenTrials(spec.metrics, earlier_gpu_hours=earlier.gpu_hours)
         self._event_handler = EventHandler(
             context,
             self._live_attempts,
@@ -124,7 +124,7 @@ class Coordinator:
         self._step = UnitOfWork(optimizer)
         self._progress = StudyProgress(spec, optimizer.trials)
         self._publisher = ProgressPublisher(self._progress, clock, observer)
-        self._attempts = Attempts(
+        self._attempts = Lifecycle(
             context,
             live_attempts=self._live_attempts,
             optimizer=optimizer,
@@ -133,7 +133,7 @@ class Coordinator:
             close=self.close,
         )
         self._proposal_prefetch = ProposalPrefetch(optimizer, clock.now)
-        self._attempt_prefetch = AttemptPrefetch(executor.handover_s)
+        self._attempt_prefetch = Prefetcher(executor.handover_s)
         self._monitor = ExecutorMonitor(executor, clock, observer)
         self._committer = StepCommitter(
             study_writer,

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tunesvc.coordinator.attempt_state.live_attempts import EndedAttempt, LiveAttempt, LiveAttempts
+from tunesvc.coordinator.attempt_state.live_attempts import Ending, LiveAttempt, OpenTrials
 from tunesvc.coordinator.post_commit_actions import PostCommitActions
 from tunesvc.coordinator.study_context import StudyContext
-from tunesvc.db.study_changes import (
-    Checkpoint,
-    LogCut,
-    LogLine,
-    Report,
-    StartedAttempt,
-    StudyChanges,
-)
+from tunesvc.db.study_changes import Checkpoint, LogCut, LogLine, Report, StartRecord, StudyChanges
 from tunesvc.db.trial_changes import Decision
 from tunesvc.errors import BadReport
 from tunesvc.execution.executor import (
@@ -44,7 +37,7 @@ class EventHandler:
     def __init__(
         self,
         context: StudyContext,
-        live_attempts: LiveAttempts,
+        live_attempts: OpenTrials,
         optimizer: Optimizer,
         *,
         code: str | None = None,
@@ -66,9 +59,9 @@ class EventHandler:
         events: Sequence[Event],
         changes: StudyChanges,
         actions: PostCommitActions,
-    ) -> list[EndedAttempt]:
+    ) -> list[Ending]:
         """Handle a step's events; return the attempts that ended."""
-        ended: list[EndedAttempt] = []
+        ended: list[Ending] = []
         for event in events:
             live = self._live_attempts.get(event.attempt)
             if live is None or live.finished or event.seq <= live.cursor:
@@ -82,7 +75,7 @@ class EventHandler:
                 self._live_attempts.record_heartbeat(live)
             if isinstance(event.payload, Outcome):
                 live.finished = True
-                ended.append(EndedAttempt(live, event.payload))
+                ended.append(Ending(live, event.payload))
             else:
                 self._handle_payload(live, event.seq, event.payload, changes, actions)
         return ended
@@ -119,7 +112,7 @@ class EventHandler:
     def _on_start(self, live: LiveAttempt, started: Started, changes: StudyChanges) -> None:
         self._live_attempts.start(live, self._now())
         live.devices = started.devices
-        row = StartedAttempt(*live.key(), started.node, started.pid, started.devices, started.code)
+        row = StartRecord(*live.key(), started.node, started.pid, started.devices, started.code)
         changes.started.append(row)
         self._check_code(live, started.code, changes)
 

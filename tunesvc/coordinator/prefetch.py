@@ -89,7 +89,7 @@ class ProposalPrefetch:
         return statistics.median(self._draws_s) if self._draws_s else 0.0
 
 
-class AttemptPrefetch:
+class Prefetcher:
     """Decides how many attempts to launch beyond those that run.
 
     Between the end of an attempt and the start of the next a worker is idle: the end has to arrive

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunesvc.coordinator.attempt_state.live_attempts import LiveAttempts
+from tunesvc.coordinator.attempt_state.live_attempts import OpenTrials
 from tunesvc.coordinator.progress_events import Observer
 from tunesvc.coordinator.study_progress import RunStatus, StudyProgress
 from tunesvc.policy import Usage
@@ -27,7 +27,7 @@ class ProgressPublisher:
 
     def publish(
         self,
-        live_attempts: LiveAttempts,
+        live_attempts: OpenTrials,
         usage: Usage,
         status: RunStatus,
         *,

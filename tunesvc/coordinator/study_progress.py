@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.coordinator.attempt_state.live_attempts import LiveAttempt, LiveAttempts
+from tunesvc.coordinator.attempt_state.live_attempts import LiveAttempt, OpenTrials
 from tunesvc.coordinator.progress_events import BestTrial, LiveTrial, Progress, ProgressEvent
 from tunesvc.policy import ImprovementForecast, Usage, forecast, fraction_spent, time_left_s
 from tunesvc.search.study_storage import BLAMED, FAILURE
@@ -73,7 +73,7 @@ class StudyProgress:
 
     def snapshot(
         self,
-        live_attempts: LiveAttempts,
+        live_attempts: OpenTrials,
         usage: Usage,
         status: RunStatus,
         *,

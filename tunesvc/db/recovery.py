@@ -15,7 +15,7 @@ from tunesvc.db.schema.tables import attempts, reports, trials
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAttempt:
+class StoredExecution:
     """An attempt of an unfinished trial. A live one belonged to a coordinator that is gone."""
 
     number: int
@@ -39,7 +39,7 @@ class UnfinishedTrial:
 
     trial_id: int
     number: int
-    attempts: Sequence[StoredAttempt]
+    attempts: Sequence[StoredExecution]
     reports: Sequence[tuple[int, float | None, Mapping[str, float]]]
     """Step, first objective and other metrics of its curve, by step."""
 
@@ -129,7 +129,7 @@ def _of_unfinished(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnEle
     return column.in_(running)
 
 
-def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[StoredAttempt]]:
+def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[StoredExecution]]:
     """Return the attempts of all running trials, by trial id; one query, as many may be paused."""
     last_report = (
         sa.select(sa.func.max(reports.c.reported_at))
@@ -150,9 +150,9 @@ def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[Sto
         attempts.c.checkpoint_step,
     )
     query = sa.select(*columns).where(_of_unfinished(attempts.c.trial_id, study_id))
-    found: dict[int, list[StoredAttempt]] = defaultdict(list)
+    found: dict[int, list[StoredExecution]] = defaultdict(list)
     for row in connection.execute(query.order_by(attempts.c.trial_id, attempts.c.number)):
-        found[row.trial_id].append(StoredAttempt(row.number, AttemptState(row.state), *row[3:]))
+        found[row.trial_id].append(StoredExecution(row.number, AttemptState(row.state), *row[3:]))
     return found
 
 

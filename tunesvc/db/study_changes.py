@@ -13,7 +13,7 @@ from tunesvc.db.schema.states import StudyState
 from tunesvc.db.trial_changes import TrialChanges
 
 
-class OpenedAttempt(NamedTuple):
+class LaunchRecord(NamedTuple):
     number: int
     attempt: int
     cpus: float
@@ -25,14 +25,14 @@ class OpenedAttempt(NamedTuple):
     """Duration of its lease: the longest time without a heartbeat."""
 
 
-class AliveAttempt(NamedTuple):
+class HeartbeatRecord(NamedTuple):
     number: int
     attempt: int
     stall_s: float
     """Duration of the renewed lease."""
 
 
-class StartedAttempt(NamedTuple):
+class StartRecord(NamedTuple):
     number: int
     attempt: int
     node: str
@@ -76,7 +76,7 @@ class Checkpoint(NamedTuple):
     step: int | None
 
 
-class AttemptEnd(NamedTuple):
+class EndRecord(NamedTuple):
     number: int
     attempt: int
     state: str
@@ -114,17 +114,17 @@ class StudyChanges(TrialChanges):
 
     adopts: bool = False
     """True to take over the live attempts of an earlier lease, to continue or end them."""
-    opened: list[OpenedAttempt] = field(default_factory=list)
-    alive: list[AliveAttempt] | None = None
+    opened: list[LaunchRecord] = field(default_factory=list)
+    alive: list[HeartbeatRecord] | None = None
     """Attempts with leases to renew, before a check for expired ones; None: neither."""
-    started: list[StartedAttempt] = field(default_factory=list)
+    started: list[StartRecord] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     logs: list[LogLine] = field(default_factory=list)
     log_cuts: dict[tuple[int, int], LogCut] = field(default_factory=dict)
     """(trial number, attempt) -> the part of its log that is left out."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
     stops: list[StopRequest] = field(default_factory=list)
-    ends: list[AttemptEnd] = field(default_factory=list)
+    ends: list[EndRecord] = field(default_factory=list)
     cursors: dict[tuple[int, int], int] = field(default_factory=dict)
     """(trial number, attempt) -> last outbox number in these changes."""
     answered: dict[int, str] = field(default_factory=dict)

@@ -27,14 +27,7 @@ from tunesvc.db.engine import json_numbers
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.lease import LEASE_S, Lease
-from tunesvc.db.study_changes import (
-    AttemptEnd,
-    LogCut,
-    Report,
-    SeenNode,
-    StartedAttempt,
-    StudyChanges,
-)
+from tunesvc.db.study_changes import EndRecord, LogCut, Report, SeenNode, StartRecord, StudyChanges
 from tunesvc.db.trial_changes import Attr, Decision
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
 from tunesvc.instrumentation import event_log, failpoints
@@ -535,7 +528,7 @@ def _compiled(sql: str) -> str:
     return str(sa.text(sql).compile(dialect=dialect))
 
 
-def _started_row(started: StartedAttempt) -> tuple[Any, ...]:
+def _started_row(started: StartRecord) -> tuple[Any, ...]:
     number, attempt, node, pid, devices, code = started
     return number, attempt, node, pid, ",".join(devices), code
 
@@ -545,7 +538,7 @@ def _report_row(report: Report) -> tuple[Any, ...]:
     return report.number, report.attempt, report.step, report.value, metrics
 
 
-def _end_row(end: AttemptEnd) -> AttemptEnd:
+def _end_row(end: EndRecord) -> EndRecord:
     message, traceback = storable(end.message or ""), storable(end.traceback or "")
     return end._replace(message=message, traceback=traceback)
 

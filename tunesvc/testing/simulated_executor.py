@@ -53,7 +53,7 @@ class VirtualClock:
 
 
 @dataclass(slots=True, eq=False)
-class _SimulatedAttempt:
+class _SimulatedExecution:
     launch: Launch
     script: Iterator[tuple[float, Payload]]
     listener: SimulatedExecutor | None
@@ -86,7 +86,7 @@ class SimulatedCluster:
         self.token = 0
         self._script = script
         self._obedient = obedient
-        self._attempts: dict[AttemptId, _SimulatedAttempt] = {}
+        self._attempts: dict[AttemptId, _SimulatedExecution] = {}
         self._running: dict[AttemptId, None] = {}
         self._due: list[tuple[float, int, AttemptId, Payload]] = []
         self._order = itertools.count()
@@ -101,7 +101,7 @@ class SimulatedCluster:
         """Number of attempts that can start now."""
         return self.slots - len(self._running)
 
-    def get(self, attempt: AttemptId) -> _SimulatedAttempt | None:
+    def get(self, attempt: AttemptId) -> _SimulatedExecution | None:
         """Return an attempt that runs, or has unacknowledged events; else None."""
         return self._attempts.get(attempt)
 
@@ -114,7 +114,7 @@ class SimulatedCluster:
 
     def start(self, launch: Launch, listener: SimulatedExecutor) -> None:
         """Run a launch's script in a free slot."""
-        self._attempts[launch.attempt] = _SimulatedAttempt(
+        self._attempts[launch.attempt] = _SimulatedExecution(
             launch,
             iter(self._script(launch)),
             listener,
@@ -347,7 +347,7 @@ class SimulatedExecutor:
         is_allowed = self._parallelism is None or len(self.cluster.running) < self._parallelism
         return is_allowed and self.cluster.free_slots > 0
 
-    def _own(self, attempt: AttemptId) -> _SimulatedAttempt | None:
+    def _own(self, attempt: AttemptId) -> _SimulatedExecution | None:
         held = self.cluster.get(attempt)
         if held is None or held.listener is not self or self._token < self.cluster.token:
             return None

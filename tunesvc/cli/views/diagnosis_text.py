@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tunesvc.queries.health import Health
-    from tunesvc.queries.operations.study_diagnosis import Diagnosis, LiveAttemptRow
+    from tunesvc.queries.operations.study_diagnosis import Diagnosis, LivenessRow
 
 SLOW_COMMAND_S = 10.0
 """A running coordinator executes commands within about a second."""
@@ -51,7 +51,7 @@ def format_health(study: str, examined: Health) -> list[DatabaseFinding]:
     return [*results, DatabaseFinding("Health", "ok", "; ".join(remarks))] if remarks else results
 
 
-def live_table(rows: Sequence[LiveAttemptRow], width: int) -> Table:
+def live_table(rows: Sequence[LivenessRow], width: int) -> Table:
     """Format live attempts as a table."""
     heads = (
         ">trial",

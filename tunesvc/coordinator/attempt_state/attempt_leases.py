@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from tunesvc.coordinator.attempt_state.live_attempts import EndedAttempt, LiveAttempt, LiveAttempts
+from tunesvc.coordinator.attempt_state.live_attempts import Ending, LiveAttempt, OpenTrials
 from tunesvc.coordinator.post_commit_actions import PostCommitActions
 from tunesvc.coordinator.study_context import StudyContext
 from tunesvc.db.schema.ids import trial_id
-from tunesvc.db.study_changes import AliveAttempt
+from tunesvc.db.study_changes import HeartbeatRecord
 from tunesvc.execution.executor import AttemptId, Lost
 
 LEASE_SLACK = 0.1
 """Share of `limits.stall` that a lease lasts longer; a lease is renewed once it has lost that."""
 
 
-class AttemptLeases:
+class Leases:
     """Renews the leases of live attempts, and ends attempts with an expired lease."""
 
-    def __init__(self, context: StudyContext, live_attempts: LiveAttempts) -> None:
+    def __init__(self, context: StudyContext, live_attempts: OpenTrials) -> None:
         self._live = live_attempts
         self._study_id = context.study_id
         self._stall_s = context.spec.limits.stall
@@ -37,7 +37,7 @@ class AttemptLeases:
             if (live := self._live.get(attempt)) is not None:
                 self._live.record_heartbeat(live)
 
-    def renewals(self, alive: Iterable[AttemptId] | None) -> list[AliveAttempt]:
+    def renewals(self, alive: Iterable[AttemptId] | None) -> list[HeartbeatRecord]:
         """Return the leases to renew: those of `alive` that have lost their slack.
 
         Args:
@@ -51,7 +51,7 @@ class AttemptLeases:
             live.heartbeat_round = self._round
             if alive is None or live.leased_s <= due_s:
                 live.leased_s = now
-                renewed.append(AliveAttempt(*live.key(), self.lease_s))
+                renewed.append(HeartbeatRecord(*live.key(), self.lease_s))
         return renewed
 
     def _with_heartbeat(self, alive: Iterable[AttemptId] | None) -> Iterable[LiveAttempt]:
@@ -63,7 +63,7 @@ class AttemptLeases:
         self,
         stalled: Iterable[tuple[int, int]],
         actions: PostCommitActions,
-    ) -> list[EndedAttempt]:
+    ) -> list[Ending]:
         """End attempts with an expired lease; their later events are refused.
 
         One with a heartbeat in this round has its lease renewed instead: its renewal was
@@ -83,5 +83,5 @@ class AttemptLeases:
                 live.finished = True
                 actions.kills.append(live.id)
                 reason = f"no heartbeat from its worker for {self._stall_s:g} s (limits.stall)"
-                ended.append(EndedAttempt(live, Lost(reason, "stalled")))
+                ended.append(Ending(live, Lost(reason, "stalled")))
         return ended

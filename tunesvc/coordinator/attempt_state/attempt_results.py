@@ -17,7 +17,7 @@ from tunesvc.util.suggestions import suggest
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptResult:
+class Conclusion:
     """The end of an attempt."""
 
     attempt_state: AttemptState
@@ -40,7 +40,7 @@ def conclude(
     outcome: Outcome,
     stop_cause: StopCause | None,
     stop_reason: str = "",
-) -> AttemptResult:
+) -> Conclusion:
     """Return the result of an attempt that ended with `outcome`.
 
     An objective that returned still counts after a request to stop: the work is done. Otherwise the
@@ -50,7 +50,7 @@ def conclude(
         return _finished(spec, curve, outcome)
     never_started = isinstance(outcome, Lost) and outcome.kind == "gone"
     if stop_cause is StopCause.SHUTDOWN or (never_started and stop_cause is None):
-        return AttemptResult(AttemptState.INTERRUPTED, None, message=_message(outcome))
+        return Conclusion(AttemptState.INTERRUPTED, None, message=_message(outcome))
     if stop_cause is not None:
         return _stopped(spec, curve, outcome, stop_cause, stop_reason)
     if isinstance(outcome, (Failed, Lost)):
@@ -73,19 +73,19 @@ def _stopped(
     outcome: Outcome,
     cause: StopCause,
     reason: str,
-) -> AttemptResult:
+) -> Conclusion:
     if cause.failure is not None:
         return _failed(cause.failure, reason, outcome)
     if cause is StopCause.PAUSE:
-        return AttemptResult(AttemptState.PAUSED, None, message=_message(outcome))
+        return Conclusion(AttemptState.PAUSED, None, message=_message(outcome))
     if cause in _NEUTRAL_STOPS and not curve.last:
         # Not pruned: samplers would learn a poor result from it.
         message = f"stopped before its first report: {reason}"
-        return AttemptResult(AttemptState.FAILED, TrialState.FAIL, message=message)
+        return Conclusion(AttemptState.FAILED, TrialState.FAIL, message=message)
     return _pruned(spec, curve, _message(outcome))
 
 
-def _finished(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> AttemptResult:
+def _finished(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> Conclusion:
     final = {name: value for name, (_, value) in curve.last.items()} | dict(outcome.metrics)
     missing = [name for name in spec.metric_names if name not in final]
     if missing:
@@ -100,7 +100,7 @@ def _finished(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> Attem
     constraints: dict[str, float] = {}
     for constraint in spec.constraints:
         constraints.update(_excess(constraint, final[constraint.metric]))
-    return AttemptResult(AttemptState.FINISHED, TrialState.COMPLETE, values, metrics, constraints)
+    return Conclusion(AttemptState.FINISHED, TrialState.COMPLETE, values, metrics, constraints)
 
 
 def _objective_values(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> list[float]:
@@ -117,10 +117,10 @@ def _not_finite(
     spec: StudySpec,
     values: Sequence[float],
     metrics: Mapping[str, float],
-) -> AttemptResult:
+) -> Conclusion:
     pairs = zip(spec.metrics, values, strict=True)
     shown = ", ".join(f"{metric.name} = {value:g}" for metric, value in pairs)
-    return AttemptResult(
+    return Conclusion(
         AttemptState.FAILED,
         None,
         metrics=metrics,
@@ -146,17 +146,17 @@ def _missing_metrics(missing: Sequence[str], others: Sequence[str]) -> tuple[Fai
     )
 
 
-def _pruned(spec: StudySpec, curve: MetricTracker, message: str | None) -> AttemptResult:
+def _pruned(spec: StudySpec, curve: MetricTracker, message: str | None) -> Conclusion:
     last = curve.last_of(spec.metrics[0].name) if len(spec.metrics) == 1 else None
     values = [last] if last is not None and math.isfinite(last) else None
-    return AttemptResult(AttemptState.PRUNED, TrialState.PRUNED, values, message=message)
+    return Conclusion(AttemptState.PRUNED, TrialState.PRUNED, values, message=message)
 
 
-def _failed(failure: Failure, message: str, outcome: Outcome) -> AttemptResult:
+def _failed(failure: Failure, message: str, outcome: Outcome) -> Conclusion:
     is_lost = isinstance(outcome, Lost) and failure.is_infrastructure
     state = AttemptState.LOST if is_lost else AttemptState.FAILED
     traceback = outcome.traceback if isinstance(outcome, Failed) else None
-    return AttemptResult(
+    return Conclusion(
         state,
         None,
         failure=failure,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesvc.coordinator.attempt_state.log_window import LogWindow
-from tunesvc.db.recovery import StoredAttempt
+from tunesvc.db.recovery import StoredExecution
 from tunesvc.execution.executor import AttemptId, Failed, Outcome
 from tunesvc.policy import Failure, StopCause
 from tunesvc.spec import Metric, ParamValue
@@ -92,7 +92,7 @@ class LiveAttempt:
 
 
 @dataclass(frozen=True, slots=True)
-class EndedAttempt:
+class Ending:
     """An attempt that ended in this step, with its outcome."""
 
     live: LiveAttempt
@@ -141,7 +141,7 @@ class GpuTime:
         return self._gpus * now_s + self._offset_s
 
 
-class LiveAttempts:
+class OpenTrials:
     """Live attempts by id, and the records of unfinished trials."""
 
     def __init__(self, metrics: Sequence[Metric], *, earlier_gpu_hours: float = 0.0) -> None:
@@ -210,7 +210,7 @@ class LiveAttempts:
     def adopt(
         self,
         trial_id: int,
-        stored: StoredAttempt,
+        stored: StoredExecution,
         number: int,
         params: Mapping[str, ParamValue],
         *,

@@ -45,7 +45,7 @@ UNRESPONSIVE_S = 10.0
 
 
 @dataclass(slots=True)
-class _KnownAttempt:
+class _Continuation:
     """State of an attempt, from which the next driver can continue."""
 
     launch: Launch | None
@@ -73,7 +73,7 @@ class DriverExecutor:
         """
         self._launcher, self._clock = launcher, launcher.clock
         self._ready: list[Event] = []
-        self._attempts: dict[AttemptId, _KnownAttempt] = {}
+        self._attempts: dict[AttemptId, _Continuation] = {}
         self._heartbeats: set[AttemptId] = set()
         self._token: int | None = None
         self._driver: DriverProcess | None = None
@@ -105,7 +105,7 @@ class DriverExecutor:
         """Adopt attempts of an earlier coordinator. All later drivers act under this token too."""
         self._token = token
         for attempt, cursor in cursors.items():
-            self._attempts[attempt] = _KnownAttempt(None, cursor, cursor)
+            self._attempts[attempt] = _Continuation(None, cursor, cursor)
         self._call("adopt", token, dict(cursors))
 
     def heartbeats(self) -> Collection[AttemptId]:
@@ -134,7 +134,7 @@ class DriverExecutor:
 
     def launch(self, launch: Launch) -> None:
         """Send the attempt to the driver, or to the next one if there is none now."""
-        attempt = self._attempts[launch.attempt] = _KnownAttempt(launch)
+        attempt = self._attempts[launch.attempt] = _Continuation(launch)
         self._heartbeats.add(launch.attempt)
         self._send_launch(attempt)
 
@@ -187,7 +187,7 @@ class DriverExecutor:
 
     # --- attempts ---------------------------------------------------------------------------------
 
-    def _send_launch(self, attempt: _KnownAttempt) -> None:
+    def _send_launch(self, attempt: _Continuation) -> None:
         if attempt.launch is not None and self._call("launch", attempt.launch):
             attempt.launch = None
 
@@ -220,7 +220,7 @@ class DriverExecutor:
         if event.seq > known.delivered:
             self._deliver(known, event)
 
-    def _classify_loss(self, known: _KnownAttempt, lost: Lost) -> Lost:
+    def _classify_loss(self, known: _Continuation, lost: Lost) -> Lost:
         """Count an attempt that ended with the previous driver's Ray as lost with its node.
 
         Then it counts against the limit for lost nodes: a trial that crashes Ray must not be
@@ -230,7 +230,7 @@ class DriverExecutor:
             return Lost(f"its Ray is gone ({self._exit_reason})", "node")
         return lost
 
-    def _deliver(self, known: _KnownAttempt, event: Event) -> None:
+    def _deliver(self, known: _Continuation, event: Event) -> None:
         known.delivered = event.seq
         known.is_finished = isinstance(event.payload, Outcome)
         self._ready.append(event)

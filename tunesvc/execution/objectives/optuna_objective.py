@@ -22,7 +22,7 @@ from optuna.trial import Trial as OptunasTrial
 
 from tunesvc.execution.attempt.attempt import Attempt
 from tunesvc.execution.attempt.failures import EntrypointError
-from tunesvc.execution.objectives.optuna_trial_storage import AttemptStorage
+from tunesvc.execution.objectives.optuna_trial_storage import WorkerStorage
 from tunesvc.spec import as_choice
 from tunesvc.trial import Trial
 
@@ -36,8 +36,8 @@ class OptunaTrial(OptunasTrial):
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        storage, pruner = AttemptStorage(attempt), AttemptPruner(attempt)
-        study = AttemptStudy(attempt.job.study, storage, RandomSampler(), pruner)
+        storage, pruner = WorkerStorage(attempt), WorkerPruner(attempt)
+        study = WorkerStudy(attempt.job.study, storage, RandomSampler(), pruner)
         super().__init__(study, attempt.launch.attempt.trial_id)
 
     def __reduce__(self) -> NoReturn:
@@ -115,7 +115,7 @@ def _as_scalar(name: str, choice: Any) -> Any:
         ) from None
 
 
-class AttemptStudy(Study):
+class WorkerStudy(Study):
     """The study, seen from one of its trials."""
 
     @property
@@ -131,7 +131,7 @@ class AttemptStudy(Study):
         )
 
 
-class AttemptPruner(BasePruner):
+class WorkerPruner(BasePruner):
     """Makes `trial.should_prune()` return the study's decision."""
 
     def __init__(self, attempt: Attempt) -> None:

@@ -26,7 +26,7 @@ _OURS = "tunesvc:"
 """Prefix of the system attributes that belong to the study's sampler and pruner."""
 
 
-class AttemptStorage(BaseStorage):
+class WorkerStorage(BaseStorage):
     """Reads the whole study, but writes only to the attempt's trial."""
 
     def __init__(self, attempt: Attempt) -> None:

@@ -75,11 +75,11 @@ class WorkerState:
     Either it is dead, or its last attempt left something behind, or an earlier coordinator has
     started it, perhaps for an older version of the job.
     """
-    attempts: list[AssignedAttempt] = field(default_factory=list)
+    attempts: list[Assignment] = field(default_factory=list)
     """Attempts that are not fully recorded, in the order in which they run."""
 
     @property
-    def live(self) -> list[AssignedAttempt]:
+    def live(self) -> list[Assignment]:
         """Unfinished attempts: the running one and its backlog."""
         return [assigned for assigned in self.attempts if not assigned.is_finished]
 
@@ -108,7 +108,7 @@ CancelReason = Literal["other worker", "stop", "kill"]
 
 
 @dataclass(slots=True, eq=False)
-class AssignedAttempt:
+class Assignment:
     """An attempt on a worker, assigned by this coordinator or by an earlier one."""
 
     attempt: AttemptId
@@ -146,7 +146,7 @@ class DispatchState:
 
     launches: deque[Launch] = field(default_factory=deque)
     """Attempts without a worker, in order."""
-    assigned: dict[AttemptId, AssignedAttempt] = field(default_factory=dict)
+    assigned: dict[AttemptId, Assignment] = field(default_factory=dict)
     """Attempts on workers, and those of an earlier coordinator."""
     events: list[Event] = field(default_factory=list)
     """Events to deliver."""
@@ -165,11 +165,11 @@ class DispatchState:
         return count if self.parallelism is None else min(count, self.parallelism)
 
     @property
-    def unmatched(self) -> list[AssignedAttempt]:
+    def unmatched(self) -> list[Assignment]:
         """Attempts of an earlier coordinator that no known worker has."""
         return [assigned for assigned in self.assigned.values() if assigned.worker is None]
 
-    def live(self, attempt: AttemptId) -> AssignedAttempt | None:
+    def live(self, attempt: AttemptId) -> Assignment | None:
         """Return an attempt if it is assigned and unfinished."""
         assigned = self.assigned.get(attempt)
         if assigned is None or assigned.is_finished:
@@ -204,7 +204,7 @@ class DispatchState:
         """Deliver the outcome of an attempt that never began and is on no worker."""
         self.events.append(Event(attempt, 1, outcome))
 
-    def deliver(self, assigned: AssignedAttempt, seq: int, payload: Payload) -> None:
+    def deliver(self, assigned: Assignment, seq: int, payload: Payload) -> None:
         """Deliver an event of an attempt."""
         assigned.delivered = seq
         self.events.append(Event(assigned.attempt, seq, payload))

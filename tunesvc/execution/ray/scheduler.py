@@ -11,7 +11,7 @@ from __future__ import annotations
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Launch
 from tunesvc.execution.ray.dispatch_state import (
-    AssignedAttempt,
+    Assignment,
     DispatchState,
     PollingTimeouts,
     WorkerState,
@@ -87,7 +87,7 @@ class Scheduler:
         return self._state.parallelism - len(busy)
 
     @property
-    def _in_backlogs(self) -> list[AssignedAttempt]:
+    def _in_backlogs(self) -> list[Assignment]:
         """Attempts in backlogs that could move to another worker."""
         waiting = [assigned for worker in self._pool.workers for assigned in worker.live[1:]]
         return [assigned for assigned in waiting if assigned.in_backlog and assigned.launch]
@@ -148,7 +148,7 @@ class Scheduler:
                 break
             self._move(first)
 
-    def _move(self, assigned: AssignedAttempt) -> None:
+    def _move(self, assigned: Assignment) -> None:
         if assigned.cancel_reason is None:
             self._client.cancel(assigned, "other worker")
 

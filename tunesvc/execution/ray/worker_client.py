@@ -25,7 +25,7 @@ from tunesvc.execution.executor import (
     StoppedEarly,
 )
 from tunesvc.execution.ray.dispatch_state import (
-    AssignedAttempt,
+    Assignment,
     CancelReason,
     DispatchState,
     PollingTimeouts,
@@ -73,7 +73,7 @@ class WorkerClient:
     def expect_adopted(self, cursors: Mapping[AttemptId, int]) -> None:
         """Expect attempts of an earlier coordinator. Their cursors are the last recorded events."""
         for attempt, cursor in cursors.items():
-            self._state.assigned[attempt] = AssignedAttempt(
+            self._state.assigned[attempt] = Assignment(
                 attempt,
                 worker=None,
                 delivered=cursor,
@@ -119,7 +119,7 @@ class WorkerClient:
     ) -> None:
         """Assign an attempt to a worker."""
         now = self._clock.now()
-        assigned = AssignedAttempt(
+        assigned = Assignment(
             launch.attempt,
             worker,
             launch,
@@ -138,7 +138,7 @@ class WorkerClient:
                 if assigned.is_recorded:
                     self._release(assigned)
 
-    def _release(self, assigned: AssignedAttempt) -> None:
+    def _release(self, assigned: Assignment) -> None:
         """Release a recorded attempt. Its worker is free for the next one, or ends."""
         self._forget(assigned)
         if (worker := assigned.worker) is not None:
@@ -146,7 +146,7 @@ class WorkerClient:
             self._pool.end_if_retiring(worker)
         self._state.schedule()
 
-    def _forget(self, assigned: AssignedAttempt) -> None:
+    def _forget(self, assigned: Assignment) -> None:
         del self._state.assigned[assigned.attempt]
         if assigned.worker is not None:
             assigned.worker.attempts.remove(assigned)
@@ -194,7 +194,7 @@ class WorkerClient:
         self,
         worker: WorkerState,
         number: int,
-        polled: Mapping[AttemptId, AssignedAttempt],
+        polled: Mapping[AttemptId, Assignment],
         response: PollResponse | None,
         error: BaseException | None,
     ) -> None:
@@ -226,7 +226,7 @@ class WorkerClient:
     def _handle_response(
         self,
         worker: WorkerState,
-        polled: Mapping[AttemptId, AssignedAttempt],
+        polled: Mapping[AttemptId, Assignment],
         response: PollResponse,
     ) -> None:
         worker.is_retiring |= not response.is_reusable
@@ -244,7 +244,7 @@ class WorkerClient:
 
     def _receive(
         self,
-        assigned: AssignedAttempt,
+        assigned: Assignment,
         worker: WorkerState,
         events: Sequence[Numbered],
     ) -> None:
@@ -299,7 +299,7 @@ class WorkerClient:
 
     def _fail(
         self,
-        assigned: AssignedAttempt,
+        assigned: Assignment,
         error: BaseException,
         remains: Remains,
     ) -> None:
@@ -311,12 +311,12 @@ class WorkerClient:
 
     # --- commands ---------------------------------------------------------------------------------
 
-    def stop(self, assigned: AssignedAttempt) -> None:
+    def stop(self, assigned: Assignment) -> None:
         """Ask an attempt to stop, or cancel it if it is in a backlog."""
         if not self.cancel(assigned, "stop"):
             self.send(assigned, "stop")
 
-    def kill(self, assigned: AssignedAttempt) -> None:
+    def kill(self, assigned: Assignment) -> None:
         """Kill an attempt's process once its worker is found. Cancel it in a backlog."""
         if assigned.is_killed or self.cancel(assigned, "kill"):
             return
@@ -324,7 +324,7 @@ class WorkerClient:
         if assigned.worker is not None:
             self._end_process(assigned.worker)
 
-    def send(self, assigned: AssignedAttempt, kind: CommandKind, *values: Any) -> None:
+    def send(self, assigned: Assignment, kind: CommandKind, *values: Any) -> None:
         """Send a command to the attempt's worker, as soon as that is found."""
         command = WorkerCommand(kind, assigned.attempt, values)
         if assigned.worker is None:
@@ -347,7 +347,7 @@ class WorkerClient:
 
     # --- cancellation -----------------------------------------------------------------------------
 
-    def cancel(self, assigned: AssignedAttempt, reason: CancelReason) -> bool:
+    def cancel(self, assigned: Assignment, reason: CancelReason) -> bool:
         """Ask a worker to give back an attempt of its backlog. Return False if it is in none."""
         if not assigned.in_backlog or assigned.worker is None:
             return False
@@ -357,7 +357,7 @@ class WorkerClient:
             self.send(assigned, "cancel")
         return True
 
-    def _apply_deferred(self, assigned: AssignedAttempt) -> None:
+    def _apply_deferred(self, assigned: Assignment) -> None:
         """Stop or kill an attempt that began before it could be canceled."""
         reason, assigned.cancel_reason = assigned.cancel_reason, None
         if reason == "stop":
@@ -365,7 +365,7 @@ class WorkerClient:
         elif reason == "kill":
             self.kill(assigned)
 
-    def _requeue(self, assigned: AssignedAttempt) -> None:
+    def _requeue(self, assigned: Assignment) -> None:
         """Queue an attempt that its worker gave back, or finish it if it was to end."""
         self._forget(assigned)
         if assigned.cancel_reason == "stop":

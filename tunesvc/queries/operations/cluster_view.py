@@ -37,7 +37,7 @@ _UNFINISHED_STUDIES = (StudyState.CREATED, StudyState.RUNNING, StudyState.PAUSED
 
 
 @dataclass(frozen=True, slots=True)
-class RunningAttemptRow:
+class OccupancyRow:
     """A running attempt."""
 
     study_id: int
@@ -66,7 +66,7 @@ class NodeRow:
     age_s: float
     studies: tuple[str, ...]
     """Studies whose coordinators record it."""
-    held: tuple[RunningAttemptRow, ...]
+    held: tuple[OccupancyRow, ...]
     """Attempts that run on it."""
 
     @property
@@ -113,7 +113,7 @@ class ClusterView:
     """Nodes, attempts, queue and coordinators."""
 
     nodes: tuple[NodeRow, ...]
-    elsewhere: tuple[RunningAttemptRow, ...]
+    elsewhere: tuple[OccupancyRow, ...]
     """Attempts that run on unknown nodes."""
     waiting: tuple[QueuedRow, ...]
     coordinators: tuple[CoordinatorRow, ...]
@@ -204,16 +204,16 @@ def _select_nodes() -> sa.Select[Any]:
 
 def _place_on_nodes(
     node_rows: Sequence[Any],
-    running: Sequence[RunningAttemptRow],
+    running: Sequence[OccupancyRow],
     among: Collection[int] | None,
-) -> tuple[tuple[NodeRow, ...], set[RunningAttemptRow]]:
+) -> tuple[tuple[NodeRow, ...], set[OccupancyRow]]:
     """Return each node as recorded last, and the attempts that were assigned to one."""
     by_key: dict[str, list[Any]] = {}
     for row in node_rows:
         by_key.setdefault(row.key, []).append(row)
     # Fresh nodes first: attempts run on them, not on a former node of the same machine.
     groups = sorted(by_key.values(), key=lambda rows: min(row.age_s for row in rows) > STALE_S)
-    placed: set[RunningAttemptRow] = set()
+    placed: set[OccupancyRow] = set()
     nodes = []
     for rows in groups:
         study_ids = {row.study_id for row in rows}
@@ -231,7 +231,7 @@ def _place_on_nodes(
 def _node(
     rows: Sequence[Any],
     studies: tuple[str, ...],
-    attempts: tuple[RunningAttemptRow, ...],
+    attempts: tuple[OccupancyRow, ...],
 ) -> NodeRow:
     newest = max(rows, key=lambda row: row.seen_at)
     return from_row(NodeRow, newest, studies=studies, held=attempts)
@@ -249,9 +249,9 @@ def _without_former_nodes(nodes: Sequence[NodeRow]) -> tuple[NodeRow, ...]:
     return tuple(node for node in nodes if is_current(node))
 
 
-def _running(row: Any) -> RunningAttemptRow:
+def _running(row: Any) -> OccupancyRow:
     return from_row(
-        RunningAttemptRow,
+        OccupancyRow,
         row,
         trial_number=number_of(row.trial_id),
         devices=tuple(row.devices or ()),

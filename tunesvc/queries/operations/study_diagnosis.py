@@ -38,7 +38,7 @@ class LeaseRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveAttemptRow:
+class LivenessRow:
     """An unfinished attempt."""
 
     trial_number: int
@@ -73,7 +73,7 @@ class Diagnosis:
     study: StudyView
     lease: LeaseRow | None
     """None if no coordinator ever ran it."""
-    live: tuple[LiveAttemptRow, ...]
+    live: tuple[LivenessRow, ...]
     to_run_again: tuple[int, ...]
     """Unfinished trials without a live attempt."""
     enqueued: tuple[int, ...]
@@ -134,7 +134,7 @@ def _lease(connection: sa.Connection, study_id: int) -> LeaseRow | None:
     return None if row is None else LeaseRow(*row)
 
 
-def _live_attempts(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...]:
+def _live_attempts(connection: sa.Connection, study_id: int) -> tuple[LivenessRow, ...]:
     table, reports = tables.attempts, tables.reports
     began_at = sa.func.coalesce(table.c.started_at, table.c.opened_at)
     reported_at = (
@@ -161,7 +161,7 @@ def _live_attempts(connection: sa.Connection, study_id: int) -> tuple[LiveAttemp
     attempts = []
     for row in connection.execute(query):
         attempt = from_row(
-            LiveAttemptRow,
+            LivenessRow,
             row,
             trial_number=number_of(row.trial_id),
             state=AttemptState(row.state),
