@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -25,15 +26,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import tunesvc
 from tunesvc.util import optuna_internals
-from tunesvc.util.optuna_internals import EditableStorage, StudyProxy
+from tunesvc.util.optuna_internals import EditableStorage, StudyProxy, TrialProxy
 
 RANGE = FloatDistribution(0.0, 1.0)
 
 EXCEPTIONS = {
     "optuna_internals: _": "it is the adapter",
     "optuna_storage: _get_stale_trial_ids": "an abstract method of `BaseHeartbeat`",
-    "optuna_objective: ": "runs Optuna objectives as Optuna's own `Trial`",
-    "optuna_trial_storage: ": "reads trials by Optuna's ids",
 }
 """Reasons why a module may use a private name; uses start with one of these."""
 
@@ -112,6 +111,22 @@ def test_samplers_read_what_a_proxy_shows(study: optuna.Study) -> None:
     assert proxy.get_trials(states=[TrialState.PRUNED]) == []
     sampler = optuna.samplers.TPESampler(multivariate=True)
     assert sampler.infer_relative_search_space(proxy, study.trials[0]) == {"x": RANGE}
+
+
+class Fixed(TrialProxy):
+    """A trial whose values are fixed."""
+
+    def _value_of(self, name: str, distribution: BaseDistribution) -> Any:
+        return {"x": 0.0, "n": 1, "kind": "a"}[name]
+
+
+def test_every_suggestion_comes_from_the_proxy(study: optuna.Study) -> None:
+    trial = Fixed(study, study.ask()._trial_id)
+    assert trial.suggest_float("x", 0.0, 1.0) == 0.0
+    assert trial.suggest_int("n", 1, 3) == 1
+    assert trial.suggest_categorical("kind", ["a", "b"]) == "a"
+    assert trial.params == {"x": 0.0, "n": 1, "kind": "a"}
+    assert set(trial.distributions) == {"x", "n", "kind"}
 
 
 # --- names that are stored -----------------------------------------------------------------------

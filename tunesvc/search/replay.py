@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db.trial_changes import TrialChanges
@@ -25,7 +24,7 @@ from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.pareto import ranked
 from tunesvc.search.tracking.pausing import Alternative, PausingPruner
 from tunesvc.search.warm_start import WarmStart
-from tunesvc.space.directions import orient_each
+from tunesvc.space.directions import direction_of, orient_each
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.goals import Goal
@@ -507,7 +506,7 @@ def _optimizer(
     pruner_name: str,
     last_step: int | None,
 ) -> ReplayedOptimizer:
-    directions = [StudyDirection[goal.upper()] for goal in recording.spec.directions]
+    directions = [direction_of(goal) for goal in recording.spec.directions]
     memory = RecordingStorage(
         recording.spec.name,
         directions,

@@ -24,7 +24,7 @@ from optuna.study import Study
 from optuna.study._frozen import FrozenStudy
 from optuna.study._multi_objective import _fast_non_domination_rank
 from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 # Parts of the storage contract that Optuna exports nowhere.
 __all__ = ["BaseHeartbeat", "FrozenStudy"]
@@ -130,6 +130,24 @@ class StudyProxy(Study):
             requested = [*(state for state in TrialState if state in states), TrialState.PRUNED]
         trials = self.shown(super()._get_trials(deepcopy, requested, use_cache))
         return trials if states is None else [trial for trial in trials if trial.state in states]
+
+
+class TrialProxy(Trial):
+    """A trial of an objective whose values do not come from its study's sampler.
+
+    All of Optuna's `suggest_*` call a private method.
+    """
+
+    def _value_of(self, name: str, distribution: BaseDistribution) -> Any:
+        """Return the value of a parameter, which is asked for once."""
+        raise NotImplementedError
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        trial = self._cached_frozen_trial
+        if name not in trial.params:
+            trial.distributions[name] = distribution
+            trial.params[name] = self._value_of(name, distribution)
+        return trial.params[name]
 
 
 # --- samplers ------------------------------------------------------------------------------------

@@ -11,23 +11,22 @@ from typing import Any, NoReturn
 
 from optuna.distributions import (
     BaseDistribution,
-    CategoricalDistribution,
     distribution_to_json,
 )
 from optuna.pruners import BasePruner
 from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from optuna.trial import Trial as OptunasTrial
 
 from tunesvc.execution.attempt.attempt import Attempt
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.optuna_trial_storage import WorkerStorage
 from tunesvc.spec import as_choice
 from tunesvc.trial import Trial
+from tunesvc.util.optuna_internals import TrialProxy, id_of, storage_of
 
 
-class OptunaTrial(OptunasTrial):
+class OptunaTrial(TrialProxy):
     """The argument of `objective(trial)`.
 
     If the study declares its parameters, `suggest_*` returns the trial's value. Otherwise it asks
@@ -55,7 +54,7 @@ class OptunaTrial(OptunasTrial):
     @property
     def system_attrs(self) -> dict[str, Any]:
         """System attributes set in this attempt."""
-        return self.storage.get_trial_system_attrs(self._trial_id)
+        return self.storage.get_trial_system_attrs(self._attempt.launch.attempt.trial_id)
 
     @property
     def tunesvc(self) -> Trial:
@@ -65,21 +64,16 @@ class OptunaTrial(OptunasTrial):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Suggest one of `choices`, which may be lists and tuples. Return that very object."""
         scalars = [_as_scalar(name, choice) for choice in choices]
-        value = as_choice(self._suggest(name, CategoricalDistribution(scalars)))
+        value = as_choice(super().suggest_categorical(name, scalars))
         for choice, scalar in zip(choices, scalars, strict=True):
             if type(scalar) is type(value) and scalar == value:
                 return choice
         return value
 
-    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
-        trial = self._cached_frozen_trial
-        if name not in trial.params:
-            trial.distributions[name] = distribution
-            if self._attempt.job.define_by_run:
-                trial.params[name] = self._ask(name, distribution)
-            else:
-                trial.params[name] = self._declared(name)
-        return trial.params[name]
+    def _value_of(self, name: str, distribution: BaseDistribution) -> Any:
+        if self._attempt.job.define_by_run:
+            return self._ask(name, distribution)
+        return self._declared(name)
 
     def _ask(self, name: str, distribution: BaseDistribution) -> Any:
         constants = self._attempt.launch.params
@@ -121,7 +115,7 @@ class WorkerStudy(Study):
     @property
     def system_attrs(self) -> dict[str, Any]:
         """The study's system attributes. Older objectives read them, but Optuna 5 hides them."""
-        return self._storage.get_study_system_attrs(self._study_id)
+        return storage_of(self).get_study_system_attrs(id_of(self))
 
     def stop(self) -> NoReturn:
         """Refuse, because only the coordinator ends the study."""

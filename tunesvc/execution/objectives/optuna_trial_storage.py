@@ -15,12 +15,13 @@ from typing import Any, NoReturn
 
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db.schema.ids import number_of, study_of, trial_id
 from tunesvc.execution.attempt.attempt import Attempt
+from tunesvc.space.directions import direction_of
 from tunesvc.trial import as_number, as_step
+from tunesvc.util.optuna_internals import FrozenStudy, renumber, trial_id_of
 
 _OURS = "tunesvc:"
 """Prefix of the system attributes that belong to the study's sampler and pruner."""
@@ -34,7 +35,7 @@ class WorkerStorage(BaseStorage):
         self._trial_id = attempt.launch.attempt.trial_id
         self._study_id = study_of(self._trial_id)
         goals = attempt.job.goals or ("minimize",) * len(attempt.job.metrics)
-        self._directions = [StudyDirection[goal.upper()] for goal in goals]
+        self._directions = [direction_of(goal) for goal in goals]
         self._own = _running_trial(attempt)
 
     # --- the study ------------------------------------------------------------------------------
@@ -71,7 +72,7 @@ class WorkerStorage(BaseStorage):
         if trial_id == self._trial_id:
             return self._own
         for trial in self._trials():
-            if trial._trial_id == trial_id:
+            if trial_id_of(trial) == trial_id:
                 return trial
         raise KeyError(
             f"study {self._attempt.job.study!r} has no trial of the id {trial_id}",
@@ -118,8 +119,8 @@ class WorkerStorage(BaseStorage):
         fetched: list[FrozenTrial] = self._fetch_study()[2]
         trials = []
         for trial in fetched:
-            trial._trial_id = trial_id(self._study_id, trial.number)
-            trials.append(self._own if trial._trial_id == self._trial_id else trial)
+            renumber(trial, trial.number, trial_id(self._study_id, trial.number))
+            trials.append(self._own if trial.number == self._own.number else trial)
         return trials
 
     def _fetch_study(self) -> tuple[dict[str, Any], dict[str, Any], list[FrozenTrial]]:
