@@ -296,7 +296,7 @@ def test_attempts_of_one_trial_are_distinguished(harness: Harness) -> None:
     assert isinstance(listener.outcome(second), Finished)
 
 
-def test_an_attempt_that_asks_goes_on_when_it_is_answered(harness: Harness) -> None:
+def test_an_attempt_that_asks_continues_when_it_is_answered(harness: Harness) -> None:
     listener, launch = Listener(harness(asking=True)), make_launch()
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, SuggestRequested))
@@ -375,7 +375,7 @@ def test_an_executor_that_can_work_has_no_trouble(harness: Harness) -> None:
     assert harness().health_error() == ""
 
 
-def test_what_was_left_is_heard_on_or_lost_and_leaving_may_be_repeated_and_followed_by_closing(
+def test_left_attempts_are_adopted_or_lost_and_leaving_may_be_repeated_and_followed_by_closing(
     harness: Harness,
 ) -> None:
     """`Listener` checks that no number is missing."""

@@ -147,7 +147,7 @@ def test_a_grid_is_covered_once(storage: PgStorage) -> None:
     assert len({tuple(trial.params.items()) for trial in study.trials}) == 6
 
 
-def test_cmaes_goes_on_from_the_state_that_it_left_in_the_storage(
+def test_cmaes_continues_from_the_state_that_it_left_in_the_storage(
     storage: PgStorage, database: Database
 ) -> None:
     study = optuna.create_study(storage=storage, sampler=CmaEsSampler(seed=1), study_name="cma")

@@ -76,7 +76,7 @@ def test_no_decision_looks_at_the_wall_clock() -> None:
     assert users == SHOWN_ONLY
 
 
-def test_a_command_is_carried_out_though_every_connection_was_lost_before(
+def test_a_command_is_executed_although_every_connection_was_lost_before(
     database: Database,
 ) -> None:
     """Fault 29: commands are polled for; no LISTEN has to be kept alive."""
@@ -96,7 +96,7 @@ def test_a_command_is_carried_out_though_every_connection_was_lost_before(
     assert simulation.clock.now() - began_s < 10 * COMMANDS_S
 
 
-def test_a_sampler_that_fails_again_and_again_pauses_the_study_and_a_resume_goes_on(
+def test_a_sampler_that_fails_again_and_again_pauses_the_study_and_a_resume_continues(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 41: proposals of that time are drawn at random, with that reason."""

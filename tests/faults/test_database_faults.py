@@ -610,7 +610,7 @@ def test_an_embedded_server_that_died_of_a_full_disk_is_back_when_there_is_room(
 # ------------------------------------------------------------------
 
 
-def test_of_two_transactions_that_wait_for_each_other_ours_is_tried_again(
+def test_of_two_deadlocked_transactions_ours_is_retried(
     database: Database, database_url: str
 ) -> None:
     """Fault 9: the study writer holds its lease and waits for a trial, the rival the other way
@@ -629,7 +629,7 @@ def test_of_two_transactions_that_wait_for_each_other_ours_is_tried_again(
         assert connection.scalar(sa.text("SELECT state FROM trials")) == "complete"
 
 
-def test_a_serialization_failure_is_tried_again(database_url: str) -> None:
+def test_a_serialization_failure_is_retried(database_url: str) -> None:
     """Fault 9: under an isolation level that an administrator may have set."""
     options = {"options": "-c default_transaction_isolation=serializable"}
     with (

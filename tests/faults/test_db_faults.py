@@ -93,7 +93,7 @@ def test_a_server_left_by_a_killed_process_is_adopted_with_everything_committed(
     assert not _lives(home)
 
 
-def test_of_two_users_one_killed_the_other_goes_on_and_stops_the_server(home: Path) -> None:
+def test_of_two_users_one_killed_the_other_continues_and_stops_the_server(home: Path) -> None:
     """Fault 43."""
     killed, other = _user(), _user()
     killed.kill()
@@ -127,7 +127,7 @@ open_database()
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="watches its children in /proc")
 @pytest.mark.parametrize("program", ["initdb", "pg_ctl"])
-def test_a_start_that_is_killed_while_a_program_of_postgres_goes_on_is_finished_by_the_next(
+def test_a_start_that_is_killed_while_a_program_of_postgres_continues_is_finished_by_the_next(
     home: Path, program: str
 ) -> None:
     done = subprocess.run([sys.executable, "-c", _KILLED_AS_SOON_AS_IT_RUNS, program], check=False)

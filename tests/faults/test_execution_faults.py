@@ -305,7 +305,7 @@ def test_whatever_is_one_number_is_taken(value: object) -> None:
     "value",
     ["0.5", b"0.5", True, np.True_, np.array([1.0, 2.0]), object(), 1j, 10**400, [0.5], {"a": 1}],
 )
-def test_whatever_is_not_one_number_is_refused_by_name(value: object) -> None:
+def test_a_value_that_is_not_one_number_is_refused_by_name(value: object) -> None:
     """Fault 23, the bad ones."""
     with pytest.raises(BadReport, match="metric loss is "):
         Trial(Recorded()).report(0, loss=value)

@@ -135,7 +135,7 @@ def processes(shared_database: Database, tmp_path: Path) -> Iterator[Processes]:
 @pytest.mark.parametrize(
     "failpoint", [*(f"{p}:kill" for p in (*ONCE, *AGAIN)), *(f"{p}:kill@2" for p in AGAIN)]
 )
-def test_a_coordinator_that_is_killed_at_any_point_is_gone_on_from(
+def test_after_a_coordinator_is_killed_at_any_point_the_study_continues(
     processes: Processes, failpoint: str
 ) -> None:
     """Fault 1."""
@@ -312,7 +312,7 @@ def tune(tmp_path: Path, database: Database, tune_home: Path) -> Tune:
 @pytest.mark.parametrize(
     "point", ["leased", "recovered", "judged", "written", "committed", "acknowledged", "launched"]
 )
-def test_tune_resume_goes_on_from_wherever_tune_run_was_killed(tune: Tune, point: str) -> None:
+def test_tune_resume_continues_from_wherever_tune_run_was_killed(tune: Tune, point: str) -> None:
     nth = 1 if point in ONCE else 3
     assert tune("run", "study.yaml", failpoint=f"{point}:kill@{nth}") == -signal.SIGKILL
     tune.sql("UPDATE leases SET expires_at = now()")

@@ -318,7 +318,7 @@ class Service(RuleBasedStateMachine):
         self.cluster.slots = slots
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 60.0]))
-    def nobody_listens(self, seconds: float) -> None:
+    def pass_time(self, seconds: float) -> None:
         self._pass_time(seconds)
 
     @rule(steps=STEPS)

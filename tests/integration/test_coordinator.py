@@ -146,7 +146,7 @@ def test_trials_share_seeds_in_turns_and_keep_theirs_over_attempts(database: Dat
     assert len(set(seeds.values())) == 3
 
 
-def test_an_error_is_stored_with_its_traceback_and_the_study_goes_on(database: Database) -> None:
+def test_an_error_is_stored_with_its_traceback_and_the_study_continues(database: Database) -> None:
     def script(launch: Launch) -> Steps:
         return (
             [(1.0, Failed("error", "boom", "Traceback: boom"))]
@@ -532,7 +532,7 @@ class Repeating(SimulatedExecutor):
         return [*events, *events]
 
 
-def test_what_is_delivered_twice_is_recorded_once(database: Database) -> None:
+def test_an_event_delivered_twice_is_recorded_once(database: Database) -> None:
     """Fault 25."""
     simulation = Simulation(database, make_spec())
     simulation.start(Repeating(quadratic, clock=simulation.clock, slots=8)).run()

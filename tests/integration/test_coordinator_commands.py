@@ -25,7 +25,7 @@ def ask(simulation: Simulation, kind: str, payload: Mapping[str, object] | None 
         study_records.request(connection, simulation.record.study_id, kind, payload or {}, "test")
 
 
-def test_a_pause_lets_running_trials_finish_and_a_resume_goes_on(database: Database) -> None:
+def test_a_pause_lets_running_trials_finish_and_a_resume_continues(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     coordinator = simulation.start()
     for _ in range(6):
@@ -60,7 +60,7 @@ def test_a_request_that_came_too_late_for_its_run_does_not_end_the_next_one(
     ("kind", "state"), [("stop", StudyState.STOPPED), ("pause", StudyState.PAUSED)]
 )
 @pytest.mark.parametrize("seen", [True, False])
-def test_a_request_whose_coordinator_died_is_carried_out_by_the_standby(
+def test_a_request_whose_coordinator_died_is_executed_by_the_standby(
     database: Database, kind: str, state: StudyState, seen: bool
 ) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 1000}))
@@ -80,7 +80,7 @@ def test_a_request_whose_coordinator_died_is_carried_out_by_the_standby(
     assert sum(simulation.states().values()) < 100
 
 
-def test_a_pause_that_is_taken_back_says_so_and_the_study_goes_on(database: Database) -> None:
+def test_a_pause_that_is_cancelled_says_so_and_the_study_continues(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     coordinator = simulation.start()
     coordinator.step()
@@ -141,7 +141,7 @@ def test_an_extended_study_runs_that_many_trials_more(database: Database) -> Non
         ("parallelism", {"trials": 3}, StudyState.FINISHED, 1),
     ],
 )
-def test_a_request_of_the_last_moment_is_carried_out(
+def test_a_request_of_the_last_moment_is_executed(
     database: Database, kind: str, payload: Mapping[str, object], ends: StudyState, trials: int
 ) -> None:
     def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
@@ -196,7 +196,7 @@ def silent(launch: Launch) -> Iterable[tuple[float, Payload]]:
 TRIAL_1 = 'SELECT state, "values" FROM trials WHERE number = 1'
 
 
-def test_a_stopped_trial_is_pruned_with_what_it_reported_and_the_others_go_on(
+def test_a_stopped_trial_is_pruned_with_what_it_reported_and_the_others_continue(
     database: Database,
 ) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 4}), slow)
@@ -297,7 +297,7 @@ def test_a_trial_that_waits_to_be_run_again_is_ended_at_once(database: Database)
         ),
     ],
 )
-def test_what_makes_no_sense_is_answered_and_the_study_goes_on(
+def test_what_makes_no_sense_is_answered_and_the_study_continues(
     database: Database, kind: str, payload: Mapping[str, object], answer: str
 ) -> None:
     simulation = Simulation(database, make_spec(parallelism=1))
@@ -312,7 +312,7 @@ def test_what_makes_no_sense_is_answered_and_the_study_goes_on(
     assert simulation.states() == {"complete": 10}
 
 
-def test_an_enqueued_trial_that_is_taken_back_never_runs_and_costs_no_budget(
+def test_an_enqueued_trial_that_is_cancelled_never_runs_and_costs_no_budget(
     database: Database,
 ) -> None:
     simulation = Simulation(database, make_spec(parallelism=1, budget={"trials": 3}), slow)
@@ -369,7 +369,7 @@ def test_a_trial_near_another_one_is_run(database: Database) -> None:
 
 @pytest.mark.parametrize("kind", ["retry", "enqueue", "stop_trial", "widen"])
 @pytest.mark.parametrize("point", ["decided", "written", "committed"])
-def test_a_command_is_carried_out_once_wherever_its_coordinator_dies(
+def test_a_command_is_executed_once_wherever_its_coordinator_dies(
     database: Database, kind: str, point: Any
 ) -> None:
     payloads: dict[str, dict[str, object]] = {
@@ -429,7 +429,7 @@ CONDITIONAL = {
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "auto", "random"])
-def test_a_study_that_runs_goes_on_in_a_wider_space_without_losing_its_trials(
+def test_a_study_that_runs_continues_in_a_wider_space_without_losing_its_trials(
     database: Database, sampler: str
 ) -> None:
     spec = make_spec(

@@ -188,7 +188,7 @@ def test_a_temporary_problem_is_recognised_and_has_a_reason(database: Database, 
 @pytest.mark.parametrize(
     "code", ["22012", "23505", "23503", "42601", "42501", "42P01", "XX000", "XX001", "P0001"]
 )
-def test_a_mistake_is_not_tried_again(database: Database, code: str) -> None:
+def test_a_mistake_is_not_retried(database: Database, code: str) -> None:
     assert not is_unavailable(_raised(database, code))
     assert not is_unavailable(ValueError("on purpose"))
 

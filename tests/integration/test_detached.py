@@ -118,7 +118,7 @@ def names_of(driver: Driver, folder: Path) -> list[str]:
     return [name for name in driver.names() if name.startswith(f"{make_job(folder).key}:")]
 
 
-def test_what_trains_when_its_driver_is_killed_is_taken_over_and_heard_to_its_end_once(
+def test_attempts_that_train_when_their_driver_is_killed_are_adopted_and_end_once(
     join: Join, tmp_path: Path
 ) -> None:
     """Fault 1, as the executor sees it."""
@@ -296,7 +296,7 @@ def test_an_idle_worker_of_a_living_coordinator_is_no_orphan(join: Join, tmp_pat
     assert listener.said(first, Started)[0].pid == listener.said(second, Started)[0].pid
 
 
-def test_a_frozen_worker_gives_no_sign_of_life_and_its_place_is_free_when_it_is_killed(
+def test_a_frozen_worker_sends_no_heartbeat_and_its_slot_is_free_when_it_is_killed(
     join: Join, tmp_path: Path
 ) -> None:
     """Fault 14, as the executor sees it."""
@@ -357,9 +357,7 @@ def test_a_lost_node_is_distinguished_from_a_preempted_one(
     assert listener.outcome(launch).kind == kind
 
 
-def test_what_stands_in_line_is_taken_over_too_and_begins_in_its_turn(
-    join: Join, tmp_path: Path
-) -> None:
+def test_queued_attempts_are_adopted_too_and_begin_in_turn(join: Join, tmp_path: Path) -> None:
     """There is no coordinator when the attempt before it ends."""
     (first,) = running = launches(tmp_path, 1)
     second = replace(make_launch(1, folder=str(tmp_path)), parallelism=1)

@@ -110,7 +110,7 @@ def test_a_killed_driver_takes_its_local_ray_along_and_another_one_comes_up(make
     assert executor.health_error() == ""
 
 
-def test_attempts_on_a_cluster_outlive_the_driver_and_are_heard_on_without_a_gap(
+def test_attempts_on_a_cluster_outlive_the_driver_and_no_event_is_missed(
     local_ray: None, make: Make
 ) -> None:
     """Fault 16.

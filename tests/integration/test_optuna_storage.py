@@ -279,7 +279,7 @@ def test_the_best_is_the_first_of_the_best_numbers(
 COUNT = PreparedStatement("SELECT CAST(%(one)s AS bigint) + CAST(%(two)s AS bigint)")
 
 
-def test_a_statement_that_was_prepared_is_carried_out_though_the_server_forgot_it_or_knows_it(
+def test_a_prepared_statement_is_executed_whether_the_server_forgot_it_or_knows_it(
     database: Database,
 ) -> None:
     """As behind a pooler in transaction mode, where each statement may go to another of the

@@ -15,7 +15,7 @@ from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import DatabaseUnavailable
 
 
-def test_a_study_waits_for_its_database_and_goes_on_with_nothing_lost(
+def test_a_study_waits_for_its_database_and_continues_with_nothing_lost(
     database: Database, set_away: Callable[[bool], None]
 ) -> None:
     """Faults 3 and 4: whatever the moment, every trial and every report is there once."""

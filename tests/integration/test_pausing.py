@@ -76,14 +76,16 @@ def test_the_best_third_of_each_rung_is_promoted_and_the_rest_is_pruned_in_the_e
     )
 
 
-def test_a_promoted_trial_goes_on_from_its_checkpoint_in_a_new_attempt(database: Database) -> None:
+def test_a_promoted_trial_continues_from_its_checkpoint_in_a_new_attempt(
+    database: Database,
+) -> None:
     simulation = simulate(database)
     simulation.run()
     assert simulation.sql("SELECT count(*) > 3 FROM decisions WHERE kind = 'promote'") == [(True,)]
-    begun_anew = simulation.sql("""
+    retrained = simulation.sql("""
         SELECT 1 FROM attempts a JOIN attempts b ON b.trial_id = a.trial_id AND b.number = a.number + 1
         JOIN reports r ON r.trial_id = b.trial_id AND r.attempt = b.number AND r.step <= a.checkpoint_step""")
-    assert not begun_anew, "no step is trained twice but the one during which it was stopped"
+    assert not retrained, "no step is trained twice but the one during which it was stopped"
     ends = simulation.sql("""SELECT DISTINCT a.state, a.stop_cause FROM attempts a JOIN attempts b
                              ON b.trial_id = a.trial_id AND b.number = a.number + 1""")
     assert ends == [("paused", "pause")]
@@ -252,7 +254,7 @@ def test_a_promoted_trial_that_is_lost_is_run_again_from_its_checkpoint(database
     assert {row[0] for row in retried} == {1}
 
 
-def test_ctrl_c_leaves_paused_trials_paused_and_resume_goes_on(database: Database) -> None:
+def test_ctrl_c_leaves_paused_trials_paused_and_resume_continues(database: Database) -> None:
     simulation = simulate(database)
     coordinator = simulation.start()
     while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):

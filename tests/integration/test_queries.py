@@ -401,7 +401,7 @@ def test_long_curves_are_thinned_out_but_keep_their_last_point(database: Databas
     assert len(short.points) == 1
 
 
-def test_logs_come_in_order_and_go_on_after_a_cursor(database: Database) -> None:
+def test_logs_come_in_order_and_continue_after_a_cursor(database: Database) -> None:
     with writing(database) as w:
         w.trial(0, "running")
         w.log(0, 2, 1, "again\n")

@@ -137,7 +137,7 @@ def test_the_environment_and_the_folder_of_the_study_reach_the_worker(listen: Ma
     assert isinstance(listener.outcome(launch), Finished), listener.outcome(launch)
 
 
-def test_a_later_attempt_goes_on_from_the_checkpoint_and_its_step(
+def test_a_later_attempt_continues_from_the_checkpoint_and_its_step(
     listen: MakeListener, tmp_path: Path
 ) -> None:
     listener, first = listen("saves", source=str(OBJECTIVES)), make_launch(attempt=1)

@@ -116,7 +116,7 @@ def test_objects_bound_to_a_function_or_class_arrive_with_it(attempt: MakeAttemp
     assert curve(asked)[0] == (1, {"loss": 102.0, "deep/n": 1.0})
 
 
-def test_a_trainable_runs_until_it_is_done_and_goes_on_from_its_checkpoint(
+def test_a_trainable_runs_until_it_is_done_and_continues_from_its_checkpoint(
     attempt: MakeAttempt,
 ) -> None:
     first = attempt(width=2)

@@ -151,7 +151,7 @@ def test_a_newer_confirmation_replaces_what_the_former_has_not_begun(database: D
     assert more.sql("SELECT state FROM studies WHERE name = 'test:confirm'")[0] == ("finished",)
 
 
-def test_an_interrupted_confirmation_goes_on(database: Database) -> None:
+def test_an_interrupted_confirmation_continues(database: Database) -> None:
     simulation = Simulation(database, make_spec(), noisy)
     simulation.run()
     made = prepare(database, simulation.record, top=3, repeats=3)

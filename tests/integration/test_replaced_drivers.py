@@ -86,7 +86,7 @@ def until(listener: Listener, *, trouble: bool) -> Listener:
     return listener
 
 
-def test_an_attempt_that_outlives_its_driver_is_heard_on_without_a_gap(listen: Make) -> None:
+def test_an_attempt_that_outlives_its_driver_misses_no_event(listen: Make) -> None:
     """`Listener` checks that the numbers grow by one."""
     listener, launch = listen(), make_launch(SURVIVOR, behaviour="patient")
     listener.executor.launch(launch)
@@ -217,7 +217,7 @@ def test_an_answer_that_was_given_in_trouble_reaches_the_attempt(listen: Make) -
     assert listener.outcome(launch) == Finished({"loss": 0.25})
 
 
-def test_an_adopted_attempt_goes_on_above_its_cursor_under_every_driver(listen: Make) -> None:
+def test_an_adopted_attempt_continues_above_its_cursor_under_every_driver(listen: Make) -> None:
     executor = listen().executor
     survivor, gone = make_launch(SURVIVOR).attempt, make_launch(1).attempt
     executor.adopt(7, {survivor: 3, gone: 5})
@@ -237,7 +237,7 @@ def test_an_adopted_attempt_goes_on_above_its_cursor_under_every_driver(listen: 
     assert numbers == list(range(4, 4 + len(numbers)))
 
 
-def test_a_driver_that_gives_no_sign_of_life_is_replaced(listen: Make) -> None:
+def test_a_driver_without_a_heartbeat_is_replaced(listen: Make) -> None:
     listener, launch = (
         listen(timeouts=DriverTimeouts(silent_s=3.0)),
         make_launch(behaviour="reports"),
@@ -328,7 +328,7 @@ def test_jobs_that_share_a_driver_hear_each_its_own(pair: tuple[Listener, Listen
     ]
 
 
-def test_a_driver_that_dies_under_several_jobs_is_replaced_once_and_all_go_on(
+def test_a_driver_that_dies_under_several_jobs_is_replaced_once_and_all_continue(
     pair: tuple[Listener, Listener],
 ) -> None:
     launch = make_launch(SURVIVOR, behaviour="patient")

@@ -66,7 +66,7 @@ def test_a_plain_function_with_reports_pruning_and_output(run_study: RunStudy) -
     assert study.optuna().best_value == study.best_trial.values[0]
 
 
-def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None:
+def test_a_paused_trial_continues_from_its_checkpoint(run_study: RunStudy) -> None:
     """On real workers: each step is trained once, but for the one during which a trial was asked
     to pause."""
     pruner = {"name": "asha", "min": 1, "max": 9, "eta": 3, "form": "promote"}
@@ -78,7 +78,7 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None
         ends = connection.execute(
             sa.text("SELECT state, count(*) FROM attempts GROUP BY state")
         ).all()
-        begun_anew = connection.execute(
+        retrained = connection.execute(
             sa.text("""SELECT 1 FROM attempts a JOIN attempts b ON b.trial_id = a.trial_id AND b.number = a.number + 1
                        JOIN reports r ON r.trial_id = b.trial_id AND r.attempt = b.number AND r.step <= a.checkpoint_step
                        WHERE a.state = 'paused'""")
@@ -89,7 +89,7 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None
             .all()
         )
     assert {row.state for row in ends} == {"finished", "paused"}
-    assert not begun_anew
+    assert not retrained
     assert promoted
     assert all("resumes from step" in reason for reason in promoted)
     assert study.best_trials
@@ -180,7 +180,7 @@ def test_the_decorator(database_url: str) -> None:
     assert study.best_trial.values[0] == train(**study.best_trial.params)  # type: ignore[arg-type]
 
 
-def test_a_killed_worker_costs_an_attempt_and_the_next_goes_on_from_the_checkpoint(
+def test_a_killed_worker_costs_an_attempt_and_the_next_continues_from_the_checkpoint(
     run_study: RunStudy,
 ) -> None:
     """Fault 13."""
@@ -215,7 +215,7 @@ def test_a_request_that_can_never_be_met_says_what_there_is(run_study: RunStudy)
     )
 
 
-def test_a_name_that_is_taken_says_how_to_go_on(run_study: RunStudy) -> None:
+def test_a_name_that_is_taken_says_how_to_continue(run_study: RunStudy) -> None:
     run_study("epochs")
     with pytest.raises(StudyExists, match="tune extend study"):
         run_study("epochs")
@@ -290,7 +290,7 @@ def test_the_storage_serves_plain_optuna(database_url: str) -> None:
     assert tunesvc.load_study("plain", database_url=database_url).best_trials
 
 
-def test_a_study_whose_folder_was_moved_is_refused_before_a_trial_starts_and_goes_on_in_the_new_one(
+def test_a_study_whose_folder_was_moved_is_refused_before_a_trial_starts_and_continues_in_the_new_one(
     database_url: str, tmp_path: Path
 ) -> None:
     folder, moved = tmp_path / "here", tmp_path / "there"

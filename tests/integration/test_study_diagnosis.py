@@ -64,7 +64,7 @@ def test_a_running_study_names_its_coordinator_and_where_attempts_live(database:
     ]  # type: ignore[union-attr]
 
 
-def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(
+def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_continue(
     database: Database,
 ) -> None:
     simulation = Simulation(database, make_spec(parallelism=2), endless)

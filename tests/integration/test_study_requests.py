@@ -114,12 +114,12 @@ def test_a_request_to_a_study_without_a_coordinator_is_executed_and_recorded(
         ("abolish", {}),
     ],
 )
-@pytest.mark.parametrize("somebody_runs_it", [True, False])
+@pytest.mark.parametrize("is_running", [True, False])
 def test_what_makes_no_sense_is_refused_at_once_and_not_recorded(
-    database: Database, kind: str, payload: Mapping[str, object], somebody_runs_it: bool
+    database: Database, kind: str, payload: Mapping[str, object], is_running: bool
 ) -> None:
     simulation = Simulation(database, make_spec())
-    if somebody_runs_it:
+    if is_running:
         simulation.start()
     with pytest.raises(SpecError):
         ask(simulation, kind, payload)
@@ -205,7 +205,7 @@ def test_a_trial_that_is_enqueued_for_a_spent_budget_extends_it_and_runs(
     assert simulation.states() == {"complete": 12}
 
 
-def test_a_failed_study_without_results_gives_way_to_a_mended_one(database: Database) -> None:
+def test_a_failed_study_without_results_is_replaced_by_a_corrected_one(database: Database) -> None:
     recorder = Recorder()
     broken = Simulation(database, make_spec(), lambda _: [(1.0, Failed("error", "a typo"))])
     broken.run()
@@ -220,7 +220,7 @@ def test_a_failed_study_without_results_gives_way_to_a_mended_one(database: Data
     )
 
 
-def test_a_study_with_a_result_gives_way_to_none(database: Database) -> None:
+def test_a_study_with_a_result_is_never_replaced(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     simulation.run()
     simulation.sql("UPDATE studies SET state = 'failed'")

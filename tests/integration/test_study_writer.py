@@ -183,7 +183,7 @@ def test_any_text_is_stored_inert(database: Database, record: StudyRecord, text:
     assert reason == storable(text)
 
 
-def test_an_unanswered_transaction_is_tried_again(database: Database, record: StudyRecord) -> None:
+def test_an_unanswered_transaction_is_retried(database: Database, record: StudyRecord) -> None:
     """Fault 4: the connection is dropped under a study writer, between two batches."""
     study_writer = StudyWriter.open(database, record.study_id)
     study_writer.commit(one_trial())

@@ -35,7 +35,7 @@ def to_the_end(coordinator: Coordinator) -> Shutdown:
     return next(closing for _ in range(STEPS_MAX) if (closing := coordinator.step()) is not None)
 
 
-def test_attempts_that_outlive_their_coordinator_are_gone_on_with(database: Database) -> None:
+def test_attempts_that_outlive_their_coordinator_are_adopted(database: Database) -> None:
     """Fault 1: no trial is run again, and each report is there once."""
     simulation = Simulation(database, make_spec(budget={"trials": 8}, parallelism=8))
     simulation.share_cluster()
@@ -119,7 +119,7 @@ def test_a_coordinator_that_was_frozen_finds_out_and_does_no_harm(database: Data
     assert simulation.sql("SELECT max(number), count(*) FROM attempts") == [(1, 30)]
 
 
-def test_a_worker_without_a_sign_of_life_is_given_up_and_refused_when_it_comes_back(
+def test_a_worker_without_a_heartbeat_is_given_up_and_refused_when_it_returns(
     database: Database,
 ) -> None:
     """Fault 14: by the lease of the attempt, which the database's clock judges."""

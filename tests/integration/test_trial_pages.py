@@ -344,7 +344,7 @@ def assert_sorted(
     assert keys[: len(there)] == there, "those without come last"
 
 
-def test_pages_go_on_where_they_were_when_trials_come_and_go(database: Database) -> None:
+def test_pages_continue_where_they_were_when_trials_come_and_go(database: Database) -> None:
     with writing(database) as w:
         for number in range(10):
             w.trial(number, "complete", float(number))

@@ -151,7 +151,7 @@ def test_a_silent_worker_is_left_to_its_lease_and_ended_when_its_attempt_is_give
     assert old.is_ended
 
 
-def test_a_silent_worker_that_wakes_goes_on_with_its_attempt(
+def test_a_silent_worker_that_wakes_continues_its_attempt(
     backend: ScriptedBackend, old: ScriptedWorker
 ) -> None:
     executor = adopt(backend, FIRST)
@@ -180,7 +180,7 @@ def test_a_worker_that_never_came_up_is_ended_and_what_it_might_have_had_is_lost
     assert old.is_ended
 
 
-def test_a_line_that_is_taken_over_goes_on_and_what_is_not_sought_of_it_is_withdrawn(
+def test_an_adopted_backlog_continues_and_its_unknown_attempts_are_cancelled(
     backend: ScriptedBackend, old: ScriptedWorker
 ) -> None:
     """Attempts that the earlier coordinator had given up must not begin."""

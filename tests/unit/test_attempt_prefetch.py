@@ -24,7 +24,7 @@ def test_short_attempts_have_as_many_waiting_as_end_in_one_handing_over() -> Non
     assert after(1.0, 32, every_s=1.0, together=8).target(8) == 8
 
 
-def test_very_short_attempts_have_as_many_in_each_line_as_end_in_one_handing_over() -> None:
+def test_very_short_attempts_have_as_many_in_each_backlog_as_end_in_one_hand_over() -> None:
     prefetch = after(0.05, 200, every_s=0.05, together=8)
     assert prefetch.worker_backlog == 4
     assert prefetch.target(8) == 32

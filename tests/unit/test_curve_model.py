@@ -59,7 +59,7 @@ def test_final_values_lie_in_their_intervals_about_as_often_as_promised() -> Non
     assert 0.65 <= np.mean(inside) <= 1.0
 
 
-def test_a_forecast_grows_sharper_as_a_curve_goes_on_and_as_trials_finish() -> None:
+def test_a_forecast_grows_sharper_as_a_curve_continues_and_as_trials_finish() -> None:
     trials = list(make_study(finished=20))
     early, late = (forecast_of(trials, make_trial(99, 0.5, curve(0.5, n))) for n in (2, 20))
     assert late.deviation < early.deviation
@@ -265,10 +265,10 @@ def test_the_scale_is_monotone_and_finite(finals: list[float], maximize: bool) -
     deeds=DEEDS,
     objective=st.sampled_from([None, 0, 1]),
     every=st.integers(1, 4),
-    is_told=st.booleans(),
+    knows_resumed=st.booleans(),
 )
 def test_a_model_that_followed_a_study_learns_what_one_made_now_learns(
-    deeds: list[tuple[str, int, float]], objective: int | None, every: int, is_told: bool
+    deeds: list[tuple[str, int, float]], objective: int | None, every: int, knows_resumed: bool
 ) -> None:
     following = CurveModel(MINIMIZE, objective)
     start = [("new", k, 0.0) for k in range(4)] + [("report", k % 4, k / 7) for k in range(12)]
@@ -277,7 +277,7 @@ def test_a_model_that_followed_a_study_learns_what_one_made_now_learns(
         if i % every:
             continue
         following.forget()
-        following.update(trials, memory.resumed if is_told else None)
+        following.update(trials, memory.resumed if knows_resumed else None)
         new = CurveModel(MINIMIZE, objective)
         new.update(trials)
         assert following.levels == new.levels

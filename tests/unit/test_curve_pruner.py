@@ -44,7 +44,7 @@ def ladder(values: Sequence[float], steps: int = 4, sign: float = 1.0) -> list[F
 
 
 @pytest.mark.parametrize("maximize", [False, True])
-def test_a_hopeless_trial_is_stopped_and_a_promising_one_goes_on(maximize: bool) -> None:
+def test_a_hopeless_trial_is_stopped_and_a_promising_one_continues(maximize: bool) -> None:
     sign = -1 if maximize else 1
     trials = make_study(finished=14)
     for trial in trials:
@@ -60,7 +60,7 @@ def test_a_hopeless_trial_is_stopped_and_a_promising_one_goes_on(maximize: bool)
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_the_first_trial_and_one_that_reported_nothing_go_on(name: str) -> None:
+def test_the_first_trial_and_one_that_reported_nothing_continue(name: str) -> None:
     study = study_of([])
     assert not PRUNERS[name]().prune(study, running(study, 0.9, curve(0.9, 5)))
     assert not PRUNERS[name]().prune(study, running(study, 0.9, {}))
@@ -218,7 +218,7 @@ def test_plain_optuna_prunes_with_it_and_finds_the_best(name: str) -> None:
     assert study.best_value < 0.13
 
 
-def test_asha_lets_the_best_part_of_each_rung_go_on() -> None:
+def test_asha_lets_the_best_part_of_each_rung_continue() -> None:
     values = [0.1 * k for k in range(1, 16)]
     for own, stopped in ((0.15, False), (0.25, False), (0.35, False), (0.45, True), (1.4, True)):
         study = study_of(ladder(values))

@@ -253,7 +253,7 @@ def living(backend: ScriptedBackend) -> list[ScriptedWorker]:
     return [worker for worker in backend.workers.values() if not worker.is_ended]
 
 
-def test_a_worker_that_comes_up_gives_way_to_another_job_and_the_next_one_is_that_jobs(
+def test_a_starting_worker_yields_to_another_job_and_the_next_one_is_that_jobs(
     pair: tuple[list[RayExecutor], list[ScriptedBackend]],
 ) -> None:
     (first, second), (its, others) = pair
@@ -265,7 +265,7 @@ def test_a_worker_that_comes_up_gives_way_to_another_job_and_the_next_one_is_tha
     assert (len(living(its)), len(living(others))) == (1, 1)
 
 
-def test_a_worker_gives_way_with_its_attempts_end_and_lives_until_that_is_recorded(
+def test_a_worker_yields_at_its_attempts_end_and_lives_until_that_is_recorded(
     pair: tuple[list[RayExecutor], list[ScriptedBackend]],
 ) -> None:
     """Attempts queued at it are cancelled, and wait."""

@@ -168,7 +168,7 @@ def test_values_that_mean_nothing_raise_no_alarm_about_the_space_or_failures(see
         assert check(evidence, name).findings == (), name
 
 
-def test_the_best_at_a_border_is_found_with_a_wider_range_to_go_on_with() -> None:
+def test_the_best_at_a_border_is_found_with_a_wider_range_as_advice() -> None:
     rows = rows_of(240)
     finding = found(evidence_of(rows, [-row["x"] for row in rows]), "narrow")
     assert finding.severity == "warn"

@@ -71,7 +71,7 @@ def test_the_first_of_a_front_stand_for_all_of_it() -> None:
 
 
 @pytest.mark.parametrize("pruner", [CurvePruner(audit=0.0), AshaPruner(min=1, eta=2)])
-def test_what_is_worse_in_everything_is_stopped_and_a_compromise_goes_on(
+def test_what_is_worse_in_everything_is_stopped_and_a_compromise_continues(
     pruner: BasePruner,
 ) -> None:
     study = study_of(make_trials())

@@ -136,7 +136,7 @@ class BrokenSampler(optuna.samplers.RandomSampler):
         raise RuntimeError("singular matrix")
 
 
-def test_a_sampler_that_raises_is_replaced_by_chance_and_the_proposal_says_so() -> None:
+def test_a_sampler_that_raises_is_replaced_by_a_random_draw_and_the_proposal_says_so() -> None:
     """Fault 41."""
     proposal = make_optimizer(make_spec(), BrokenSampler()).ask()
     assert set(proposal.params) == {"x", "n"}
@@ -219,7 +219,7 @@ def test_a_sampler_that_raises_at_the_end_of_a_trial_loses_no_outcome() -> None:
     assert "grid_id" in optimizer.memory.recorded.decisions[-1].reason
 
 
-def test_a_grid_goes_on_in_its_order_after_a_resume_and_runs_what_was_enqueued() -> None:
+def test_a_grid_continues_in_its_order_after_a_resume_and_runs_what_was_enqueued() -> None:
     parameters = {"n": {"type": "int", "min": 1, "max": 9}}
     spec = make_spec(sampler={"name": "grid", "seed": 5}, parameters=parameters)
     space = Space(spec.parameters)

@@ -237,7 +237,7 @@ def promotion(
     return chooser.promotion(optimizer.study, optimizer._pruning.paused, instead)
 
 
-def test_the_paused_trial_that_promises_most_goes_on() -> None:
+def test_the_paused_trial_that_promises_most_continues() -> None:
     optimizer, (poor, good) = curve_study([(0.95, 9), (0.3, 9)])
     assert promotion(optimizer, Alternative.NOTHING) == good
     pruner = optimizer.study.pruner
@@ -249,7 +249,7 @@ def test_the_paused_trial_that_promises_most_goes_on() -> None:
     assert poor != good
 
 
-def test_nothing_goes_on_that_has_no_chance() -> None:
+def test_nothing_continues_that_has_no_chance() -> None:
     optimizer, _ = curve_study([(0.95, 20), (0.9, 20)])
     assert [promotion(optimizer, instead) for instead in Alternative] == [None, None, None]
 
@@ -359,7 +359,7 @@ def test_a_paused_trial_is_shown_as_pruned_and_is_running_all_the_same() -> None
     assert memory.get_all_trials(memory.study_id)[3].state == TrialState.RUNNING
 
 
-def test_the_sampler_forgets_what_a_paused_trial_was_when_it_goes_on() -> None:
+def test_the_sampler_forgets_what_a_paused_trial_was_when_it_continues() -> None:
     trials = [
         *make_study(finished=12, pruned=0),
         make_trial(12, 0.3, curve(0.3, 3), TrialState.PRUNED),
@@ -409,7 +409,7 @@ def test_a_pruner_that_raises_promotes_no_trial_and_it_is_recorded() -> None:
     assert "no idea" in optimizer.memory.recorded.decisions[-1].reason
 
 
-def test_what_is_set_on_a_paused_trial_is_there_when_it_goes_on() -> None:
+def test_what_is_set_on_a_paused_trial_is_there_when_it_continues() -> None:
     optimizer, (number,) = curve_study([(0.3, 9)])
     memory = optimizer.memory
     memory.set_trial_user_attr(number, "note", 1)

@@ -110,7 +110,7 @@ def end_by_number(optimizer: Optimizer, proposal: Proposal) -> None:
     after=st.lists(st.sampled_from(["ask", "tell"]), max_size=30),
     dropped=st.integers(1, 2),
 )
-def test_one_that_threw_proposals_away_and_one_that_begins_with_its_trials_go_on_alike(
+def test_one_that_threw_proposals_away_and_one_that_begins_with_its_trials_continue_alike(
     before: list[str], after: list[str], dropped: int
 ) -> None:
     """Forecasts of pruned trials at their end, and on the way to discarded proposals, leave no

@@ -47,10 +47,10 @@ class Known:
         memory: RecordingStorage,
         trials: list[FrozenTrial],
         *,
-        is_told: bool,
+        knows_resumed: bool,
     ) -> None:
         paused = dict.fromkeys(reversed(memory.masked), 0)
-        resumed = memory.resumed if is_told else None
+        resumed = memory.resumed if knows_resumed else None
         promises.update(trials, paused, self.models, self.history.front, resumed)
 
 
@@ -58,20 +58,20 @@ class Known:
 @given(
     deeds=DEEDS,
     objectives=st.integers(1, 2),
-    is_told=st.booleans(),
+    knows_resumed=st.booleans(),
     chance=st.sampled_from([0.0, 0.05, 0.3]),
 )
-@example(deeds=AGAIN, objectives=1, is_told=True, chance=0.0)
+@example(deeds=AGAIN, objectives=1, knows_resumed=True, chance=0.0)
 def test_what_is_kept_chooses_as_what_is_worked_out_now(
-    deeds: list[tuple[str, int, float]], objectives: int, is_told: bool, chance: float
+    deeds: list[tuple[str, int, float]], objectives: int, knows_resumed: bool, chance: float
 ) -> None:
     known, kept = Known(objectives), ResumeCandidates()
     for memory, trials in followed([*START, *deeds], objectives):
         known.look(memory, trials)
         if not known.history.front or not memory.masked:
             continue
-        known.update(kept, memory, trials, is_told=is_told)
-        known.update(now := ResumeCandidates(), memory, trials, is_told=False)
+        known.update(kept, memory, trials, knows_resumed=knows_resumed)
+        known.update(now := ResumeCandidates(), memory, trials, knows_resumed=False)
         assert kept.together == pytest.approx(now.together, rel=1e-9, abs=1e-12)
         ours, theirs = kept.best(chance), now.best(chance)
         assert (ours is None) == (theirs is None)

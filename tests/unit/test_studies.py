@@ -89,7 +89,7 @@ def test_a_curve_starts_to_be_drawn_and_stops_on_request(
     assert all(set(metrics) == {spec.metrics[0].name} for _, metrics in listener.reports)
 
 
-def test_digits_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_digits_continues_from_its_checkpoint(tmp_path: Path) -> None:
     spec, before, after = (
         spec_of("digits"),
         Listener(tmp_path, stop_after=10),

@@ -61,15 +61,17 @@ def place_of(trials: Sequence[FrozenTrial], number: int, step: int, value: float
 
 
 @settings(max_examples=200, deadline=None)
-@given(deeds=DEEDS, objectives=st.integers(1, 2), is_told=st.booleans(), every=st.integers(1, 4))
+@given(
+    deeds=DEEDS, objectives=st.integers(1, 2), knows_resumed=st.booleans(), every=st.integers(1, 4)
+)
 def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
-    deeds: list[tuple[str, int, float]], objectives: int, is_told: bool, every: int
+    deeds: list[tuple[str, int, float]], objectives: int, knows_resumed: bool, every: int
 ) -> None:
     history = StudyHistory(SIGNS[:objectives])
     for i, (memory, trials) in enumerate(followed(deeds, objectives)):
         if i % every:
             continue
-        history.update(trials, memory.resumed if is_told else None)
+        history.update(trials, memory.resumed if knows_resumed else None)
         assert history.ended == sum(t.state.is_finished() for t in trials)
         assert history.comparable == len(comparable(trials, objectives))
         assert [t.number for t in history.front] == front_of(

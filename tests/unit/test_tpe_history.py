@@ -189,7 +189,7 @@ def test_parameters_are_divided_into_those_that_occur_together_with_their_latest
     assert ranks.common == {}
 
 
-def test_a_paused_trial_of_several_objectives_that_was_shown_by_its_forecast_goes_on() -> None:
+def test_a_paused_trial_of_several_objectives_that_was_shown_by_its_forecast_continues() -> None:
     """The front forgets it, and learns it again when it ends."""
     ended = [_trial(number, 7, [float(number), 1.0 - number / 10]) for number in range(12)]
     paused = create_trial(

@@ -275,7 +275,7 @@ def test_more_running_trials_than_the_history_holds_are_not_all_modelled() -> No
     ),
     st.integers(0, 99),
 )
-def test_a_sampler_that_was_pickled_goes_on_as_the_one_that_was_not(
+def test_a_sampler_that_was_pickled_continues_as_the_one_that_was_not(
     states: list[TrialState], seed: int
 ) -> None:
     studies = [

@@ -282,7 +282,7 @@ def test_an_objective_that_returns_nothing_has_ended_unless_it_saw_the_request_t
     assert trainings.end(launch)[-1] == end
 
 
-def test_attempts_in_line_begin_one_after_the_other(trainings: Trainings) -> None:
+def test_queued_attempts_begin_one_after_the_other(trainings: Trainings) -> None:
     first, second, third = launches(3)
     trainings.run(first, second, third)
     assert trainings.said(first, 30.0)[0] == Started("here", 1)
@@ -390,7 +390,7 @@ def test_a_repeated_command_is_executed_once_whichever_call_comes_first(
     assert not trainings.is_known(second)
 
 
-def test_one_that_is_withdrawn_never_begins(trainings: Trainings) -> None:
+def test_a_cancelled_attempt_never_begins(trainings: Trainings) -> None:
     first, second, third = launches(3)
     trainings.run(first, second, third)
     assert trainings.call(withdraw(second), withdraw(first), of=[first, second, third]).absent == [

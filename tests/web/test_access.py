@@ -181,7 +181,7 @@ def test_no_origin_but_our_own_may_ask(origin: str) -> None:
         )
 
 
-def test_what_changes_something_must_say_that_it_is_ours(
+def test_a_change_must_come_from_a_form_of_ours(
     client: httpx.Client, server: DashboardServer
 ) -> None:
     """Fault 38: a form of another site, from a browser that hides its origin."""

@@ -225,7 +225,7 @@ def test_every_action_is_taken() -> None:
     ), "those in tests of their own"
 
 
-def test_a_pause_is_asked_shown_taken_back_and_carried_out(
+def test_a_pause_is_requested_shown_cancelled_and_executed(
     shared_dashboard: Dashboard, shared_database: Database
 ) -> None:
     running = run(shared_database, "paused")

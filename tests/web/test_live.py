@@ -123,7 +123,7 @@ def test_a_trial_that_ends_through_optunas_api_is_heard_of(
     assert heard.changes == [frozenset({study._study_id})]
 
 
-def test_without_a_listening_connection_changes_are_looked_for(
+def test_without_a_listening_connection_changes_are_polled(
     database: Database, study_id: int, watching: tuple[Watcher, Heard], clock: Steps
 ) -> None:
     """Fault 29."""
@@ -139,7 +139,7 @@ def test_without_a_listening_connection_changes_are_looked_for(
     assert heard.changes == [frozenset({study_id})]
 
 
-def test_notifications_that_get_lost_are_made_up_for(
+def test_lost_notifications_are_made_up_for(
     database: Database, study_id: int, watching: tuple[Watcher, Heard], clock: Steps
 ) -> None:
     """Fault 29: a pooler that swallows LISTEN keeps the connection, and nothing arrives on it."""
@@ -174,7 +174,7 @@ def test_an_outage_is_announced_once_and_so_is_its_end(
 
 
 @pytest.mark.usefixtures("study_id")
-def test_an_open_page_says_since_when_it_is_stale_and_goes_on(
+def test_an_open_page_says_since_when_it_is_stale_and_recovers(
     dashboard: Dashboard, set_away: Callable[[bool], None], database: Database
 ) -> None:
     """Fault 30: the database goes away under a browser."""
@@ -194,7 +194,7 @@ def test_an_open_page_says_since_when_it_is_stale_and_goes_on(
     dashboard.complaints[:] = [one for one in dashboard.complaints if "503" not in one]
 
 
-def test_a_page_that_takes_nothing_is_dropped_and_costs_a_set_meanwhile() -> None:
+def test_a_page_that_reads_nothing_is_dropped_and_costs_a_set_until_then() -> None:
     """Fault 31."""
 
     async def scenario() -> None:

@@ -87,7 +87,7 @@ def test_a_filter_that_means_nothing_is_answered_with_its_place(
     expect(page.get_by_role("alert")).to_contain_text("did you mean 'lr'?")
 
 
-def test_further_pages_go_on_after_the_last_row(dashboard: Dashboard, study_id: int) -> None:
+def test_further_pages_continue_after_the_last_row(dashboard: Dashboard, study_id: int) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials?sort=number")
     page.get_by_role("link", name="Next").click()
     expect(page.locator("tbody tr[data-number]")).to_have_count(123)
