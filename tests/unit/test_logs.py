@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -71,3 +73,20 @@ def test_a_level_or_a_format_that_does_not_exist_is_named_with_the_known_ones(
 ) -> None:
     with pytest.raises(ValueError, match=remedy):
         logs.configure({logs.LEVEL: "info", variable: value})
+
+
+def test_records_of_another_process_arrive_formatted_and_with_their_fields(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[bytes] = []
+    monkeypatch.setenv(logs.LEVEL, "info")
+    logs.forward(lambda record: sent.append(pickle.dumps(record)))
+    logger = logs.get_logger("tunesvc.test")
+    logger.debug("unimportant")
+    logger.info("worker %s is up", threading.Lock(), extra={"study": "digits"})
+    logs.configure()
+    for record in sent:
+        logs.receive(pickle.loads(record))  # noqa: S301  # our own
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "INFO    tunesvc.test: worker <unlocked _thread.lock" in line
+    assert line.endswith("is up study=digits")

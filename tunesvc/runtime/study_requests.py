@@ -51,6 +51,9 @@ from tunesvc.search.optimizer import queued
 from tunesvc.search.registry.component_check import check
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
+from tunesvc.util.logs import get_logger
+
+_logger = get_logger(__name__)
 
 _TAKING = frozenset({"pause", "stop"})
 """Requests that may take a study from a coordinator without a heartbeat."""
@@ -76,6 +79,7 @@ def request(
     if record.spec is None and kind in _OF_ALL_STUDIES:
         return _fail_running(database, record, kind, payload, who)
     perform(Command(0, kind, payload, who), IdleStudy(database, record))
+    _logger.info("%s, requested by %s", kind, who, extra={"study": record.name})
     with database.engine.begin() as connection:
         command_id = study_records.request(connection, record.study_id, kind, payload, who)
     command = Command(command_id, kind, payload, who)
@@ -127,6 +131,7 @@ def remove(database: Database, study_id: int, who: str) -> str:
     with database.long_transaction() as connection:
         study_records.remove(connection, record.study_id, who)
     shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
+    _logger.warning("deleted by %s", who, extra={"study": record.name})
     return f"deleted {record.name}{left}"
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from logging.handlers import QueueHandler
+from queue import SimpleQueue
 
 LEVEL, FORMAT = "TUNE_LOG_LEVEL", "TUNE_LOG_FORMAT"
 """Environment variables, which child processes inherit."""
@@ -32,17 +34,43 @@ def configure(environment: Mapping[str, str] | None = None) -> None:
         ValueError: level or format does not exist, or the format's package is not installed.
     """
     variables = os.environ if environment is None else environment
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(variables.get(FORMAT, "text").lower()))
+    _handle_with(handler, variables)
+
+
+def forward(send: Callable[[logging.LogRecord], None]) -> None:
+    """Send the records of this process to another one, at the level of `TUNE_LOG_LEVEL`."""
+    _handle_with(_ForwardingHandler(send), os.environ)
+
+
+def receive(record: logging.LogRecord) -> None:
+    """Handle a record that another process has forwarded."""
+    logging.getLogger(record.name).handle(record)
+
+
+def _handle_with(handler: logging.Handler, variables: Mapping[str, str]) -> None:
     level = variables.get(LEVEL, "").lower()
     if not level:
         return
     if level not in LEVELS:
         raise ValueError(f"{LEVEL}={level!r} is not a level: use one of {', '.join(LEVELS)}")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_formatter(variables.get(FORMAT, "text").lower()))
     logger = logging.getLogger("tunesvc")
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+class _ForwardingHandler(QueueHandler):
+    """Sends records instead of queueing them, in a form that can be pickled."""
+
+    def __init__(self, send: Callable[[logging.LogRecord], None]) -> None:
+        super().__init__(SimpleQueue())
+        self._send = send
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Send a record."""
+        self._send(record)
 
 
 class FieldFormatter(logging.Formatter):

@@ -13,11 +13,14 @@ import uvicorn
 
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import TuneError
+from tunesvc.util.logs import get_logger
 from tunesvc.util.user import whoami
 from tunesvc.web.access import KeyAccess
 from tunesvc.web.app import make_app
 from tunesvc.web.live.sse import EventHub
 from tunesvc.web.live.watcher import Watcher
+
+_logger = get_logger(__name__)
 
 HOST = "127.0.0.1"
 PORT = 8088
@@ -93,6 +96,7 @@ class DashboardServer:
         deadline = threading.Event()
         for _ in range(int(_START_S / 0.02)):
             if self._server.started:
+                _logger.info("serving at %s", self.url)
                 return
             if not self._thread.is_alive():
                 break

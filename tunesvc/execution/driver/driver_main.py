@@ -37,6 +37,7 @@ from tunesvc.execution.driver.driver_messages import (
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.ray.cluster_connection import LocalResources
+from tunesvc.util import logs
 from tunesvc.util.clock import SystemClock
 
 HEARTBEAT_S = 1.0
@@ -106,6 +107,7 @@ class Driver:
         join, *commands = self._connection.recv()
         _start_thread("commands", self._receive_commands, commands)
         sys.argv[0] = join.program
+        logs.forward(self._send)
         try:
             self._ray = self._connector(
                 join.address,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from logging import LogRecord
 from typing import Any, Literal
 
 from tunesvc import errors
@@ -146,4 +147,4 @@ class JobMessage:
     message: JobPayload
 
 
-Message = StartupRefused | DriverHeartbeat | JobMessage
+Message = StartupRefused | DriverHeartbeat | JobMessage | LogRecord

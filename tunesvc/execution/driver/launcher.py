@@ -11,6 +11,7 @@ import queue
 import sys
 import threading
 from dataclasses import dataclass, field
+from logging import LogRecord
 
 from tunesvc.execution.driver.driver_messages import (
     Begin,
@@ -32,6 +33,7 @@ from tunesvc.execution.driver.supervisor import (
 )
 from tunesvc.execution.executor import Job
 from tunesvc.execution.ray.cluster_connection import LocalResources
+from tunesvc.util import logs
 from tunesvc.util.clock import Clock, SystemClock
 
 RoutedMessage = tuple[DriverProcess | None, JobPayload | DriverHeartbeat | DriverEnded]
@@ -142,6 +144,9 @@ class RayLauncher:
         message: Message | DriverEnded,
     ) -> None:
         """Pass a message on to the jobs that it concerns. Runs in the supervisor's thread."""
+        if isinstance(message, LogRecord):
+            logs.receive(message)
+            return
         with self._lock:
             self._last = message
             is_down = isinstance(message, (StartupRefused, DriverEnded))

@@ -42,6 +42,9 @@ from tunesvc.execution.worker.worker_protocol import (
     WorkerCommand,
 )
 from tunesvc.util.clock import SystemClock
+from tunesvc.util.logs import get_logger
+
+_logger = get_logger(__name__)
 
 
 class WorkerClient:
@@ -127,6 +130,8 @@ class WorkerClient:
             in_backlog=in_backlog,
         )
         self._state.assigned[launch.attempt] = assigned
+        fields = {"trial": launch.trial_number, "attempt": str(launch.attempt)}
+        _logger.debug("to %s", worker.node or "a worker", extra={**self._pool.fields, **fields})
         worker.attempts.append(assigned)
         self.send(assigned, "run", launch)
 
@@ -303,6 +308,8 @@ class WorkerClient:
         error: BaseException,
         remains: Remains,
     ) -> None:
+        fields = {**self._pool.fields, "attempt": str(assigned.attempt)}
+        _logger.warning("a worker died: %s", remains.end or error, extra=fields)
         for stream, text in remains.output.items():
             if text:
                 self._state.deliver(assigned, assigned.delivered + 1, OutputLogged(stream, text))

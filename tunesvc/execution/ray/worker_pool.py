@@ -22,6 +22,9 @@ from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.ray_resources import slots_on
 from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
 from tunesvc.execution.worker.spool import Remains
+from tunesvc.util.logs import get_logger
+
+_logger = get_logger(__name__)
 
 
 class WorkerPool:
@@ -50,6 +53,8 @@ class WorkerPool:
             backend.job.resources,
             lambda: event_loop.call_soon(state.schedule),
         )
+        self.fields = {"study": backend.job.study}
+        """Fields of log records."""
         self.token = 0
         self.workers: list[WorkerState] = []
         self.unconfirmed: list[WorkerState] = []
@@ -112,6 +117,7 @@ class WorkerPool:
 
     def end(self, worker: WorkerState) -> None:
         """End an idle worker. Other jobs may use its resources."""
+        _logger.info("a worker on %s ends", worker.node or "a node", extra=self.fields)
         self.workers.remove(worker)
         worker.handle.end()
         self.publish_demand()
@@ -124,6 +130,8 @@ class WorkerPool:
 
     def adopt(self, worker: WorkerState) -> None:
         """Keep a worker of an earlier coordinator for its present attempts only."""
+        attempts = ", ".join(str(assigned.attempt) for assigned in worker.attempts)
+        _logger.info("adopted a worker with the attempts %s", attempts, extra=self.fields)
         worker.is_up = worker.is_retiring = True
         self.workers.append(worker)
 
@@ -155,7 +163,10 @@ class WorkerPool:
         if error is None:
             worker.is_up, worker.info = True, info
             worker.node = "" if info is None else info.node
+            pid = None if info is None else info.pid
+            _logger.info("worker on %s is up (process %s)", worker.node, pid, extra=self.fields)
         else:
+            _logger.warning("a worker could not start: %s", error, extra=self.fields)
             self.end(worker)
             self._state.fail_first(outcome_of_death(error, killed=False))
         self._state.schedule()
@@ -222,6 +233,7 @@ class WorkerPool:
 
     def on_superseded(self) -> None:
         """Give up all workers: a coordinator with a higher token has them."""
+        _logger.warning("another coordinator has the workers", extra=self.fields)
         self.is_superseded = True
         self._fair_shares.leave(self._member)
 

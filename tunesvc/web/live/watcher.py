@@ -8,7 +8,6 @@ every few seconds with one.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,8 +19,9 @@ from tunesvc.db.notifications import Listener
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.queries.change_token import change_tokens
 from tunesvc.util.clock import Clock, SystemClock
+from tunesvc.util.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 POLL_S = 1.0
 """Polling interval without a listening connection, and longest wait for a notification."""

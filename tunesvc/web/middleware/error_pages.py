@@ -6,15 +6,15 @@ own handler runs outside of it.
 
 from __future__ import annotations
 
-import logging
 import secrets
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tunesvc.util.logs import get_logger
 from tunesvc.web.render import page
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class ErrorMiddleware:
