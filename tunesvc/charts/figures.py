@@ -186,7 +186,8 @@ class Reader:
         metric: str = "",
     ) -> Chart:
         """Draw learning curves of some trials, by an objective or another metric."""
-        objective, results = self.view.objectives[index], self.results()
+        objective = self.view.objectives[index]
+        results = self.results()
         numbers = progress.select_curves(objective, results, index, states=states)
         curves = get_curves(
             self._database,

@@ -185,7 +185,8 @@ def _table_row(tag: str, cells: Sequence[str]) -> str:
 
 
 def _chart(anchor: str, chart: Chart) -> str:
-    title, note = html.escape(chart.title), html.escape(chart.note)
+    title = html.escape(chart.title)
+    note = html.escape(chart.note)
     if chart.figure is None:
         return f'<section class="card"><h2>{title}</h2><p class="empty">{note}</p></section>'
     drawing = chart.figure.to_html(

@@ -187,7 +187,8 @@ def _symbols(pruned: np.ndarray) -> dict[str, Any]:
 
 def _band(parameter: Parameter, cut: Slice1D) -> tuple[go.Scatter, ...]:
     """Return the model's mean with two deviations: a line with a band, or marks for choices."""
-    mean, width = cut.mean.astype(np.float32), (2 * cut.deviation).astype(np.float32)
+    mean = cut.mean.astype(np.float32)
+    width = (2 * cut.deviation).astype(np.float32)
     if parameter.choices:
         names = [label(place, 20) for place in cut.places]
         return (_choice_marks(names, mean, width),)

@@ -62,7 +62,8 @@ def history(
     complete = results.of_state("complete")[shown]
     pruned = results.of_state("pruned")[shown]
     feasible = results.feasible[shown]
-    good, infeasible = shown[complete & feasible], shown[complete & ~feasible]
+    good = shown[complete & feasible]
+    infeasible = shown[complete & ~feasible]
     best = _best_so_far(objective, results, index)
     numbers = results.numbers
     history_figure = figure(

@@ -126,7 +126,10 @@ def main(
             raise typer.BadParameter(str(error)) from None
 
 
-_RUN, _LOOK, _STEER, _SETUP = "Run", "Look", "Steer", "Set up"
+_RUN = "Run"
+_LOOK = "Look"
+_STEER = "Steer"
+_SETUP = "Set up"
 
 for panel, commands in (
     (

@@ -55,7 +55,8 @@ def _execution(detail: TrialDetail) -> dict[str, Any]:
     machine, devices = None, None
     if detail.attempts:
         last = detail.attempts[-1]
-        machine, devices = last.node, ", ".join(last.devices) or None
+        machine = last.node
+        devices = ", ".join(last.devices) or None
     asks = [decision.details for decision in detail.decisions if decision.kind == "ask"]
     ask = asks[0] if asks else {}
     return {

@@ -168,7 +168,8 @@ def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
 def _overview() -> sa.Select[Any]:
     """Select one row per study. Each figure reads an index range of that study's own rows."""
     counts, usage = _counts(), _gpu_hours()
-    minimum, maximum = _extreme(ascending=True), _extreme(ascending=False)
+    minimum = _extreme(ascending=True)
+    maximum = _extreme(ascending=False)
     best_value = sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum)
     coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner))
     return (

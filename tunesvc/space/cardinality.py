@@ -82,7 +82,8 @@ def count_values(parameter: Parameter) -> int | None:
 
 def count_steps(parameter: FloatParameter | IntParameter) -> int:
     """Count the steps between `min` and `max`, in decimals, as Optuna computes them."""
-    low, high = Decimal(str(parameter.min)), Decimal(str(parameter.max))
+    low = Decimal(str(parameter.min))
+    high = Decimal(str(parameter.max))
     return int((high - low) // Decimal(str(parameter.step or 1)))
 
 

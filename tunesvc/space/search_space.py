@@ -322,7 +322,8 @@ def _narrowed(before: Parameter, now: Parameter) -> str:
         return f"its range {_range(before)} may grow, not shrink to {_range(now)}"
     step = Decimal(str(before.step or 0))
     if step and (Decimal(str(before.min)) - Decimal(str(now.min))) % step:
-        step_text, min_text = f"{before.step:g}", f"{before.min:g}"
+        step_text = f"{before.step:g}"
+        min_text = f"{before.min:g}"
         return f"`min` has to stay a whole number of steps of {step_text} away from {min_text}"
     return ""
 

@@ -241,14 +241,16 @@ def _best(p: Progress) -> Text:
     if p.best is None:
         return Text()
     values = ", ".join(number(value) for value in p.best.values)
-    trial, params = f"  trial {p.best.number}  ", visible(parameters(p.best.params))
+    trial = f"  trial {p.best.number}  "
+    params = visible(parameters(p.best.params))
     parts = (("best ", "dim"), (values, STYLES["best"]), (trial, "dim"), params)
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
 def line(event: ProgressEvent, *, study: str = "", style: str = "") -> Text:
     """Format an event in one line; `study`: its study's name, if several are shown."""
-    mark, prefix = _MARKS.get(event.kind, "•"), f"{visible(study)}  " if study else ""
+    mark = _MARKS.get(event.kind, "•")
+    prefix = f"{visible(study)}  " if study else ""
     parts = (
         (f"{mark} ", _COLOURS.get(event.kind, "")),
         (prefix, "bold"),

@@ -381,7 +381,8 @@ def print_no_trials(view: StudyView) -> None:
     """Print on standard error that a study has no trials, or none that match."""
     from tunesvc.views import terminal
 
-    total, name = view.counts.total, terminal.markup(view.name)
+    total = view.counts.total
+    name = terminal.markup(view.name)
     text = f"study {name} has no trials yet"
     if total:
         text = f"none of the {total} trials of {name} matches"

@@ -132,10 +132,8 @@ class _Row:
     def cells(self, wide: bool) -> list[Text]:
         """Return name, progress or phase, trials, running trials, best value; if `wide`, its trial
         and time left."""
-        p, name = (
-            self.latest,
-            Text(visible(self._study), "dim" if self.is_over else "bold"),
-        )
+        p = self.latest
+        name = Text(visible(self._study), "dim" if self.is_over else "bold")
         if p is None:
             return [name, self._phase or Text()]
         trials = f"{p.done}/{p.budget_trials}" if p.budget_trials else str(p.done)

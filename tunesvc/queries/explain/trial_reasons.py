@@ -149,7 +149,8 @@ def _proposal(
     ask: DecisionRow,
 ) -> ProposalReasons:
     details = ask.details
-    mean, deviation = _number(details, "mean"), _number(details, "deviation")
+    mean = _number(details, "mean")
+    deviation = _number(details, "deviation")
     version = f" ({details['version']})" if details.get("version") else ""
     by = str(details.get("by") or details.get("sampler") or "")
     return ProposalReasons(
@@ -196,7 +197,8 @@ def _find_nearest(
     """Return the nearest trials whose values were known at the start, if the sampler named none."""
     if view.spec is None or not view.spec.parameters or row.started_at is None:
         return ()
-    space, began = Space(view.spec.parameters), row.started_at
+    space = Space(view.spec.parameters)
+    began = row.started_at
     earlier = list_trials(
         database,
         view.study_id,
@@ -242,7 +244,8 @@ def _related(listed: object) -> tuple[RelatedTrial, ...]:
         fields = one if isinstance(one, Mapping) else {"number": one}
         number = _whole(fields, "number")
         if number is not None:
-            value, distance = _number(fields, "value"), _number(fields, "distance")
+            value = _number(fields, "value")
+            distance = _number(fields, "distance")
             found.append(RelatedTrial(number, fields.get("study"), value, distance))
     return tuple(found)
 
@@ -347,7 +350,8 @@ def describe_judgements(
 
 def _describe_numbers(judgement: Judgement) -> Iterator[str]:
     """Yield the numbers that the reason does not contain."""
-    threshold, predicted = judgement.threshold, judgement.predicted
+    threshold = judgement.threshold
+    predicted = judgement.predicted
     if threshold is not None and f"{threshold:.6g}" not in judgement.reason:
         step = "?" if judgement.step is None else judgement.step
         yield f"Threshold at step {step}: {threshold:.6g}."
@@ -411,7 +415,8 @@ def describe_repeats(view: StudyView, repeats: Finalist | None) -> Iterator[str]
         return
     interval = ""
     if repeats.low is not None:
-        low, high = formatting.number(repeats.low), formatting.number(repeats.high)
+        low = formatting.number(repeats.low)
+        high = formatting.number(repeats.high)
         interval = f" (95 % interval {low} to {high})"
     mean = f"{view.objectives[0].name} = {formatting.number(repeats.mean)}"
     yield f"Confirmed by {count}: mean {mean}{interval}."

@@ -115,7 +115,9 @@ def gather(database: Database, study: StudyView) -> Evidence:
     with database.engine.connect() as connection:
         single = len(study.objectives) == 1
         selection = _TrialSelection(connection, study)
-        sampled, failed, recent = selection.sampled(), selection.failed(), selection.recent()
+        sampled = selection.sampled()
+        failed = selection.failed()
+        recent = selection.recent()
         best = selection.best() if single else ()
         by_id = {row.trial_id: row for row in (*sampled, *best, *failed, *recent)}
         trials_by_id = _with_parameters(connection, by_id)
@@ -196,7 +198,8 @@ def _with_parameters(
         distributions.setdefault(trial_id, {})[name] = distribution
     seen = {}
     for key, row in rows.items():
-        own, of_own = params.get(key, {}), distributions.get(key, {})
+        own = params.get(key, {})
+        of_own = distributions.get(key, {})
         seen[key] = from_row(SeenTrial, row, params=own, distributions=of_own)
     return seen
 

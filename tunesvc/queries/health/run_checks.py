@@ -116,7 +116,8 @@ class _ParameterRule:
     def chance(self) -> float:
         """Probability of so many failures in it by chance; 1 if it has too few to matter."""
         inside = self.failed / max(self.failed + self.others, 1)
-        out_failed, out_others = self.of_failed - self.failed, self.of_others - self.others
+        out_failed = self.of_failed - self.failed
+        out_others = self.of_others - self.others
         outside = out_failed / max(out_failed + out_others, 1)
         if self.failed < FAILED_FROM or inside < LIFT * outside:
             return 1.0
@@ -167,7 +168,8 @@ def _rules(
         return _ParameterRule(text, bad_inside, len(failed), good_inside, len(others))
 
     if any(isinstance(kind, CategoricalDistribution) for kind in kinds):
-        bad_keys, good_keys = [_key(value) for value in bad], [_key(value) for value in good]
+        bad_keys = [_key(value) for value in bad]
+        good_keys = [_key(value) for value in good]
         for key in dict.fromkeys(bad_keys):
             yield rule(f"= {key[1]}", bad_keys.count(key), good_keys.count(key))
         return
@@ -282,6 +284,7 @@ def _sweep(spans: np.ndarray) -> tuple[float, int]:
     times = np.concatenate([spans[:, 0], spans[:, 1]])
     steps = np.concatenate([np.ones(len(spans)), -np.ones(len(spans))])
     order = np.lexsort((steps, times))  # at equal times, ends before starts
-    lengths, open_then = np.diff(times[order]), np.cumsum(steps[order])
+    lengths = np.diff(times[order])
+    open_then = np.cumsum(steps[order])
     counted = (open_then[:-1] > 0) | (lengths < PAUSE_S)
     return float(lengths[counted].sum()), int(open_then.max(initial=0))

@@ -107,7 +107,8 @@ def stuck(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
 
     Does not apply if every configuration has been tried, nor to repeats by design (`tune confirm`).
     """
-    spec, window = evidence.study.spec, evidence.recent[-STUCK_WINDOW:]
+    spec = evidence.study.spec
+    window = evidence.recent[-STUCK_WINDOW:]
     proposals = len(evidence.recent)
     if proposals < 2 * STUCK_WINDOW:
         text = f"Asked from {2 * STUCK_WINDOW} proposals on; there are {proposals}."
@@ -150,7 +151,8 @@ def stalled(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     if finished < STALLED_FROM or not evidence.records:
         text = f"Asked from {STALLED_FROM} finished trials on; there are {finished}."
         return InsufficientData(text, True)
-    last, name = evidence.records[-1], evidence.study.objectives[0].name
+    last = evidence.records[-1]
+    name = evidence.study.objectives[0].name
     best = (
         f"the best {name}, {shown(last.value)}, came {finished - last.place:,} trials ago, after "
         f"{last.place:,} of {finished:,}"

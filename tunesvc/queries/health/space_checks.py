@@ -138,7 +138,8 @@ def _widened(kind: NUMERIC, at_top: bool) -> float | None:
     if is_natural_min or is_natural_max:
         return None
     step = Decimal(str(kind.step or (1 if isinstance(kind, IntParameter) else 0)))
-    low, high = Decimal(str(kind.min)), Decimal(str(kind.max))
+    low = Decimal(str(kind.min))
+    high = Decimal(str(kind.max))
     width = (high - low) / 2
     if step:
         width = max(Decimal(1), width // step) * step
@@ -203,8 +204,10 @@ def _good_part(
     parameters: int,
 ) -> _RangePart | None:
     trials = [one for one in evidence.complete() if name in one.params]
-    early, late = trials[: len(trials) // 2], trials[len(trials) // 2 :]
-    first, second = _best_tenth(evidence, early), _best_tenth(evidence, late)
+    early = trials[: len(trials) // 2]
+    late = trials[len(trials) // 2 :]
+    first = _best_tenth(evidence, early)
+    second = _best_tenth(evidence, late)
     distribution = to_distribution(kind)
 
     def position(trial: SeenTrial) -> float:
@@ -212,7 +215,8 @@ def _good_part(
 
     if len(first) < TOP or len(second) < TOP:
         return None
-    low, high = min(map(position, first)), max(map(position, first))
+    low = min(map(position, first))
+    high = max(map(position, first))
     width = high - low
     margin = max(width, NARROW_PART) / 2
     low, high = low - margin, high + margin

@@ -59,7 +59,8 @@ def _params(connection: sa.Connection, study_id: int) -> dict[str, bool]:
     Optuna does not let the kind of a parameter change within a study. Trials are many and names are
     few, so this skips from one name to the next in an index ("loose index scan").
     """
-    name, distribution = trial_params.c.name, trial_params.c.distribution
+    name = trial_params.c.name
+    distribution = trial_params.c.distribution
     own = study_key(trial_params.c.trial_id) == study_id
     first = sa.select(name, distribution).where(own).order_by(name)
     found = sa.select(first.limit(1).subquery()).cte("found", recursive=True)

@@ -213,7 +213,8 @@ def _read_keys(connection: sa.Connection, query: sa.Select[Any]) -> list[_PageKe
 
 def _select_with_key(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
     """Select trials that have the sort field, after a position."""
-    field, study_id = selection.sort.field, selection.study_id
+    field = selection.sort.field
+    study_id = selection.study_id
     number: Any = trials.c.number
     key = _key(field)
     query = sa.select(key.label("key"), number.label("number"))
@@ -236,7 +237,8 @@ def _select_with_key(selection: Selection, after: _PageKey | None) -> sa.Select[
 
 def _select_without_key(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
     """Select trials without the sort field, after a position."""
-    field, descending = selection.sort.field, selection.sort.descending
+    field = selection.sort.field
+    descending = selection.sort.descending
     number = trials.c.number
     if field.kind is FieldKind.PARAM:
         lacks: Condition = ~sa.exists().where(

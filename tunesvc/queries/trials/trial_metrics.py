@@ -60,7 +60,8 @@ class TrialAttrs:
 def attr_names(connection: sa.Connection, study_id: int) -> AttrNames:
     """Return names in a study, from its newest and oldest trials and its newest reports."""
     constraints: set[str] = set()
-    metrics, attrs = set(_reported_names(connection, study_id)), set()
+    metrics = set(_reported_names(connection, study_id))
+    attrs = set()
     for row in connection.execute(_stored_names(study_id)):
         if row.kind == "system":
             constraints |= _constraint_names(row.name, row.listed)

@@ -214,7 +214,8 @@ def saved_by_pruning(
 def saving_of(results: Results) -> PruningSavings | None:
     """Estimate the savings of a study, see `saved_by_pruning`."""
     steps = results.steps
-    pruned, complete = results.of_state("pruned"), results.of_state("complete")
+    pruned = results.of_state("pruned")
+    complete = results.of_state("complete")
     return saved_by_pruning(steps[pruned], steps[complete], steps)
 
 

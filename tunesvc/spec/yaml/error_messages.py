@@ -124,7 +124,9 @@ def _missing(key: str | int, *, at_top: bool) -> str:
 
 
 def _describe(detail: ErrorDetails) -> str:
-    error_type, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    error_type = detail["type"]
+    value = detail["input"]
+    context = detail.get("ctx", {})
     if error_type in ("value_error", "assertion_error"):
         return str(context["error"])
     if error_type == "union_tag_not_found":

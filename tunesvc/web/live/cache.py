@@ -115,7 +115,8 @@ class StaleWhileRevalidateCache:
         if usable is not None:
             return usable
         with self._lock:
-            before, refreshing = self._entries.get(key), self._refreshing.get(key)
+            before = self._entries.get(key)
+            refreshing = self._refreshing.get(key)
             if refreshing is not None:
                 refreshing.set()
                 return before
@@ -159,7 +160,8 @@ class StaleWhileRevalidateCache:
             before = self._entries.get(key)
         began = self._effort()
         value = make(None if before is None else before.value)
-        effort_s, now = self._effort() - began, self._clock.now()
+        effort_s = self._effort() - began
+        now = self._clock.now()
         patience = PATIENCE_FIRST if before is None else PATIENCE
         entry = CacheEntry(value, stamp, now, patience * effort_s)
         with self._lock:

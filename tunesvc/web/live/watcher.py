@@ -132,7 +132,8 @@ class Watcher:
         if now - self._polled_s < interval_s:
             return set()
         self._polled_s = now
-        before, tokens = self._tokens, change_tokens(self._database)
+        before = self._tokens
+        tokens = change_tokens(self._database)
         self._tokens = tokens
         if before is None:
             return set()

@@ -61,7 +61,8 @@ class SecurityMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        send_with_headers, headers = _with_headers(send), Headers(scope=scope)
+        send_with_headers = _with_headers(send)
+        headers = Headers(scope=scope)
         method = scope["method"] if scope["type"] == "http" else "POST"
         reason = refusal(method, headers, self._hosts)
         if reason:

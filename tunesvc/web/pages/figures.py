@@ -99,7 +99,8 @@ def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> Fig
     Raises:
         StudyNotFound: there is no such study.
     """
-    database, cache = request.app.state.database, request.app.state.cache
+    database = request.app.state.database
+    cache = request.app.state.cache
     stamp = fingerprint(database, study_id)
     # Without a stamp the study is deleted, and the error tells by whom.
     if is_fresh or not stamp:

@@ -19,7 +19,8 @@ router = APIRouter()
 def health_page(request: Request, user: Viewer, source: AskedFresh) -> HTMLResponse:
     """Render the page; for htmx, only the checks."""
     study = source.view
-    key, database = ("health", study.study_id), request.app.state.database
+    key = ("health", study.study_id)
+    database = request.app.state.database
     examined = source.cache.get(
         key,
         source.stamp,

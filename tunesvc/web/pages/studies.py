@@ -76,7 +76,8 @@ def studies_page(
         sort,
         show,
     )
-    database, among = request.app.state.database, viewable_ids(request, user)
+    database = request.app.state.database
+    among = viewable_ids(request, user)
     only: StudyFilter = {
         "search": query.search,
         "states": query.states,

@@ -137,7 +137,8 @@ def trial_logs(
     after: Annotated[str, Query(max_length=60)] = "",
 ) -> HTMLResponse:
     """Render the end of the trial's output, or the part before or after a position."""
-    database, number = request.app.state.database, detail.row.number
+    database = request.app.state.database
+    number = detail.row.number
     if after:
         rows = list_logs(database, study.study_id, number, after=_cursor(after), limit=500)
         has_earlier = False
@@ -260,7 +261,8 @@ def _curve_chart(
     detail: TrialDetail,
     metric: str,
 ) -> Chart:
-    database, number = request.app.state.database, detail.row.number
+    database = request.app.state.database
+    number = detail.row.number
     total = study.counts.total
     reasons = get_trial_reasons(database, study, detail)
     best = [row.number for row in list_best_trials(database, study.study_id, limit=1)]
