@@ -20,8 +20,7 @@ def change_tokens(database: Database) -> dict[int, str]:
     """
     lease = leases.c.study_id == studies.c.study_id
     query = sa.select(studies.c.study_id, _token()).outerjoin(leases, lease)
-    with database.engine.connect() as connection:
-        return {row.study_id: row.change_token for row in connection.execute(query)}
+    return {row.study_id: row.change_token for row in database.rows(query)}
 
 
 def fingerprint(database: Database, study_id: int) -> str:
@@ -40,9 +39,8 @@ def fingerprint(database: Database, study_id: int) -> str:
         .outerjoin(leases, leases.c.study_id == studies.c.study_id)
         .where(studies.c.study_id == study_id)
     )
-    with database.engine.connect() as connection:
-        row = connection.execute(query).one_or_none()
-    return "" if row is None else f"{row.change_token}:{row.finished}"
+    rows = database.rows(query)
+    return f"{rows[0].change_token}:{rows[0].finished}" if rows else ""
 
 
 def _token() -> sa.Label[Any]:

@@ -141,8 +141,7 @@ def best_value_history(database: Database, study: StudyView) -> tuple[tuple[int,
     first = sa.select(inner.c.so_far, sa.func.min(inner.c.number).label("number")).group_by(
         inner.c.so_far,
     )
-    with database.engine.connect() as connection:
-        rows = connection.execute(first.order_by("number")).all()
+    rows = database.rows(first.order_by("number"))
     history = [(int(row.number) + 1, float(row.so_far)) for row in rows]
     if history and study.counts.total > history[-1][0]:
         history.append((study.counts.total, history[-1][1]))

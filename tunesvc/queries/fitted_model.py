@@ -81,5 +81,4 @@ def frozen(
         .where(is_any_of(trials.c.trial_id, ids))
         .order_by(trials.c.number)
     )
-    with database.engine.connect() as connection:
-        return [freeze(row) for row in connection.execute(query)]
+    return [freeze(row) for row in database.rows(query)]

@@ -55,11 +55,11 @@ def _read_ends(
     study_id: int,
     steps: dict[datetime, RecordedStep],
 ) -> None:
-    table = tables.trials
+    columns = tables.trials.c
     query = (
-        sa.select(table.c.number, table.c.ended_at)
-        .where(table.c.study_id == study_id, table.c.ended_at.is_not(None))
-        .order_by(table.c.number)
+        sa.select(columns.number, columns.ended_at)
+        .where(columns.study_id == study_id, columns.ended_at.is_not(None))
+        .order_by(columns.number)
     )
     for number, step_time in connection.execute(query):
         steps[step_time].ended.append(number)
@@ -70,14 +70,14 @@ def _read_decisions(
     study_id: int,
     steps: dict[datetime, RecordedStep],
 ) -> None:
-    table = tables.decisions
+    columns = tables.decisions.c
     query = (
-        sa.select(table.c.trial_number, table.c.kind, table.c.details, table.c.decided_at)
+        sa.select(columns.trial_number, columns.kind, columns.details, columns.decided_at)
         .where(
-            table.c.study_id == study_id,
-            table.c.kind.in_(["ask", "prune", "pause", "promote"]),
+            columns.study_id == study_id,
+            columns.kind.in_(["ask", "prune", "pause", "promote"]),
         )
-        .order_by(table.c.decision_id)
+        .order_by(columns.decision_id)
     )
     for number, kind, details, step_time in connection.execute(query):
         if kind == "ask":
@@ -97,19 +97,19 @@ def _read_reports(
     steps: dict[datetime, RecordedStep],
 ) -> None:
     # Includes reports that a later attempt superseded: at their time they counted.
-    table = tables.reports
+    columns = tables.reports.c
     names = [objective.name for objective in view.objectives[1:]]
-    metrics = table.c.metrics if names else sa.null()
+    metrics = columns.metrics if names else sa.null()
     query = (
         sa.select(
-            table.c.trial_id,
-            table.c.step,
-            table.c.value,
+            columns.trial_id,
+            columns.step,
+            columns.value,
             metrics,
-            table.c.reported_at,
+            columns.reported_at,
         )
-        .where(in_study(table.c.trial_id, view.study_id), table.c.value.is_not(None))
-        .order_by(table.c.trial_id, table.c.attempt, table.c.step)
+        .where(in_study(columns.trial_id, view.study_id), columns.value.is_not(None))
+        .order_by(columns.trial_id, columns.attempt, columns.step)
     )
     for trial_id, step, value, stored, step_time in connection.execute(query):
         others = json_numbers.load_metrics(stored)
@@ -123,19 +123,19 @@ def _read_attempts(
     steps: dict[datetime, RecordedStep],
 ) -> None:
     """Record pauses, and restarts from the last checkpoint."""
-    table = tables.attempts
+    columns = tables.attempts.c
     query = (
         sa.select(
-            table.c.trial_id,
-            table.c.number,
-            table.c.opened_at,
-            table.c.ended_at,
-            table.c.state,
-            table.c.checkpoint,
-            table.c.checkpoint_step,
+            columns.trial_id,
+            columns.number,
+            columns.opened_at,
+            columns.ended_at,
+            columns.state,
+            columns.checkpoint,
+            columns.checkpoint_step,
         )
-        .where(in_study(table.c.trial_id, study_id))
-        .order_by(table.c.trial_id, table.c.number)
+        .where(in_study(columns.trial_id, study_id))
+        .order_by(columns.trial_id, columns.number)
     )
     last: dict[int, int] = {}
     """Step of the last checkpoint by trial; -1 before the first report."""

@@ -42,10 +42,9 @@ def sparklines(
         .order_by(trials.c.study_id, step)
     )
     best: dict[int, list[float]] = {}
-    with database.engine.connect() as connection:
-        for row in connection.execute(query):
-            value_of_step = row.most if single[row.study_id] else row.least
-            best.setdefault(row.study_id, []).append(value_of_step)
+    for row in database.rows(query):
+        value_of_step = row.most if single[row.study_id] else row.least
+        best.setdefault(row.study_id, []).append(value_of_step)
     lines = {}
     for study_id, values in best.items():
         better = max if single[study_id] else min

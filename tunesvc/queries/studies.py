@@ -51,8 +51,7 @@ def list_study_names(
         .order_by(table.c.study_id.desc())
         .limit(limit)
     )
-    with database.engine.connect() as connection:
-        return tuple(connection.execute(query).scalars())
+    return database.scalars(query)
 
 
 class StudyFilter(TypedDict, total=False):
@@ -76,16 +75,14 @@ def list_studies(
 ) -> tuple[StudyRow, ...]:
     """Return at most `limit` studies, the newest first."""
     query = _filtered(_overview(), only).order_by(table.c.study_id.desc()).limit(limit)
-    with database.engine.connect() as connection:
-        return tuple(_study_row(row) for row in connection.execute(query))
+    return tuple(_study_row(row) for row in database.rows(query))
 
 
 def count_studies(database: Database, **only: Unpack[StudyFilter]) -> int:
     """Count the studies."""
     query = _filtered(sa.select(sa.func.count()).select_from(table), only)
-    with database.engine.connect() as connection:
-        count: int = connection.execute(query).scalar_one()
-    return count
+    (count,) = database.scalars(query)
+    return int(count)
 
 
 def _filtered(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
@@ -124,11 +121,7 @@ def list_labels(
     if among is not None:
         tags = tags.where(table.c.study_id.in_(among))
         owners = owners.where(table.c.study_id.in_(among))
-    with database.engine.connect() as connection:
-        return Labels(
-            tuple(connection.execute(owners).scalars()),
-            tuple(connection.execute(tags).scalars()),
-        )
+    return Labels(database.scalars(owners), database.scalars(tags))
 
 
 def get_study(database: Database, name: str) -> StudyView:

@@ -137,23 +137,22 @@ def list_recent_decisions(
 ) -> tuple[DecisionRow, ...]:
     """Return the newest decisions first: about the study, and about trials from `newest` - 500
     on."""
-    table = decisions
+    columns = decisions.c
 
     def newest_where(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
         query = (
             sa.select(*DECISION_COLUMNS)
-            .where(table.c.study_id == study_id, condition)
-            .order_by(table.c.decision_id.desc())
+            .where(columns.study_id == study_id, condition)
+            .order_by(columns.decision_id.desc())
             .limit(limit)
         )
         return sa.select(query.subquery())
 
-    of_trials = newest_where(table.c.trial_number > newest - _RECENT_TRIALS)
-    of_study = newest_where(table.c.trial_number.is_(None))
+    of_trials = newest_where(columns.trial_number > newest - _RECENT_TRIALS)
+    of_study = newest_where(columns.trial_number.is_(None))
     both = sa.union_all(of_trials, of_study).subquery()
     query = sa.select(both).order_by(both.c.decision_id.desc()).limit(limit)
-    with database.engine.connect() as connection:
-        return tuple(DecisionRow(*row) for row in connection.execute(query))
+    return tuple(DecisionRow(*row) for row in database.rows(query))
 
 
 def _improvement(
@@ -173,12 +172,11 @@ def _improvement(
 
 def _start_phase(database: Database, study_id: int) -> Sequence[int]:
     """Return the numbers of the trials that the sampler proposed in its start phase."""
-    table = decisions
-    query = sa.select(table.c.trial_number).where(
-        table.c.study_id == study_id,
-        table.c.trial_number < _START_MAX,
-        table.c.kind == "ask",
-        table.c.details["phase"].astext == "start",
+    columns = decisions.c
+    query = sa.select(columns.trial_number).where(
+        columns.study_id == study_id,
+        columns.trial_number < _START_MAX,
+        columns.kind == "ask",
+        columns.details["phase"].astext == "start",
     )
-    with database.engine.connect() as connection:
-        return [int(number) for number in connection.execute(query).scalars()]
+    return database.scalars(query)

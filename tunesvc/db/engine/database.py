@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +149,19 @@ class Database:
             driver: Any = connection.connection.driver_connection
             with driver.wait_limit.lasting(LONG_ANSWER_S):
                 yield connection
+
+    def rows(
+        self,
+        query: sa.Executable,
+        values: Mapping[str, Any] | None = None,
+    ) -> Sequence[Any]:
+        """Return the rows of a query, which is a transaction of its own."""
+        with self.engine.connect() as connection:
+            return connection.execute(query, values).all()
+
+    def scalars(self, query: sa.Executable) -> tuple[Any, ...]:
+        """Return the first column of a query, which is a transaction of its own."""
+        return tuple(row[0] for row in self.rows(query))
 
     def ensure_running(self) -> str:
         """Start the embedded server if it has died; do nothing for any other server.

@@ -29,9 +29,8 @@ def count_tried_parts(
         inner = _inner_ends(distribution, parts)
     ends = [-math.inf, *inner, math.inf]
     bound = {"lows": ends[:-1], "highs": ends[1:], "study": study_id, "name": name}
-    with database.engine.connect() as connection:
-        count: int = connection.execute(_COUNT_PARTS, bound).scalar_one()
-    return count
+    ((count,),) = database.rows(_COUNT_PARTS, bound)
+    return int(count)
 
 
 _COUNT_PARTS = sa.text(

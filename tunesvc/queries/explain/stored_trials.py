@@ -45,10 +45,8 @@ def trials_with(database: Database, study_id: int, kind: str) -> tuple[int, ...]
         .distinct()
         .order_by(number)
     )
-    with database.engine.connect() as connection:
-        return tuple(connection.execute(query).scalars())
+    return database.scalars(query)
 
 
 def _rows(database: Database, query: sa.Select[Any]) -> tuple[DecisionRow, ...]:
-    with database.engine.connect() as connection:
-        return tuple(DecisionRow(*row) for row in connection.execute(query))
+    return tuple(DecisionRow(*row) for row in database.rows(query))

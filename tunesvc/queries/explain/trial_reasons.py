@@ -264,8 +264,7 @@ def _rank(database: Database, view: StudyView, row: TrialRow) -> tuple[int | Non
         trials_table.c.state == "complete",
         value.is_not(None),
     )
-    with database.engine.connect() as connection:
-        better_count, ranked = connection.execute(query).one()
+    ((better_count, ranked),) = database.rows(query)
     return (None if own is None else 1 + int(better_count)), int(ranked)
 
 

@@ -28,21 +28,20 @@ def list_requests(
         before: Last `command_id` of the previous page.
         limit: Most requests to return.
     """
-    table = commands
+    columns = commands.c
     query = sa.select(
-        table.c.command_id,
-        table.c.kind,
-        table.c.payload,
-        table.c.asked_by,
-        table.c.asked_at,
-        table.c.done_at,
-        table.c.answer,
-    ).where(table.c.study_id == study_id)
+        columns.command_id,
+        columns.kind,
+        columns.payload,
+        columns.asked_by,
+        columns.asked_at,
+        columns.done_at,
+        columns.answer,
+    ).where(columns.study_id == study_id)
     if before is not None:
-        query = query.where(table.c.command_id < before)
-    query = query.order_by(table.c.command_id.desc()).limit(limit)
-    with database.engine.connect() as connection:
-        return tuple(_row(row) for row in connection.execute(query))
+        query = query.where(columns.command_id < before)
+    query = query.order_by(columns.command_id.desc()).limit(limit)
+    return tuple(_row(row) for row in database.rows(query))
 
 
 def _row(row: Any) -> RequestRow:

@@ -127,9 +127,9 @@ def _keeps_memory(connection: sa.Connection, study_id: int) -> dict[int, str]:
 
 
 def _lease(connection: sa.Connection, study_id: int) -> LeaseRow | None:
-    table = tables.leases
-    left_s = seconds(table.c.expires_at - sa.func.now())
-    query = sa.select(table.c.owner, table.c.token, left_s).where(table.c.study_id == study_id)
+    columns = tables.leases.c
+    left_s = seconds(columns.expires_at - sa.func.now())
+    query = sa.select(columns.owner, columns.token, left_s).where(columns.study_id == study_id)
     row = connection.execute(query).one_or_none()
     return None if row is None else LeaseRow(*row)
 
@@ -187,26 +187,26 @@ def _without_attempt(
 
 
 def _commands(connection: sa.Connection, study_id: int) -> tuple[CommandRow, ...]:
-    table = tables.commands
+    columns = tables.commands.c
     query = (
         sa.select(
-            table.c.kind,
-            table.c.asked_by,
-            seconds(sa.func.now() - table.c.asked_at),
+            columns.kind,
+            columns.asked_by,
+            seconds(sa.func.now() - columns.asked_at),
         )
-        .where(table.c.study_id == study_id, table.c.done_at.is_(None))
-        .order_by(table.c.command_id)
+        .where(columns.study_id == study_id, columns.done_at.is_(None))
+        .order_by(columns.command_id)
     )
     return tuple(CommandRow(*row) for row in connection.execute(query))
 
 
 def _failures(connection: sa.Connection, study_id: int) -> dict[str, int]:
-    table = tables.attempts
+    columns = tables.attempts.c
     query = (
-        sa.select(table.c.failure, sa.func.count())
-        .where(in_study(table.c.trial_id, study_id), table.c.failure.is_not(None))
-        .group_by(table.c.failure)
-        .order_by(sa.func.count().desc(), table.c.failure)
+        sa.select(columns.failure, sa.func.count())
+        .where(in_study(columns.trial_id, study_id), columns.failure.is_not(None))
+        .group_by(columns.failure)
+        .order_by(sa.func.count().desc(), columns.failure)
     )
     return {row.failure: row[1] for row in connection.execute(query)}
 
@@ -216,14 +216,14 @@ def _events(
     study_id: int,
     limit: int,
 ) -> tuple[tuple[datetime, str], ...]:
-    table = tables.decisions
+    columns = tables.decisions.c
     query = (
-        sa.select(table.c.decided_at, table.c.trial_number, table.c.reason)
+        sa.select(columns.decided_at, columns.trial_number, columns.reason)
         .where(
-            table.c.study_id == study_id,
-            table.c.kind.in_(["retry", "fail", "sampler", "code"]),
+            columns.study_id == study_id,
+            columns.kind.in_(["retry", "fail", "sampler", "code"]),
         )
-        .order_by(table.c.decision_id.desc())
+        .order_by(columns.decision_id.desc())
         .limit(limit)
     )
     events = []

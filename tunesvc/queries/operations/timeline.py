@@ -39,24 +39,23 @@ class Span:
 
 def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[Span, ...]:
     """Return the started attempts of the newest trials, by start."""
-    table = attempts
+    columns = attempts.c
     newest = (
         sa.select(
-            table.c.trial_id,
-            table.c.number.label("attempt"),
-            table.c.state,
-            table.c.node,
-            table.c.pid,
-            table.c.started_at,
-            sa.func.coalesce(table.c.ended_at, sa.func.now()).label("ended_at"),
-            sa.func.left(table.c.message, 200).label("message"),
+            columns.trial_id,
+            columns.number.label("attempt"),
+            columns.state,
+            columns.node,
+            columns.pid,
+            columns.started_at,
+            sa.func.coalesce(columns.ended_at, sa.func.now()).label("ended_at"),
+            sa.func.left(columns.message, 200).label("message"),
         )
-        .where(in_study(table.c.trial_id, study_id), table.c.started_at.is_not(None))
-        .order_by(table.c.trial_id.desc(), table.c.number.desc())
+        .where(in_study(columns.trial_id, study_id), columns.started_at.is_not(None))
+        .order_by(columns.trial_id.desc(), columns.number.desc())
         .limit(limit)
     )
-    with database.engine.connect() as connection:
-        rows = connection.execute(newest).all()
+    rows = database.rows(newest)
     return assign_lanes(_span(row) for row in rows)
 
 

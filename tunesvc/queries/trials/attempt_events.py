@@ -29,33 +29,32 @@ def list_attempts(
     limit: int | None = None,
 ) -> tuple[AttemptRow, ...]:
     """Return attempts by trial and attempt number, of the trials `numbers` or of all."""
-    table = tables.attempts
+    columns = tables.attempts.c
     query = (
         sa.select(
-            table.c.trial_id,
-            table.c.number,
-            table.c.state,
-            table.c.opened_at,
-            table.c.started_at,
-            table.c.ended_at,
-            table.c.cpus,
-            table.c.gpus,
-            table.c.node,
-            table.c.pid,
-            table.c.devices,
-            table.c.stop_cause,
-            table.c.failure,
-            table.c.message,
-            table.c.traceback,
-            table.c.checkpoint,
-            table.c.checkpoint_step,
+            columns.trial_id,
+            columns.number,
+            columns.state,
+            columns.opened_at,
+            columns.started_at,
+            columns.ended_at,
+            columns.cpus,
+            columns.gpus,
+            columns.node,
+            columns.pid,
+            columns.devices,
+            columns.stop_cause,
+            columns.failure,
+            columns.message,
+            columns.traceback,
+            columns.checkpoint,
+            columns.checkpoint_step,
         )
-        .where(_of(table.c.trial_id, study_id, numbers))
-        .order_by(table.c.trial_id, table.c.number)
+        .where(_of(columns.trial_id, study_id, numbers))
+        .order_by(columns.trial_id, columns.number)
         .limit(limit)
     )
-    with database.engine.connect() as connection:
-        return tuple(_attempt(row) for row in connection.execute(query))
+    return tuple(_attempt(row) for row in database.rows(query))
 
 
 def list_decisions(
@@ -75,15 +74,14 @@ def list_decisions(
         after: Last `decision_id` of the previous page.
         limit: Most decisions to return.
     """
-    table = tables.decisions
+    columns = tables.decisions.c
     query = sa.select(*DECISION_COLUMNS).where(
-        table.c.study_id == study_id,
-        table.c.decision_id > after,
+        columns.study_id == study_id,
+        columns.decision_id > after,
     )
     if number is not None:
-        query = query.where(table.c.trial_number == number)
-    with database.engine.connect() as connection:
-        rows = connection.execute(query.order_by(table.c.decision_id).limit(limit)).all()
+        query = query.where(columns.trial_number == number)
+    rows = database.rows(query.order_by(columns.decision_id).limit(limit))
     return tuple(DecisionRow(*row) for row in rows)
 
 
@@ -106,8 +104,7 @@ def get_curves(
         max_points: Approximate number of points to thin each curve to; the last one is kept.
     """
     query = _points(_of(tables.reports.c.trial_id, study_id, numbers), max_points)
-    with database.engine.connect() as connection:
-        rows = connection.execute(query).all()
+    rows = database.rows(query)
     curves = []
     for id_, group in groupby(rows, key=lambda row: int(row.trial_id)):
         points = tuple(_point(row) for row in group)
@@ -140,22 +137,21 @@ def list_logs(
         after: `LogRow.cursor` of the last row read.
         limit: Most rows to return.
     """
-    table = tables.logs
+    columns = tables.logs.c
     query = sa.select(
-        table.c.attempt,
-        table.c.seq,
-        table.c.stream,
-        table.c.text,
-        table.c.logged_at,
+        columns.attempt,
+        columns.seq,
+        columns.stream,
+        columns.text,
+        columns.logged_at,
     ).where(
-        table.c.trial_id == trial_id(study_id, number),
-        sa.tuple_(table.c.attempt, table.c.seq) > sa.tuple_(*after),
+        columns.trial_id == trial_id(study_id, number),
+        sa.tuple_(columns.attempt, columns.seq) > sa.tuple_(*after),
     )
     if attempt is not None:
-        query = query.where(table.c.attempt == attempt)
-    query = query.order_by(table.c.attempt, table.c.seq).limit(limit)
-    with database.engine.connect() as connection:
-        return tuple(from_row(LogRow, row) for row in connection.execute(query))
+        query = query.where(columns.attempt == attempt)
+    query = query.order_by(columns.attempt, columns.seq).limit(limit)
+    return tuple(from_row(LogRow, row) for row in database.rows(query))
 
 
 def get_log_end(
@@ -175,18 +171,18 @@ def get_log_end(
         before: `LogRow.cursor` of the row that follows; None for the end of the output.
         characters: Approximate number of characters to return; at least one row is returned.
     """
-    table = tables.logs
-    cursor = sa.tuple_(table.c.attempt, table.c.seq)
+    columns = tables.logs.c
+    cursor = sa.tuple_(columns.attempt, columns.seq)
     query = sa.select(
-        table.c.attempt,
-        table.c.seq,
-        table.c.stream,
-        table.c.text,
-        table.c.logged_at,
-    ).where(table.c.trial_id == trial_id(study_id, number))
+        columns.attempt,
+        columns.seq,
+        columns.stream,
+        columns.text,
+        columns.logged_at,
+    ).where(columns.trial_id == trial_id(study_id, number))
     if before is not None:
         query = query.where(cursor < sa.tuple_(*before))
-    newest = query.order_by(table.c.attempt.desc(), table.c.seq.desc()).limit(_LOG_ROWS).subquery()
+    newest = query.order_by(columns.attempt.desc(), columns.seq.desc()).limit(_LOG_ROWS).subquery()
     newest_first = (newest.c.attempt.desc(), newest.c.seq.desc())
     length = sa.func.length(newest.c.text)
     following = sa.func.sum(length).over(order_by=newest_first) - length
@@ -212,19 +208,19 @@ def _of(
 
 
 def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Select[Any]:
-    table = tables.reports
+    columns = tables.reports.c
     newest = (
         sa.select(
-            table.c.trial_id,
-            table.c.step,
-            table.c.attempt,
-            table.c.value,
-            table.c.metrics,
-            table.c.reported_at,
+            columns.trial_id,
+            columns.step,
+            columns.attempt,
+            columns.value,
+            columns.metrics,
+            columns.reported_at,
         )
-        .ext(pg.distinct_on(table.c.trial_id, table.c.step))
-        .where(condition, ~table.c.superseded)
-        .order_by(table.c.trial_id, table.c.step, table.c.attempt.desc())
+        .ext(pg.distinct_on(columns.trial_id, columns.step))
+        .where(condition, ~columns.superseded)
+        .order_by(columns.trial_id, columns.step, columns.attempt.desc())
     )
     if max_points is None:
         return newest

@@ -78,13 +78,13 @@ def attrs_of(
 ) -> Mapping[int, TrialAttrs]:
     """Return metrics, constraints and attributes by trial id."""
     found = {id_: TrialAttrs() for id_ in ids}
-    table = tables.trial_attrs
-    query = sa.select(table.c.trial_id, table.c.kind, table.c.name, table.c.value).where(
-        is_any_of(table.c.trial_id, ids),
-        _is_shown(table.c),
-        sa.func.octet_length(table.c.value) <= _LONGEST,
+    columns = tables.trial_attrs.c
+    query = sa.select(columns.trial_id, columns.kind, columns.name, columns.value).where(
+        is_any_of(columns.trial_id, ids),
+        _is_shown(columns),
+        sa.func.octet_length(columns.value) <= _LONGEST,
     )
-    query = query.order_by(table.c.trial_id, table.c.kind, table.c.name)
+    query = query.order_by(columns.trial_id, columns.kind, columns.name)
     for row in connection.execute(query):
         found[row.trial_id].add(row.kind, row.name, json.loads(row.value))
     names = _reported_names(connection, study_id)
@@ -97,11 +97,11 @@ def attrs_of(
 
 def metric(name: str) -> sa.ColumnElement[float]:
     """Return a trial's metric: the returned one, or else the last reported one."""
-    table = tables.trial_attrs
-    returned = sa.select(json_number(table.c.value)).where(
-        table.c.trial_id == trials.c.trial_id,
-        table.c.kind == "user",
-        table.c.name == name,
+    columns = tables.trial_attrs.c
+    returned = sa.select(json_number(columns.value)).where(
+        columns.trial_id == trials.c.trial_id,
+        columns.kind == "user",
+        columns.name == name,
     )
     reported = _last(name, trials.c.trial_id)
     return sa.func.coalesce(
@@ -113,19 +113,19 @@ def metric(name: str) -> sa.ColumnElement[float]:
 
 def constraint(name: str) -> sa.ColumnElement[float]:
     """Return a trial's excess over a constraint."""
-    table = tables.trial_attrs
-    is_named = table.c.name == CONSTRAINT + name
-    value: Any = json_number(table.c.value)
+    columns = tables.trial_attrs.c
+    is_named = columns.name == CONSTRAINT + name
+    value: Any = json_number(columns.value)
     if name.isdecimal():
         # The name may be an index into the old list.
-        items = sa.func.translate(table.c.value, "[] ", "")
+        items = sa.func.translate(columns.value, "[] ", "")
         listed = sa.func.string_to_array(items, ",", type_=pg.ARRAY(sa.Text))
-        is_list = table.c.name == OLD_CONSTRAINTS
+        is_list = columns.name == OLD_CONSTRAINTS
         value = sa.case((is_list, json_number(listed[int(name) + 1])), else_=value)
         is_named = sa.or_(is_named, is_list)
     query = sa.select(value).where(
-        table.c.trial_id == trials.c.trial_id,
-        table.c.kind == "system",
+        columns.trial_id == trials.c.trial_id,
+        columns.kind == "system",
         is_named,
     )
     return query.limit(1).correlate(trials).scalar_subquery()
@@ -155,12 +155,12 @@ def _constraint_names(name: str, listed: str | None) -> set[str]:
 
 
 def _stored_names(study_id: int) -> sa.Select[Any]:
-    table = tables.trial_attrs
-    own = sa.select(table.c.kind, table.c.name, table.c.value).where(
-        in_study(table.c.trial_id, study_id),
+    columns = tables.trial_attrs.c
+    own = sa.select(columns.kind, columns.name, columns.value).where(
+        in_study(columns.trial_id, study_id),
     )
-    newest = own.order_by(table.c.trial_id.desc()).limit(_ATTRS).subquery()
-    oldest = own.order_by(table.c.trial_id).limit(_ATTRS).subquery()
+    newest = own.order_by(columns.trial_id.desc()).limit(_ATTRS).subquery()
+    oldest = own.order_by(columns.trial_id).limit(_ATTRS).subquery()
     either = sa.union_all(sa.select(newest), sa.select(oldest)).subquery("trial_attrs")
     is_number = either.c.value.regexp_match(JSON_NUMBER)
     return (
@@ -177,11 +177,11 @@ def _stored_names(study_id: int) -> sa.Select[Any]:
 
 
 def _reported_names(connection: sa.Connection, study_id: int) -> tuple[str, ...]:
-    table = tables.reports
+    columns = tables.reports.c
     newest = (
-        sa.select(table.c.metrics)
-        .where(in_study(table.c.trial_id, study_id))
-        .order_by(table.c.trial_id.desc(), table.c.attempt.desc(), table.c.step.desc())
+        sa.select(columns.metrics)
+        .where(in_study(columns.trial_id, study_id))
+        .order_by(columns.trial_id.desc(), columns.attempt.desc(), columns.step.desc())
         .limit(_REPORTS)
         .subquery()
     )

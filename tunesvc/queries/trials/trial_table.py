@@ -155,8 +155,7 @@ def get_distributions(
     query = sa.select(trial_params.c.name, trial_params.c.distribution).where(
         trial_params.c.trial_id == trial_id(study_id, number),
     )
-    with database.engine.connect() as connection:
-        return {row.name: distribution_of(row.distribution) for row in connection.execute(query)}
+    return {row.name: distribution_of(row.distribution) for row in database.rows(query)}
 
 
 def _rows() -> sa.Select[Any]:
@@ -190,10 +189,10 @@ def _rows() -> sa.Select[Any]:
 
 def _executions() -> sa.sql.selectable.LateralFromClause:
     """Select a trial's number of attempts, their running time, and the last one's failure."""
-    table = tables.attempts
-    of_trial = table.c.trial_id == trials_table.c.trial_id
-    newest = table.c.number.desc()
-    failures = sa.func.array_agg(pg.aggregate_order_by(table.c.failure, newest))
+    columns = tables.attempts.c
+    of_trial = columns.trial_id == trials_table.c.trial_id
+    newest = columns.number.desc()
+    failures = sa.func.array_agg(pg.aggregate_order_by(columns.failure, newest))
     return (
         sa.select(
             sa.func.count().label("attempts"),

@@ -149,22 +149,21 @@ def list_parameters(
     Each is a column in the order of `numbers`.
     """
     ordered = [int(number) for number in numbers]
-    table = trial_params
+    columns = trial_params.c
     ids = [trial_id(study_id, number) for number in ordered]
     # One row per distribution, not per trial: its text is long, and mostly the same.
     query = (
         sa.select(
-            table.c.name,
-            table.c.distribution,
-            sa.func.min(table.c.position).label("position"),
-            sa.func.array_agg(table.c.trial_id).label("trial_ids"),
-            sa.func.array_agg(table.c.value).label("values"),
+            columns.name,
+            columns.distribution,
+            sa.func.min(columns.position).label("position"),
+            sa.func.array_agg(columns.trial_id).label("trial_ids"),
+            sa.func.array_agg(columns.value).label("values"),
         )
-        .where(is_any_of(table.c.trial_id, ids))
-        .group_by(table.c.name, table.c.distribution)
+        .where(is_any_of(columns.trial_id, ids))
+        .group_by(columns.name, columns.distribution)
     )
-    with database.engine.connect() as connection:
-        rows = connection.execute(query).all()
+    rows = database.rows(query)
     row_of = {number: i for i, number in enumerate(ordered)}
     groups: dict[str, list[_ParameterGroup]] = {}
     for row in sorted(rows, key=lambda row: (row.position, row.name)):
