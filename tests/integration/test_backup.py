@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
 from tunesvc.db.backup import backup, restore, status
 from tunesvc.db.engine.database import Database, connect
@@ -131,6 +132,28 @@ def test_a_backup_of_a_newer_program_is_refused(filled: Database, tmp_path: Path
     backup(filled, tmp_path / "b.dump")
     with pytest.raises(SchemaVersionError, match="9999, newer than this program's"):
         restore(filled, tmp_path / "b.dump", replace=True)
+
+
+def test_an_older_backup_replaces_a_database_with_later_tables(
+    database: Database, empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later tables went away, so that the upgrade can make them."""
+    upgrade_revisions = ScriptDirectory._upgrade_revs
+    with connect(empty_url) as older, older.engine.begin() as connection:
+        with monkeypatch.context() as earlier_program:
+            earlier_program.setattr(
+                ScriptDirectory,
+                "_upgrade_revs",
+                lambda scripts, _, revision: upgrade_revisions(scripts, "0006", revision),
+            )
+            migrations.upgrade(connection)
+        assert "nodes" not in sa.inspect(connection).get_table_names()
+    with connect(empty_url) as older:
+        backup(older, tmp_path / "older.dump")
+    restore(database, tmp_path / "older.dump", replace=True)
+    with database.engine.connect() as connection:
+        assert migrations.database_revision(connection) == migrations.program_revision()
+        assert "nodes" in sa.inspect(connection).get_table_names()
 
 
 def test_the_status_tells_what_is_there(filled: Database) -> None:

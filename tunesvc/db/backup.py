@@ -7,10 +7,14 @@ embedded wheel; any Postgres of the same or a newer version reads them.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 import sqlalchemy as sa
 from psycopg2.extensions import make_dsn
@@ -19,6 +23,7 @@ from tunesvc.db.embedded import postgres_binaries
 from tunesvc.db.engine.database import Database, parse_url
 from tunesvc.db.schema import migrations
 from tunesvc.db.schema.migrations import VERSION_TABLE
+from tunesvc.db.schema.tables import metadata
 from tunesvc.errors import DatabaseError, SchemaVersionError, StudyBusy
 
 _LOCK_TIMEOUT_MS = 60_000
@@ -95,17 +100,7 @@ def restore(database: Database, path: Path, *, replace: bool = False) -> None:
     """
     _refuse_newer_backup(path)
     _refuse_occupied(database, replace)
-    _run(
-        database,
-        "pg_restore",
-        "--clean",
-        "--if-exists",
-        "--no-owner",
-        "--no-privileges",
-        "--single-transaction",
-        "--exit-on-error",
-        str(path),
-    )
+    _replace_tables(database, path)
     database.engine.dispose()
     with database.long_transaction() as connection:
         migrations.upgrade(connection)
@@ -159,17 +154,61 @@ def _refuse_occupied(database: Database, replace: bool) -> None:
         )
 
 
+def _replace_tables(database: Database, path: Path) -> None:
+    """Drop our tables and read the backup, in one transaction.
+
+    `pg_restore` alone drops only the tables that the backup has. Those of a later schema would
+    stay, and the upgrade would find them.
+    """
+    preparer = database.engine.dialect.identifier_preparer
+    tables = ", ".join(preparer.quote(name) for name in (*metadata.tables, VERSION_TABLE))
+    options = ("--clean", "--if-exists", "--no-owner", "--no-privileges", "--file=-")
+    target, secrets = _connection(database)
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        reader = subprocess.Popen(
+            [_program("pg_restore"), *options, path],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+        writer = subprocess.Popen(
+            [_program("psql"), "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--file=-", *target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=_environment(secrets),
+        )
+        sql, connection = cast(IO[bytes], reader.stdout), cast(IO[bytes], writer.stdin)
+        with suppress(BrokenPipeError), reader, writer:  # `psql` has ended with an error
+            connection.write(f"BEGIN; DROP TABLE IF EXISTS {tables} CASCADE;\n".encode())
+            shutil.copyfileobj(sql, connection)
+            if reader.wait() == 0:  # without a commit, all is rolled back
+                connection.write(b"COMMIT;\n")
+        if reader.returncode or writer.returncode:
+            errors.seek(0)
+            raise DatabaseError(
+                f"the backup {path} cannot be restored on {database.name}: {errors.read().strip()}",
+            )
+
+
+def _program(name: str) -> Path:
+    return postgres_binaries.bin_directory() / name
+
+
+def _environment(secrets: Mapping[str, str]) -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C", **secrets}
+
+
 def _run(database: Database | None, program: str, *arguments: str) -> str:
     """Run a client program of Postgres, connected to `database` if given; return its output."""
     target, secrets = _connection(database) if database else ([], {})
     done = subprocess.run(
-        [postgres_binaries.bin_directory() / program, *target, *arguments],
+        [_program(program), *target, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
         check=False,
-        env={**os.environ, "LC_ALL": "C", **secrets},
+        env=_environment(secrets),
     )
     if done.returncode != 0:
         place = f" on {database.name}" if database else ""
