@@ -78,6 +78,7 @@ from tunesvc.search.pruners.audit import false_prunes
 from tunesvc.search.registry.pruner_registry import make_pruner
 from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.samplers.imputing_sampler import ImputingSampler
+from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
@@ -188,13 +189,9 @@ def make_optimizer(spec: StudySpec, method: str) -> Optimizer:
     return Optimizer(
         RecordingStorage(spec.name, [StudyDirection.MINIMIZE]),
         space,
-        sampler,
-        pruner,
-        sampler_name=method,
-        pruner_name=method,
+        Strategy(sampler, pruner, method, method, spec.seed),
         prune_before_step=EPOCHS,
         trials_max=math.prod(map(len, GRID.values())),
-        seed=spec.seed,
     )
 
 

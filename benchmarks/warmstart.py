@@ -31,6 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmarks import tables
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.sampler_registry import make_sampler
+from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.value_mapping import ValueMapping
 from tunesvc.search.warm_start import SourceStudy, WarmStart
@@ -99,17 +100,9 @@ def play(
     spec = spec_of(table, sampler, seed)
     space = Space(spec.parameters)
     memory = RecordingStorage("s", [StudyDirection.MINIMIZE])
-    made = make_sampler(spec, space)
-    optimizer = Optimizer(
-        memory,
-        space,
-        made,
-        optuna.pruners.NopPruner(),
-        sampler_name=sampler,
-        pruner_name="",
-        seed=seed,
-        warm_start=warm_start,
-    )
+    pruner = optuna.pruners.NopPruner()
+    strategy = Strategy(make_sampler(spec, space), pruner, sampler, "", seed)
+    optimizer = Optimizer(memory, space, strategy, warm_start=warm_start)
     optimizer.warm_up()
     rng = np.random.default_rng([seed, 3])
     regrets: list[float] = []

@@ -16,6 +16,7 @@ from tunesvc.search.analysis.recommend import recommend
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.samplers.auto_sampler import GP_MAX, OBJECTIVES_MAX, PARAMETERS_MAX, AutoSampler
+from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.space.search_space import Space
 
@@ -193,9 +194,7 @@ def searched(
     space = Space(spec.parameters)
     memory = RecordingStorage("memory", [StudyDirection[goal.upper()]])
     sampler, pruner = make_sampler(spec, space), optuna.pruners.NopPruner()
-    optimizer = Optimizer(
-        memory, space, sampler, pruner, sampler_name="auto", pruner_name="none", seed=seed
-    )
+    optimizer = Optimizer(memory, space, Strategy(sampler, pruner, "auto", "none", seed))
     for _ in range(trials):
         proposal = optimizer.ask()
         value = objective(**proposal.params)

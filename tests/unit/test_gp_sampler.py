@@ -17,6 +17,7 @@ from tunesvc.search.samplers.gp.acquisition import Acquisition, Incumbents, _log
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 from tunesvc.search.samplers.gp.observations import Observations
+from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.space.search_space import Space
 
@@ -194,9 +195,7 @@ def test_trials_that_failed_because_of_their_parameters_are_learned_from() -> No
     memory = RecordingStorage("memory", [optuna.study.StudyDirection.MINIMIZE])
     sampler = GPSampler(seed=1, search_space=space.distributions)
     pruner = optuna.pruners.NopPruner()
-    optimizer = Optimizer(
-        memory, space, sampler, pruner, sampler_name="gp", pruner_name="none", seed=1
-    )
+    optimizer = Optimizer(memory, space, Strategy(sampler, pruner, "gp", "none", 1))
     xs = []
     for _ in range(30):
         proposal = optimizer.ask()

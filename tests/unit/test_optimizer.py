@@ -22,6 +22,7 @@ from tunesvc.search.explanations import Reason
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner
 from tunesvc.search.registry.sampler_registry import make_sampler
+from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import POINTS_MAX, RecordingStorage
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
@@ -47,16 +48,15 @@ def make_optimizer(
         for goal in spec.directions
     ]
     space = Space(spec.parameters)
-    return Optimizer(
-        RecordingStorage(spec.name, directions, trials),
-        space,
+    strategy = Strategy(
         sampler or make_sampler(spec, space),
         pruner or make_pruner(spec),
-        sampler_name=spec.sampler.name,
-        pruner_name=spec.pruner.name,
-        prune_before_step=last_step(spec),
-        seed=spec.seed if spec.sampler.seed is None else spec.sampler.seed,
+        spec.sampler.name,
+        spec.pruner.name,
+        spec.seed if spec.sampler.seed is None else spec.sampler.seed,
     )
+    memory = RecordingStorage(spec.name, directions, trials)
+    return Optimizer(memory, space, strategy, prune_before_step=last_step(spec))
 
 
 def run_trials(optimizer: Optimizer, n: int) -> list[dict[str, Any]]:

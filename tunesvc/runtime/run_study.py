@@ -53,6 +53,7 @@ from tunesvc.search.registry.component_options import name_of
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner
 from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.seeding import seed_of, seeded
+from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.warm_start import TRANSFERRED
 from tunesvc.space.directions import direction_of
@@ -445,16 +446,19 @@ def _optimizer(
     memory = _recording_storage(database, record, spec, space)
     seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
     warm_start = None if is_complete(spec) else load_warm_start(database, spec)
+    strategy = Strategy(
+        make_sampler(seeded(spec, seed), space, sampler),
+        make_pruner(spec, pruner),
+        name_of(spec.sampler),
+        name_of(spec.pruner),
+        seed,
+    )
     optimizer = Optimizer(
         memory,
         space,
-        make_sampler(seeded(spec, seed), space, sampler),
-        make_pruner(spec, pruner),
-        sampler_name=name_of(spec.sampler),
-        pruner_name=name_of(spec.pruner),
+        strategy,
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
-        seed=seed,
         warm_start=warm_start,
     )
     optimizer.is_distinct = is_distinct(spec, space)

@@ -30,6 +30,7 @@ from tunesvc.search.prefetched_proposals import (
 from tunesvc.search.proposals import ORIGIN, Proposer, configuration
 from tunesvc.search.pruners.curve.curve_model import refit_models, reread
 from tunesvc.search.pruning import Promotion, PruneDecision, PruningPolicy
+from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import (
     FAILURE,
     RecordingStorage,
@@ -56,14 +57,10 @@ class Optimizer:
         self,
         memory: RecordingStorage,
         space: Space,
-        sampler: BaseSampler,
-        pruner: BasePruner,
+        strategy: Strategy,
         *,
-        sampler_name: str,
-        pruner_name: str,
         prune_before_step: int | None = None,
         trials_max: int | None = None,
-        seed: int | None = None,
         warm_start: WarmStart | None = None,
     ) -> None:
         """Open one study.
@@ -72,8 +69,6 @@ class Optimizer:
             prune_before_step: from this step on a trial counts as nearly finished and is not
                 stopped.
             trials_max: number of distinct trials after which nothing is left to try.
-            seed: random numbers of a trial follow from this seed and its number; None: from
-                entropy.
             warm_start: trials of earlier studies that the sampler learns from.
         """
         self.memory = memory
@@ -82,27 +77,15 @@ class Optimizer:
         self.study = optuna.load_study(
             study_name=name,
             storage=memory,
-            sampler=sampler,
-            pruner=pruner,
+            sampler=strategy.sampler,
+            pruner=strategy.pruner,
         )
         allow_stop(self.study)
         self._trials_max = trials_max
         self._size = space.size if space.parameters else None
         self._warm_start = warm_start
-        self._proposer = Proposer(
-            memory,
-            self.study,
-            space,
-            sampler_name,
-            seed,
-            self._warm_start,
-        )
-        self._pruning = PruningPolicy(
-            memory,
-            self.study,
-            pruner_name,
-            prune_before_step,
-        )
+        self._proposer = Proposer(memory, self.study, space, strategy, warm_start)
+        self._pruning = PruningPolicy(memory, self.study, strategy.pruner_name, prune_before_step)
         self._prefetched: PrefetchQueue = deque()
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._is_up_to_date = True

@@ -30,6 +30,7 @@ from tunesvc.search.prefetched_proposals import Proposal
 from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.registry.sampler_registry import RANDOM_ALONE
 from tunesvc.search.seeding import reseed, seed_of
+from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.warm_start import WarmStart
 from tunesvc.space.search_space import Space, canonical
@@ -53,16 +54,15 @@ class Proposer:
         memory: RecordingStorage,
         study: Study,
         space: Space,
-        sampler_name: str,
-        seed: int | None,
+        strategy: Strategy,
         warm_start: WarmStart | None,
     ) -> None:
         """Take the arguments of `Optimizer`."""
         self._memory = memory
         self._study = study
         self.space = space
-        self._sampler_name = sampler_name
-        self.seed = seed_of(seed)
+        self._sampler_name = strategy.sampler_name
+        self.seed = seed_of(strategy.seed)
         """Seed from which, with a trial's number, the trial's random numbers follow."""
         self._warm_start = warm_start
         self._fallback = RandomSampler()

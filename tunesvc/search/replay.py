@@ -20,6 +20,7 @@ from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.search.analysis.recommend import is_candidate
 from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.replayed_search import ReplayedOptimizer
+from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.pareto import ranked
 from tunesvc.search.tracking.pausing import Alternative, PausingPruner
@@ -515,12 +516,8 @@ def _optimizer(
     return ReplayedOptimizer(
         memory,
         Space(recording.spec.parameters),
-        sampler or _Recorded(),
-        pruner or NopPruner(),
-        sampler_name="replay",
-        pruner_name=pruner_name,
+        Strategy(sampler or _Recorded(), pruner or NopPruner(), "replay", pruner_name, seed=0),
         prune_before_step=last_step,
-        seed=0,
         warm_start=recording.make_warm_start(),
     )
 
