@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesvc.errors import BadReport
-from tunesvc.trial import Trial
+from tunesvc.trial import RestoredState, Trial
 
 HANDED_OVER = "handed-over"
 """Folder of copies to be stored, below TUNE_CHECKPOINT_DIR."""
@@ -97,7 +97,9 @@ def current_trial() -> Trial:
     reports = os.environ.get("TUNE_REPORTS")
     if reports is None:
         return Trial()
-    restored = os.environ.get("TUNE_RESTORED")
+    restored = None
+    if path := os.environ.get("TUNE_RESTORED"):
+        restored = RestoredState(Path(path), int(os.environ["TUNE_LAST_STEP"]))
     checkpoints, directory = os.environ["TUNE_CHECKPOINT_DIR"], os.environ["TUNE_DIRECTORY"]
     return Trial(
         PipeChannel(Path(reports), Path(checkpoints), Path(directory)),
@@ -105,7 +107,6 @@ def current_trial() -> Trial:
         params=json.loads(os.environ["TUNE_PARAMS"]),
         seed=int(os.environ["TUNE_SEED"]),
         attempt=int(os.environ["TUNE_ATTEMPT"]),
-        restored=Path(restored) if restored else None,
+        restored=restored,
         metrics=tuple(json.loads(os.environ["TUNE_METRICS"])),
-        last_step=int(os.environ["TUNE_LAST_STEP"]),
     )

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +71,23 @@ class DetachedChannel:
         return folder
 
 
+@dataclass(frozen=True, slots=True)
+class RestoredState:
+    """State that an earlier attempt saved."""
+
+    path: Path
+    step: int = -1
+    """Step after which it was saved; -1: before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class AssignedResources:
+    """Resources of one worker that a trial may use."""
+
+    devices: tuple[str, ...] = ()
+    placement_group: object = None
+
+
 class Trial:
     """One trial, from inside the objective."""
 
@@ -81,17 +99,15 @@ class Trial:
         params: Mapping[str, object] | None = None,
         seed: int = 0,
         attempt: int = 1,
-        restored: Path | None = None,
+        restored: RestoredState | None = None,
         metrics: tuple[str, ...] = (),
-        devices: tuple[str, ...] = (),
-        last_step: int = -1,
-        placement_group: object = None,
+        resources: AssignedResources | None = None,
     ) -> None:
-        """`last_step`: the step after which the restored state was saved; -1 without one."""
+        resources = resources or AssignedResources()
         self._channel = channel or DetachedChannel()
         self._restored = restored
         self._metrics = metrics
-        self._last_step = last_step
+        self._last_step = -1 if restored is None else restored.step
         self.number = number
         self.params = dict(params or {})
         self.seed = seed
@@ -99,9 +115,9 @@ class Trial:
         makes them share it."""
         self.attempt = attempt
         """1 for the first execution, 2 after a first retry or resume, ..."""
-        self.devices = devices
+        self.devices = resources.devices
         """The accelerators assigned to this trial."""
-        self.placement_group = placement_group
+        self.placement_group = resources.placement_group
         """Ray's placement group of `workers: N`, this process in the first bundle; None for one
         worker."""
 
@@ -172,7 +188,7 @@ class Trial:
 
     def restored(self) -> Path | None:
         """Return the path of an earlier attempt's last checkpoint, a file or folder, or None."""
-        return self._restored
+        return None if self._restored is None else self._restored.path
 
     @property
     def _first_metric(self) -> str:

@@ -25,6 +25,7 @@ from tunesvc.execution.worker.outbox import Outbox
 from tunesvc.search.registry.component_check import check
 from tunesvc.space.search_space import Space, sample
 from tunesvc.spec.yaml.document import load
+from tunesvc.trial import RestoredState
 
 STUDIES = Path(__file__).parents[2] / "studies"
 FILES = sorted(STUDIES.glob("*.yaml"))
@@ -98,7 +99,7 @@ def test_digits_continues_from_its_checkpoint(tmp_path: Path) -> None:
     train, params = objective_of(spec), arguments(spec) | {"epochs": 12}
     with pytest.raises(Pruned):
         train(**params, trial=Trial(before))
-    error = train(**params, trial=Trial(after, restored=before.saved))
+    error = train(**params, trial=Trial(after, restored=RestoredState(before.saved)))
     assert [step for step, _ in after.reports] == [10, 11, 12]
     assert error == after.reports[-1][1]["val_error"]
 

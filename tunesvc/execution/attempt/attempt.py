@@ -36,7 +36,7 @@ from tunesvc.execution.executor import (
 from tunesvc.instrumentation import event_log, failpoints
 from tunesvc.spec import ParamValue
 from tunesvc.subprocess_trial import PipeChannel
-from tunesvc.trial import Trial
+from tunesvc.trial import AssignedResources, RestoredState, Trial
 
 Run = Callable[["Attempt"], Mapping[str, float]]
 """Runs the objective for an attempt and returns the final metrics."""
@@ -286,17 +286,18 @@ class Attempt:
 
     def trial(self) -> Trial:
         """Return the trial object that the objective uses."""
+        restored = None
+        if self._restored is not None:
+            restored = RestoredState(self._restored, step_of(self._restored))
         return Trial(
             self,
             number=self.launch.trial_number,
             params=self.launch.params,
             seed=self.launch.seed,
             attempt=self.launch.attempt.number,
-            restored=self._restored,
+            restored=restored,
             metrics=self.job.metrics,
-            devices=self.worker.devices,
-            last_step=step_of(self._restored),
-            placement_group=self.worker.placement_group,
+            resources=AssignedResources(self.worker.devices, self.worker.placement_group),
         )
 
     # --- the objective ----------------------------------------------------------------------------
