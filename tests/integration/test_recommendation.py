@@ -182,6 +182,29 @@ def test_a_study_without_results_has_nothing_to_confirm(database: Database) -> N
         prepare(database, record, top=5, repeats=5)
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_the_nearest_trials_are_those_that_the_sampler_named(
+    database: Database, sampler: str
+) -> None:
+    simulation = Simulation(
+        database, make_spec(sampler={"name": sampler, "seed": 1}, budget={"trials": 30})
+    )
+    simulation.run()
+    explanation = explain_trial(database, get_study(database, "test"), 29)
+    assert explanation is not None
+    assert explanation.reasons is not None
+    assert explanation.reasons.proposal is not None
+    named = simulation.sql(
+        """SELECT details -> 'nearest' FROM decisions
+        WHERE trial_number = 29 AND kind = 'ask'"""
+    )[0][0]
+    nearest = explanation.reasons.proposal.nearest
+    assert [(one.number, one.distance) for one in nearest] == [
+        (one["number"], one["distance"]) for one in named
+    ]
+    assert all(one.value is not None for one in nearest)
+
+
 def explanation_text(database: Database, number: int | None = None) -> str:
     view = get_study(database, "test")
     explanation = (

@@ -351,7 +351,7 @@ def test_reasons_name_phase_and_sets_and_keep_the_neighbours() -> None:
     distances = [near["distance"] for near in last.details["nearest"]]
     assert distances == sorted(distances)
     assert all(
-        study.trials[near["trial"]].values == near["values"] for near in last.details["nearest"]
+        study.trials[near["number"]].values == near["values"] for near in last.details["nearest"]
     )
     assert "the 4 best trials of 39; among those its values are" in last.text
     json.dumps([first.details, last.details], allow_nan=False)

@@ -501,7 +501,7 @@ def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:
     nearest = np.lexsort((numbers, distances))[:_NEAREST]
     return [
         {
-            "trial": int(numbers[place]),
+            "number": int(numbers[place]),
             "values": [value if math.isfinite(value) else None for value in _values(view, place)],
             "distance": float(distances[place]),
             "good": bool(place >= len(view.bad)),
