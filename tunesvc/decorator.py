@@ -220,6 +220,8 @@ def _is_object(value: object) -> bool:
 
 def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the study in the form of study.yaml."""
+    from tunesvc.execution.objectives.ray_tune_space import resources_of
+
     _refuse_foreign(options)
     data = {key: value for key, value in options.items() if key not in _BUDGET}
     data.setdefault("name", name_of(function))
@@ -231,7 +233,7 @@ def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
     named, defaults = _arguments(function, {**parameters, **constants})
     data["parameters"] = {**named, **parameters}
     data["constants"] = {**defaults, **constants}
-    if "resources" not in data and (resources := _resources(function)) is not None:
+    if "resources" not in data and (resources := resources_of(function)) is not None:
         data["resources"] = resources
     return data
 
@@ -249,15 +251,6 @@ def _refuse_foreign(options: Mapping[str, Any]) -> None:
             hints.append(f"`{key}`{hint}")
     if hints:
         raise SpecError("\n".join(f"unknown key {hint}" for hint in hints))
-
-
-def _resources(function: Callable[..., Any]) -> dict[str, Any] | None:
-    """Return the resources that were requested by Ray Tune's means, or None."""
-    if not hasattr(function, "_resources") and not hasattr(function, "default_resource_request"):
-        return None
-    from tunesvc.execution.objectives.ray_tune_space import resources_of
-
-    return resources_of(function)
 
 
 def _metric(metric: Any, goal: str | None) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+import ray.tune
 
 import tunesvc
 from tunesvc.execution import ray_internals
@@ -44,8 +46,44 @@ def test_accelerators_are_counted_by_resource() -> None:
     assert set(ray_internals.accelerator_counts()) >= {"GPU", "TPU"}
 
 
+def test_rays_functions_use_the_session_that_is_set() -> None:
+    session = SimpleNamespace(world_rank=None, loaded_checkpoint="checkpoint")
+    with ray_internals.tune_session(session):
+        assert ray.tune.get_checkpoint() == "checkpoint"
+    with pytest.warns(UserWarning, match="meant to only be called inside"):
+        ray.tune.get_checkpoint()
+
+
+def test_a_trainable_restores_a_checkpoint_with_its_step(tmp_path: Path) -> None:
+    class Counted(ray.tune.Trainable):
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            self.loaded = checkpoint
+
+    trainable = Counted()
+    checkpoint = ray.tune.Checkpoint.from_directory(str(tmp_path))
+    trainable.restore(ray_internals.restorable(checkpoint, {"training_iteration": 3}))
+    assert trainable.training_iteration == 3
+    assert Path(trainable.loaded) == tmp_path
+
+
+def test_a_request_for_resources_is_found() -> None:
+    def train(config: dict[str, Any]) -> None: ...
+
+    assert ray_internals.requested_resources(train) is None
+    bound = ray.tune.with_resources(train, {"cpu": 2})
+    assert ray_internals.requested_resources(bound).bundles == [{"CPU": 2.0}]
+
+
+def test_bound_parameters_are_found() -> None:
+    def train(config: dict[str, Any], data: list[int]) -> None: ...
+
+    bound = ray.tune.with_parameters(train, data=[1])
+    found = [cell.cell_contents for cell in bound.__closure__]
+    assert sum(map(ray_internals.is_parameter_registry, found)) == 1
+
+
 def test_no_other_module_uses_rays_private_interface() -> None:
     package = Path(tunesvc.__file__).parent
-    private = re.compile(r"ray\._private|ray\._raylet")
+    private = re.compile(r"\bray(\.\w+)*\._[a-z]|\"_resources\"|_ParameterRegistry|_TrainingResult")
     users = [file.stem for file in package.rglob("*.py") if private.search(file.read_text())]
     assert users == ["ray_internals"]

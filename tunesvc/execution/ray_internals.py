@@ -87,6 +87,43 @@ def check_head(address: str, timeout_s: float) -> None:
 
 
 @contextlib.contextmanager
+def tune_session(session: object) -> Iterator[None]:
+    """Let the functions of `ray.tune` use this session, wherever they were imported.
+
+    Ray's own session needs a Ray storage, and would block every report until its controller has
+    fetched it.
+    """
+    from ray.train._internal import session as module
+
+    module._session = session  # type: ignore[assignment]  # it has all that ray.tune uses
+    try:
+        yield
+    finally:
+        module._session = None
+
+
+def restorable(checkpoint: Any, metrics: dict[str, Any]) -> Any:
+    """Return what `Trainable.restore` takes beside a path, which has no step: not exported."""
+    from ray.train._internal.session import _TrainingResult
+
+    return _TrainingResult(checkpoint, metrics)
+
+
+def requested_resources(function: object) -> Any:
+    """Return the request of `ray.tune.with_resources`, which nothing public reads; or None."""
+    return getattr(function, "_resources", None)
+
+
+def is_parameter_registry(value: object) -> bool:
+    """Return True for what `ray.tune.with_parameters` hides in a function's closure.
+
+    Compares names, so that Ray is not imported.
+    """
+    kind = type(value)
+    return (kind.__module__, kind.__name__) == ("ray.tune.registry", "_ParameterRegistry")
+
+
+@contextlib.contextmanager
 def lean_local_ray() -> Iterator[None]:
     """Let a local Ray start without autoscaler, log monitor and dashboard server.
 

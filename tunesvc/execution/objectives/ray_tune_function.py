@@ -1,9 +1,7 @@
 """Runs functions written for Ray Tune, with a session object of our own.
 
-`ray.tune.report`, `get_checkpoint` and `get_context` look up one session object in the process
-(`ray.train._internal.session`). Ours replaces it while the function runs, so they work however they
-were imported. Ray's own session needs a Ray storage, and would block every report until its
-controller has fetched it. Imports Ray Tune.
+`ray.tune.report`, `get_checkpoint` and `get_context` look up one session object in the process.
+Ours replaces it while the function runs. Imports Ray Tune.
 """
 
 from __future__ import annotations
@@ -14,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray.train._internal import session as ray_session
 from ray.tune import Checkpoint, PlacementGroupFactory
 
 from tunesvc.errors import BadReport, Pruned
+from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import Attempt
 from tunesvc.execution.attempt.checkpoints import step_of
 from tunesvc.execution.objectives.ray_tune_parameters import register_parameters
@@ -71,15 +69,14 @@ def tune_session(
     """
     session = TuneSession(attempt, stop or {})
     before = os.getcwd()  # noqa: PTH109  # as text for the environment
-    ray_session._session = session  # type: ignore[assignment]  # it has all that ray.tune uses
     os.environ.setdefault("TUNE_ORIG_WORKING_DIR", before)
     if os.environ.get("RAY_CHDIR_TO_TRIAL_DIR", "1") != "0":
         os.chdir(attempt.directory)
     try:
-        yield session
+        with ray_internals.tune_session(session):
+            yield session
     finally:
         os.chdir(before)
-        ray_session._session = None
 
 
 class TuneSession:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tunesvc.execution.ray_internals import is_parameter_registry
+
 
 @contextmanager
 def embed_parameters(objective: object) -> Iterator[None]:
@@ -58,7 +60,7 @@ def _registries(objective: object) -> list[Any]:
     for function in functions:
         for cell in getattr(function, "__closure__", None) or ():
             value = _content(cell)
-            if _is_registry(value):
+            if is_parameter_registry(value):
                 registries.append(value)
     return registries
 
@@ -68,8 +70,3 @@ def _content(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:  # an empty cell
         return None
-
-
-def _is_registry(value: object) -> bool:
-    kind = type(value)
-    return (kind.__module__, kind.__name__) == ("ray.tune.registry", "_ParameterRegistry")

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunesvc.errors import SpecError
+from tunesvc.execution.ray_internals import requested_resources
 from tunesvc.spec import (
     CategoricalParameter,
     FloatParameter,
@@ -171,7 +172,7 @@ def resources_of(objective: object) -> dict[str, Any] | None:
     Raises:
         SpecError: the bundles differ, or the request depends on the trial's parameters.
     """
-    request = getattr(objective, "_resources", None)
+    request = requested_resources(objective)
     if is_trainable(objective):
         request = _request_of(objective)
     if request is None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ray.train._internal.session import _TrainingResult
 from ray.tune import Trainable
 from ray.tune.result import TRIAL_INFO
 
@@ -25,6 +24,7 @@ from tunesvc.execution.objectives.ray_tune_function import (
     tune_session,
 )
 from tunesvc.execution.objectives.ray_tune_parameters import register_parameters
+from tunesvc.execution.ray_internals import restorable
 
 _COUNTERS = ("training_iteration", "timesteps_total", "episodes_total")
 _SAVING_SHARE = 0.05
@@ -68,7 +68,7 @@ class Trainables:
         made = trainable or self._kind(config)
         if session.loaded_checkpoint is not None:
             done = {"training_iteration": session.iteration}
-            made.restore(_TrainingResult(session.loaded_checkpoint, done))
+            made.restore(restorable(session.loaded_checkpoint, done))
         return made
 
 
