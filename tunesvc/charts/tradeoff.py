@@ -25,7 +25,7 @@ from tunesvc.charts.parallel import ChoiceGroup, parallel_axes
 from tunesvc.charts.parameters import number_axis
 from tunesvc.queries.rows import Objective
 from tunesvc.queries.trials.trial_results import Results, subsample
-from tunesvc.queries.trials.trial_table import pareto_mask
+from tunesvc.search.tracking.pareto import pareto_mask
 from tunesvc.space.directions import orient_each
 
 _POINTS = 3_000

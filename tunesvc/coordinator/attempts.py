@@ -36,6 +36,7 @@ from tunesvc.execution.executor import Launch, StoppedEarly
 from tunesvc.policy import Failure, StopCause
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruning import Promotion
+from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.training_seeds import SEED, training_seed
 from tunesvc.spec import as_given
 
@@ -488,8 +489,7 @@ class Lifecycle:
                 self._observer.on_event(event)
         if trial.state == TrialState.FAIL:
             self._notify("failed", result.message or f"stopped: {stop_reason}", number)
-        is_feasible = all(excess <= 0 for excess in result.constraints.values())
-        if trial.state != TrialState.COMPLETE or not is_feasible:
+        if trial.state != TrialState.COMPLETE or not is_feasible(trial):
             return
         if policy.reached_target(self._spec.metrics, trial.values):
             reason = f"trial {number} reached the target"

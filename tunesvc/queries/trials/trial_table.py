@@ -36,6 +36,7 @@ from tunesvc.queries.sql import (
 )
 from tunesvc.queries.trials.attempt_events import list_attempts, list_decisions
 from tunesvc.queries.trials.trial_metrics import attrs_of
+from tunesvc.search.tracking.pareto import pareto_mask
 from tunesvc.space.directions import orient_each
 from tunesvc.spec import ParamValue
 
@@ -271,24 +272,6 @@ def _front(
     values = np.array([row.results for row in rows], dtype=float)
     on_front = pareto_mask(values * orient_each(directions))
     return [row.trial_id for row, is_on in zip(rows, on_front, strict=True) if is_on]
-
-
-def pareto_mask(losses: np.ndarray) -> np.ndarray:
-    """Return a mask of the rows that no other row dominates. Equal rows all stay.
-
-    Args:
-        losses: Values to minimise; shape (n, objectives).
-    """
-    mask = np.zeros(len(losses), dtype=bool)
-    remaining = np.lexsort(losses.T[::-1])
-    while len(remaining):
-        # The first in lexicographic order is dominated neither by a remaining row nor by one that
-        # is already on the front.
-        first = losses[remaining[0]]
-        equal = np.all(losses[remaining] == first, axis=1)
-        mask[remaining[equal]] = True
-        remaining = remaining[np.any(losses[remaining] < first, axis=1)]
-    return mask
 
 
 def _with_details(connection: sa.Connection, rows: Sequence[Any]) -> tuple[TrialRow, ...]:

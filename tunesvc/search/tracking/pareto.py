@@ -19,6 +19,24 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(a <= b for a, b in zip(one, other, strict=True))
 
 
+def pareto_mask(losses: np.ndarray) -> np.ndarray:
+    """Return a mask of the rows that no other row dominates. Equal rows all stay.
+
+    Args:
+        losses: Values to minimise; shape (n, objectives).
+    """
+    mask = np.zeros(len(losses), dtype=bool)
+    remaining = np.lexsort(losses.T[::-1])
+    while len(remaining):
+        # The first in lexicographic order is dominated neither by a remaining row nor by one that
+        # is already on the front.
+        first = losses[remaining[0]]
+        equal = np.all(losses[remaining] == first, axis=1)
+        mask[remaining[equal]] = True
+        remaining = remaining[np.any(losses[remaining] < first, axis=1)]
+    return mask
+
+
 def chance_to_extend(below: np.ndarray) -> float:
     """Return the probability that no row of a front dominates a new row.
 
