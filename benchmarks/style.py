@@ -16,12 +16,15 @@ folder, except migrations in `versions/`. Public tools only: Python's `ast` and 
     persons                who, whom, whose, nobody, somebody ... per 10,000 words of docstrings and comments
     openers                docstrings and comments that open with What, Whether, Who, Whose or How per 10,000 words
     attempt, stop          class names that contain the word
+    words of no peer       share of the words in identifiers that occur in none of `PEERS`, as installed
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import functools
+import importlib.util
 import io
 import re
 import shutil
@@ -31,6 +34,7 @@ import tempfile
 import tokenize
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +48,30 @@ SILENT = {
     tokenize.DEDENT,
     tokenize.ENDMARKER,
 }
+PEERS = (
+    "optuna",
+    "ray.tune",
+    "ray.train",
+    "ray._private",
+    "sqlalchemy",
+    "alembic",
+    "pydantic",
+    "starlette",
+    "fastapi",
+    "uvicorn",
+    "jinja2",
+    "typer",
+    "rich",
+    "plotly.io",
+    "scipy.optimize",
+    "scipy.stats",
+    "sklearn",
+    "joblib",
+    "_pytest",
+    "hypothesis",
+)
+"""Packages of the field whose words are standard."""
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -64,6 +92,8 @@ class Counts:
     stems: Counter[str] = field(default_factory=Counter)
     folders: Counter[Path] = field(default_factory=Counter)
     texts: list[str] = field(default_factory=list)
+    words: set[str] = field(default_factory=set)
+    """Words in identifiers, in lower case."""
 
 
 def modules(folder: Path) -> Iterator[Path]:
@@ -110,9 +140,34 @@ def count_tokens(counts: Counts, text: str, docstrings: set[int]) -> None:
             counts.comment_lines += token.line.lstrip().startswith("#")
         elif token.type not in SILENT and token.start[0] not in docstrings:
             counts.tokens += 1
+            if token.type == tokenize.NAME:
+                counts.words.update(words_of(token.string))
             code_lines.add(token.start[0])
     counts.code_lines += len(code_lines)
     counts.lines += text.count("\n")
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of an identifier: of at least three letters, and without a plural's s."""
+    words = [word.lower().removesuffix("s") for word in WORD.findall(name)]
+    return [word for word in words if len(word) > 2]
+
+
+@functools.cache
+def peers_words() -> set[str]:
+    """Return the words in identifiers of the peers that are installed."""
+    words: set[str] = set()
+    for peer in PEERS:
+        found = importlib.util.find_spec(peer)
+        if found is None or found.origin is None:
+            continue
+        for file in modules(Path(found.origin).parent):
+            with suppress(SyntaxError, UnicodeDecodeError):
+                for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                    for value in vars(node).values():
+                        if isinstance(value, str) and value.isidentifier():
+                            words.update(words_of(value))
+    return words
 
 
 def count_node(counts: Counts, node: ast.AST) -> None:
@@ -186,6 +241,8 @@ def rows(folder: Path) -> Iterator[tuple[str, str]]:
     yield "module stems twice", f"{sum(count > 1 for count in counts.stems.values())}"
     yield "persons per 10,000 words", f"{persons / words * 10_000:.0f}"
     yield "openers per 10,000 words", f"{openers / words * 10_000:.0f}"
+    own = counts.words - peers_words()
+    yield "words of no peer", f"{len(own) / len(counts.words):.0%}"
     yield "classes with Attempt", f"{sum('Attempt' in name for name in counts.classes)}"
     yield "classes with Stop", f"{sum('Stop' in name for name in counts.classes)}"
 
