@@ -519,13 +519,13 @@ def number_axis(values: np.ndarray, log: bool | None = None) -> AxisScale:
         return AxisScale(np.zeros(len(values)), [0.0], [_ABSENT])
     log = spans_decades(present) if log is None else log and bool(present.min() > 0)
     scaled = np.log10(present) if log else present
-    low, high = float(scaled.min()), float(scaled.max())
-    distinct = np.unique(present)
-    if len(distinct) <= 8 and (distinct == np.round(distinct)).all():
+    low = float(scaled.min())
+    high = float(scaled.max())
+    ticks = np.linspace(low, high, 5).tolist()
+    distinct = np.unique(scaled)
+    if len(distinct) <= 8 and (present == np.round(present)).all():
         # Few integers: a tick at each.
-        ticks = [float(tick) for tick in (np.log10(distinct) if log else distinct)]
-    else:
-        ticks = [float(tick) for tick in np.linspace(low, high, 5)]
+        ticks = distinct.tolist()
     texts = [f"{10**tick if log else tick:.3g}" for tick in ticks]
     below = low - 0.15 * ((high - low) or 1.0)
     positions = np.full(len(values), below)

@@ -86,12 +86,13 @@ def count_studies(database: Database, **only: Unpack[StudyFilter]) -> int:
 
 
 def _filtered(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
+    tags = table.c.tags
     if search := only.get("search"):
-        tags_text = sa.func.array_to_string(table.c.tags, "\n")
-        searched = sa.func.concat_ws("\n", table.c.name, table.c.owner, tags_text)
+        texts = (table.c.name, table.c.owner, sa.func.array_to_string(tags, "\n"))
+        searched = sa.func.concat_ws("\n", *texts)
         query = query.where(searched.icontains(search, autoescape=True))
-    if tags := only.get("tags"):
-        query = query.where(table.c.tags.contains(sa.cast(list(tags), table.c.tags.type)))
+    if wanted := only.get("tags"):
+        query = query.where(tags.contains(sa.cast(list(wanted), tags.type)))
     if (owner := only.get("owner")) is not None:
         query = query.where(table.c.owner == owner)
     if (among := only.get("among")) is not None:

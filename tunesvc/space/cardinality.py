@@ -29,31 +29,35 @@ _OTHER = "\x00any other value"
 _ABSENT = "\x00absent"
 """They equal no value of a spec."""
 
+States = dict[tuple[ParamValue, ...], int]
+"""Number of configurations by the values of the parents that are remembered."""
+
 
 def count_configurations(parameters: Mapping[str, Parameter]) -> int | None:
     """Count the configurations; None if a parameter is continuous or the space is too entangled."""
     if count_at_most(parameters) is None:
         return None
     children = _children(parameters)
-    cases = {name: list(_cases(name, parameters, children[name])) for name in parameters}
     open_names: list[str] = []
-    states: dict[tuple[ParamValue, ...], int] = {(): 1}
+    states: States = {(): 1}
     left = {name: len(children[name]) for name in parameters}
     for name in _order(parameters, children):
-        clauses = parameters[name].when or {}
-        when = {parent: frozenset(when_values(clause)) for parent, clause in clauses.items()}
-        for parent in when:
+        when = {}
+        for parent, clause in (parameters[name].when or {}).items():
+            when[parent] = frozenset(when_values(clause))
             left[parent] -= 1
+        cases = list(_cases(name, parameters, children[name]))
         kept = [known for known in (*open_names, name) if left[known]]
-        counted: dict[tuple[ParamValue, ...], int] = {}
+        counted: States = {}
         for state, ways in states.items():
             values = dict(zip(open_names, state, strict=True))
             exists = all(values[parent] in allowed for parent, allowed in when.items())
-            for value, alike in cases[name] if exists else [(_ABSENT, 1)]:
+            for value, alike in cases if exists else [(_ABSENT, 1)]:
                 values[name] = value
                 key = tuple(values[known] for known in kept)
                 counted[key] = counted.get(key, 0) + ways * alike
-        open_names, states = kept, counted
+        open_names = kept
+        states = counted
         if len(states) > STATES_MAX:
             return None
     return sum(states.values())

@@ -297,31 +297,39 @@ def trial(view: StudyView, detail: TrialDetail, curve: ReportCurve) -> Renderabl
         "  ",
         state_text(row.state),
     )
-    grid = Table.grid(padding=(0, 2))
-    for objective, value in zip(view.objectives, row.values or (), strict=False):
-        grid.add_row(Text(visible(objective.name), "bold"), Text(number(value), STYLES["best"]))
-    for name in _other_metrics(view, [row]):
-        grid.add_row(*cells(name, number(row.metrics[name])))
-    for name, setting in row.params.items():
-        grid.add_row(*cells(name, parameter(setting)))
-    for about, text in (("tags", ", ".join(row.tags)), ("note", row.note)):
-        if text:
-            grid.add_row(Text(about, "dim"), *cells(text))
-    for name, value in row.attrs.items():
-        shown = value if isinstance(value, str) else json.dumps(value)
-        grid.add_row(Text(visible(name), "dim"), *cells(shown[:ATTRIBUTE_CHARS]))
-    if not row.feasible:
-        broken_by = visible(violations(row.violations)) or "it breaks a constraint"
-        grid.add_row(Text("feasible", "dim"), Text(f"no: {broken_by}", "yellow"))
-    parts: list[RenderableType] = [heading, grid, Text(), _attempts(detail.attempts)]
+    parts: list[RenderableType] = [heading, _trial_facts(view, row)]
+    parts += [Text(), _attempts(detail.attempts)]
     if detail.decisions:
         parts += [Text(), Text("Decisions", "bold"), _decisions(detail)]
     if curve.points:
         steps = "1 step" if len(curve.points) == 1 else f"{len(curve.points)} steps"
         parts += [Text(), Text(f"Curve, {steps}", "bold"), _curve(view, curve)]
-    broken = [attempt for attempt in detail.attempts if attempt.message or attempt.traceback]
-    parts += [part for attempt in broken for part in _failure(attempt)]
+    for attempt in detail.attempts:
+        if attempt.message or attempt.traceback:
+            parts += _failure(attempt)
     return Group(*parts)
+
+
+def _trial_facts(view: StudyView, row: TrialRow) -> Table:
+    """Format values, parameters, annotations and attributes as two columns."""
+    grid = Table.grid(padding=(0, 2))
+    for objective, value in zip(view.objectives, row.values or (), strict=False):
+        name = Text(visible(objective.name), "bold")
+        grid.add_row(name, Text(number(value), STYLES["best"]))
+    for metric in _other_metrics(view, [row]):
+        grid.add_row(*cells(metric, number(row.metrics[metric])))
+    for param, setting in row.params.items():
+        grid.add_row(*cells(param, parameter(setting)))
+    for about, text in (("tags", ", ".join(row.tags)), ("note", row.note)):
+        if text:
+            grid.add_row(Text(about, "dim"), *cells(text))
+    for attr, stored in row.attrs.items():
+        shown = stored if isinstance(stored, str) else json.dumps(stored)
+        grid.add_row(Text(visible(attr), "dim"), *cells(shown[:ATTRIBUTE_CHARS]))
+    if not row.feasible:
+        broken_by = visible(violations(row.violations)) or "it breaks a constraint"
+        grid.add_row(Text("feasible", "dim"), Text(f"no: {broken_by}", "yellow"))
+    return grid
 
 
 def _attempts(rows: Sequence[AttemptRow]) -> Table:

@@ -206,19 +206,17 @@ def _with_parameters(
 
 def _records(connection: sa.Connection, study: StudyView) -> tuple[BestSoFar, ...]:
     """Return the improvements of the best value, in the order in which trials ended."""
-    candidate = sa.case((sa.and_(*is_candidate()), trials.c["values"][1]))
     order = (trials.c.ended_at, trials.c.number)
-    ended = (
-        sa.select(
-            sa.func.row_number().over(order_by=order).label("place"),
-            candidate.label("value"),
-        )
-        .where(trials.c.study_id == study.study_id, trials.c.state.in_(_FINISHED))
-        .subquery("ended")
-    )
+    place = sa.func.row_number().over(order_by=order)
+    candidate = sa.case((sa.and_(*is_candidate()), trials.c["values"][1]))
     better = sa.func.max if study.objectives[0].maximize else sa.func.min
-    so_far = better(ended.c.value).over(order_by=ended.c.place, rows=(None, 0))
-    ranked = sa.select(ended.c.place, so_far.label("best")).subquery("ranked")
+    so_far = better(candidate).over(order_by=order, rows=(None, 0))
+    ranked = (
+        sa.select(place.label("place"), so_far.label("best"))
+        .where(trials.c.study_id == study.study_id)
+        .where(trials.c.state.in_(_FINISHED))
+        .subquery("ranked")
+    )
     before = sa.func.lag(ranked.c.best).over(order_by=ranked.c.place)
     changes = sa.select(ranked, before.label("before")).subquery("changes")
     query = (
@@ -226,7 +224,7 @@ def _records(connection: sa.Connection, study: StudyView) -> tuple[BestSoFar, ..
         .where(changes.c.best.is_distinct_from(changes.c.before))
         .order_by(changes.c.place)
     )
-    return tuple(BestSoFar(row.place, row.best) for row in connection.execute(query))
+    return tuple(BestSoFar(*row) for row in connection.execute(query))
 
 
 def list_audited(connection: sa.Connection, study_id: int) -> list[AuditedEnd]:

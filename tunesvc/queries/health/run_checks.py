@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -159,9 +160,13 @@ def _rules(
     failed: Sequence[SeenTrial],
     others: Sequence[SeenTrial],
 ) -> Iterator[_ParameterRule]:
+    """Yield a rule for each choice of a parameter, or for each side of each threshold."""
     bad = [one.params[name] for one in failed if name in one.params]
     good = [one.params[name] for one in others if name in one.params]
-    kinds = {one.distributions[name] for one in (*failed, *others) if name in one.distributions}
+    kinds = set()
+    for one in (*failed, *others):
+        if name in one.distributions:
+            kinds.add(one.distributions[name])
 
     def rule(condition: str, bad_inside: int, good_inside: int) -> _ParameterRule:
         text = f"{name} {condition}"
@@ -173,10 +178,14 @@ def _rules(
         for key in dict.fromkeys(bad_keys):
             yield rule(f"= {key[1]}", bad_keys.count(key), good_keys.count(key))
         return
-    low, high = _as_floats(bad), _as_floats(good)
-    for cut in _cuts(np.concatenate([low, high]), next(iter(kinds), None)):
-        yield rule(f"≤ {shown(cut)}", int((low <= cut).sum()), int((high <= cut).sum()))
-        yield rule(f"≥ {shown(cut)}", int((low >= cut).sum()), int((high >= cut).sum()))
+    bad_values = _as_floats(bad)
+    good_values = _as_floats(good)
+    every = np.concatenate([bad_values, good_values])
+    for cut in _cuts(every, next(iter(kinds), None)):
+        for sign, is_inside in (("≤", operator.le), ("≥", operator.ge)):
+            bad_inside = int(is_inside(bad_values, cut).sum())
+            good_inside = int(is_inside(good_values, cut).sum())
+            yield rule(f"{sign} {shown(cut)}", bad_inside, good_inside)
 
 
 def _as_floats(values: Sequence[ParamValue]) -> np.ndarray:
@@ -281,8 +290,8 @@ def _clipped(
 
 def _sweep(spans: np.ndarray) -> tuple[float, int]:
     """Return the seconds that spans cover, without pauses, and the most spans at a time."""
-    times = np.concatenate([spans[:, 0], spans[:, 1]])
-    steps = np.concatenate([np.ones(len(spans)), -np.ones(len(spans))])
+    times = spans.T.ravel()
+    steps = np.repeat([1.0, -1.0], len(spans))
     order = np.lexsort((steps, times))  # at equal times, ends before starts
     lengths = np.diff(times[order])
     open_then = np.cumsum(steps[order])

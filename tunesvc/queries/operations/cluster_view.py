@@ -137,17 +137,30 @@ def get_cluster(database: Database, among: Collection[int] | None = None) -> Clu
     """
     with translate_unavailable(), database.engine.connect() as connection:
         node_rows = connection.execute(_select_nodes()).all()
-        live = [row for row in connection.execute(live_attempts()) if _is_among(row, among)]
-        coordinators = [row for row in _coordinators(connection, live) if _is_among(row, among)]
-        attended = {row.study_id for row in coordinators}
-        running = [_running(row) for row in live if row.state == AttemptState.RUNNING]
-        nodes, placed = _place_on_nodes(node_rows, running, among)
-        fresh_nodes = _fresh_nodes_by_study(node_rows)
-        opened = [row for row in live if row.state == AttemptState.OPENED]
-        waiting = [_opened(row, fresh_nodes.get(row.study_id, []), attended) for row in opened]
-        waiting += [_queued(row, attended) for row in connection.execute(_select_queue(among))]
-        elsewhere = tuple(one for one in running if one not in placed)
-        return ClusterView(nodes, elsewhere, tuple(waiting[:QUEUED_MAX]), tuple(coordinators))
+        every_attempt = connection.execute(live_attempts()).all()
+        live = [row for row in every_attempt if _is_among(row, among)]
+        every_coordinator = _coordinators(connection, live)
+        queue = connection.execute(_select_queue(among)).all()
+    coordinators = [row for row in every_coordinator if _is_among(row, among)]
+    attended = {row.study_id for row in coordinators}
+    running = []
+    waiting = []
+    fresh_nodes = _fresh_nodes_by_study(node_rows)
+    for row in live:
+        if row.state == AttemptState.RUNNING:
+            running.append(_running(row))
+        else:
+            nodes_of_study = fresh_nodes.get(row.study_id, [])
+            waiting.append(_opened(row, nodes_of_study, attended))
+    waiting += [_queued(row, attended) for row in queue]
+    nodes, placed = _place_on_nodes(node_rows, running, among)
+    elsewhere = [one for one in running if one not in placed]
+    return ClusterView(
+        nodes,
+        tuple(elsewhere),
+        tuple(waiting[:QUEUED_MAX]),
+        tuple(coordinators),
+    )
 
 
 def _is_among(row: Any, among: Collection[int] | None) -> bool:

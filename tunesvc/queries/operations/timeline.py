@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -76,9 +76,20 @@ def assign_lanes(spans: Iterable[Span]) -> tuple[Span, ...]:
     assigned = []
     for span in sorted(spans, key=lambda span: (span.started_at, span.trial_number)):
         lanes = lanes_by_node.setdefault(span.node, [])
-        free = [i for i, (until, _) in enumerate(lanes) if until <= span.started_at]
-        own = [i for i in free if lanes[i][1] == span.pid and span.pid is not None]
-        lane = (own or free or [len(lanes)])[0]
-        lanes[lane : lane + 1] = [(max(span.ended_at, span.started_at), span.pid)]
+        lane = _lane_for(span, lanes)
+        until = max(span.ended_at, span.started_at)
+        lanes[lane : lane + 1] = [(until, span.pid)]
         assigned.append(replace(span, lane=lane))
     return tuple(assigned)
+
+
+def _lane_for(span: Span, lanes: Sequence[tuple[datetime, int | None]]) -> int:
+    """Return the first free lane of its worker, or of any; else a new one."""
+    free: list[int] = []
+    own: list[int] = []
+    for lane, (until, pid) in enumerate(lanes):
+        if until <= span.started_at:
+            free.append(lane)
+            if pid is not None and pid == span.pid:
+                own.append(lane)
+    return [*own, *free, len(lanes)][0]

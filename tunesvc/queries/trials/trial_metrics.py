@@ -61,14 +61,17 @@ def attr_names(connection: sa.Connection, study_id: int) -> AttrNames:
     """Return names in a study, from its newest and oldest trials and its newest reports."""
     constraints: set[str] = set()
     metrics = set(_reported_names(connection, study_id))
-    attrs = set()
+    attrs: set[str] = set()
     for row in connection.execute(_stored_names(study_id)):
         if row.kind == "system":
             constraints |= _constraint_names(row.name, row.listed)
         else:
-            metrics |= {row.name} if row.has_numbers else set()
-            attrs |= {row.name} if row.has_others else set()
-    return AttrNames(*(tuple(sorted(names)) for names in (metrics, constraints, attrs)))
+            if row.has_numbers:
+                metrics.add(row.name)
+            if row.has_others:
+                attrs.add(row.name)
+    groups = (metrics, constraints, attrs)
+    return AttrNames(*(tuple(sorted(names)) for names in groups))
 
 
 def attrs_of(
@@ -162,12 +165,14 @@ def _stored_names(study_id: int) -> sa.Select[Any]:
     newest = own.order_by(columns.trial_id.desc()).limit(_ATTRS).subquery()
     oldest = own.order_by(columns.trial_id).limit(_ATTRS).subquery()
     either = sa.union_all(sa.select(newest), sa.select(oldest)).subquery("trial_attrs")
-    is_number = either.c.value.regexp_match(JSON_NUMBER)
+    value = either.c.value
+    is_number = value.regexp_match(JSON_NUMBER)
+    listed = sa.func.max(value).filter(value.startswith("["))
     return (
         sa.select(
             either.c.kind,
             either.c.name,
-            sa.func.max(either.c.value).filter(either.c.value.startswith("[")).label("listed"),
+            listed.label("listed"),
             sa.func.bool_or(is_number).label("has_numbers"),
             sa.func.bool_or(~is_number).label("has_others"),
         )
@@ -200,14 +205,23 @@ def _last_reported(
     """Return (trial id, name, value) of the last report of each metric."""
     if not ids or not names:
         return ()
-    id_array = sa.cast(list(ids), pg.ARRAY(sa.BigInteger))
-    name_array = sa.cast(list(names), pg.ARRAY(sa.Text))
-    trial = sa.func.unnest(id_array).table_valued("id", name="of_trial").render_derived()
-    named = sa.func.unnest(name_array).table_valued("name", name="named").render_derived()
-    newest = _last(named.c.name, trial.c.id).correlate(trial, named).lateral("newest")
-    query = sa.select(trial.c.id, named.c.name, newest.c.value)
-    joined = trial.join(named, sa.true()).join(newest, sa.true())
-    return [tuple(row) for row in connection.execute(query.select_from(joined))]
+    trial = _unnested(ids, sa.BigInteger(), "of_trial")
+    named = _unnested(names, sa.Text(), "named")
+    last = _last(named.c.item, trial.c.item)
+    newest = last.correlate(trial, named).lateral("newest")
+    query = (
+        sa.select(trial.c.item, named.c.item, newest.c.value)
+        .select_from(trial)
+        .join(named, sa.true())
+        .join(newest, sa.true())
+    )
+    return [tuple(row) for row in connection.execute(query)]
+
+
+def _unnested(items: Sequence[Any], kind: sa.types.TypeEngine[Any], name: str) -> Any:
+    """Return items as a table with the column `item`."""
+    array = sa.cast(list(items), pg.ARRAY(kind))
+    return sa.func.unnest(array).table_valued("item", name=name).render_derived()
 
 
 def _last(name: Any, trial: Any) -> sa.Select[Any]:
