@@ -257,41 +257,28 @@ def _is_long_enough(use: _Utilisation, attempts: int) -> bool:
 
 
 def _utilisation(attempts: Sequence[OccupiedTime], now: datetime) -> _Utilisation | None:
-    started = [one for one in attempts if one.started_at is not None]
-    if len(started) < 2:
+    has_started = np.array([one.started_at is not None for one in attempts], dtype=bool)
+    if has_started.sum() < 2:
         return None
-    begin = min(one.started_at for one in started if one.started_at is not None).timestamp()
-    end = max(one.opened_at for one in attempts).timestamp()
-    busy_spans = [(one.started_at, one.ended_at or now) for one in started]
-    open_spans = [(one.opened_at, one.ended_at or now) for one in attempts]
-    wait_spans = [(one.opened_at, one.started_at or one.ended_at or now) for one in attempts]
-    busy = _clipped(busy_spans, begin, end)
-    waited = _clipped(wait_spans, begin, end)
-    window_s, _ = _sweep(_clipped(open_spans, begin, end))
-    _, slots = _sweep(busy)
-    return _Utilisation(
-        slots,
-        float((busy[:, 1] - busy[:, 0]).sum()),
-        float((waited[:, 1] - waited[:, 0]).sum()),
-        window_s,
-    )
+    times = []
+    for one in attempts:
+        ended_at = one.ended_at or now
+        moments = (one.opened_at, one.started_at or ended_at, ended_at)
+        times.append([moment.timestamp() for moment in moments])
+    opened, started, ended = np.array(times).T
+    window = (started[has_started].min(), opened.max())
+    opened, started, ended = np.clip([opened, started, ended], *window)
+    window_s, _ = _sweep(opened, ended)
+    _, slots = _sweep(started[has_started], ended[has_started])
+    busy_s = float((ended - started).sum())
+    waited_s = float((started - opened).sum())
+    return _Utilisation(slots, busy_s, waited_s, window_s)
 
 
-def _clipped(
-    spans: Sequence[tuple[datetime | None, datetime]],
-    begin: float,
-    end: float,
-) -> np.ndarray:
-    """Return the spans in seconds since 1970, cut to the window. Shape (spans, 2)."""
-    rows = [(start.timestamp(), stop.timestamp()) for start, stop in spans if start is not None]
-    out: np.ndarray = np.array(rows, dtype=float).reshape(-1, 2).clip(begin, end)
-    return out
-
-
-def _sweep(spans: np.ndarray) -> tuple[float, int]:
+def _sweep(starts: np.ndarray, ends: np.ndarray) -> tuple[float, int]:
     """Return the seconds that spans cover, without pauses, and the most spans at a time."""
-    times = spans.T.ravel()
-    steps = np.repeat([1.0, -1.0], len(spans))
+    times = np.concatenate([starts, ends])
+    steps = np.repeat([1.0, -1.0], len(starts))
     order = np.lexsort((steps, times))  # at equal times, ends before starts
     lengths = np.diff(times[order])
     open_then = np.cumsum(steps[order])

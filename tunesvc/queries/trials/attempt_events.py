@@ -138,16 +138,8 @@ def list_logs(
         limit: Most rows to return.
     """
     columns = tables.logs.c
-    query = sa.select(
-        columns.attempt,
-        columns.seq,
-        columns.stream,
-        columns.text,
-        columns.logged_at,
-    ).where(
-        columns.trial_id == trial_id(study_id, number),
-        sa.tuple_(columns.attempt, columns.seq) > sa.tuple_(*after),
-    )
+    cursor = sa.tuple_(columns.attempt, columns.seq)
+    query = _select_logs(study_id, number).where(cursor > sa.tuple_(*after))
     if attempt is not None:
         query = query.where(columns.attempt == attempt)
     query = query.order_by(columns.attempt, columns.seq).limit(limit)
@@ -173,28 +165,36 @@ def get_log_end(
     """
     columns = tables.logs.c
     cursor = sa.tuple_(columns.attempt, columns.seq)
-    query = sa.select(
+    query = _select_logs(study_id, number)
+    if before is not None:
+        query = query.where(cursor < sa.tuple_(*before))
+    query = query.order_by(columns.attempt.desc(), columns.seq.desc())
+    newest = query.limit(_LOG_ROWS).subquery()
+    length = sa.func.length(newest.c.text)
+    newest_first = (newest.c.attempt.desc(), newest.c.seq.desc())
+    following = sa.func.sum(length).over(order_by=newest_first) - length
+    measured = sa.select(newest, following.label("following")).subquery()
+    end = (
+        sa.select(measured)
+        .where(measured.c.following < characters)
+        .order_by(measured.c.attempt, measured.c.seq)
+    )
+    found = tuple(from_row(LogRow, row) for row in database.rows(end))
+    if not found:
+        return (), False
+    earlier = query.where(cursor < sa.tuple_(*found[0].cursor)).limit(1)
+    return found, bool(database.rows(earlier))
+
+
+def _select_logs(study_id: int, number: int) -> sa.Select[Any]:
+    columns = tables.logs.c
+    return sa.select(
         columns.attempt,
         columns.seq,
         columns.stream,
         columns.text,
         columns.logged_at,
     ).where(columns.trial_id == trial_id(study_id, number))
-    if before is not None:
-        query = query.where(cursor < sa.tuple_(*before))
-    newest = query.order_by(columns.attempt.desc(), columns.seq.desc()).limit(_LOG_ROWS).subquery()
-    newest_first = (newest.c.attempt.desc(), newest.c.seq.desc())
-    length = sa.func.length(newest.c.text)
-    following = sa.func.sum(length).over(order_by=newest_first) - length
-    measured = sa.select(newest, following.label("following")).subquery()
-    end = sa.select(measured).where(measured.c.following < characters)
-    with database.engine.connect() as connection:
-        rows = connection.execute(end.order_by(measured.c.attempt, measured.c.seq)).all()
-        found = tuple(from_row(LogRow, row) for row in rows)
-        if not found:
-            return (), False
-        earlier = query.where(cursor < sa.tuple_(*found[0].cursor)).limit(1)
-        return found, connection.execute(earlier).first() is not None
 
 
 def _of(
