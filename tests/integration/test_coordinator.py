@@ -231,6 +231,19 @@ def test_the_target_is_not_reached_by_a_trial_that_breaks_a_constraint(database:
     assert simulation.states() == {"complete": 10}
 
 
+def test_the_target_is_not_reached_by_a_trial_that_breaks_a_constraint_of_its_own(
+    database: Database,
+) -> None:
+    spec = make_spec(metrics=[{"name": "loss", "target": 0.2}])
+    script = lambda _: [  # noqa: E731
+        (1.0, AttrSet("constraints:memory", "1.5", "system")),
+        (1.0, Finished({"loss": 0.1})),
+    ]
+    simulation = Simulation(database, spec, script)
+    simulation.run()
+    assert simulation.states() == {"complete": 10}
+
+
 def test_a_wrong_declaration_fails_its_trial_and_no_other(database: Database) -> None:
     def script(launch: Launch) -> Steps:
         kind = (

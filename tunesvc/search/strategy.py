@@ -1,4 +1,4 @@
-"""A study's sampler and pruner, with the names that reasons give them."""
+"""Strategy of a study: its sampler and pruner, with the names that reasons give them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """How a study is searched."""
+    """Sampler and pruner of one study."""
 
     sampler: BaseSampler
     pruner: BasePruner
