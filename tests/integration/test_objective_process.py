@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,14 +198,19 @@ def test_rays_functions_reach_the_cluster_of_the_study(listen: MakeListener) -> 
     assert listener.outcome(launch) == Finished({"loss": 3.0})
 
 
-def test_a_kill_ends_the_process_and_its_children(listen: MakeListener) -> None:
+@pytest.mark.parametrize("by", ["executor", "signal"])
+def test_a_worker_takes_the_process_and_its_children_with_it(listen: MakeListener, by: str) -> None:
     listener, launch = listen("sleep_for_ever"), make_launch()
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Reported))
     pid = int(listener.said(launch, Reported)[0].metrics["loss"])
     group = os.getpgid(pid)
-    listener.executor.kill(launch.attempt)
+    if by == "executor":
+        listener.executor.kill(launch.attempt)
+    else:
+        os.kill(listener.said(launch, Started)[0].pid, signal.SIGKILL)
     listener.until_ended(launch)
+    assert isinstance(listener.outcome(launch), Lost)
     wait_until_dead(pid)
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
