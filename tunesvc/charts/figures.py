@@ -107,8 +107,10 @@ class Reader:
     """Data of one study's figures, each read on its first use.
 
     Args:
-        database: Database to read. view: The study. cached: Returns the cached value of a key, or
-        makes it from its former value. If None, values are cached for the reader's lifetime.
+        database: Database to read.
+        view: The study.
+        cached: Returns the cached value of a key, or makes it from its former value. If None,
+            values are cached for the reader's lifetime.
     """
 
     def __init__(

@@ -47,14 +47,14 @@ def parallel_axes(
     scales: Sequence[tuple[str, AxisScale]],
     numbers: np.ndarray,
     groups: Sequence[ChoiceGroup],
-    height: int = 420,
 ) -> go.Figure:
     """Draw each trial as a line from axis to axis; later groups on top.
 
     Args:
         scales: Names and scales of the axes from left to right; positions in the order of
-        `numbers`. numbers: Numbers of the trials. groups: Trials by colour. height: Height of the
-        figure.
+            `numbers`.
+        numbers: Numbers of the trials.
+        groups: Trials by colour.
     """
     heights = np.column_stack([scale.heights(scale.positions) for _, scale in scales])
     across = {
@@ -67,7 +67,7 @@ def parallel_axes(
     return figure(
         *(_lines(group, heights[group.rows], numbers[group.rows]) for group in groups),
         _ticks([scale for _, scale in scales]),
-        height=height,
+        height=420,
         margin={"l": 20, "r": 20, "t": 40, "b": 16},
         xaxis=across,
         yaxis={"visible": False, "range": [-0.05, 1.05]},

@@ -35,6 +35,8 @@ from tunesvc.queries.sql import (
 from tunesvc.space.directions import goal_of
 from tunesvc.spec import Budget
 
+LABELS_MAX = 200
+"""Most owners and most tags to choose from."""
 _COUNTED = [field.name for field in fields(Counts)]
 """States of trials that are counted."""
 
@@ -108,17 +110,12 @@ def _status() -> sa.ColumnElement[str]:
     return sa.case((is_interrupted, StudyStatus.INTERRUPTED), else_=table.c.state)
 
 
-def list_labels(
-    database: Database,
-    limit: int = 200,
-    *,
-    among: Collection[int] | None = None,
-) -> Labels:
+def list_labels(database: Database, among: Collection[int] | None = None) -> Labels:
     """Return all owners and tags by name, of all studies or of those `among` these ids."""
     tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct()
-    tags = tags.order_by("tag").limit(limit)
+    tags = tags.order_by("tag").limit(LABELS_MAX)
     owners = sa.select(table.c.owner).where(table.c.owner != "").distinct()
-    owners = owners.order_by(table.c.owner).limit(limit)
+    owners = owners.order_by(table.c.owner).limit(LABELS_MAX)
     if among is not None:
         tags = tags.where(table.c.study_id.in_(among))
         owners = owners.where(table.c.study_id.in_(among))

@@ -102,14 +102,13 @@ def expected(view: StudyView, results: Results) -> policy.ImprovementForecast | 
 def list_running(
     database: Database,
     study_id: int,
-    limit: int = RUNNING,
 ) -> tuple[tuple[TrialRow, ReportCurve], ...]:
     """Return running and interrupted trials with thinned curves, the newest first."""
     rows = list_trials(
         database,
         study_id,
         states=["running", "interrupted"],
-        limit=limit,
+        limit=RUNNING,
         order="newest",
     )
     if not rows:
@@ -120,13 +119,9 @@ def list_running(
     return tuple((row, by_number.get(row.number, ReportCurve(row.number, ()))) for row in rows)
 
 
-def list_queued(
-    database: Database,
-    study_id: int,
-    limit: int = RUNNING,
-) -> tuple[TrialRow, ...]:
+def list_queued(database: Database, study_id: int) -> tuple[TrialRow, ...]:
     """Return trials in workers' queues, the oldest first."""
-    return list_trials(database, study_id, states=["queued"], limit=limit)
+    return list_trials(database, study_id, states=["queued"], limit=RUNNING)
 
 
 def list_recent_decisions(

@@ -21,6 +21,8 @@ from tunesvc.queries.rows import StudyView, from_row
 from tunesvc.queries.sql import LIVE, has_live_attempt, in_study, seconds, state_shown
 from tunesvc.queries.studies import get_study as study_view
 
+EVENTS = 5
+"""Newest decisions about execution."""
 _NEWEST = 100
 """Newest attempts whose logs are searched."""
 
@@ -87,7 +89,7 @@ class Diagnosis:
     """Newest decisions about execution: retries, failing samplers, changed code."""
 
 
-def diagnose(database: Database, name: str, events: int = 5) -> Diagnosis:
+def diagnose(database: Database, name: str) -> Diagnosis:
     """Return the diagnosis of a study.
 
     Raises:
@@ -106,7 +108,7 @@ def diagnose(database: Database, name: str, events: int = 5) -> Diagnosis:
                 _commands(connection, view.study_id),
                 _failures(connection, view.study_id),
                 _keeps_memory(connection, view.study_id),
-                _events(connection, view.study_id, events),
+                _events(connection, view.study_id),
             )
 
 
@@ -211,11 +213,7 @@ def _failures(connection: sa.Connection, study_id: int) -> dict[str, int]:
     return {row.failure: row[1] for row in connection.execute(query)}
 
 
-def _events(
-    connection: sa.Connection,
-    study_id: int,
-    limit: int,
-) -> tuple[tuple[datetime, str], ...]:
+def _events(connection: sa.Connection, study_id: int) -> tuple[tuple[datetime, str], ...]:
     columns = tables.decisions.c
     query = (
         sa.select(columns.decided_at, columns.trial_number, columns.reason)
@@ -224,7 +222,7 @@ def _events(
             columns.kind.in_(["retry", "fail", "sampler", "code"]),
         )
         .order_by(columns.decision_id.desc())
-        .limit(limit)
+        .limit(EVENTS)
     )
     events = []
     for decided_at, number, reason in reversed(connection.execute(query).all()):

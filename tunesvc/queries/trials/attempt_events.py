@@ -17,6 +17,8 @@ from tunesvc.db.schema.states import AttemptState
 from tunesvc.queries.rows import AttemptRow, DecisionRow, LogRow, Point, ReportCurve, from_row
 from tunesvc.queries.sql import DECISION_COLUMNS, in_study, is_any_of
 
+_LOG_CHARACTERS = 100_000
+"""Approximate characters of the end of a trial's output; at least one row is read."""
 _LOG_ROWS = 2_000
 """Most rows of output that are read from the end."""
 
@@ -24,9 +26,7 @@ _LOG_ROWS = 2_000
 def list_attempts(
     database: Database,
     study_id: int,
-    *,
     numbers: Sequence[int] | None = None,
-    limit: int | None = None,
 ) -> tuple[AttemptRow, ...]:
     """Return attempts by trial and attempt number, of the trials `numbers` or of all."""
     columns = tables.attempts.c
@@ -52,7 +52,6 @@ def list_attempts(
         )
         .where(_of(columns.trial_id, study_id, numbers))
         .order_by(columns.trial_id, columns.number)
-        .limit(limit)
     )
     return tuple(_attempt(row) for row in database.rows(query))
 
@@ -60,28 +59,14 @@ def list_attempts(
 def list_decisions(
     database: Database,
     study_id: int,
-    *,
     number: int | None = None,
-    after: int = 0,
-    limit: int | None = None,
 ) -> tuple[DecisionRow, ...]:
-    """Return decisions in the order in which they were made.
-
-    Args:
-        database: Database to read.
-        study_id: Study of the decisions.
-        number: Trial of the decisions; all if None.
-        after: Last `decision_id` of the previous page.
-        limit: Most decisions to return.
-    """
+    """Return decisions about a trial, or all, in the order in which they were made."""
     columns = tables.decisions.c
-    query = sa.select(*DECISION_COLUMNS).where(
-        columns.study_id == study_id,
-        columns.decision_id > after,
-    )
+    query = sa.select(*DECISION_COLUMNS).where(columns.study_id == study_id)
     if number is not None:
         query = query.where(columns.trial_number == number)
-    rows = database.rows(query.order_by(columns.decision_id).limit(limit))
+    rows = database.rows(query.order_by(columns.decision_id))
     return tuple(DecisionRow(*row) for row in rows)
 
 
@@ -152,7 +137,6 @@ def get_log_end(
     number: int,
     *,
     before: tuple[int, int] | None = None,
-    characters: int = 100_000,
 ) -> tuple[tuple[LogRow, ...], bool]:
     """Return the end of a trial's output in order, and True if there is more before it.
 
@@ -161,7 +145,6 @@ def get_log_end(
         study_id: Study of the trial.
         number: Number of the trial.
         before: `LogRow.cursor` of the row that follows; None for the end of the output.
-        characters: Approximate number of characters to return; at least one row is returned.
     """
     columns = tables.logs.c
     cursor = sa.tuple_(columns.attempt, columns.seq)
@@ -176,7 +159,7 @@ def get_log_end(
     measured = sa.select(newest, following.label("following")).subquery()
     end = (
         sa.select(measured)
-        .where(measured.c.following < characters)
+        .where(measured.c.following < _LOG_CHARACTERS)
         .order_by(measured.c.attempt, measured.c.seq)
     )
     found = tuple(from_row(LogRow, row) for row in database.rows(end))
