@@ -81,10 +81,11 @@ def _lines(group: ChoiceGroup, heights: np.ndarray, numbers: np.ndarray) -> go.S
     """Return all lines of a group as one trace, with gaps between them."""
     trials, axes = heights.shape
     gap = np.full((trials, 1), np.nan)
-    x = np.column_stack([np.tile(np.arange(axes, dtype=float), (trials, 1)), gap])
+    y = np.column_stack([heights, gap]).ravel()
+    x = np.tile([*range(axes), np.nan], trials)
     return go.Scatter(
-        x=x.ravel().astype(np.float32),
-        y=np.column_stack([heights, gap]).ravel().astype(np.float32),
+        x=x.astype(np.float32),
+        y=y.astype(np.float32),
         customdata=whole(np.repeat(numbers, axes + 1)),
         meta={"trials": "customdata", "lines": True},
         mode="lines+markers",

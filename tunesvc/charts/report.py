@@ -19,7 +19,7 @@ from tunesvc.queries.recommendation import answer_rows, get_recommendation
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.trials.trial_table import list_best_trials
 from tunesvc.spec.yaml.document import to_yaml, written
-from tunesvc.util.formatting import duration, number, parameter
+from tunesvc.util.formatting import duration, names_in, number, parameter
 from tunesvc.util.versions import package_versions
 
 if TYPE_CHECKING:
@@ -150,9 +150,7 @@ def _about(study: StudyView) -> str:
 
 
 def _table(study: StudyView, best: Sequence[TrialRow]) -> TableBlock:
-    params: dict[str, None] = {}
-    for trial in best:
-        params.update(dict.fromkeys(trial.params))
+    params = names_in(trial.params for trial in best)
     heads = ["trial", *(objective.name for objective in study.objectives), *params]
     rows = []
     for trial in best:

@@ -165,17 +165,19 @@ def _area_history(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices at which the dominated area grew, and the areas; shape (changes,) each."""
     reference_a, reference_b = losses.max(axis=0).tolist()
     front: list[tuple[float, float]] = []
-    indices, areas = [], []
+    indices = []
+    areas = []
     for i, (a, b) in enumerate(losses.tolist()):
         if any(other_a <= a and other_b <= b for other_a, other_b in front):
             continue
         front = [other for other in front if not (a <= other[0] and b <= other[1])]
         front = sorted([*front, (a, b)])
-        # Sorted by `a`, the area is a sum of rectangles up to the next point of the front.
-        ends = [next_a for next_a, _ in front[1:]] + [reference_a]
+        # Sorted by `a`, the area is a sum of rectangles from the end back.
+        end = reference_a
         area = 0.0
-        for (start, level), end in zip(front, ends, strict=True):
+        for start, level in reversed(front):
             area += (end - start) * (reference_b - level)
+            end = start
         indices.append(i)
         areas.append(area)
     if indices[-1] != len(losses) - 1:

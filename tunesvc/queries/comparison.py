@@ -13,6 +13,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.tables import trials
 from tunesvc.queries.rows import StudyView, TrialDetail
 from tunesvc.queries.sql import first_value, is_candidate
+from tunesvc.util.formatting import names_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +118,12 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 def _merged(group: str, records: Sequence[Mapping[str, Any]]) -> list[Fact]:
     """Return the facts that at least one record has."""
-    names: dict[str, None] = {}
-    for record in records:
-        names.update(dict.fromkeys(record))
-    facts = [Fact(group, name, tuple(record.get(name) for record in records)) for name in names]
-    return [fact for fact in facts if any(value is not None for value in fact.values)]
+    facts = []
+    for name in names_in(records):
+        values = tuple(record.get(name) for record in records)
+        if any(value is not None for value in values):
+            facts.append(Fact(group, name, values))
+    return facts
 
 
 def best_value_history(database: Database, study: StudyView) -> tuple[tuple[int, float], ...]:
@@ -129,20 +131,23 @@ def best_value_history(database: Database, study: StudyView) -> tuple[tuple[int,
 
     One pair for each improvement, and one for the last trial.
     """
-    value, number = first_value(), trials.c.number
+    value = first_value()
+    number = trials.c.number
     extreme = sa.func.max if study.objectives[0].maximize else sa.func.min
     so_far = extreme(value).over(order_by=number).label("so_far")
-    candidates = sa.select(number, so_far).where(
-        trials.c.study_id == study.study_id,
-        value.is_not(None),
-        *is_candidate([study.study_id]),
+    candidates = (
+        sa.select(number, so_far)
+        .where(trials.c.study_id == study.study_id)
+        .where(value.is_not(None), *is_candidate([study.study_id]))
+        .subquery()
     )
-    inner = candidates.subquery()
-    first = sa.select(inner.c.so_far, sa.func.min(inner.c.number).label("number")).group_by(
-        inner.c.so_far,
+    first = sa.func.min(candidates.c.number).label("number")
+    query = (
+        sa.select(first, candidates.c.so_far)  # the first trial with each value
+        .group_by(candidates.c.so_far)
+        .order_by(first)
     )
-    rows = database.rows(first.order_by("number"))
-    history = [(int(row.number) + 1, float(row.so_far)) for row in rows]
+    history = [(row.number + 1, row.so_far) for row in database.rows(query)]
     if history and study.counts.total > history[-1][0]:
         history.append((study.counts.total, history[-1][1]))
     return tuple(history)

@@ -218,14 +218,13 @@ def json_number(text: sa.ColumnElement[str]) -> sa.ColumnElement[float]:
 def _violated() -> sa.ColumnElement[bool]:
     """Return the condition that a constraint attribute is violated, as NaN is."""
     # Postgres sorts NaN above all numbers, so no extra case is needed for it.
-    listed = sa.func.string_to_array(sa.func.translate(trial_attrs.c.value, "[] ", ""), ",")
-    is_list = trial_attrs.c.value.startswith("[")
+    zero = sa.literal(0.0)
+    value = trial_attrs.c.value
+    items = sa.func.string_to_array(sa.func.translate(value, "[] ", ""), ",")
+    listed = sa.cast(items, pg.ARRAY(sa.Double))
     # Optuna stores `null` if the user's constraint function raised.
-    number = sa.func.coalesce(json_number(trial_attrs.c.value), sa.literal(0.0))
-    return sa.case(
-        (is_list, sa.literal(0.0) < sa.any_(sa.cast(listed, pg.ARRAY(sa.Double)))),
-        else_=sa.literal(0.0) < number,
-    )
+    number = sa.func.coalesce(json_number(value), zero)
+    return sa.case((value.startswith("["), zero < sa.any_(listed)), else_=zero < number)
 
 
 def is_candidate(

@@ -56,13 +56,12 @@ class Space:
 
     def __init__(self, parameters: Mapping[str, Parameter]) -> None:
         order = draw_order(parameters)
-        self.parameters: dict[str, Parameter] = {name: parameters[name] for name in order}
-        self.distributions: dict[str, BaseDistribution] = {
-            name: to_distribution(parameter) for name, parameter in self.parameters.items()
-        }
+        self.parameters = {name: parameters[name] for name in order}
+        self.distributions: dict[str, BaseDistribution] = {}
         self._clauses: dict[str, dict[str, list[frozenset[ParamValue]]]] = {}
         """By parameter and ancestor: the sets of values that the ancestor must have."""
         for name, parameter in self.parameters.items():
+            self.distributions[name] = to_distribution(parameter)
             self._clauses[name] = self._clauses_of(parameter)
 
     def active(self, name: str, params: Mapping[str, ParamValue]) -> bool:
@@ -474,12 +473,14 @@ def _from_unit(distribution: BaseDistribution, place: float) -> ParamValue:
 
 def _draw_float(d: FloatDistribution, rng: Random) -> float:
     if d.step is not None:
-        low, high, step = (Decimal(str(number)) for number in (d.low, d.high, d.step))
+        low = Decimal(str(d.low))
+        high = Decimal(str(d.high))
+        step = Decimal(str(d.step))
         steps = rng.randint(0, int((high - low) / step))
         return float(low + steps * step)
     if d.log:
-        drawn = math.exp(rng.uniform(math.log(d.low), math.log(d.high)))
-        return min(max(drawn, d.low), d.high)
+        exponent = rng.uniform(math.log(d.low), math.log(d.high))
+        return min(max(math.exp(exponent), d.low), d.high)
     return rng.uniform(d.low, d.high)
 
 

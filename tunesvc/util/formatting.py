@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 
@@ -21,6 +21,11 @@ def parameter(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return json.dumps(value)
     return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def names_in(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    """Return all keys of some mappings, in order of first appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def parameters(params: Mapping[str, object]) -> str:

@@ -22,12 +22,11 @@ from tunesvc.queries.rows import (
     TrialRow,
 )
 from tunesvc.util.characters import visible
-from tunesvc.util.formatting import ago, duration, number, parameter, violations
+from tunesvc.util.formatting import ago, duration, names_in, number, parameter, violations
 from tunesvc.views.terminal import (
     STYLES,
     bar,
     cells,
-    columns_of,
     fitted,
     indented,
     state_text,
@@ -217,7 +216,7 @@ def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
     """Format trials as a table; parameters and metrics that do not fit the terminal are left
     out."""
     heads, lines = _trial_cells(view, rows)
-    params = columns_of([row.params for row in rows])
+    params = names_in(row.params for row in rows)
     optional = {*params, *_other_metrics(view, rows)}
     words = {
         "state",
@@ -251,7 +250,7 @@ def _is_numeric(name: str, rows: Sequence[TrialRow]) -> bool:
 
 def _trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], list[list[str]]]:
     """Format trials as text: the column headings, and a line for each trial."""
-    names = columns_of([row.params for row in rows])
+    names = names_in(row.params for row in rows)
     metrics = _other_metrics(view, rows)
     heads = [
         "trial",
@@ -285,7 +284,7 @@ def _trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], 
 
 def _other_metrics(view: StudyView, rows: Sequence[TrialRow]) -> list[str]:
     objectives = {objective.name for objective in view.objectives}
-    names = columns_of([row.metrics for row in rows])
+    names = names_in(row.metrics for row in rows)
     return [name for name in names if name not in objectives]
 
 
@@ -381,7 +380,7 @@ def _curve(view: StudyView, curve: ReportCurve) -> Table:
             *(points[int(i * stride)] for i in range(CURVE_POINTS - 1)),
             points[-1],
         )
-    names = columns_of([point.metrics for point in points])
+    names = names_in(point.metrics for point in points)
     made = table(">step", f">{view.objectives[0].name}", *(f">{name}" for name in names))
     for point in points:
         made.add_row(

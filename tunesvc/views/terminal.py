@@ -163,8 +163,3 @@ def bar(fraction: float, width: int = 10) -> str:
     """Format a fraction as a bar with its percentage."""
     full = round(fraction * width)
     return "━" * full + "╌" * (width - full) + f" {fraction:4.0%}"
-
-
-def columns_of(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return all keys of some mappings, in order of first appearance."""
-    return list(dict.fromkeys(key for row in rows for key in row))

@@ -86,7 +86,7 @@ def preview(
 def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableType:
     from tunesvc.views import terminal
 
-    names = terminal.columns_of(drawn)
+    names = formatting.names_in(drawn)
     lines = [[_cell(params, name) for name in names] for params in drawn]
     return terminal.fitted(names, lines, width, names)
 

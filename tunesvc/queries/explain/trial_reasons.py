@@ -253,8 +253,10 @@ def _related(listed: object) -> tuple[RelatedTrial, ...]:
 def _rank(database: Database, view: StudyView, row: TrialRow) -> tuple[int | None, int]:
     """Return a trial's rank among the complete ones, and their number. Reads an index only."""
     value = first_value()
-    own = row.value if len(view.objectives) == 1 and row.state == "complete" else None
+    own = None
     better: sa.ColumnElement[bool] = sa.false()
+    if len(view.objectives) == 1 and row.state == "complete":
+        own = row.value
     if own is not None and math.isnan(own):
         own = None
     if own is not None:

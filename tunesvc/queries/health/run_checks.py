@@ -17,7 +17,7 @@ from tunesvc.queries.health.finding import Action, HealthFinding, InsufficientDa
 from tunesvc.search.pruners.audit import measured
 from tunesvc.space.search_space import place
 from tunesvc.spec import ParamValue
-from tunesvc.util.formatting import duration
+from tunesvc.util.formatting import duration, names_in
 from tunesvc.util.formatting import number as shown
 
 WRONG_MAX = 0.05
@@ -93,7 +93,7 @@ def failures(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
         text = f"{len(failed)} trials failed for reasons of their own."
         return InsufficientData(text, len(others) < OTHERS_FROM)
     rules: list[_ParameterRule] = []
-    for name in _names(failed, others):
+    for name in names_in(trial.params for trial in (*failed, *others)):
         rules += _rules(name, failed, others)
     best = min(rules, key=lambda rule: rule.chance, default=None)
     if best is None or best.chance * len(rules) >= ALPHA:
@@ -146,13 +146,6 @@ def _is_own(failure: str | None) -> bool:
     if failure is None or failure not in set(Failure):
         return True
     return not Failure(failure).is_infrastructure or failure == Failure.HOST_OOM
-
-
-def _names(failed: Sequence[SeenTrial], others: Sequence[SeenTrial]) -> list[str]:
-    names: dict[str, None] = {}
-    for trial in (*failed, *others):
-        names.update(dict.fromkeys(trial.params))
-    return list(names)
 
 
 def _rules(

@@ -6,7 +6,6 @@ These are objectives, parameters, metrics, constraints and attributes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution
@@ -41,16 +40,14 @@ def distributions(
     """Return all distributions of parameters as Optuna's JSON; several if the space was widened."""
     found: dict[str, tuple[str, ...]] = {}
     for name in params:
-        query = _of(study_id, name).with_only_columns(trial_params.c.distribution).distinct()
+        query = (
+            sa.select(trial_params.c.distribution)
+            .where(study_key(trial_params.c.trial_id) == study_id)
+            .where(trial_params.c.name == name)
+            .distinct()
+        )
         found[name] = tuple(connection.execute(query).scalars())
     return found
-
-
-def _of(study_id: int, name: str) -> sa.Select[Any]:
-    return sa.select(trial_params).where(
-        study_key(trial_params.c.trial_id) == study_id,
-        trial_params.c.name == name,
-    )
 
 
 def _params(connection: sa.Connection, study_id: int) -> dict[str, bool]:
@@ -64,13 +61,12 @@ def _params(connection: sa.Connection, study_id: int) -> dict[str, bool]:
     own = study_key(trial_params.c.trial_id) == study_id
     first = sa.select(name, distribution).where(own).order_by(name)
     found = sa.select(first.limit(1).subquery()).cte("found", recursive=True)
-    next_name = first.where(name > found.c.name).limit(1).correlate(found).lateral("following")
-    found = found.union_all(
-        sa.select(next_name).select_from(found).join(next_name, sa.true()),
-    )
-    rows = connection.execute(sa.select(found.c.name, found.c.distribution)).all()
+    next_name = first.where(name > found.c.name).limit(1)
+    following = next_name.correlate(found).lateral("following")
+    step = sa.select(following).select_from(found).join(following, sa.true())
+    found = found.union_all(step)
     params = {}
-    for row in rows:
-        kind = distribution_of(row.distribution)
-        params[row.name] = not isinstance(kind, CategoricalDistribution)
+    for found_name, stored in connection.execute(sa.select(found.c.name, found.c.distribution)):
+        kind = distribution_of(stored)
+        params[found_name] = not isinstance(kind, CategoricalDistribution)
     return params

@@ -205,10 +205,12 @@ def _choice(name: str, column: np.ndarray, groups: Sequence[_ParameterGroup]) ->
     codes: dict[str, int] = {}
     for group in groups:
         if isinstance(group.distribution, CategoricalDistribution):
-            choices = group.distribution.choices
-            by_index = [codes.setdefault(str(choice), len(codes)) for choice in choices]
-            column[group.indices] = np.array(by_index, dtype=float)[group.values.astype(int)]
+            choices = [str(choice) for choice in group.distribution.choices]
+            for choice in choices:
+                codes.setdefault(choice, len(codes))
+            texts = [choices[int(value)] for value in group.values]
         else:
             texts = [f"{value:g}" for value in group.values]
-            column[group.indices] = [codes.setdefault(text, len(codes)) for text in texts]
-    return Parameter(name, column, tuple(codes), False, 0.0, float(max(len(codes) - 1, 0)))
+        column[group.indices] = [codes.setdefault(text, len(codes)) for text in texts]
+    last = float(max(len(codes) - 1, 0))
+    return Parameter(name, column, tuple(codes), log=False, low=0.0, high=last)

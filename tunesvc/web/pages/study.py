@@ -27,6 +27,7 @@ from tunesvc.queries.trials.columns import names_of
 from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.search.analysis.recommend import Recommendation
 from tunesvc.spec.yaml.document import to_yaml
+from tunesvc.util.formatting import names_in
 from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.pages.figures import AskedFresh, FigureSource
 from tunesvc.web.render import page, wants_fragment
@@ -101,10 +102,8 @@ def selected_part(
     """Render the trials that were selected in a figure as a table."""
     numbers = [int(number) for number in re.findall(r"\d{1,9}", trials)][:SELECTED_MAX]
     rows = rows_of(request.app.state.database, study.study_id, list(dict.fromkeys(numbers)))
-    names: dict[str, None] = {}
-    for row in rows:
-        names.update(dict.fromkeys(row.params))
-    return page(request, "study_selected.html", study=study, rows=rows, names=list(names))
+    names = names_in(row.params for row in rows)
+    return page(request, "study_selected.html", study=study, rows=rows, names=names)
 
 
 TITLES: dict[FigureKind, str] = {
