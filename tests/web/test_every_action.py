@@ -251,6 +251,32 @@ def test_a_pause_is_requested_shown_cancelled_and_executed(
     expect(page.locator("#resume-command")).to_have_text("tune resume paused")
 
 
+CLICK_AT_ONCE = """label => {
+  const press = (_, observer) => {
+    const link = [...document.querySelectorAll("#head a")].find((a) => a.textContent === label);
+    if (link) { observer.disconnect(); link.click(); }
+  };
+  new MutationObserver(press).observe(document.getElementById("main"), {childList: true, subtree: true});
+}"""
+"""Press an action in the moment in which the page comes to offer it."""
+
+
+def test_a_button_that_has_just_changed_does_what_it_now_says(
+    shared_dashboard: Dashboard, shared_database: Database
+) -> None:
+    running = run(shared_database, "resumed")
+    page = shared_dashboard.open(f"/studies/{running.study_id}")
+    dialog = ask(page, "Pause")
+    page.evaluate(CLICK_AT_ONCE, "Resume")
+    dialog.get_by_role("button", name="Pause", exact=True).click()
+    expect(dialog).to_contain_text("Cancel the pause?")
+    page.evaluate(CLICK_AT_ONCE, "Pause")
+    dialog.get_by_role("button", name="Continue", exact=True).click()
+    running.until("SELECT count(*) = 2 FROM commands WHERE study_id = ID AND done_at IS NOT NULL")
+    expect(dialog).to_contain_text("Pause this study?")
+    expect(dialog.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+
+
 def test_a_study_is_stopped_and_deleted_when_its_name_is_typed(
     shared_dashboard: Dashboard, shared_database: Database
 ) -> None:

@@ -148,6 +148,7 @@ document.body.addEventListener("htmx:configRequest", (event) => {
 
 // hx-swap="morph:innerHTML" changes only what differs, so scroll, focus and ticks stay. What the page itself has set
 // stays too: opened menus, ticks, times in the reader's zone, and what stands in an element with data-own.
+// A link may become another one so. htmx-config has no settle delay, in which it would still do what it did before.
 Idiomorph.defaults.callbacks.beforeNodeMorphed = (old, next) => {
   if (!(old instanceof Element) || !(next instanceof Element)) return true;
   if (old.matches("time[datetime]")) return old.dateTime !== next.dateTime;
