@@ -30,7 +30,7 @@ RunStudy = Callable[..., tunesvc.Study]
 
 @pytest.fixture
 def run_study(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> RunStudy:
-    """Write a study file beside the objectives and run it."""
+    """Write a study file beside the objectives and run it; each worker takes a second to start."""
     for module in ("plain.py", "broken.py"):
         shutil.copy(OBJECTIVES / module, tmp_path)
     monkeypatch.setenv("TUNE_CHECKPOINTS", str(tmp_path / "checkpoints"))
@@ -43,6 +43,7 @@ def run_study(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
             "parameters": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
             "sampler": {"name": "tpe", "seed": 1},
             "budget": {"trials": 4},
+            "parallelism": 2,
         } | keys
         file = tmp_path / "study.yaml"
         file.write_text(
@@ -70,7 +71,7 @@ def test_a_paused_trial_continues_from_its_checkpoint(run_study: RunStudy) -> No
     """On real workers: each step is trained once, but for the one during which a trial was asked
     to pause."""
     pruner = {"name": "asha", "min": 1, "max": 9, "eta": 3, "form": "promote"}
-    study = run_study("resumable", budget=9, pruner=pruner, parallelism=2)
+    study = run_study("resumable", budget=9, pruner=pruner)
     assert study.state == "finished"
     assert len(study.trials) == 9
     assert {trial.state for trial in study.trials} == {"complete", "pruned"}
@@ -163,7 +164,7 @@ def test_a_program_that_writes_json_lines(run_study: RunStudy, tmp_path: Path) -
 
 
 def test_the_decorator(database_url: str) -> None:
-    @tunable(metric="loss", sampler={"name": "tpe", "seed": 1})
+    @tunable(metric="loss", sampler={"name": "tpe", "seed": 1}, parallelism=2)
     def train(
         x: Annotated[float, Float(0.0, 1.0)],
         kind: Annotated[str, Choice("a", "b")] = "a",
@@ -194,13 +195,13 @@ def test_trials_that_hang_or_ignore_the_stop_are_ended_and_the_others_finish(
     run_study: RunStudy,
 ) -> None:
     """Faults 20 and 21."""
-    study = run_study("unruly", limits={"wall": 3, "silence": 2, "grace": 1}, budget=4)
+    study = run_study("unruly", parallelism=4, limits={"wall": 3, "silence": 2, "grace": 1}, budget=4)
     assert [trial.state for trial in study.trials] == ["failed", "failed", "complete", "complete"]
     assert [trial.failure for trial in study.trials] == ["silence", "timeout", None, None]
 
 
 def test_half_a_gpu_each_lets_four_trials_share_two_devices(run_study: RunStudy) -> None:
-    study = run_study("devices", resources={"cpu": 0.5, "gpu": 0.5}, budget=4)
+    study = run_study("devices", parallelism=None, resources={"cpu": 0.5, "gpu": 0.5})
     trials = study.optuna().trials
     assert sorted(trial.user_attrs["device"] for trial in trials) == [0.0, 0.0, 1.0, 1.0]
     assert [trial.user_attrs["together"] for trial in trials] == [4.0] * 4
