@@ -195,7 +195,9 @@ def test_trials_that_hang_or_ignore_the_stop_are_ended_and_the_others_finish(
     run_study: RunStudy,
 ) -> None:
     """Faults 20 and 21."""
-    study = run_study("unruly", parallelism=4, limits={"wall": 3, "silence": 2, "grace": 1}, budget=4)
+    study = run_study(
+        "unruly", parallelism=4, limits={"wall": 3, "silence": 2, "grace": 1}, budget=4
+    )
     assert [trial.state for trial in study.trials] == ["failed", "failed", "complete", "complete"]
     assert [trial.failure for trial in study.trials] == ["silence", "timeout", None, None]
 

@@ -26,9 +26,9 @@ from tunesvc.web.middleware.security import refusal
 HOSTS = frozenset({"127.0.0.1:8088", "localhost:8088"})
 
 
-@pytest.fixture
-def server(database: Database) -> Iterator[DashboardServer]:
-    with DashboardServer(database, port=0) as server:
+@pytest.fixture(scope="module")
+def server(shared_database: Database) -> Iterator[DashboardServer]:
+    with DashboardServer(shared_database, port=0) as server:
         yield server
 
 
@@ -104,10 +104,10 @@ def test_no_other_page_is_opened_after_entering(server: DashboardServer, at: str
 
 
 def test_only_a_form_changes_something(
-    client: httpx.Client, server: DashboardServer, database: Database
+    client: httpx.Client, server: DashboardServer, shared_database: Database
 ) -> None:
-    running(database)
-    study = get_study(database, "test").study_id
+    running(shared_database)
+    study = get_study(shared_database, "test").study_id
     ours = {"origin": server.url}
     assert (
         client.post(f"/studies/{study}/ask/note", data={"text": "mine"}, headers=ours).status_code
@@ -116,7 +116,7 @@ def test_only_a_form_changes_something(
     answer = client.post(f"/studies/{study}/ask/note", json={"text": "other"}, headers=ours)
     assert answer.status_code == 403
     assert "not a form" in answer.text
-    assert get_study_by_id(database, study).note == "mine"
+    assert get_study_by_id(shared_database, study).note == "mine"
 
 
 def test_only_so_many_pages_may_listen(
@@ -222,17 +222,19 @@ class Own:
         return [self.study_id]
 
 
-def test_lists_show_only_what_one_may_view(server: DashboardServer, database: Database) -> None:
+def test_lists_show_only_what_one_may_view(
+    server: DashboardServer, shared_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     simulations = [
-        running(database, name=name, parallelism=2, parameters=PARAMETERS)
+        running(shared_database, name=name, parallelism=2, parameters=PARAMETERS)
         for name in ("mine", "theirs")
     ]
     mine, theirs = (simulation.record.study_id for simulation in simulations)
     for study_id, word in ((mine, "public"), (theirs, "secret")):
-        study_requests.tag(database, study_id, None, add=[f"{word}-tag"], who="ada")
+        study_requests.tag(shared_database, study_id, None, add=[f"{word}-tag"], who="ada")
         simulations[0].sql(f"UPDATE studies SET owner = '{word}-owner' WHERE study_id = {study_id}")
         simulations[0].sql(f"UPDATE leases SET owner = '{word}-box:1' WHERE study_id = {study_id}")
-    server._server.config.app.state.access = Own(mine)  # type: ignore[union-attr]
+    monkeypatch.setitem(server._server.config.app.state._state, "access", Own(mine))  # type: ignore[union-attr]
     with httpx.Client(base_url=server.url, headers={"Origin": server.url}) as client:
         for path in ("/studies", "/studies?q=the", "/cluster", "/new"):
             text = client.get(path).text

@@ -93,11 +93,11 @@ def test_a_change_while_the_page_is_made_is_there_when_it_is_asked_for_again(
 
     def changed_afterwards(of: Database, study: int) -> StudyView:
         view = read(of, study)
-        monkeypatch.setattr("tunesvc.web.pages.dependencies.get_study_by_id", read)
+        monkeypatch.setattr("tunesvc.web.pages.figures.get_study_by_id", read)
         study_requests.request(of, study, "widen", {"parameters": {"x": {"max": 4.0}}}, "user")
         return view
 
-    monkeypatch.setattr("tunesvc.web.pages.dependencies.get_study_by_id", changed_afterwards)
+    monkeypatch.setattr("tunesvc.web.pages.figures.get_study_by_id", changed_afterwards)
     page = dashboard.open(f"/studies/{study_id}/health")
     expect(page.get_by_role("button", name="Widen x to 4", exact=True)).to_be_visible()
     page.reload()

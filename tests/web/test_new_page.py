@@ -170,25 +170,32 @@ BOMB = "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n"
     ],
 )
 def test_bad_input_gets_a_clear_answer_and_stores_nothing(
-    dashboard: Dashboard, database: Database, tmp_path: Path, text: str, folder: str, expected: str
+    shared_dashboard: Dashboard,
+    shared_database: Database,
+    tmp_path: Path,
+    text: str,
+    folder: str,
+    expected: str,
 ) -> None:
     body = urlencode({"text": text, "folder": folder.replace("HERE", str(tmp_path))}).encode()
-    status, answer = post(dashboard, "/new", body, {"Content-Length": str(len(body))})
+    status, answer = post(shared_dashboard, "/new", body, {"Content-Length": str(len(body))})
     assert status == 422
     assert expected in answer
-    assert list_studies(database) == ()
+    assert list_studies(shared_database) == ()
 
 
-def test_a_body_that_says_it_is_large_is_refused_before_it_is_sent(dashboard: Dashboard) -> None:
-    status, _ = post(dashboard, "/new", b"", {"Content-Length": "100000000"})
+def test_a_body_that_says_it_is_large_is_refused_before_it_is_sent(
+    shared_dashboard: Dashboard,
+) -> None:
+    status, _ = post(shared_dashboard, "/new", b"", {"Content-Length": "100000000"})
     assert status == 413
 
 
 def test_a_body_that_says_nothing_of_its_length_is_refused_as_soon_as_it_is_too_large(
-    dashboard: Dashboard,
+    shared_dashboard: Dashboard,
 ) -> None:
     chunk = b"%x\r\n%s\r\n" % (BODY_MAX + 1, b"x" * (BODY_MAX + 1))
-    status, _ = post(dashboard, "/new/check", chunk, {"Transfer-Encoding": "chunked"})
+    status, _ = post(shared_dashboard, "/new/check", chunk, {"Transfer-Encoding": "chunked"})
     assert status == 413
 
 
