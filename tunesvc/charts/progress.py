@@ -28,7 +28,7 @@ from tunesvc.charts.curves import curve_axes, curve_columns, joined_curves, with
 from tunesvc.db.schema.states import STATES_SHOWN
 from tunesvc.queries.operations.timeline import SPANS, Span
 from tunesvc.queries.rows import Objective, ReportCurve
-from tunesvc.queries.trials.trial_results import Results, subsample, subsample_best
+from tunesvc.queries.trials.trial_results import Results, subsample
 
 _FAILED = 1_000
 """Most marks of failed trials."""
@@ -51,14 +51,13 @@ def history(
         states: States of the trials to draw; all if empty.
     """
     title = f"History of {objective.name}"
-    rows = np.flatnonzero(results.with_value(index, states))
+    losses = results.losses(objective, index)
+    shown = results.best_rows(results.with_value(index, states), losses, POINTS)
     failed = np.flatnonzero(results.of_state("failed"))
     if states and "failed" not in states:
         failed = failed[:0]
-    if not len(rows) and not len(failed):
+    if not len(shown) and not len(failed):
         return Chart(title, None, NOTHING)
-    losses = results.losses(objective, index)
-    shown = rows[subsample_best(losses[rows], results.numbers[rows], POINTS)]
     complete = results.of_state("complete")[shown]
     pruned = results.of_state("pruned")[shown]
     feasible = results.feasible[shown]
@@ -169,12 +168,13 @@ def select_curves(
 
     These are the running ones, the best, and an even sample of the others.
     """
-    rows = np.flatnonzero(results.in_states(states) & ~np.isnan(results.steps))
     losses = np.where(results.candidates(), results.losses(objective, index), np.inf)
     # Running trials count as the best, so that they are selected.
-    losses = np.where(results.in_states(["running", "interrupted"]), -np.inf, losses)[rows]
-    selected = rows[subsample_best(losses, results.numbers[rows], limit)]
-    return [int(number) for number in results.numbers[selected]]
+    losses = np.where(results.in_states(["running", "interrupted"]), -np.inf, losses)
+    has_curve = results.in_states(states) & ~np.isnan(results.steps)
+    rows = results.best_rows(has_curve, losses, limit)
+    numbers: list[int] = results.numbers[rows].tolist()
+    return numbers
 
 
 def learning_curves(

@@ -56,8 +56,7 @@ def pareto(objectives: Sequence[Objective], results: Results, front: np.ndarray)
     done = results.of_state("complete") & _is_finite(results)
     if not done.any():
         return Chart(title, None, NOTHING)
-    others = np.flatnonzero(done & ~front)
-    others = others[subsample(results.numbers[others], _POINTS)]
+    others = results.even_rows(done & ~front, _POINTS)
     best = np.flatnonzero(front)
     draw = _plane if len(objectives) == 2 else _axes
     shown = np.concatenate([others, best])

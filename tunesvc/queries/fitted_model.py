@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 from sqlalchemy.dialects import postgresql as pg
@@ -15,7 +14,7 @@ from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.tables import trials
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.sql import is_any_of
-from tunesvc.queries.trials.trial_results import Results, subsample_best
+from tunesvc.queries.trials.trial_results import Results
 from tunesvc.queries.trials.tried_parameters import CompletedTrials
 
 if TYPE_CHECKING:
@@ -46,15 +45,12 @@ def get_surface(
     """Return a model of one objective, fitted to complete, feasible trials; None without any."""
     from tunesvc.search.analysis.model_surface import learn
 
-    rows = np.flatnonzero(results.candidates() & results.done(index))
-    losses = results.losses(view.objectives[index], index)[rows]
-    rows = rows[subsample_best(losses, results.numbers[rows], LEARNED_MAX)]
-    numbers = [int(number) for number in results.numbers[rows]]
-    return learn(
-        frozen(database, view.study_id, numbers, index),
-        view.objectives[index].goal,
-        view.shared_seeds,
-    )
+    objective = view.objectives[index]
+    losses = results.losses(objective, index)
+    rows = results.best_rows(results.candidates() & results.done(index), losses, LEARNED_MAX)
+    numbers = results.numbers[rows].tolist()
+    trials = frozen(database, view.study_id, numbers, index)
+    return learn(trials, objective.goal, view.shared_seeds)
 
 
 def frozen(

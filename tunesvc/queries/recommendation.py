@@ -14,7 +14,7 @@ from tunesvc.errors import TuneError
 from tunesvc.queries.confirmation import get_confirmation
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.study_summary import expected
-from tunesvc.queries.trials.trial_results import Results, get_results, subsample_best
+from tunesvc.queries.trials.trial_results import Results, get_results
 from tunesvc.queries.trials.trial_table import list_best_trials, rows_of
 
 if TYPE_CHECKING:
@@ -75,12 +75,11 @@ def fit_recommendation(
     from tunesvc.queries.fitted_model import frozen
     from tunesvc.search.analysis.recommend import recommend
 
-    rows = np.flatnonzero(results.candidates())
-    losses = results.losses(view.objectives[0])[rows]
-    rows = rows[subsample_best(losses, results.numbers[rows], CONSIDERED_MAX)]
-    numbers = [int(number) for number in results.numbers[rows]]
-    trials = frozen(database, view.study_id, numbers)
-    return recommend(trials, view.objectives[0].goal, view.shared_seeds)
+    objective = view.objectives[0]
+    losses = results.losses(objective)
+    rows = results.best_rows(results.candidates(), losses, CONSIDERED_MAX)
+    trials = frozen(database, view.study_id, results.numbers[rows].tolist())
+    return recommend(trials, objective.goal, view.shared_seeds)
 
 
 def digest(view: StudyView, results: Results) -> str:

@@ -44,11 +44,9 @@ def narrow(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     range, which has a probability below 0.01 (binomial tail, over all borders) if the parameter
     does not matter. Needs 30 complete trials.
     """
-    ranges = _ranges(evidence)
+    ranges = _ranges(evidence, NARROW_FROM)
     if isinstance(ranges, InsufficientData):
         return ranges
-    if (early := _too_early(evidence, NARROW_FROM)) is not None:
-        return early
     findings = []
     for name, kind in ranges.items():
         border = _border(evidence.best, name, kind, len(ranges))
@@ -171,11 +169,9 @@ def wide(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     10) of the second half, which has a probability below 0.01 by chance, over all parameters.
     Needs 80 complete trials.
     """
-    ranges = _ranges(evidence)
+    ranges = _ranges(evidence, WIDE_FROM)
     if isinstance(ranges, InsufficientData):
         return ranges
-    if (early := _too_early(evidence, WIDE_FROM)) is not None:
-        return early
     findings = []
     for name, kind in ranges.items():
         part = _good_part(evidence, name, kind, len(ranges))
@@ -254,8 +250,8 @@ def _end_text(end: object) -> str:
     return shown(float(end)) if isinstance(end, (int, float)) else str(end)
 
 
-def _ranges(evidence: Evidence) -> dict[str, NUMERIC] | InsufficientData:
-    """Return the parameters that are numbers in a range."""
+def _ranges(evidence: Evidence, least: int) -> dict[str, NUMERIC] | InsufficientData:
+    """Return the parameters that are numbers in a range, if `least` trials are complete."""
     spec = evidence.study.spec
     if not evidence.is_single:
         text = "Not asked of a study with several objectives"
@@ -267,15 +263,13 @@ def _ranges(evidence: Evidence) -> dict[str, NUMERIC] | InsufficientData:
         for name, kind in spec.parameters.items()
         if not isinstance(kind, CategoricalParameter) and kind.min < kind.max
     }
-    return ranges or InsufficientData("No parameter has a range; all are choices.")
-
-
-def _too_early(evidence: Evidence, least: int) -> InsufficientData | None:
+    if not ranges:
+        return InsufficientData("No parameter has a range; all are choices.")
     complete = evidence.study.counts.complete
-    if complete >= least:
-        return None
-    text = f"Asked from {least} complete trials on; there are {complete}."
-    return InsufficientData(text, True)
+    if complete < least:
+        text = f"Asked from {least} complete trials on; there are {complete}."
+        return InsufficientData(text, True)
+    return ranges
 
 
 def _list_names(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from tunesvc.db.schema.ids import number_of, trial_id
 from tunesvc.db.schema.tables import trial_params
 from tunesvc.queries.rows import Objective, StudyView
 from tunesvc.queries.sql import is_any_of
-from tunesvc.queries.trials.trial_results import Results, subsample, subsample_best
+from tunesvc.queries.trials.trial_results import Results, subsample_best
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,9 @@ def select_best(
     states: Collection[str] = (),
 ) -> CompletedTrials:
     """Select at most `limit` trials with a value: the best, and an even sample of the others."""
-    rows = np.flatnonzero(results.with_value(index, states))
-    losses = results.losses(view.objectives[index], index)[rows]
-    selected = rows[subsample_best(losses, results.numbers[rows], limit)]
-    return _selected(database, view, results, index, selected)
+    losses = results.losses(view.objectives[index], index)
+    rows = results.best_rows(results.with_value(index, states), losses, limit)
+    return _selected(database, view, results, index, rows)
 
 
 def select_evenly(
@@ -114,9 +113,8 @@ def select_evenly(
     limit: int,
 ) -> CompletedTrials:
     """Select an even sample of at most `limit` complete, feasible trials."""
-    rows = np.flatnonzero(results.done(index) & results.feasible)
-    selected = rows[subsample(results.numbers[rows], limit)]
-    return _selected(database, view, results, index, selected)
+    rows = results.even_rows(results.done(index) & results.feasible, limit)
+    return _selected(database, view, results, index, rows)
 
 
 def _selected(

@@ -13,15 +13,14 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from tunesvc.errors import SpecError, StudyNotFound
+from tunesvc.errors import SpecError
 from tunesvc.queries.operations.request_log import list_requests
 from tunesvc.queries.rows import StudyView, TrialDetail
-from tunesvc.queries.trials.trial_table import get_trial
 from tunesvc.runtime import study_requests
 from tunesvc.web.access import Deleter, Steerer, Viewer
 from tunesvc.web.available_actions import unavailable_actions
 from tunesvc.web.forms import Fields, FormQuestion, request_of
-from tunesvc.web.pages.dependencies import AskedStudy
+from tunesvc.web.pages.dependencies import AskedStudy, trial_of
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -40,7 +39,7 @@ def ask_form(
     """Render a form; for htmx, as a dialog's content."""
     if ask.needs_trial and trial is None:
         raise SpecError("this is about a trial: say which")
-    detail = _trial(request, study, trial)
+    detail = None if trial is None else trial_of(request, study, trial)
     row = None if detail is None else detail.row
     why_not = unavailable_actions(study, row).get(ask, "")
     return _form(request, study, f"ask_{ask}.html", detail, why_not)
@@ -133,15 +132,6 @@ def requests_page(
 
 
 SHOWN = 100
-
-
-def _trial(request: Request, study: StudyView, number: int | None) -> TrialDetail | None:
-    if number is None:
-        return None
-    found = get_trial(request.app.state.database, study.study_id, number)
-    if found is None:
-        raise StudyNotFound(f"study {study.name!r} has no trial {number}")
-    return found
 
 
 def _form(

@@ -43,6 +43,15 @@ def _trial(
     study: AskedStudy,
     number: Annotated[int, Path(ge=0, le=ID_MAX)],
 ) -> TrialDetail:
+    return trial_of(request, study, number)
+
+
+def trial_of(request: Request, study: StudyView, number: int) -> TrialDetail:
+    """Return a trial of a study.
+
+    Raises:
+        StudyNotFound: there is no trial of that number.
+    """
     found = get_trial(request.app.state.database, study.study_id, number)
     if found is None:
         raise StudyNotFound(f"study {study.name!r} has no trial {number}")
