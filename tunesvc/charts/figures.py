@@ -223,7 +223,8 @@ def draw(
     options: FigureOptions = FigureOptions(),  # frozen, so a safe default
 ) -> Chart:
     """Draw one figure of a study."""
-    index, states = options.objective, options.states
+    index = options.objective
+    states = options.states
     objective: Objective = reader.view.objectives[index]
     match kind:
         case FigureKind.HISTORY:
@@ -255,7 +256,8 @@ def draw(
 
 def _limited(reader: Reader, options: FigureOptions) -> CompletedTrials:
     """Return trials with at most as many parameters as fit side by side."""
-    index, states = options.objective, options.states
+    index = options.objective
+    states = options.states
     tried = reader.best(index, states)
     if len(tried.parameters) <= parameters.SLICES:
         return tried

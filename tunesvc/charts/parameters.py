@@ -451,7 +451,8 @@ def correlations(tried: CompletedTrials) -> Chart:
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Return the rank correlation over trials that have both; NaN if one of them is constant."""
     has = ~np.isnan(a) & ~np.isnan(b)
-    first, second = _ranks(a[has]), _ranks(b[has])
+    first = _ranks(a[has])
+    second = _ranks(b[has])
     if len(first) < 3 or first.std() == 0 or second.std() == 0:
         return math.nan
     return float(np.corrcoef(first, second)[0, 1])

@@ -87,7 +87,8 @@ def digest(view: StudyView, results: Results) -> str:
     from tunesvc.search.analysis.recommend import VERSION
 
     candidates = results.candidates()
-    goal, seeds = view.objectives[0].goal, view.shared_seeds
+    goal = view.objectives[0].goal
+    seeds = view.shared_seeds
     content = hashlib.sha256(f"{VERSION} {goal} {seeds} {CONSIDERED_MAX}".encode())
     for column in (results.numbers, results.values):
         content.update(np.ascontiguousarray(column[candidates]).tobytes())

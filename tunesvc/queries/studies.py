@@ -112,14 +112,15 @@ def _status() -> sa.ColumnElement[str]:
 
 def list_labels(database: Database, among: Collection[int] | None = None) -> Labels:
     """Return all owners and tags by name, of all studies or of those `among` these ids."""
-    tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct()
-    tags = tags.order_by("tag").limit(LABELS_MAX)
-    owners = sa.select(table.c.owner).where(table.c.owner != "").distinct()
-    owners = owners.order_by(table.c.owner).limit(LABELS_MAX)
-    if among is not None:
-        tags = tags.where(table.c.study_id.in_(among))
-        owners = owners.where(table.c.study_id.in_(among))
-    return Labels(database.scalars(owners), database.scalars(tags))
+    owners = sa.select(table.c.owner.label("label")).where(table.c.owner != "")
+    tags = sa.select(sa.func.unnest(table.c.tags).label("label"))
+    found = []
+    for query in (owners, tags):
+        if among is not None:
+            query = query.where(table.c.study_id.in_(among))
+        distinct = query.distinct().order_by("label").limit(LABELS_MAX)
+        found.append(database.scalars(distinct))
+    return Labels(*found)
 
 
 def get_study(database: Database, name: str) -> StudyView:
@@ -200,7 +201,8 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
         .lateral("shown")
     )
 
-    number, state = sa.func.count(), shown.c.state
+    number = sa.func.count()
+    state = shown.c.state
     counts = [number.filter(state == name).label(name) for name in _COUNTED]
     cancelled = number.filter(state == "stopped", shown.c.started_at.is_(None))
     counts.append(cancelled.label("cancelled"))

@@ -89,9 +89,8 @@ def expected(view: StudyView, results: Results) -> policy.ImprovementForecast | 
     objective = view.objectives[0]
     finished = np.flatnonzero(~np.isnan(results.ended_s))
     by_end = finished[np.argsort(results.ended_s[finished], kind="stable")]
-    losses = np.where(results.candidates(), results.losses(objective), np.inf)[by_end]
-    best_losses = np.minimum.accumulate(losses) if len(losses) else losses
-    best_values = best_losses * objective.orientation
+    losses = np.where(results.candidates(), results.losses(objective), np.inf)
+    best_values = np.minimum.accumulate(losses[by_end]) * objective.orientation
     incumbents = [value if np.isfinite(value) else None for value in best_values.tolist()]
     counts = view.counts
     unfinished = counts.total - counts.done

@@ -488,7 +488,8 @@ def _draw_int(d: IntDistribution, rng: Random) -> int:
     if not d.log:
         return rng.randrange(d.low, d.high + 1, d.step)
     # Half a unit on both sides makes the end points as likely as their neighbours.
-    low, high = math.log(d.low - 0.5), math.log(d.high + 0.5)
+    low = math.log(d.low - 0.5)
+    high = math.log(d.high + 0.5)
     drawn = round(math.exp(rng.uniform(low, high)))
     return min(max(drawn, d.low), d.high)
 

@@ -115,7 +115,8 @@ def _http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     title, text = "Not possible", str(error)
     if status == 404:
-        title, text = "Not found", "There is no such page."
+        title = "Not found"
+        text = "There is no such page."
     elif status == 405:
         text = "This page cannot be used in that way."
     return page(request, "error.html", status, title=title, text=text)

@@ -234,7 +234,8 @@ def _best_tenth(evidence: Evidence, trials: Sequence[SeenTrial]) -> list[SeenTri
 
 
 def _wide(part: _RangePart) -> HealthFinding:
-    low, high = _end_text(part.low), _end_text(part.high)
+    low = _end_text(part.low)
+    high = _end_text(part.high)
     text = (
         f"{part.name}: all good trials lie between {low} and {high}, {part.width:.0%} of its "
         f"range, but {part.wasted / part.of:.0%} of the later trials went elsewhere."

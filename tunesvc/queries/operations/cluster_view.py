@@ -178,7 +178,8 @@ def _fresh_nodes_by_study(rows: Sequence[Any]) -> dict[int, list[NodeInfo]]:
 
 def live_attempts() -> sa.Select[Any]:
     """Select every live attempt of all studies, the oldest first."""
-    attempts, studies = tables.attempts, tables.studies
+    attempts = tables.attempts
+    studies = tables.studies
     return (
         sa.select(
             attempts.c.trial_id,
@@ -203,7 +204,8 @@ def live_attempts() -> sa.Select[Any]:
 
 
 def _select_nodes() -> sa.Select[Any]:
-    nodes, studies = tables.nodes, tables.studies
+    nodes = tables.nodes
+    studies = tables.studies
     age = seconds(sa.func.now() - nodes.c.seen_at)
     longest = sa.func.make_interval(0, 0, 0, 0, 0, 0, FORGOTTEN_S)
     return (
@@ -283,7 +285,8 @@ def _opened(row: Any, nodes: Sequence[NodeInfo], attended: set[int]) -> QueuedRo
 
 def _select_queue(among: Collection[int] | None) -> sa.Select[Any]:
     """Select trials without a live attempt by study: enqueued ones, and those to be run again."""
-    trials, studies = tables.trials, tables.studies
+    trials = tables.trials
+    studies = tables.studies
     is_unfinished = state_shown().in_(["running", "interrupted"])
     is_to_run_again = sa.and_(is_unfinished, ~has_live_attempt())
     waiting = (
@@ -347,7 +350,8 @@ def _coordinators(
     connection: sa.Connection,
     live: Sequence[Any],
 ) -> tuple[CoordinatorRow, ...]:
-    leases, studies = tables.leases, tables.studies
+    leases = tables.leases
+    studies = tables.studies
     left = seconds(leases.c.expires_at - sa.func.now())
     query = (
         sa.select(

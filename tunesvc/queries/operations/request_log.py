@@ -91,5 +91,6 @@ def _describe_change(name: str, change: Any) -> str:
         return str(name)
     if "values" in change:
         return f"{name} by {', '.join(map(str, change['values']))}"
-    low, high = change.get("min", ""), change.get("max", "")
+    low = change.get("min", "")
+    high = change.get("max", "")
     return f"{name} to {formatting.parameter(low)}…{formatting.parameter(high)}"

@@ -113,7 +113,8 @@ def diagnose(database: Database, name: str) -> Diagnosis:
 
 
 def _keeps_memory(connection: sa.Connection, study_id: int) -> dict[int, str]:
-    attempts, logs = tables.attempts, tables.logs
+    attempts = tables.attempts
+    logs = tables.logs
     newest = (
         sa.select(attempts.c.trial_id)
         .where(in_study(attempts.c.trial_id, study_id))
@@ -137,7 +138,8 @@ def _lease(connection: sa.Connection, study_id: int) -> LeaseRow | None:
 
 
 def _live_attempts(connection: sa.Connection, study_id: int) -> tuple[LivenessRow, ...]:
-    table, reports = tables.attempts, tables.reports
+    table = tables.attempts
+    reports = tables.reports
     began_at = sa.func.coalesce(table.c.started_at, table.c.opened_at)
     reported_at = (
         sa.select(sa.func.max(reports.c.reported_at))

@@ -383,7 +383,8 @@ class _Parser:
     def _fail_unknown(self, token: _Token) -> NoReturn:
         if token.kind == "number":
             self._fail("a comparison needs a name on one side", token)
-        names, text = self._names.all, _unquoted(token)
+        names = self._names.all
+        text = _unquoted(token)
         listed = ", ".join(names[:_LISTED_MAX])
         if len(names) > _LISTED_MAX:
             listed += f" and {len(names) - _LISTED_MAX} more"

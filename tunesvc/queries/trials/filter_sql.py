@@ -169,7 +169,7 @@ def _tag(one: Comparison) -> Condition:
     else:
         matches = sa.literal(one.value, sa.Text) == sa.any_(tags)
     of_trial = trial_annotations.c.trial_id == trials.c.trial_id
-    has = _exists(sa.select(sa.literal(1)).where(of_trial, matches))
+    has = _exists(sa.select(sa.literal(1)).where(of_trial), [matches])
     return has if (one.op == "==") == (one.value is not None) else ~has
 
 
@@ -186,22 +186,22 @@ def _param(one: Comparison, params: ParamDistributions) -> Condition:
     )
     if one.value is None:
         not_none = [_of_distribution(text, "!=", None) for text in stored]
-        has_value = _exists(of_trial.where(sa.or_(sa.false(), *not_none)))
+        has_value = _exists(of_trial, not_none)
         return ~has_value if one.op == "==" else has_value
-    choices = [text for text in stored if _is_choice(text)]
-    numbers = [text for text in stored if not _is_choice(text)]
-    branches = [_of_distribution(text, one.op, one.value) for text in choices]
+    branches: list[Condition] = []
+    numbers: list[str] = []
+    for text in stored:
+        if isinstance(distribution_of(text), CategoricalDistribution):
+            branches.append(_of_distribution(text, one.op, one.value))
+        else:
+            numbers.append(text)
     if numbers:
         branches.append(_numeric(numbers, one, among=stored))
-    return _exists(of_trial.where(sa.or_(sa.false(), *branches)))
+    return _exists(of_trial, branches)
 
 
-def _is_choice(text: str) -> bool:
-    return isinstance(distribution_of(text), CategoricalDistribution)
-
-
-def _exists(query: sa.Select[Any]) -> Condition:
-    return query.correlate(trials).exists()
+def _exists(query: sa.Select[Any], any_of: Sequence[Condition]) -> Condition:
+    return query.where(sa.or_(sa.false(), *any_of)).correlate(trials).exists()
 
 
 def _numeric(numbers: Sequence[str], one: Comparison, among: Sequence[str]) -> Condition:

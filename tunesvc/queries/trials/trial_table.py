@@ -160,7 +160,8 @@ def get_distributions(
 
 
 def _rows() -> sa.Select[Any]:
-    executions, newest = _executions(), _newest_report()
+    executions = _executions()
+    newest = _newest_report()
     return (
         sa.select(
             trials_table.c.trial_id,
@@ -246,7 +247,8 @@ def _best_numbers(
     maximize: bool,
 ) -> list[int]:
     """Return the numbers of the best candidates. Reads the first entries of an index."""
-    value, number = first_value(), trials_table.c.number
+    value = first_value()
+    number = trials_table.c.number
     query = sa.select(number).where(
         trials_table.c.study_id == study_id,
         value.is_not(None),

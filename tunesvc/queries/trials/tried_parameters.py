@@ -45,7 +45,9 @@ class Parameter:
         choices."""
         if self.choices:
             return self.values
-        values, low, high = self.values, self.low, self.high
+        values = self.values
+        low = self.low
+        high = self.high
         if self.log:
             values, low, high = np.log(values), np.log(low), np.log(high)
         return (values - low) / ((high - low) or 1.0)

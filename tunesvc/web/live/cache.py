@@ -121,7 +121,8 @@ class StaleWhileRevalidateCache:
                 refreshing.set()
                 return before
             self._refreshing[key] = late = threading.Event()
-        ended, made = threading.Event(), threading.Event()
+        ended = threading.Event()
+        made = threading.Event()
 
         def work() -> None:
             try:

@@ -132,7 +132,8 @@ def _answer(source: FigureSource, summary: StudySummary) -> RecommendedTrial | N
     """Return the recommended trial, or the best observed one until that is known."""
     if summary.best is None:
         return None
-    view, state = source.view, source.request.app.state
+    view = source.view
+    state = source.request.app.state
     database, hub = state.database, state.hub
     results = source.results()
 

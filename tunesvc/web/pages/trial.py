@@ -167,7 +167,8 @@ def trial_local(request: Request, detail: AskedTrial, source: AskedSource) -> HT
 
 def _attribution(source: FigureSource, row: TrialRow, index: int) -> Attribution | None:
     # The model may be older than the study, as the cache refreshes expensive values less often.
-    study_id, cache = source.view.study_id, source.cache
+    study_id = source.view.study_id
+    cache = source.cache
     model = cache.get(
         (study_id, "model", index),
         source.stamp,
