@@ -44,11 +44,16 @@ def test_help_imports_nothing_that_takes_time() -> None:
             ("ray", "sqlalchemy", "alembic", "pandas", "plotly"),
         ),
         (
-            "import tunesvc.cli.commands.show, tunesvc.queries, tunesvc.db.engine.database",
+            "import tunesvc.cli.commands.show, tunesvc.views.study_text\n"
+            "import tunesvc.queries.recommendation, tunesvc.db.engine.database",
             ("ray", "alembic", "scipy", "pandas", "plotly"),
         ),
+        (
+            "import tunesvc.cli.commands.show, tunesvc.queries.studies, tunesvc.db.engine.database",
+            ("ray", "alembic", "optuna", "numpy"),
+        ),
     ],
-    ids=["validate", "look"],
+    ids=["validate", "look", "list"],
 )
 def test_a_command_imports_nothing_that_takes_time_and_that_it_does_not_need(
     code: str, unneeded: tuple[str, ...]

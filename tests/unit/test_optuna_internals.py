@@ -25,7 +25,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import tunesvc
-from tunesvc.util import optuna_internals
+from tunesvc.util import optuna_internals, optuna_keys
 from tunesvc.util.optuna_internals import EditableStorage, StudyProxy, TrialProxy
 
 RANGE = FloatDistribution(0.0, 1.0)
@@ -137,11 +137,9 @@ def test_optuna_stores_under_these_names(study: optuna.Study, storage: EditableS
     trial = study.ask({"x": RANGE})
     trial.set_constraint("size", 2.0)
     attrs = study.trials[0].system_attrs
-    assert attrs[optuna_internals.FIXED_PARAMS] == {"x": 0.5}
-    assert attrs[optuna_internals.CONSTRAINT + "size"] == 2.0
-    storage.set_study_system_attr(
-        optuna_internals.id_of(study), optuna_internals.METRIC_NAMES, ["loss"]
-    )
+    assert attrs[optuna_keys.FIXED_PARAMS] == {"x": 0.5}
+    assert attrs[optuna_keys.CONSTRAINT + "size"] == 2.0
+    storage.set_study_system_attr(optuna_internals.id_of(study), optuna_keys.METRIC_NAMES, ["loss"])
     assert study.metric_names == ["loss"]
 
 
@@ -152,12 +150,12 @@ def test_optunas_tpe_shares_parameters_under_this_name(study: optuna.Study) -> N
     study.add_trial(complete(0.5))
     study.ask().suggest_float("x", 0.0, 1.0)
     assert any(
-        name.startswith(optuna_internals.RELATIVE_PARAMS) for name in study.trials[1].system_attrs
+        name.startswith(optuna_keys.RELATIVE_PARAMS) for name in study.trials[1].system_attrs
     )
 
 
 def test_older_versions_constraints_are_still_read() -> None:
-    trial = create_trial(value=1.0, system_attrs={optuna_internals.OLD_CONSTRAINTS: [0.5]})
+    trial = create_trial(value=1.0, system_attrs={optuna_keys.OLD_CONSTRAINTS: [0.5]})
     assert list(trial.constraints.values()) == [0.5]
 
 

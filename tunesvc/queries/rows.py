@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from tunesvc import policy
 from tunesvc.db.schema.states import UNFINISHED, AttemptState, StudyState
-from tunesvc.search.exhaustion import is_exhausted
 from tunesvc.spec import Budget, ParamValue, StudySpec, as_given
 from tunesvc.spec.goals import Goal, orient
 from tunesvc.util import formatting
@@ -184,6 +183,8 @@ class StudyView(StudyRow):
     @property
     def is_exhausted(self) -> bool:
         """True if every configuration has been tried; only a wider space adds new ones."""
+        from tunesvc.search.exhaustion import is_exhausted  # imports Optuna
+
         return self.spec is not None and is_exhausted(self.spec, self.counts.done)
 
     @property

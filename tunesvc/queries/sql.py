@@ -22,7 +22,7 @@ from tunesvc.db.schema.tables import (
     trial_attrs,
     trials,
 )
-from tunesvc.util.optuna_internals import CONSTRAINT, OLD_CONSTRAINTS
+from tunesvc.util.optuna_keys import CONSTRAINT, OLD_CONSTRAINTS
 
 DECISION_COLUMNS = (
     decisions.c.decision_id,

@@ -32,8 +32,8 @@ from tunesvc.queries.sql import (
     seconds,
     state_shown,
 )
-from tunesvc.space.directions import goal_of
 from tunesvc.spec import Budget
+from tunesvc.spec.goals import goal_named
 
 LABELS_MAX = 200
 """Most owners and most tags to choose from."""
@@ -298,6 +298,6 @@ def _objectives(
     else:
         names = [f"value_{i}" for i in range(len(directions))]
     return tuple(
-        Objective(name, goal_of(direction))
+        Objective(name, goal_named(direction))
         for name, direction in zip(names, directions, strict=True)
     )

@@ -40,14 +40,8 @@ from tunesvc.search.warm_start import TRANSFERRED, WarmStart
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.trial import is_name
-from tunesvc.util.optuna_internals import (
-    CONSTRAINT,
-    FIXED_PARAMS,
-    allow_stop,
-    clear_trial_cache,
-    undo_stop,
-    was_stopped,
-)
+from tunesvc.util.optuna_internals import allow_stop, clear_trial_cache, undo_stop, was_stopped
+from tunesvc.util.optuna_keys import CONSTRAINT, FIXED_PARAMS
 
 
 class Optimizer:

@@ -38,7 +38,8 @@ from tunesvc.spec import ParamValue
 from tunesvc.spec.conditions import is_same
 from tunesvc.spec.model import MAX_EXACT
 from tunesvc.trial import is_name
-from tunesvc.util.optuna_internals import FIXED_PARAMS, clear_trial_cache, holds, study_of_bracket
+from tunesvc.util.optuna_internals import clear_trial_cache, holds, study_of_bracket
+from tunesvc.util.optuna_keys import FIXED_PARAMS
 
 ORIGIN = "tunesvc:origin"
 """System attribute of an enqueued trial: where its values come from, as text."""

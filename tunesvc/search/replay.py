@@ -29,7 +29,7 @@ from tunesvc.space.directions import direction_of, orient_each
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.goals import Goal
-from tunesvc.util.optuna_internals import FIXED_PARAMS
+from tunesvc.util.optuna_keys import FIXED_PARAMS
 
 GOOD_SHARE = 0.1
 """Share of the complete trials that count as good: a pruner should not lose those."""

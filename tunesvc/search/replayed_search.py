@@ -10,12 +10,8 @@ from tunesvc.search.study_storage import FAILURE
 from tunesvc.search.tracking.pausing import RESUMED
 from tunesvc.search.warm_start import TRANSFERRED
 from tunesvc.spec import ParamValue
-from tunesvc.util.optuna_internals import (
-    CONSTRAINT,
-    FIXED_PARAMS,
-    OLD_CONSTRAINTS,
-    clear_trial_cache,
-)
+from tunesvc.util.optuna_internals import clear_trial_cache
+from tunesvc.util.optuna_keys import CONSTRAINT, FIXED_PARAMS, OLD_CONSTRAINTS
 
 
 class ReplayedOptimizer(Optimizer):

@@ -29,7 +29,8 @@ from tunesvc.db.trial_changes import (
 from tunesvc.search.tracking.objectives import OTHERS
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.space.search_space import Space
-from tunesvc.util.optuna_internals import CONSTRAINT, METRIC_NAMES, RELATIVE_PARAMS, EditableStorage
+from tunesvc.util.optuna_internals import EditableStorage
+from tunesvc.util.optuna_keys import CONSTRAINT, METRIC_NAMES, RELATIVE_PARAMS
 
 POINTS_MAX = 4_096
 """Most points of a trial's curve that samplers and pruners see. Of a longer curve they see every

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from optuna.study import StudyDirection
 
-from tunesvc.spec.goals import Goal, orient
+from tunesvc.spec.goals import Goal, goal_named, orient
 
 
 def direction_of(goal: str) -> StudyDirection:
@@ -17,7 +17,7 @@ def direction_of(goal: str) -> StudyDirection:
 
 def goal_of(direction: StudyDirection | str) -> Goal:
     """Return the goal of a direction or of its name; one that is not set is minimised."""
-    return "maximize" if direction in (StudyDirection.MAXIMIZE, "maximize") else "minimize"
+    return goal_named(direction if isinstance(direction, str) else direction.name.lower())
 
 
 def orient_each(directions: Sequence[StudyDirection] | Sequence[str]) -> np.ndarray:

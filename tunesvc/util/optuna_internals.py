@@ -1,7 +1,7 @@
 """Optuna's private interface, as far as tunesvc uses it: the place to look when an upgrade breaks.
 
-Each function and class documents why Optuna's public interface does not suffice. Names that Optuna
-shares with other processes (keys of attributes) are here too. Imports Optuna, nothing of tunesvc.
+Each function and class documents why Optuna's public interface does not suffice.
+Imports Optuna.
 """
 
 from __future__ import annotations
@@ -23,26 +23,10 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import Study
 from optuna.study._frozen import FrozenStudy
 from optuna.study._multi_objective import _fast_non_domination_rank
-from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 # Parts of the storage contract that Optuna exports nowhere.
 __all__ = ["BaseHeartbeat", "FrozenStudy"]
-
-METRIC_NAMES = _SYSTEM_ATTR_METRIC_NAMES
-"""A study's system attribute: names of its objectives. `Study.set_metric_names` is experimental,
-and writes to the storage, which would record them again."""
-FIXED_PARAMS = "fixed_params"
-"""System attribute of an enqueued trial: its values. `Study.enqueue_trial` returns no number."""
-CONSTRAINT = "constraints:"
-"""Prefix of a trial's system attributes for its constraints. Optuna's trials have methods to set
-and to read them, but they are stored under this key."""
-OLD_CONSTRAINTS = "constraints"
-"""System attribute of a trial: list that older versions of Optuna wrote."""
-RELATIVE_PARAMS = "tpe:relative_params"
-"""Prefix of the system attributes by which TPE shares a running trial's parameters with other
-processes before they are set."""
-
 
 # --- studies and trials --------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunesvc.db.engine.database import Database
-from tunesvc.queries.health.evidence import directions_of, list_audited
 from tunesvc.queries.rows import StudyView
 
 
@@ -37,6 +36,7 @@ def get_audit(database: Database, view: StudyView) -> Audit | None:
     """Return the measured error rate of the pruner; None if it audits nothing."""
     if view.spec is None or view.spec.pruner.name not in ("auto", "curve"):
         return None
+    from tunesvc.queries.health.evidence import directions_of, list_audited
     from tunesvc.search.pruners.audit import measured
     from tunesvc.search.pruners.curve.curve_pruner import CHANCE
 

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.tables import trials
 from tunesvc.queries.sql import JSON_NUMBER, in_study, is_any_of, json_number, newest_report
-from tunesvc.util.optuna_internals import CONSTRAINT, OLD_CONSTRAINTS
+from tunesvc.util.optuna_keys import CONSTRAINT, OLD_CONSTRAINTS
 
 _REPORTS = 200
 """Newest reports of a study that are searched for names of metrics."""

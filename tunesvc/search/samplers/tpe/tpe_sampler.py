@@ -41,13 +41,8 @@ from tunesvc.search.tracking.finished import (
     resumed_in,
 )
 from tunesvc.space.search_space import canonical
-from tunesvc.util.optuna_internals import (
-    RELATIVE_PARAMS,
-    cached_trials,
-    id_of,
-    set_system_attr,
-    storage_of,
-)
+from tunesvc.util.optuna_internals import cached_trials, id_of, set_system_attr, storage_of
+from tunesvc.util.optuna_keys import RELATIVE_PARAMS
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
 Row = tuple[float, ...]
