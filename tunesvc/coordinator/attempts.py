@@ -147,7 +147,13 @@ class Lifecycle:
         self._schedule_check(live, live.opened_s)
         live.leased_s = live.opened_s
         cpus = resources.cpu * resources.workers
-        opened = LaunchRecord(*live.key(), cpus, live.gpus, after_step, self.leases.lease_s)
+        opened = LaunchRecord(
+            *live.key(),
+            cpus,
+            live.gpus,
+            after_step,
+            self.leases.lease_s,
+        )
         self._changes.opened.append(opened)
         seed = trial.system_attrs.get(SEED)
         if seed is None:
@@ -254,7 +260,12 @@ class Lifecycle:
         self._decide(live.number, cause, decision.reason, decision.details)
         self.stop(live, cause, decision.reason, actions)
 
-    def check_limits(self, actions: PostCommitActions, *, trusts_silence: bool = True) -> None:
+    def check_limits(
+        self,
+        actions: PostCommitActions,
+        *,
+        trusts_silence: bool = True,
+    ) -> None:
         """Stop attempts that exceed a limit or were requested to stop; kill those past their grace.
 
         Args:
@@ -274,7 +285,12 @@ class Lifecycle:
             if due is not None:
                 self._check_limits_of(due, now, actions)
 
-    def _check_limits_of(self, live: LiveAttempt, now: float, actions: PostCommitActions) -> None:
+    def _check_limits_of(
+        self,
+        live: LiveAttempt,
+        now: float,
+        actions: PostCommitActions,
+    ) -> None:
         """Stop or kill an attempt that has exceeded a limit, or schedule its next check."""
         if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
             live.killed = True
@@ -284,7 +300,11 @@ class Lifecycle:
         exceeded = None
         if live.started_s is not None and live.silent_since_s is None:
             silent_s = now - max(live.last_report_s, self._muted_until_s)
-            exceeded = policy.overdue(self._spec.limits, now - live.started_s, silent_s)
+            exceeded = policy.overdue(
+                self._spec.limits,
+                now - live.started_s,
+                silent_s,
+            )
         if exceeded is None:
             self._schedule_check(live, now)
             return
@@ -326,12 +346,20 @@ class Lifecycle:
         while self._relaunch:
             number = self._relaunch.popleft()
             self._decide(number, "stop", shutdown.reason)
-            self._end_unstarted(number, shutdown.stop or StopCause.PRUNE, shutdown.reason)
+            self._end_unstarted(
+                number,
+                shutdown.stop or StopCause.PRUNE,
+                shutdown.reason,
+            )
         if self._paused:
             text = f"{len(self._paused)} trials are still paused: they count as pruned"
             self._notify("study", text)
         for number in list(self._paused):
-            self._decide(number, "stop", f"still paused when the study ended: {shutdown.reason}")
+            self._decide(
+                number,
+                "stop",
+                f"still paused when the study ended: {shutdown.reason}",
+            )
             self._end_paused(number, "", quietly=True)
 
     def _end_unstarted(self, number: int, cause: StopCause, reason: str) -> None:
@@ -339,7 +367,11 @@ class Lifecycle:
         curve = self._live_attempts.new_curve()
         for step, value in self._optimizer.trial(number).intermediate_values.items():
             curve.add(step, {self._spec.metrics[0].name: value})
-        self._tell(number, conclude(self._spec, curve, StoppedEarly(), cause, reason), reason)
+        self._tell(
+            number,
+            conclude(self._spec, curve, StoppedEarly(), cause, reason),
+            reason,
+        )
 
     def _end_paused(self, number: int, reason: str, *, quietly: bool = False) -> None:
         """End a paused trial as pruned, with its last value."""
@@ -353,7 +385,13 @@ class Lifecycle:
         """Record an attempt's end, and apply its result to the trial."""
         live = ended.live
         outcome = live.forced_outcome or ended.outcome
-        result = conclude(self._spec, live.curve, outcome, live.stop_cause, live.stop_reason)
+        result = conclude(
+            self._spec,
+            live.curve,
+            outcome,
+            live.stop_cause,
+            live.stop_reason,
+        )
         self._live_attempts.close(live, self._clock.now())
         self._record_end(live, result)
         if result.attempt_state is AttemptState.INTERRUPTED:
@@ -397,7 +435,13 @@ class Lifecycle:
     ) -> None:
         now = self._clock.now()
         params = self._optimizer.trial(trial.number).params
-        live = self._live_attempts.adopt(trial.trial_id, last, trial.number, params, now_s=now)
+        live = self._live_attempts.adopt(
+            trial.trial_id,
+            last,
+            trial.number,
+            params,
+            now_s=now,
+        )
         live.curve = self._curve_of(trial)
         self._schedule_check(live, now)
         if last.stop_cause is not None:
@@ -407,7 +451,11 @@ class Lifecycle:
             self._stopped.append(live)
             actions.stops.append(live.id)
 
-    def _curve_of(self, trial: UnfinishedTrial, up_to: float = math.inf) -> MetricTracker:
+    def _curve_of(
+        self,
+        trial: UnfinishedTrial,
+        up_to: float = math.inf,
+    ) -> MetricTracker:
         curve = self._live_attempts.new_curve()
         objective = self._spec.metrics[0].name
         for step, value, metrics in trial.reports:
@@ -438,7 +486,12 @@ class Lifecycle:
             return
         self._decide(number, "fail", decision.reason, {"message": message})
         # As in Optuna, a failed trial has no values; the attempt's message has what was returned.
-        self._optimizer.tell(number, TrialState.FAIL, attrs=result.metrics, failure=str(failure))
+        self._optimizer.tell(
+            number,
+            TrialState.FAIL,
+            attrs=result.metrics,
+            failure=str(failure),
+        )
         self._live_attempts.forget(number)
         self._progress.finished(self._optimizer.trial(number))
         text = message if failure is Failure.ERROR else f"{message} ({failure})"

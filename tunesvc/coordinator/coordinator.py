@@ -158,7 +158,12 @@ class Coordinator:
 
     # --- the loop -------------------------------------------------------------------------------
 
-    def recover(self, unfinished: Sequence[UnfinishedTrial], *, standby: bool = False) -> None:
+    def recover(
+        self,
+        unfinished: Sequence[UnfinishedTrial],
+        *,
+        standby: bool = False,
+    ) -> None:
         """Restore what an earlier coordinator left: adopt live attempts, rerun the other trials.
 
         A pending command to pause, stop or resume remains valid when a standby takes over. When a
@@ -166,7 +171,12 @@ class Coordinator:
         """
         found = [trial.describe() for trial in unfinished]
         token = self._study_writer.token
-        event_log.record("recover", token=token, found=found, trials=self._optimizer.count)
+        event_log.record(
+            "recover",
+            token=token,
+            found=found,
+            trials=self._optimizer.count,
+        )
         self._changes.adopts = True
         if not standby:
             self._reject_old_commands()
@@ -254,7 +264,11 @@ class Coordinator:
         failpoints.reach("decided")
         return self._commit(actions)
 
-    def _end_attempts(self, events: Sequence[Event], actions: PostCommitActions) -> None:
+    def _end_attempts(
+        self,
+        events: Sequence[Event],
+        actions: PostCommitActions,
+    ) -> None:
         """Handle events, run the pruner, and end the attempts that finished or were lost."""
         ended = self._event_handler.handle(events, self._step.changes, actions)
         self._attempts.run_pruner(actions)
@@ -343,7 +357,13 @@ class Coordinator:
     def stop(self) -> str:
         """Stop live attempts and end the study."""
         self.unpause()
-        self.close(Shutdown(StudyState.STOPPED, "stopped by request", StopCause.COMMAND))
+        self.close(
+            Shutdown(
+                StudyState.STOPPED,
+                "stopped by request",
+                StopCause.COMMAND,
+            )
+        )
         return ""
 
     @property
@@ -438,9 +458,18 @@ class Coordinator:
                 self._is_asking = True
                 return
             proposal = self._proposal_prefetch.ask()
-            decision = Decision(proposal.number, "ask", proposal.reason, proposal.details)
+            decision = Decision(
+                proposal.number,
+                "ask",
+                proposal.reason,
+                proposal.details,
+            )
             self._changes.decisions.append(decision)
-            self._watch_sampler(proposal.number, proposal.sampler_error, proposal.reason)
+            self._watch_sampler(
+                proposal.number,
+                proposal.sampler_error,
+                proposal.reason,
+            )
             self._attempts.open(proposal.number, actions)
 
     def _longest_ask_s(self, actions: PostCommitActions, began_s: float) -> float:

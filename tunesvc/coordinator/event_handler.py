@@ -109,10 +109,21 @@ class EventHandler:
             case StudyRequested():
                 actions.answers.append((live.id, STUDY, self._optimizer.packed_study()))
 
-    def _on_start(self, live: LiveAttempt, started: Started, changes: StudyChanges) -> None:
+    def _on_start(
+        self,
+        live: LiveAttempt,
+        started: Started,
+        changes: StudyChanges,
+    ) -> None:
         self._live_attempts.start(live, self._now())
         live.devices = started.devices
-        row = StartRecord(*live.key(), started.node, started.pid, started.devices, started.code)
+        row = StartRecord(
+            *live.key(),
+            started.node,
+            started.pid,
+            started.devices,
+            started.code,
+        )
         changes.started.append(row)
         self._check_code(live, started.code, changes)
 
@@ -125,7 +136,13 @@ class EventHandler:
         record = self._live_attempts.record_of(live.number)
         record.checkpoint, record.checkpoint_step = checkpoint.path, checkpoint.step
         record.curve = live.curve.copy()
-        changes.checkpoints.append(Checkpoint(*live.key(), checkpoint.path, checkpoint.step))
+        changes.checkpoints.append(
+            Checkpoint(
+                *live.key(),
+                checkpoint.path,
+                checkpoint.step,
+            )
+        )
 
     def _on_suggest(
         self,
@@ -134,7 +151,11 @@ class EventHandler:
         actions: PostCommitActions,
     ) -> None:
         try:
-            value = self._optimizer.suggest(live.number, request.name, request.distribution)
+            value = self._optimizer.suggest(
+                live.number,
+                request.name,
+                request.distribution,
+            )
         except BadReport as error:
             live.forced_outcome = Failed("error", str(error))
             actions.kills.append(live.id)
@@ -165,7 +186,12 @@ class EventHandler:
         reason = f"{text} Curves and pruning look at {self._objective}"
         self._notify("warning", reason, live.number)
 
-    def _on_report(self, live: LiveAttempt, report: Reported, changes: StudyChanges) -> None:
+    def _on_report(
+        self,
+        live: LiveAttempt,
+        report: Reported,
+        changes: StudyChanges,
+    ) -> None:
         self._check_names(live, report.metrics)
         live.last_report_s = self._now()
         live.curve.add(report.step, report.metrics)

@@ -17,7 +17,12 @@ PUBLISH_SHARE_MAX = 0.03
 class ProgressPublisher:
     """Decides when the observer gets the next snapshot."""
 
-    def __init__(self, progress: StudyProgress, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self,
+        progress: StudyProgress,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
         self._progress = progress
         self._clock = clock
         self._observer = observer

@@ -90,7 +90,11 @@ class StepCommitter:
         self._pending = changes, actions
         return self.try_again(0.0, meanwhile)
 
-    def try_again(self, wait_s: float, meanwhile: Callable[[], bool] | None = None) -> bool:
+    def try_again(
+        self,
+        wait_s: float,
+        meanwhile: Callable[[], bool] | None = None,
+    ) -> bool:
         """Commit and act once the next try is due; wait for that at most `wait_s` seconds."""
         if self._pending is None:
             return True

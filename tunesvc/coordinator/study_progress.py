@@ -43,7 +43,11 @@ class StudyProgress:
         # The cause of earlier failures may have been fixed before this run.
         self._unexplained = 0
 
-    def finished(self, trial: FrozenTrial, stop_reason: str = "") -> list[ProgressEvent]:
+    def finished(
+        self,
+        trial: FrozenTrial,
+        stop_reason: str = "",
+    ) -> list[ProgressEvent]:
         """Count a finished trial; return the events that observers should get."""
         self._counts[trial.state] += 1
         failure = trial.system_attrs.get(FAILURE)
@@ -59,7 +63,11 @@ class StudyProgress:
             return None
         return forecast(self.spec.budget.stop_when, self._incumbents, usage)
 
-    def _update_best(self, trial: FrozenTrial, stop_reason: str) -> list[ProgressEvent]:
+    def _update_best(
+        self,
+        trial: FrozenTrial,
+        stop_reason: str,
+    ) -> list[ProgressEvent]:
         if trial.state == TrialState.PRUNED:
             reason = stop_reason or "pruned by the objective"
             return [ProgressEvent("pruned", reason, trial.number)]
@@ -131,14 +139,25 @@ class StudyProgress:
         """The best complete and feasible trial so far."""
         if self._best is None:
             return None
-        return BestTrial(self._best.number, tuple(self._best.values), dict(self._best.params))
+        return BestTrial(
+            self._best.number,
+            tuple(self._best.values),
+            dict(self._best.params),
+        )
 
     def _improves(self, trial: FrozenTrial) -> bool:
         if any(excess > 0 for excess in trial.constraints.values()):
             return False
         if self._best is None:
             return True
-        pairs = list(zip(trial.values, self._best.values, self.spec.directions, strict=True))
+        pairs = list(
+            zip(
+                trial.values,
+                self._best.values,
+                self.spec.directions,
+                strict=True,
+            )
+        )
         better = [is_better(new, old, goal) for new, old, goal in pairs]
         worse = [is_better(old, new, goal) for new, old, goal in pairs]
         return any(better) and not any(worse)

@@ -130,7 +130,14 @@ def _refuse_newer_backup(path: Path) -> None:
     if not path.is_file():
         raise DatabaseError(f"there is no backup {path}")
     own = migrations.program_revision()
-    sql = _run(None, "pg_restore", "--data-only", f"--table={VERSION_TABLE}", "--file=-", str(path))
+    sql = _run(
+        None,
+        "pg_restore",
+        "--data-only",
+        f"--table={VERSION_TABLE}",
+        "--file=-",
+        str(path),
+    )
     lines = iter(sql.splitlines())
     found = next((next(lines, "") for line in lines if line.startswith("COPY ")), None)
     if found is None:

@@ -48,7 +48,12 @@ def default_owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def acquire(connection: sa.Connection, study_id: int, owner: str, ttl_s: float = LEASE_S) -> Lease:
+def acquire(
+    connection: sa.Connection,
+    study_id: int,
+    owner: str,
+    ttl_s: float = LEASE_S,
+) -> Lease:
     """Take the study's lease if it is free or has expired.
 
     Raises:

@@ -57,7 +57,15 @@ def unfinished_trials(connection: sa.Connection, study_id: int) -> list[Unfinish
         .order_by(trials.c.number)
     ).all()
     stored, curves = _attempts(connection, study_id), _curves(connection, study_id)
-    return [UnfinishedTrial(key, number, stored[key], curves[key]) for key, number in rows]
+    return [
+        UnfinishedTrial(
+            key,
+            number,
+            stored[key],
+            curves[key],
+        )
+        for key, number in rows
+    ]
 
 
 def has_live_attempt(connection: sa.Connection, trial_id: int) -> bool:
@@ -152,7 +160,13 @@ def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[Sto
     query = sa.select(*columns).where(_of_unfinished(attempts.c.trial_id, study_id))
     found: dict[int, list[StoredExecution]] = defaultdict(list)
     for row in connection.execute(query.order_by(attempts.c.trial_id, attempts.c.number)):
-        found[row.trial_id].append(StoredExecution(row.number, AttemptState(row.state), *row[3:]))
+        found[row.trial_id].append(
+            StoredExecution(
+                row.number,
+                AttemptState(row.state),
+                *row[3:],
+            )
+        )
     return found
 
 
@@ -165,7 +179,12 @@ def _curves(
     study_id: int,
 ) -> Mapping[int, list[tuple[int, float | None, Mapping[str, float]]]]:
     query = (
-        sa.select(reports.c.trial_id, reports.c.step, reports.c.value, reports.c.metrics)
+        sa.select(
+            reports.c.trial_id,
+            reports.c.step,
+            reports.c.value,
+            reports.c.metrics,
+        )
         .where(_of_unfinished(reports.c.trial_id, study_id), ~reports.c.superseded)
         .order_by(reports.c.trial_id, reports.c.step, reports.c.attempt)
     )

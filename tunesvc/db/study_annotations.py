@@ -88,7 +88,11 @@ def _checked(text: str, check: Callable[[str], str], what: str, most: int) -> No
         raise SpecError(f"{what[:40]} has {len(text)} characters; {most} is the most")
 
 
-def _locked(connection: sa.Connection, study_id: int, number: int | None) -> Sequence[str]:
+def _locked(
+    connection: sa.Connection,
+    study_id: int,
+    number: int | None,
+) -> Sequence[str]:
     """Return the current tags, and lock them until the transaction ends."""
     if number is None:
         found = sa.select(studies_table.c.tags).where(studies_table.c.study_id == study_id)
@@ -130,4 +134,11 @@ def _record(
     asked_by: str,
 ) -> None:
     about = {} if number is None else {"number": number}
-    study_records.request(connection, study_id, kind, {**about, **payload}, asked_by, answer="")
+    study_records.request(
+        connection,
+        study_id,
+        kind,
+        {**about, **payload},
+        asked_by,
+        answer="",
+    )

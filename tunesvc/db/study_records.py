@@ -254,7 +254,11 @@ def request(
     return command_id
 
 
-def fail_running(connection: sa.Connection, study_id: int, number: int | None = None) -> list[int]:
+def fail_running(
+    connection: sa.Connection,
+    study_id: int,
+    number: int | None = None,
+) -> list[int]:
     """Fail the running trials of a study without coordinator, or one; return their numbers."""
     running = sa.and_(trials.c.study_id == study_id, trials.c.state == "running")
     if number is not None:
@@ -266,14 +270,23 @@ def fail_running(connection: sa.Connection, study_id: int, number: int | None = 
 def pending(connection: sa.Connection, study_id: int) -> Sequence[Command]:
     """Return the pending commands, oldest first."""
     rows = connection.execute(
-        sa.select(commands.c.command_id, commands.c.kind, commands.c.payload, commands.c.asked_by)
+        sa.select(
+            commands.c.command_id,
+            commands.c.kind,
+            commands.c.payload,
+            commands.c.asked_by,
+        )
         .where(commands.c.study_id == study_id, commands.c.done_at.is_(None))
         .order_by(commands.c.command_id)
     )
     return [Command(*row) for row in rows]
 
 
-def _row(spec: StudySpec, source_text: str | None, source_dir: str | None) -> dict[str, Any]:
+def _row(
+    spec: StudySpec,
+    source_text: str | None,
+    source_dir: str | None,
+) -> dict[str, Any]:
     return {
         "name": checked_name(spec.name, "the study's name"),
         "directions": list(spec.directions),

@@ -79,7 +79,12 @@ class StudyWriter:
             DatabaseUnavailable: the database does not answer.
         """
         with translate_unavailable(), database.engine.begin() as connection:
-            lease = leasing.acquire(connection, study_id, owner or leasing.default_owner(), ttl_s)
+            lease = leasing.acquire(
+                connection,
+                study_id,
+                owner or leasing.default_owner(),
+                ttl_s,
+            )
             pending = study_records.pending(connection, study_id)
             inherited = frozenset(command.command_id for command in pending)
         event_log.record("lease", study=study_id, owner=lease.owner, token=lease.token)
@@ -161,7 +166,11 @@ class StudyWriter:
                 # Pages that loaded the last step still show the study as running.
                 notifications.notify(connection, self._lease.study_id)
 
-    def _commit_once(self, number: int, changes: StudyChanges) -> Sequence[tuple[int, int]]:
+    def _commit_once(
+        self,
+        number: int,
+        changes: StudyChanges,
+    ) -> Sequence[tuple[int, int]]:
         with self._database.engine.begin() as connection:
             if self._advance(connection, number):
                 failpoints.reach("advanced")
@@ -171,7 +180,12 @@ class StudyWriter:
 
     def _advance(self, connection: sa.Connection, number: int) -> bool:
         """Renew the lease; return False when this batch number has been committed before."""
-        row = {"study": self.study_id, "token": self.token, "batch": number, "ttl": self._ttl_s}
+        row = {
+            "study": self.study_id,
+            "token": self.token,
+            "batch": number,
+            "ttl": self._ttl_s,
+        }
         advanced = connection.execute(_ADVANCE, row).scalar()
         self.committed_at = "" if advanced is None else advanced.isoformat()
         if advanced is not None:
@@ -346,7 +360,12 @@ class _BatchSql:
         self._bulk(
             f"""UPDATE attempts a SET checkpoint = b.path, checkpoint_step = b.step
                 FROM b WHERE {_LIVE}""",
-            {"number": "bigint", "attempt": "integer", "path": "text", "step": "bigint"},
+            {
+                "number": "bigint",
+                "attempt": "integer",
+                "path": "text",
+                "step": "bigint",
+            },
             list({(c.number, c.attempt): c for c in changes.checkpoints}.values()),
         )
         self._bulk(
@@ -472,7 +491,13 @@ class _BatchSql:
                ON CONFLICT (study_id, key) DO UPDATE SET
                   address = excluded.address, host = excluded.host,
                   total = excluded.total, free = excluded.free, seen_at = now()""",
-            {"key": "text", "address": "text", "host": "text", "total": "text", "free": "text"},
+            {
+                "key": "text",
+                "address": "text",
+                "host": "text",
+                "total": "text",
+                "free": "text",
+            },
             [_node_row(node) for node in changes.nodes],
         )
 
@@ -497,7 +522,12 @@ class _BatchSql:
                 over=state.is_terminal,
             )
 
-    def _bulk(self, sql: str, columns: dict[str, str], rows: Sequence[Sequence[Any]]) -> None:
+    def _bulk(
+        self,
+        sql: str,
+        columns: dict[str, str],
+        rows: Sequence[Sequence[Any]],
+    ) -> None:
         """Queue a statement over a table `b` of rows, if there are any."""
         if not rows:
             return
@@ -509,7 +539,11 @@ class _BatchSql:
 
     def _run(self, sql: str, **values: Any) -> None:
         """Queue a statement for the next round trip."""
-        parameters = {"study": self._lease.study_id, "token": self._lease.token, **values}
+        parameters = {
+            "study": self._lease.study_id,
+            "token": self._lease.token,
+            **values,
+        }
         self._pending.append(self._cursor.mogrify(_compiled(sql), parameters).decode())
 
     def _send(self) -> int:

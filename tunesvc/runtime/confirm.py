@@ -26,7 +26,13 @@ from tunesvc.spec.goals import Goal
 from tunesvc.util.optuna_internals import trial_id_of
 
 
-def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) -> StudyRecord:
+def prepare(
+    database: Database,
+    record: StudyRecord,
+    *,
+    top: int,
+    repeats: int,
+) -> StudyRecord:
     """Return the study of the repeats, with all missing repeats enqueued.
 
     May be called again with other numbers: waiting repeats that are no longer needed are cancelled.
@@ -47,7 +53,11 @@ def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) 
     finalists = choose(trials, spec.directions[0], top, spec.seeds)
     if not finalists:
         raise TuneError(f"study {record.name!r} has no complete, feasible trial to confirm")
-    confirmation = _create_or_update(database, record, _spec_of(spec, len(finalists) * repeats))
+    confirmation = _create_or_update(
+        database,
+        record,
+        _spec_of(spec, len(finalists) * repeats),
+    )
     seeds = _seeds(confirmation.spec, repeats)
     stored = storage.get_all_trials(confirmation.study_id, deepcopy=False)
     repeats_stored = [trial for trial in stored if not was_cancelled(trial)]
@@ -90,7 +100,14 @@ def choose(
 
 def _seeds(spec: StudySpec | None, repeats: int) -> list[int]:
     """Return one seed per round of repeats; all finalists share them."""
-    return [training_seed((spec and spec.seed) or 0, number, None) for number in range(repeats)]
+    return [
+        training_seed(
+            (spec and spec.seed) or 0,
+            number,
+            None,
+        )
+        for number in range(repeats)
+    ]
 
 
 def _superseded(
@@ -137,11 +154,26 @@ def _spec_of(spec: StudySpec, trials: int) -> StudySpec:
     return spec.model_copy(update=changes)
 
 
-def _create_or_update(database: Database, record: StudyRecord, spec: StudySpec) -> StudyRecord:
+def _create_or_update(
+    database: Database,
+    record: StudyRecord,
+    spec: StudySpec,
+) -> StudyRecord:
     with database.engine.begin() as connection:
         try:
             found = study_records.find(connection, spec.name)
         except StudyNotFound:
-            return study_records.create(connection, spec, record.source_text, record.source_dir)
-        study_records.renew(connection, found, spec, record.source_text, record.source_dir)
+            return study_records.create(
+                connection,
+                spec,
+                record.source_text,
+                record.source_dir,
+            )
+        study_records.renew(
+            connection,
+            found,
+            spec,
+            record.source_text,
+            record.source_dir,
+        )
         return study_records.find(connection, spec.name)

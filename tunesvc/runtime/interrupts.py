@@ -20,7 +20,12 @@ class TimeLimit:
     The time that Ray and the database take to start does not count.
     """
 
-    def __init__(self, observer: Observer, limit_s: float, interrupt: threading.Event) -> None:
+    def __init__(
+        self,
+        observer: Observer,
+        limit_s: float,
+        interrupt: threading.Event,
+    ) -> None:
         self._observer = observer
         self._limit_s = limit_s
         self._interrupt = interrupt

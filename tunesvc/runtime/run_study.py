@@ -105,7 +105,13 @@ def create(
     with database.engine.begin() as connection:
         for earlier in spec.warm_start:
             study_records.find(connection, earlier)
-        return study_records.create(connection, spec, source.text, source.folder, owner)
+        return study_records.create(
+            connection,
+            spec,
+            source.text,
+            source.folder,
+            owner,
+        )
 
 
 def create_or_resume(
@@ -132,7 +138,13 @@ def create_or_resume(
         pass
     with database.engine.begin() as connection:
         record = study_records.find(connection, spec.name)
-        if study_records.replace_unstarted(connection, record, spec, source.text, source.folder):
+        if study_records.replace_unstarted(
+            connection,
+            record,
+            spec,
+            source.text,
+            source.folder,
+        ):
             return study_records.find(connection, spec.name)
         trials = study_records.trials_counted(connection, record.study_id)
     try:
@@ -143,7 +155,12 @@ def create_or_resume(
         with database.engine.begin() as connection:
             if not study_records.remove_failed(connection, record.study_id, whoami()):
                 raise
-            replacement = study_records.create(connection, spec, source.text, source.folder)
+            replacement = study_records.create(
+                connection,
+                spec,
+                source.text,
+                source.folder,
+            )
     shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
     cause = f"all trials of the earlier study {spec.name!r} failed ({record.reason})"
     reason = f"{cause}: this one replaces it"
@@ -240,7 +257,12 @@ class _Run:
     standby: bool
 
 
-def _run_on(executor: Executor, job: Job, record: StudyRecord, run: _Run) -> Shutdown | None:
+def _run_on(
+    executor: Executor,
+    job: Job,
+    record: StudyRecord,
+    run: _Run,
+) -> Shutdown | None:
     """Take the study's lease and run the study.
 
     The lease is taken only now, because Ray may take longer to start than a lease lasts.
@@ -484,7 +506,13 @@ def _recording_storage(
     with database.engine.connect() as connection:
         others = recovery.other_objectives(connection, record.study_id, metrics[1:])
     directions = [direction_of(goal) for goal in spec.directions]
-    memory = RecordingStorage(spec.name, directions, trials, metrics=metrics, others=others)
+    memory = RecordingStorage(
+        spec.name,
+        directions,
+        trials,
+        metrics=metrics,
+        others=others,
+    )
     memory.restore_attrs(
         storage.get_study_user_attrs(record.study_id),
         storage.get_study_system_attrs(record.study_id),
@@ -521,7 +549,12 @@ def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -
     address = spec.cluster or os.environ.get("RAY_ADDRESS")
     if not address:
         return ""
-    job = make_job(spec, record.key, StudySource(function=_nothing), checkpoint_folder(record))
+    job = make_job(
+        spec,
+        record.key,
+        StudySource(function=_nothing),
+        checkpoint_folder(record),
+    )
     try:
         executor = make_executor(job, spec)
     except TuneError as error:

@@ -81,9 +81,19 @@ def request(
     perform(Command(0, kind, payload, who), IdleStudy(database, record))
     _logger.info("%s, requested by %s", kind, who, extra={"study": record.name})
     with database.engine.begin() as connection:
-        command_id = study_records.request(connection, record.study_id, kind, payload, who)
+        command_id = study_records.request(
+            connection,
+            record.study_id,
+            kind,
+            payload,
+            who,
+        )
     command = Command(command_id, kind, payload, who)
-    holder = runner(database, record.study_id, timeout_s=None if kind in _TAKING else 0.0)
+    holder = runner(
+        database,
+        record.study_id,
+        timeout_s=None if kind in _TAKING else 0.0,
+    )
     if holder is not None:
         return f"{kind} {record.name}: the coordinator {holder.owner} carries it out"
     try:
@@ -101,13 +111,24 @@ def _fail_running(
 ) -> str:
     """Fail one or all running trials of an Optuna study, whose process may be gone."""
     with database.engine.begin() as connection:
-        failed = study_records.fail_running(connection, record.study_id, payload.get("number"))
+        failed = study_records.fail_running(
+            connection,
+            record.study_id,
+            payload.get("number"),
+        )
         if not failed and "number" in payload:
             raise SpecError(f"trial {payload['number']} of {record.name} does not run")
         if not failed:
             raise SpecError(f"no trial of {record.name} runs")
         answer = f"failed: {', '.join(map(str, failed))}"
-        study_records.request(connection, record.study_id, kind, payload, who, answer=answer)
+        study_records.request(
+            connection,
+            record.study_id,
+            kind,
+            payload,
+            who,
+            answer=answer,
+        )
     consequence = "a process that still runs such a trial cannot tell its result any more"
     return f"{record.name}: {answer}; {consequence}"
 
@@ -126,7 +147,15 @@ def remove(database: Database, study_id: int, who: str) -> str:
     is_abandoned = _has_abandoned_lease(database, record)
     # The lease is deleted with the study, so it need not be released.
     study_writer = StudyWriter.open(database, record.study_id)
-    left = end_workers(record, study_writer.token, ray_executor) if is_abandoned else ""
+    left = (
+        end_workers(
+            record,
+            study_writer.token,
+            ray_executor,
+        )
+        if is_abandoned
+        else ""
+    )
     # A large study takes long.
     with database.long_transaction() as connection:
         study_records.remove(connection, record.study_id, who)
@@ -161,7 +190,14 @@ def tag(
         )
 
 
-def note(database: Database, study_id: int, number: int | None, text: str, *, who: str) -> None:
+def note(
+    database: Database,
+    study_id: int,
+    number: int | None,
+    text: str,
+    *,
+    who: str,
+) -> None:
     """Replace the note of the trial `number`, or of the study.
 
     Raises:
@@ -197,7 +233,12 @@ def _apply_when_idle(database: Database, record: StudyRecord, command: Command) 
     return _with_remedy(answer or _DONE[command.kind], command, record, study)
 
 
-def _with_remedy(answer: str, command: Command, record: StudyRecord, study: IdleStudy) -> str:
+def _with_remedy(
+    answer: str,
+    command: Command,
+    record: StudyRecord,
+    study: IdleStudy,
+) -> str:
     """Add the command that continues the study to an answer that only affects the next run."""
     if command.kind not in _FOR_THE_NEXT_RUN:
         return answer
@@ -304,7 +345,13 @@ class IdleStudy:
         how = "with what it has reported" if state == "pruned" else "without a report"
         return f"trial {number} ends, {how}"
 
-    def _end(self, number: int, points: Mapping[int, float], cause: StopCause, reason: str) -> str:
+    def _end(
+        self,
+        number: int,
+        points: Mapping[int, float],
+        cause: StopCause,
+        reason: str,
+    ) -> str:
         """End a trial between two attempts, with its reports; return its state."""
         curve = MetricTracker({metric.name: metric.goal for metric in self.spec.metrics})
         for step, value in points.items():

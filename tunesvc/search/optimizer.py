@@ -79,7 +79,12 @@ class Optimizer:
         self._size = space.size if space.parameters else None
         self._warm_start = warm_start
         self._proposer = Proposer(memory, self.study, space, strategy, warm_start)
-        self._pruning = PruningPolicy(memory, self.study, strategy.pruner_name, prune_before_step)
+        self._pruning = PruningPolicy(
+            memory,
+            self.study,
+            strategy.pruner_name,
+            prune_before_step,
+        )
         self._prefetched: PrefetchQueue = deque()
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._is_up_to_date = True
@@ -256,7 +261,14 @@ class Optimizer:
         with self.memory.recording_apart() as changes:
             proposal = self._propose()
         stale_from = self._finished + lasting
-        self._prefetched.append(PrefetchedProposal(proposal, changes, stale_from, step_time))
+        self._prefetched.append(
+            PrefetchedProposal(
+                proposal,
+                changes,
+                stale_from,
+                step_time,
+            )
+        )
         return True
 
     def stamp_prefetched(self, step_time: str) -> None:

@@ -516,7 +516,13 @@ def _optimizer(
     return ReplayedOptimizer(
         memory,
         Space(recording.spec.parameters),
-        Strategy(sampler or _Recorded(), pruner or NopPruner(), "replay", pruner_name, seed=0),
+        Strategy(
+            sampler or _Recorded(),
+            pruner or NopPruner(),
+            "replay",
+            pruner_name,
+            seed=0,
+        ),
         prune_before_step=last_step,
         warm_start=recording.make_warm_start(),
     )

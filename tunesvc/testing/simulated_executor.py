@@ -232,7 +232,12 @@ class SimulatedExecutor:
         if cluster is None:
             if script is None or clock is None:
                 raise TypeError("without a cluster, a script and a clock are needed")
-            cluster = SimulatedCluster(script, clock=clock, slots=slots, obedient=obedient)
+            cluster = SimulatedCluster(
+                script,
+                clock=clock,
+                slots=slots,
+                obedient=obedient,
+            )
         self.cluster = cluster
         self.handover_s = handover_s
         self._parallelism: int | None = None
@@ -244,7 +249,17 @@ class SimulatedExecutor:
         """Return one imaginary node with a CPU for each slot."""
         total = {"CPU": float(self.cluster.slots), "memory": 2.0**30}
         free = {**total, "CPU": float(self.cluster.free_slots)}
-        return capacity_of([NodeInfo("simulated", "simulated", "simulated", total, free)])
+        return capacity_of(
+            [
+                NodeInfo(
+                    "simulated",
+                    "simulated",
+                    "simulated",
+                    total,
+                    free,
+                )
+            ]
+        )
 
     def slots(self) -> int:
         """Return the number of slots."""
@@ -259,7 +274,13 @@ class SimulatedExecutor:
         for attempt, cursor in cursors.items():
             held = self.cluster.get(attempt)
             if held is None:
-                self._ready.append(Event(attempt, cursor + 1, Lost("it runs nowhere", "gone")))
+                self._ready.append(
+                    Event(
+                        attempt,
+                        cursor + 1,
+                        Lost("it runs nowhere", "gone"),
+                    )
+                )
                 continue
             held.listener = self
             self._ready += [event for event in held.outbox if event.seq > cursor]
@@ -318,7 +339,13 @@ class SimulatedExecutor:
     def kill(self, attempt: AttemptId) -> None:
         """End the attempt now."""
         if self._drop_waiting(attempt):
-            self._ready.append(Event(attempt, 1, Lost("killed before a slot was free")))
+            self._ready.append(
+                Event(
+                    attempt,
+                    1,
+                    Lost("killed before a slot was free"),
+                )
+            )
         elif (held := self._own(attempt)) and not held.over:
             self.cluster.lose(attempt, Lost("killed"))
 

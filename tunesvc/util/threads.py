@@ -26,7 +26,12 @@ def together(tasks: Mapping[str, Callable[[], T]]) -> dict[str, T | Exception]:
             ended[name] = error
 
     threads = [
-        threading.Thread(target=run, args=(name, task), name=f"study {name}", daemon=True)
+        threading.Thread(
+            target=run,
+            args=(name, task),
+            name=f"study {name}",
+            daemon=True,
+        )
         for name, task in tasks.items()
     ]
     for thread in threads:

@@ -100,10 +100,20 @@ def _finished(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> Concl
     constraints: dict[str, float] = {}
     for constraint in spec.constraints:
         constraints.update(_excess(constraint, final[constraint.metric]))
-    return Conclusion(AttemptState.FINISHED, TrialState.COMPLETE, values, metrics, constraints)
+    return Conclusion(
+        AttemptState.FINISHED,
+        TrialState.COMPLETE,
+        values,
+        metrics,
+        constraints,
+    )
 
 
-def _objective_values(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> list[float]:
+def _objective_values(
+    spec: StudySpec,
+    curve: MetricTracker,
+    outcome: Finished,
+) -> list[float]:
     """Return the objectives' values: the returned ones, else those of the curve."""
     values = []
     for metric in spec.metrics:

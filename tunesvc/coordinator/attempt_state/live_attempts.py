@@ -144,7 +144,12 @@ class GpuTime:
 class OpenTrials:
     """Live attempts by id, and the records of unfinished trials."""
 
-    def __init__(self, metrics: Sequence[Metric], *, earlier_gpu_hours: float = 0.0) -> None:
+    def __init__(
+        self,
+        metrics: Sequence[Metric],
+        *,
+        earlier_gpu_hours: float = 0.0,
+    ) -> None:
         """`earlier_gpu_hours`: use by attempts that ended in earlier runs of the study."""
         self._goals = {metric.name: metric.goal for metric in metrics}
         self._earlier_gpu_hours = earlier_gpu_hours

@@ -33,7 +33,15 @@ class OsAccount:
 
     def process_options(self) -> dict[str, Any]:
         """Return arguments of `subprocess` that start a program as this user and group only."""
-        return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.is_other else {}
+        return (
+            {
+                "user": self.uid,
+                "group": self.gid,
+                "extra_groups": [],
+            }
+            if self.is_other
+            else {}
+        )
 
     def chown(self, path: Path) -> None:
         """Make this user the owner of a file or directory that this process has just made."""

@@ -34,7 +34,11 @@ class AutocommitPool:
 
     def rows(self, statement: PreparedStatement, **values: Any) -> list[Any]:
         """Return a statement's rows as named tuples, committed; raise SQLAlchemy's errors."""
-        rows: list[Any] = self._run(statement, values, lambda cursor: cursor.fetchall())
+        rows: list[Any] = self._run(
+            statement,
+            values,
+            lambda cursor: cursor.fetchall(),
+        )
         return rows
 
     def first(self, statement: PreparedStatement, **values: Any) -> Any | None:
@@ -76,7 +80,11 @@ class AutocommitPool:
         dialect = self._engine.dialect
         # After a failover, libpq looks for the new primary only when it opens a connection.
         is_lost = error.pgcode == READ_ONLY
-        is_lost = is_lost or dialect.is_disconnect(error, connection.dbapi_connection, None)
+        is_lost = is_lost or dialect.is_disconnect(
+            error,
+            connection.dbapi_connection,
+            None,
+        )
         if is_lost:
             connection.invalidate(error)
             self._engine.dispose()

@@ -67,7 +67,11 @@ class Watchdog:
             self._deadlines.pop(wait_limit, None)
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="tunesvc-watchdog", daemon=True)
+        thread = threading.Thread(
+            target=self._run,
+            name="tunesvc-watchdog",
+            daemon=True,
+        )
         # RuntimeError: the interpreter is exiting and starts no threads.
         with suppress(RuntimeError):
             thread.start()

@@ -189,7 +189,12 @@ class PgStorage(BaseStorage, BaseHeartbeat):
             study_name = f"no-name-{uuid.uuid4()}"
         name = checked_name(study_name, "the study's name")
         names = [direction.name.lower() for direction in directions]
-        row = self._autocommit.first(_NEW_STUDY, name=name, directions=names, owner=whoami())
+        row = self._autocommit.first(
+            _NEW_STUDY,
+            name=name,
+            directions=names,
+            owner=whoami(),
+        )
         if row is None:
             raise DuplicatedStudyError(
                 f"there is a study named {name!r} already: load it, or choose another name",
@@ -266,7 +271,11 @@ class PgStorage(BaseStorage, BaseHeartbeat):
 
     # --- writing trials ---------------------------------------------------------------------------
 
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+    def create_new_trial(
+        self,
+        study_id: int,
+        template_trial: FrozenTrial | None = None,
+    ) -> int:
         """See `BaseStorage`. Two callers at once, in any process, get different numbers.
 
         Raises:
@@ -372,7 +381,11 @@ class PgStorage(BaseStorage, BaseHeartbeat):
             raise ValueError(f"no trial of study {self._study(study_id).name!r} is complete yet")
         return self.get_trial(best[0])
 
-    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+    def get_trial_id_from_study_id_trial_number(
+        self,
+        study_id: int,
+        trial_number: int,
+    ) -> int:
         """See `BaseStorage`."""
         found = trial_id(study_id, trial_number)
         if self._autocommit.first(_TRIAL_STATE, id=found) is None:
@@ -472,7 +485,12 @@ class PgStorage(BaseStorage, BaseHeartbeat):
             f"(`tune stop {name}`)"
         )
 
-    def _check_distribution(self, trial_id: int, name: str, distribution: BaseDistribution) -> None:
+    def _check_distribution(
+        self,
+        trial_id: int,
+        name: str,
+        distribution: BaseDistribution,
+    ) -> None:
         key = (study_of(trial_id), name)
         earlier = self._distributions.get(key) or self._stored_distribution(*key)
         if earlier is None:
@@ -484,9 +502,18 @@ class PgStorage(BaseStorage, BaseHeartbeat):
             self._require_unfinished(trial_id)
             raise
 
-    def _stored_distribution(self, study_id: int, name: str) -> BaseDistribution | None:
+    def _stored_distribution(
+        self,
+        study_id: int,
+        name: str,
+    ) -> BaseDistribution | None:
         first, last = trial_id(study_id, 0), trial_id(study_id + 1, 0) - 1
-        row = self._autocommit.first(_ANY_DISTRIBUTION, first=first, last=last, name=name)
+        row = self._autocommit.first(
+            _ANY_DISTRIBUTION,
+            first=first,
+            last=last,
+            name=name,
+        )
         return distribution_of(row[0]) if row is not None else None
 
     def _cache(self, study_id: int) -> TrialCache:
@@ -495,7 +522,13 @@ class PgStorage(BaseStorage, BaseHeartbeat):
 
 def _trial_columns(template: FrozenTrial | None) -> dict[str, Any]:
     if template is None:
-        return {"state": "running", "values": None, "now": True, "started": None, "ended": None}
+        return {
+            "state": "running",
+            "values": None,
+            "now": True,
+            "started": None,
+            "ended": None,
+        }
     return {
         "state": template.state.name.lower(),
         "values": None if template.values is None else [float(value) for value in template.values],
@@ -505,7 +538,11 @@ def _trial_columns(template: FrozenTrial | None) -> dict[str, Any]:
     }
 
 
-def _insert_parts(connection: sa.Connection, new_id: int, template: FrozenTrial) -> None:
+def _insert_parts(
+    connection: sa.Connection,
+    new_id: int,
+    template: FrozenTrial,
+) -> None:
     params = [
         {
             "id": new_id,

@@ -84,7 +84,12 @@ studies = sa.Table(
     sa.Column("study_id", sa.BigInteger, sa.Identity(), primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     # names the study's workers on a cluster that several databases may share
-    sa.Column("key", pg.UUID, nullable=False, server_default=sa.text("gen_random_uuid()")),
+    sa.Column(
+        "key",
+        pg.UUID,
+        nullable=False,
+        server_default=sa.text("gen_random_uuid()"),
+    ),
     sa.Column("directions", pg.ARRAY(sa.Text), nullable=False),
     sa.Column("next_number", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("state", sa.Text, nullable=False, server_default=StudyState.CREATED),
@@ -185,7 +190,13 @@ trial_attrs = sa.Table(
     ),
 )
 
-trial_annotations = sa.Table("trial_annotations", metadata, _trial_ref(), _tags(), _note())
+trial_annotations = sa.Table(
+    "trial_annotations",
+    metadata,
+    _trial_ref(),
+    _tags(),
+    _note(),
+)
 
 attempts = sa.Table(
     "attempts",
@@ -299,7 +310,11 @@ commands = sa.Table(
     # empty if it was simply carried out
     sa.Column("answer", sa.Text),
     _one_of("kind", COMMANDS),
-    sa.Index("ix_commands_pending", "study_id", postgresql_where=sa.text("done_at IS NULL")),
+    sa.Index(
+        "ix_commands_pending",
+        "study_id",
+        postgresql_where=sa.text("done_at IS NULL"),
+    ),
     sa.Index("ix_commands_study_id_command_id", "study_id", "command_id"),
 )
 

@@ -27,7 +27,12 @@ from tunesvc.trial import Trial
 class ChildProcesses:
     """The pipe of an attempt's child processes and the thread that reads it."""
 
-    def __init__(self, trial: Trial, directory: Path, objectives: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        directory: Path,
+        objectives: tuple[str, ...],
+    ) -> None:
         """Pass the children's reports on to `trial`. `directory` is its scratch folder."""
         self._folder = scratch.make("children")
         self.channel = PipeChannel(

@@ -141,7 +141,11 @@ class DriverProcess:
         return True
 
 
-def _start_process(module: str, connection: int, output: int) -> subprocess.Popen[bytes]:
+def _start_process(
+    module: str,
+    connection: int,
+    output: int,
+) -> subprocess.Popen[bytes]:
     code = _MAIN.format(path=sys.path, module=module)
     return subprocess.Popen(
         # -P and our own path: a module in the current folder must not shadow one of ours

@@ -115,7 +115,11 @@ class RayLauncher:
         self._supervisor.add_job(registration.begin)
         return registration
 
-    def unregister_job(self, registration: JobRegistration, call: ExecutorCall) -> None:
+    def unregister_job(
+        self,
+        registration: JobRegistration,
+        call: ExecutorCall,
+    ) -> None:
         """End a job with its last call.
 
         With the last one end the driver too, and kill it if it does not end in time.

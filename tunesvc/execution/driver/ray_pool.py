@@ -133,7 +133,11 @@ def _launch_ray(
         raise
 
 
-def _local(machine: Machine, demand: Demand, claim: MachineClaim) -> LocalResources | None:
+def _local(
+    machine: Machine,
+    demand: Demand,
+    claim: MachineClaim,
+) -> LocalResources | None:
     """Return the resources of a local Ray. None means all of the machine.
 
     A claim that meets the demand does not limit the CPUs, because `parallelism` may be raised

@@ -91,7 +91,11 @@ class DriverSupervisor:
         self._failures = 0
         self._has_tried = threading.Event()
         """Set when the first driver's process has started or failed to."""
-        self._thread = threading.Thread(target=self._run, name="driver-keeper", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run,
+            name="driver-keeper",
+            daemon=True,
+        )
         self._thread.start()
         # A few ms. Otherwise the caller's next imports may delay the first driver.
         self._has_tried.wait()

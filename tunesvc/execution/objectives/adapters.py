@@ -73,7 +73,11 @@ def _select_form(objective: Objective, arguments: Arguments, attempt: Attempt) -
 # --- the forms ------------------------------------------------------------------------------------
 
 
-def _call_by_name(objective: Objective, arguments: Arguments, attempt: Attempt) -> object:
+def _call_by_name(
+    objective: Objective,
+    arguments: Arguments,
+    attempt: Attempt,
+) -> object:
     given: dict[str, Any] = arguments.as_annotated(attempt.launch.params)
     if arguments.has_trial and "trial" not in given:
         given["trial"] = attempt.trial()
@@ -81,7 +85,11 @@ def _call_by_name(objective: Objective, arguments: Arguments, attempt: Attempt) 
     return objective(**given)
 
 
-def _call_with_config(objective: Objective, takes_trial: bool, attempt: Attempt) -> object:
+def _call_with_config(
+    objective: Objective,
+    takes_trial: bool,
+    attempt: Attempt,
+) -> object:
     config = nested(attempt.launch.params)
     if takes_trial:
         return objective(config, trial=attempt.trial())

@@ -176,7 +176,11 @@ def _run(
         return _follow(process, attempt, pipe)
 
 
-def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe) -> int:
+def _follow(
+    process: subprocess.Popen[bytes],
+    attempt: Attempt,
+    pipe: ReportPipe,
+) -> int:
     """Read reports until the program ends, and return its exit code."""
     kill_at_s: float | None = None
     with exit_watch(process) as watched:

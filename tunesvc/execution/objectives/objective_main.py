@@ -45,9 +45,19 @@ def main(descriptor: int) -> None:
     connection = Connection(descriptor)
     task: Task = connection.recv()
     sink = ConnectionSink(connection)
-    attempt = Attempt(task.job, task.launch, task.worker, sink, directory=task.directory)
+    attempt = Attempt(
+        task.job,
+        task.launch,
+        task.worker,
+        sink,
+        directory=task.directory,
+    )
     runner = ObjectiveRunner(task.job, task.folder, is_copy=task.is_copy)
-    listener = threading.Thread(target=_listen, args=(connection, attempt), daemon=True)
+    listener = threading.Thread(
+        target=_listen,
+        args=(connection, attempt),
+        daemon=True,
+    )
     listener.start()
     # A forked child can report only through the pipe, which must be there before it.
     is_over = threading.Event()

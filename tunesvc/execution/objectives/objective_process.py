@@ -120,7 +120,12 @@ class ProcessRunner:
         )
         with (
             ours,
-            supervised(arguments, environment, attempt.directory, [its.fileno()]) as process,
+            supervised(
+                arguments,
+                environment,
+                attempt.directory,
+                [its.fileno()],
+            ) as process,
         ):
             its.close()
             relay = _Relay(attempt, process, ours)

@@ -63,7 +63,14 @@ class WorkerStorage(BaseStorage):
         name, (user, system, _) = self._attempt.job.study, self._fetch_study()
         directions = self._directions
         return [
-            FrozenStudy(name, None, user, system, self._study_id, directions=directions),
+            FrozenStudy(
+                name,
+                None,
+                user,
+                system,
+                self._study_id,
+                directions=directions,
+            ),
         ]
 
     # --- trials ---------------------------------------------------------------------------------

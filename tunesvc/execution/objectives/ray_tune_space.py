@@ -101,7 +101,12 @@ def _parameter(name: str, domain: Any) -> Parameter:
     return _float(domain, quantum, log)
 
 
-def _check_supported(name: str, domain: Any, sampler: Any, quantum: float | None) -> None:
+def _check_supported(
+    name: str,
+    domain: Any,
+    sampler: Any,
+    quantum: float | None,
+) -> None:
     from ray.tune.search import sample as ray
 
     if isinstance(domain, ray.Function):

@@ -169,7 +169,14 @@ class FairShares:
         claims = []
         for member in members:
             turns = int(member.usage_s / turn_s)
-            claims.append(ShareClaim(member.slots_alone, member.demand, member.held, turns))
+            claims.append(
+                ShareClaim(
+                    member.slots_alone,
+                    member.demand,
+                    member.held,
+                    turns,
+                )
+            )
         for member, fair_share in zip(members, fair_slots(claims), strict=True):
             member.fair_share = fair_share
 

@@ -34,7 +34,12 @@ _OOM_SIGNS = (
 )
 
 
-def outcome_of_death(error: BaseException, *, killed: bool, end: str = "") -> Failed | Lost:
+def outcome_of_death(
+    error: BaseException,
+    *,
+    killed: bool,
+    end: str = "",
+) -> Failed | Lost:
     """Return the outcome of an attempt whose worker has died with Ray's `error`.
 
     `end` describes how the process ended, if its spool has a trace.

@@ -72,10 +72,22 @@ class RayExecutor:
         timeouts = timeouts or PollingTimeouts()
         self._clock = SystemClock()
         self._state = state = DispatchState()
-        self._pool = pool = WorkerPool(backend, event_loop, fair_shares or FairShares(), state)
+        self._pool = pool = WorkerPool(
+            backend,
+            event_loop,
+            fair_shares or FairShares(),
+            state,
+        )
         self._client = client = WorkerClient(pool, state, event_loop, timeouts)
         self._scheduler = Scheduler(pool, state, client, event_loop, timeouts)
-        self._adoption = WorkerAdoption(backend, pool, client, state, event_loop, timeouts)
+        self._adoption = WorkerAdoption(
+            backend,
+            pool,
+            client,
+            state,
+            event_loop,
+            timeouts,
+        )
 
     def capacity(self) -> Capacity:
         """Return the total resources of the living nodes. Any thread may call this."""

@@ -131,7 +131,11 @@ class WorkerClient:
         )
         self._state.assigned[launch.attempt] = assigned
         fields = {"trial": launch.trial_number, "attempt": str(launch.attempt)}
-        _logger.debug("to %s", worker.node or "a worker", extra={**self._pool.fields, **fields})
+        _logger.debug(
+            "to %s",
+            worker.node or "a worker",
+            extra={**self._pool.fields, **fields},
+        )
         worker.attempts.append(assigned)
         self.send(assigned, "run", launch)
 
@@ -184,7 +188,11 @@ class WorkerClient:
             # are recorded.
             acknowledged = min(assigned.acknowledged, assigned.delivered)
             cursors[attempt] = assigned.delivered, acknowledged
-        request = PollRequest(worker.poll_count, tuple(worker.pending_commands), cursors)
+        request = PollRequest(
+            worker.poll_count,
+            tuple(worker.pending_commands),
+            cursors,
+        )
         answer = worker.handle.actor.poll.remote(
             self._pool.token,
             request,
@@ -297,7 +305,11 @@ class WorkerClient:
     ) -> None:
         for assigned in worker.live:
             if assigned.in_backlog:
-                self._state.deliver(assigned, 1, Lost("its worker died before it began", "gone"))
+                self._state.deliver(
+                    assigned,
+                    1,
+                    Lost("its worker died before it began", "gone"),
+                )
             else:
                 self._fail(assigned, error, remains)
             self._release(assigned)
@@ -312,7 +324,11 @@ class WorkerClient:
         _logger.warning("a worker died: %s", remains.end or error, extra=fields)
         for stream, text in remains.output.items():
             if text:
-                self._state.deliver(assigned, assigned.delivered + 1, OutputLogged(stream, text))
+                self._state.deliver(
+                    assigned,
+                    assigned.delivered + 1,
+                    OutputLogged(stream, text),
+                )
         outcome = outcome_of_death(error, killed=assigned.is_killed, end=remains.end)
         self._state.deliver(assigned, assigned.delivered + 1, outcome)
 

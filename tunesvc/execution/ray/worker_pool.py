@@ -131,7 +131,11 @@ class WorkerPool:
     def adopt(self, worker: WorkerState) -> None:
         """Keep a worker of an earlier coordinator for its present attempts only."""
         attempts = ", ".join(str(assigned.attempt) for assigned in worker.attempts)
-        _logger.info("adopted a worker with the attempts %s", attempts, extra=self.fields)
+        _logger.info(
+            "adopted a worker with the attempts %s",
+            attempts,
+            extra=self.fields,
+        )
         worker.is_up = worker.is_retiring = True
         self.workers.append(worker)
 
@@ -164,7 +168,12 @@ class WorkerPool:
             worker.is_up, worker.info = True, info
             worker.node = "" if info is None else info.node
             pid = None if info is None else info.pid
-            _logger.info("worker on %s is up (process %s)", worker.node, pid, extra=self.fields)
+            _logger.info(
+                "worker on %s is up (process %s)",
+                worker.node,
+                pid,
+                extra=self.fields,
+            )
         else:
             _logger.warning("a worker could not start: %s", error, extra=self.fields)
             self.end(worker)

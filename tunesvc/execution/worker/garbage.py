@@ -27,7 +27,11 @@ KEEPS_MEMORY = "[tunesvc: this worker keeps memory of earlier trials"
 class Garbage:
     """Collects garbage between attempts, but not so often that short attempts have to wait."""
 
-    def __init__(self, clock: Clock, resident: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        resident: Callable[[], int] | None = None,
+    ) -> None:
         """`resident` returns the memory of this process in bytes."""
         self._clock = clock
         self._resident = resident or _ResidentMemory()
@@ -55,7 +59,11 @@ class Garbage:
 
         Notes each doubling once.
         """
-        limit = max(2 * self._at_first, self._at_first + _SWOLLEN_BYTES, 2 * self._noted)
+        limit = max(
+            2 * self._at_first,
+            self._at_first + _SWOLLEN_BYTES,
+            2 * self._noted,
+        )
         if not self._at_first or self._bytes < limit:
             return ""
         self._noted = self._bytes

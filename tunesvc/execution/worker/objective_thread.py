@@ -29,7 +29,13 @@ _OUTPUT_TAIL_CHARS = 4_000
 class ObjectiveThread:
     """Runs one attempt in a worker, and keeps its events until they are recorded."""
 
-    def __init__(self, job: Job, launch: Launch, worker: WorkerInfo, signal: BatchSignal) -> None:
+    def __init__(
+        self,
+        job: Job,
+        launch: Launch,
+        worker: WorkerInfo,
+        signal: BatchSignal,
+    ) -> None:
         """Prepare the attempt. Every event notifies `signal`."""
         self.outbox = Outbox(signal)
         self.attempt = Attempt(job, launch, worker, self.outbox, signal.lock)
@@ -60,7 +66,14 @@ class ObjectiveThread:
             note: a text about the worker for the attempt's log.
         """
         worker = self.attempt.worker
-        self.outbox.put(Started(worker.node, worker.pid, worker.devices, source_digest))
+        self.outbox.put(
+            Started(
+                worker.node,
+                worker.pid,
+                worker.devices,
+                source_digest,
+            )
+        )
         if note:
             self.outbox.log("stderr", note)
         # Not a daemon: threads that the objective starts would inherit that, see
@@ -98,7 +111,12 @@ class ObjectiveThread:
                 self._unrecorded[seq] = Path(payload.path)
         return events
 
-    def _run(self, execute: Execute, output: OutputCapture, on_finished: OnFinished) -> None:
+    def _run(
+        self,
+        execute: Execute,
+        output: OutputCapture,
+        on_finished: OnFinished,
+    ) -> None:
         event_log.record("run", phase="begin", attempt=self.id)
         failpoints.reach("begun")
         before = set(threading.enumerate())

@@ -54,7 +54,11 @@ class Spool:
     def open(self, stream: str) -> tuple[int, int]:
         """Return descriptors to read and to write a stream."""
         file = self.folder / stream
-        writer = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o600)
+        writer = os.open(
+            file,
+            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC,
+            0o600,
+        )
         return os.open(file, os.O_RDONLY), writer
 
     def free(self, stream: str, end: int) -> None:
@@ -70,7 +74,12 @@ class Spool:
             libc = ctypes.CDLL(None, use_errno=True)
             with (self.folder / stream).open("r+b") as file:
                 offset, length = ctypes.c_int64(start), ctypes.c_int64(end - start)
-                libc.fallocate(file.fileno(), _PUNCH_HOLE_AND_KEEP_SIZE, offset, length)
+                libc.fallocate(
+                    file.fileno(),
+                    _PUNCH_HOLE_AND_KEEP_SIZE,
+                    offset,
+                    length,
+                )
 
     def note_exits(self) -> None:
         """Make `os._exit` write the exit code to a file, but not in child processes."""

@@ -219,7 +219,14 @@ class Worker:
         match command.kind:
             case "run" if known is None and self._is_reusable:
                 launch = command.values[0]
-                self._submit(ObjectiveThread(self._job, launch, self._info, self._signal))
+                self._submit(
+                    ObjectiveThread(
+                        self._job,
+                        launch,
+                        self._info,
+                        self._signal,
+                    )
+                )
             case "cancel" if known and known in self._backlog:
                 self._backlog.remove(known)
                 del self._threads[command.attempt]
@@ -312,7 +319,14 @@ class Worker:
         node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         devices = tuple(context.get_accelerator_ids().get("GPU", ()))
         spool = str(self._output.spool.folder)
-        return WorkerInfo(node, os.getpid(), devices, group, context.get_node_id(), spool)
+        return WorkerInfo(
+            node,
+            os.getpid(),
+            devices,
+            group,
+            context.get_node_id(),
+            spool,
+        )
 
 
 def _runner_of(job: Job, folder: str | None) -> ObjectiveRunner | ProcessRunner:

@@ -74,7 +74,14 @@ def attribute(surface: ModelSurface, params: Mapping[str, Any]) -> Attribution:
     every = np.ones(len(names), dtype=bool)
     ends = worth(np.array([none, every]))
     order = np.argsort(-np.abs(amounts), kind="stable")
-    parts = [ParameterEffect(names[i], float(amounts[i]), names[i] in params) for i in order]
+    parts = [
+        ParameterEffect(
+            names[i],
+            float(amounts[i]),
+            names[i] in params,
+        )
+        for i in order
+    ]
     return Attribution(
         average=float(ends[0]),
         predicted=float(ends[1]),

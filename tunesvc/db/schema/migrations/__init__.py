@@ -103,7 +103,12 @@ def _run(connection: sa.Connection) -> None:
     def steps(revision: object, _: object) -> object:
         return scripts._upgrade_revs("head", revision)  # type: ignore[arg-type]
 
-    with EnvironmentContext(Config(), scripts, fn=steps, destination_rev="head") as environment:
+    with EnvironmentContext(
+        Config(),
+        scripts,
+        fn=steps,
+        destination_rev="head",
+    ) as environment:
         environment.configure(
             connection=connection,
             target_metadata=metadata,

@@ -331,7 +331,13 @@ class _Learned:
                 self._support[k] = _support(known[rows[finished[rows]], k])
                 inputs = self._inputs(known[rows, k], params[rows], k)
                 still = target[rows] - self._present(known[rows, k])
-                fit = Regression(inputs, still, variance[rows], _CHANGE, kernels.get(k))
+                fit = Regression(
+                    inputs,
+                    still,
+                    variance[rows],
+                    _CHANGE,
+                    kernels.get(k),
+                )
                 self._fits[k], kernels[k] = fit, fit.kernel
             stopped = np.flatnonzero((reached == k) & np.isnan(target))
             if len(stopped):

@@ -122,7 +122,14 @@ def _relevance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     ranks = y.argsort().argsort() - (len(y) - 1) / 2
     centred = x - x.mean(axis=0)
     norm = np.sqrt((centred**2).sum(axis=0) * (ranks**2).sum())
-    squared = np.where(norm > 1e-9, (centred.T @ ranks) / np.maximum(norm, 1e-9), 0.0) ** 2
+    squared = (
+        np.where(
+            norm > 1e-9,
+            (centred.T @ ranks) / np.maximum(norm, 1e-9),
+            0.0,
+        )
+        ** 2
+    )
     weights = 0.2 + np.sqrt(np.maximum(squared - 1 / len(y), 0.0))
     return np.asarray(weights / np.sqrt((weights**2).mean()))
 

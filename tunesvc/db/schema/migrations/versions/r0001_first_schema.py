@@ -17,9 +17,19 @@ down_revision = None
 def upgrade() -> None:
     op.create_table(
         "studies",
-        sa.Column("study_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column(
+            "study_id",
+            sa.BigInteger(),
+            sa.Identity(always=False),
+            nullable=False,
+        ),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("key", pg.UUID(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column(
+            "key",
+            pg.UUID(),
+            server_default=sa.text("gen_random_uuid()"),
+            nullable=False,
+        ),
         sa.Column("directions", pg.ARRAY(sa.Text()), nullable=False),
         sa.Column("next_number", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("state", sa.Text(), server_default="created", nullable=False),
@@ -44,7 +54,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "commands",
-        sa.Column("command_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column(
+            "command_id",
+            sa.BigInteger(),
+            sa.Identity(always=False),
+            nullable=False,
+        ),
         sa.Column("study_id", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("payload", pg.JSONB(), server_default="{}", nullable=False),
@@ -75,7 +90,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "decisions",
-        sa.Column("decision_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column(
+            "decision_id",
+            sa.BigInteger(),
+            sa.Identity(always=False),
+            nullable=False,
+        ),
         sa.Column("study_id", sa.BigInteger(), nullable=False),
         sa.Column("trial_number", sa.BigInteger(), nullable=True),
         sa.Column("kind", sa.Text(), nullable=False),
@@ -112,7 +132,12 @@ def upgrade() -> None:
         sa.Column("token", sa.BigInteger(), nullable=False),
         sa.Column("batch", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("released", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column(
+            "released",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+        ),
         sa.ForeignKeyConstraint(
             ["study_id"], ["studies.study_id"], name=op.f("fk_leases_study_id"), ondelete="CASCADE"
         ),
@@ -131,7 +156,12 @@ def upgrade() -> None:
             name=op.f("fk_study_attrs_study_id"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("study_id", "kind", "name", name=op.f("pk_study_attrs")),
+        sa.PrimaryKeyConstraint(
+            "study_id",
+            "kind",
+            "name",
+            name=op.f("pk_study_attrs"),
+        ),
     )
     op.create_table(
         "trials",
@@ -150,9 +180,18 @@ def upgrade() -> None:
             ["study_id"], ["studies.study_id"], name=op.f("fk_trials_study_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("trial_id", name=op.f("pk_trials")),
-        sa.UniqueConstraint("study_id", "number", name=op.f("uq_trials_study_id_number")),
+        sa.UniqueConstraint(
+            "study_id",
+            "number",
+            name=op.f("uq_trials_study_id_number"),
+        ),
     )
-    op.create_index("ix_trials_study_id_state", "trials", ["study_id", "state"], unique=False)
+    op.create_index(
+        "ix_trials_study_id_state",
+        "trials",
+        ["study_id", "state"],
+        unique=False,
+    )
     op.create_table(
         "attempts",
         sa.Column("trial_id", sa.BigInteger(), nullable=False),
@@ -216,7 +255,12 @@ def upgrade() -> None:
         sa.Column("step", sa.BigInteger(), nullable=False),
         sa.Column("value", sa.Double(), nullable=True),
         sa.Column("metrics", pg.JSONB(), nullable=True),
-        sa.Column("superseded", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column(
+            "superseded",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+        ),
         sa.Column(
             "reported_at",
             sa.DateTime(timezone=True),
@@ -226,7 +270,12 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["trial_id"], ["trials.trial_id"], name=op.f("fk_reports_trial_id"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("trial_id", "attempt", "step", name=op.f("pk_reports")),
+        sa.PrimaryKeyConstraint(
+            "trial_id",
+            "attempt",
+            "step",
+            name=op.f("pk_reports"),
+        ),
     )
     op.create_table(
         "trial_attrs",
@@ -241,7 +290,12 @@ def upgrade() -> None:
             name=op.f("fk_trial_attrs_trial_id"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("trial_id", "kind", "name", name=op.f("pk_trial_attrs")),
+        sa.PrimaryKeyConstraint(
+            "trial_id",
+            "kind",
+            "name",
+            name=op.f("pk_trial_attrs"),
+        ),
     )
     op.create_table(
         "trial_params",

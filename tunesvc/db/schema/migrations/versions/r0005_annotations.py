@@ -11,11 +11,33 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    op.add_column("studies", sa.Column("owner", sa.Text(), server_default="", nullable=False))
     op.add_column(
-        "studies", sa.Column("tags", pg.ARRAY(sa.Text()), server_default="{}", nullable=False)
+        "studies",
+        sa.Column(
+            "owner",
+            sa.Text(),
+            server_default="",
+            nullable=False,
+        ),
     )
-    op.add_column("studies", sa.Column("note", sa.Text(), server_default="", nullable=False))
+    op.add_column(
+        "studies",
+        sa.Column(
+            "tags",
+            pg.ARRAY(sa.Text()),
+            server_default="{}",
+            nullable=False,
+        ),
+    )
+    op.add_column(
+        "studies",
+        sa.Column(
+            "note",
+            sa.Text(),
+            server_default="",
+            nullable=False,
+        ),
+    )
     # `tags` of a study file were kept in its spec alone
     op.execute(
         """UPDATE studies SET tags = ARRAY(SELECT json_array_elements_text(spec->'tags'))
@@ -57,7 +79,11 @@ def upgrade() -> None:
         "kind IN ('pause', 'resume', 'stop', 'extend', 'parallelism', 'widen', 'enqueue', 'retry', 'stop_trial', "
         "'tag', 'note')",
     )
-    op.create_index("ix_commands_study_id_command_id", "commands", ["study_id", "command_id"])
+    op.create_index(
+        "ix_commands_study_id_command_id",
+        "commands",
+        ["study_id", "command_id"],
+    )
     # an enqueued trial's values were the whole payload
     op.execute(
         "UPDATE commands SET payload = jsonb_build_object('params', payload) WHERE kind = 'enqueue'"
