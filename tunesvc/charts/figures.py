@@ -137,7 +137,14 @@ class Reader:
         results = self.results()
         return self._get(
             ("best", index, states),
-            lambda _: select_best(self._database, self.view, results, index, _BEST_MAX, states),
+            lambda _: select_best(
+                self._database,
+                self.view,
+                results,
+                index,
+                _BEST_MAX,
+                states,
+            ),
         )
 
     def evenly(self, index: int) -> CompletedTrials:
@@ -145,7 +152,13 @@ class Reader:
         results = self.results()
         return self._get(
             ("evenly", index),
-            lambda _: select_evenly(self._database, self.view, results, index, _EVENLY_MAX),
+            lambda _: select_evenly(
+                self._database,
+                self.view,
+                results,
+                index,
+                _EVENLY_MAX,
+            ),
         )
 
     def shares(self, index: int) -> Sequence[Share]:

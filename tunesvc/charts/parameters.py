@@ -219,7 +219,11 @@ def _choice_marks(names: list[str], mean: np.ndarray, width: np.ndarray) -> go.S
         x=names,
         y=mean,
         mode="markers",
-        marker={"symbol": "line-ew", "size": 18, "line": {"width": 3, "color": colour}},
+        marker={
+            "symbol": "line-ew",
+            "size": 18,
+            "line": {"width": 3, "color": colour},
+        },
         error_y={"type": "data", "array": width, "color": colour, "thickness": 1.5},
         hovertemplate="%{x}: %{y:.5g} ± %{error_y.array:.2g}<extra>model</extra>",
     )
@@ -300,7 +304,12 @@ def _surface(
             ygap=3 if second.choices else 0,
         )
     lines = {"width": 0.4, "color": "rgba(255,255,255,.5)"}
-    return go.Contour(**trace, ncontours=18, contours={"coloring": "heatmap"}, line=lines)
+    return go.Contour(
+        **trace,
+        ncontours=18,
+        contours={"coloring": "heatmap"},
+        line=lines,
+    )
 
 
 def rank(tried: CompletedTrials) -> Chart:

@@ -73,7 +73,12 @@ def history(
         _best_line(numbers, best),
         xaxis=count_axis("trial", numbers, range=_number_range(numbers)),
         yaxis=axis(objective.name, results.values[shown, index]),
-        yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+        yaxis2={
+            "overlaying": "y",
+            "range": [0, 1],
+            "visible": False,
+            "fixedrange": True,
+        },
     )
     selection = describe_selection(
         len(shown) + len(failed),

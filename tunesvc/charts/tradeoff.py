@@ -47,7 +47,11 @@ def _is_finite(results: Results) -> np.ndarray:
     return mask
 
 
-def pareto(objectives: Sequence[Objective], results: Results, front: np.ndarray) -> Chart:
+def pareto(
+    objectives: Sequence[Objective],
+    results: Results,
+    front: np.ndarray,
+) -> Chart:
     """Draw trials by their objectives, with the front highlighted.
 
     Two objectives are a plane, more of them parallel axes.

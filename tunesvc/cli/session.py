@@ -49,7 +49,14 @@ def run_session(
     """
     interrupt = threading.Event()
     with ExitStack() as stack:
-        observers = stack.enter_context(_view(titles, interrupt, as_json=as_json, quiet=quiet))
+        observers = stack.enter_context(
+            _view(
+                titles,
+                interrupt,
+                as_json=as_json,
+                quiet=quiet,
+            )
+        )
         stack.enter_context(_ctrl_c(interrupt))
         _silence_optuna()
         return start(observers, interrupt), interrupt

@@ -47,7 +47,11 @@ def get_surface(
 
     objective = view.objectives[index]
     losses = results.losses(objective, index)
-    rows = results.best_rows(results.candidates() & results.done(index), losses, LEARNED_MAX)
+    rows = results.best_rows(
+        results.candidates() & results.done(index),
+        losses,
+        LEARNED_MAX,
+    )
     numbers = results.numbers[rows].tolist()
     trials = frozen(database, view.study_id, numbers, index)
     return learn(trials, objective.goal, view.shared_seeds)

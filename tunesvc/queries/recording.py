@@ -72,7 +72,12 @@ def _read_decisions(
 ) -> None:
     columns = tables.decisions.c
     query = (
-        sa.select(columns.trial_number, columns.kind, columns.details, columns.decided_at)
+        sa.select(
+            columns.trial_number,
+            columns.kind,
+            columns.details,
+            columns.decided_at,
+        )
         .where(
             columns.study_id == study_id,
             columns.kind.in_(["ask", "prune", "pause", "promote"]),

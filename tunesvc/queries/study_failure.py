@@ -21,9 +21,22 @@ def find_failure(database: Database, name: str) -> StudyFailed | None:
     view = get_study(database, name)
     if not view.is_failure:
         return None
-    failed = list_trials(database, view.study_id, states=["failed"], limit=EXAMINED_MAX)
+    failed = list_trials(
+        database,
+        view.study_id,
+        states=["failed"],
+        limit=EXAMINED_MAX,
+    )
     numbers = [row.number for row in failed]
-    attempts = list_attempts(database, view.study_id, numbers=numbers) if numbers else ()
+    attempts = (
+        list_attempts(
+            database,
+            view.study_id,
+            numbers=numbers,
+        )
+        if numbers
+        else ()
+    )
     reason = view.reason or "no trial came to a result"
     text = f"study {name!r} failed: {reason}"
     with_message = [attempt for attempt in attempts if attempt.message]

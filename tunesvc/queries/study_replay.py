@@ -53,7 +53,11 @@ def replay_study(database: Database, view: StudyView) -> StudyReplay:
     return StudyReplay(asks, prunes, promotions)
 
 
-def replay_pruner(database: Database, view: StudyView, pruner: str) -> PrunerComparison:
+def replay_pruner(
+    database: Database,
+    view: StudyView,
+    pruner: str,
+) -> PrunerComparison:
     """Run another pruner on the recorded curves.
 
     Args:

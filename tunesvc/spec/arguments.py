@@ -27,7 +27,13 @@ def function_issues(
     """
     arguments = None if inspect.isclass(function) else Arguments.of(function)
     if arguments is not None:
-        yield from argument_issues(spec, arguments, f"`{name_of(function)}`", names, ())
+        yield from argument_issues(
+            spec,
+            arguments,
+            f"`{name_of(function)}`",
+            names,
+            (),
+        )
 
 
 def argument_issues(

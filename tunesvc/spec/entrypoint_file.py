@@ -159,7 +159,11 @@ def _signature(args: ast.arguments) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-def _parameter(arg: ast.arg, kind: inspect._ParameterKind, default: object) -> inspect.Parameter:
+def _parameter(
+    arg: ast.arg,
+    kind: inspect._ParameterKind,
+    default: object,
+) -> inspect.Parameter:
     annotation = _KINDS.empty if arg.annotation is None else ast.unparse(arg.annotation)
     return inspect.Parameter(arg.arg, kind, default=default, annotation=annotation)
 

@@ -93,7 +93,12 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 class SpecModel(BaseModel):
     """A piece of the spec: frozen, strict about types, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+    )
 
 
 class Metric(SpecModel):
@@ -213,7 +218,12 @@ Parameter = Annotated[
 class NamedComponent(BaseModel):
     """A name; every other key is an option of the named component."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        strict=True,
+        allow_inf_nan=False,
+    )
     __pydantic_extra__: dict[str, Json] = Field(init=False)
 
     @property
@@ -265,7 +275,12 @@ class StopWhen(SpecModel):
 class Budget(SpecModel):
     """Limits on what a study may spend. The first limit that is reached ends it."""
 
-    trials: int | None = Field(None, ge=1, lt=2**31, description="Total trials: never one more.")
+    trials: int | None = Field(
+        None,
+        ge=1,
+        lt=2**31,
+        description="Total trials: never one more.",
+    )
     wall: Duration | None = Field(
         None,
         description="Time in which a coordinator is running the study.",
@@ -296,7 +311,11 @@ class Resources(SpecModel):
     """Resources that one worker of a trial requests from the cluster."""
 
     cpu: float = Field(1, ge=0, description="Cores; may be a fraction.")
-    gpu: float = Field(0, ge=0, description="May be a fraction below 1, or a whole number.")
+    gpu: float = Field(
+        0,
+        ge=0,
+        description="May be a fraction below 1, or a whole number.",
+    )
     memory: Bytes | None = Field(None, description="Bytes, such as `4GB`.")
     custom: Frozen[float] = Field(
         default_factory=FrozenDict,
@@ -322,7 +341,11 @@ class Retries(SpecModel):
     """Number of retries of a trial, counted separately for each class of failure."""
 
     lost: int = Field(3, ge=0, description="The worker's process died.")
-    stalled: int = Field(3, ge=0, description="The worker sent no heartbeat for `limits.stall`.")
+    stalled: int = Field(
+        3,
+        ge=0,
+        description="The worker sent no heartbeat for `limits.stall`.",
+    )
     node: int = Field(10, ge=0, description="The worker's node went away.")
     preempted: int = Field(100, ge=0, description="The worker's node was taken back.")
     host_oom: int = Field(
@@ -334,7 +357,11 @@ class Retries(SpecModel):
     error: int = Field(0, ge=0, description="The objective raised.")
     nan: int = Field(0, ge=0, description="The result is not a number, or infinite.")
     timeout: int = Field(0, ge=0, description="It ran longer than `limits.wall`.")
-    silence: int = Field(0, ge=0, description="It did not report for `limits.silence`.")
+    silence: int = Field(
+        0,
+        ge=0,
+        description="It did not report for `limits.silence`.",
+    )
 
 
 class Limits(SpecModel):

@@ -86,5 +86,14 @@ class JsonLines:
 
     def write(self, event: str, value: object) -> None:
         """Write one event."""
-        self._stream.write(to_json({"event": event, "study": self._study, **plain(value)}) + "\n")
+        self._stream.write(
+            to_json(
+                {
+                    "event": event,
+                    "study": self._study,
+                    **plain(value),
+                }
+            )
+            + "\n"
+        )
         self._stream.flush()

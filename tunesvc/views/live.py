@@ -92,7 +92,12 @@ class RedrawnView(ABC):
 class LiveView(RedrawnView):
     """View of one study."""
 
-    def __init__(self, title: str, console: Console, interrupt: Event | None = None) -> None:
+    def __init__(
+        self,
+        title: str,
+        console: Console,
+        interrupt: Event | None = None,
+    ) -> None:
         """Create a view.
 
         Args:

@@ -30,7 +30,11 @@ def in_notebook() -> bool:
 class NotebookView:
     """Implements `progress_events.Observer`. A context manager; draws a last time on exit."""
 
-    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        title: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`title`: the study's name."""
         self._title = title
         self._clock = clock

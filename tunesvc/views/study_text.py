@@ -79,14 +79,23 @@ def overview(
 
 def _heading(view: StudyView) -> Text:
     reason = (f"  {visible(view.reason)}", "dim") if view.reason else ""
-    return Text.assemble((visible(view.name), "bold"), "  ", state_text(str(view.state)), reason)
+    return Text.assemble(
+        (visible(view.name), "bold"),
+        "  ",
+        state_text(str(view.state)),
+        reason,
+    )
 
 
 def facts(view: StudyView) -> Table:
     """Format a study's facts as two columns."""
     grid = Table.grid(padding=(0, 2))
     goals = ", ".join(f"{objective.goal} {objective.name}" for objective in view.objectives)
-    rows: dict[str, Any] = {"objective": goals, "trials": counts(view), "budget": budget(view)}
+    rows: dict[str, Any] = {
+        "objective": goals,
+        "trials": counts(view),
+        "budget": budget(view),
+    }
     rows["time"] = duration(view.active_s)
     if view.gpu_hours:
         rows["time"] += f", {view.gpu_hours:.3g} GPU hours"
@@ -163,14 +172,31 @@ def best(
         return Group(Text(f"Pareto front: {len(rows)} trials", "bold"), trials(view, rows, width))
     row, *others = rows
     if answer is not None and others:
-        return Group(_recommended(view, row, answer), Text(), best(view, others, width))
+        return Group(
+            _recommended(view, row, answer),
+            Text(),
+            best(view, others, width),
+        )
     evidence = ""
     if answer is not None and answer.number == row.number:
         evidence = answer.describe(view.shared_seeds)
-    return Group(_headline("Best", view, number(row.value), row, evidence), _params(row))
+    return Group(
+        _headline(
+            "Best",
+            view,
+            number(row.value),
+            row,
+            evidence,
+        ),
+        _params(row),
+    )
 
 
-def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> RenderableType:
+def _recommended(
+    view: StudyView,
+    row: TrialRow,
+    answer: Recommendation,
+) -> RenderableType:
     observed = f"observed {number(row.value)}"
     note = f"Trial {answer.luckiest}, below, has the best observed value, {answer.luck}"
     if answer.confirmed is None:
@@ -198,7 +224,13 @@ def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> Rend
     return Group(title, _params(row), Text(f"{note}.", "dim"))
 
 
-def _headline(title: str, view: StudyView, value: str, row: TrialRow, evidence: str) -> Text:
+def _headline(
+    title: str,
+    view: StudyView,
+    value: str,
+    row: TrialRow,
+    evidence: str,
+) -> Text:
     """Format the metric's value, and the trial with its evidence."""
     metric = (f"{visible(view.objectives[0].name)} = {value}", STYLES["best"])
     after = (f"  trial {row.number}{', ' if evidence else ''}{evidence}", "dim")
@@ -381,7 +413,11 @@ def _curve(view: StudyView, curve: ReportCurve) -> Table:
             points[-1],
         )
     names = names_in(point.metrics for point in points)
-    made = table(">step", f">{view.objectives[0].name}", *(f">{name}" for name in names))
+    made = table(
+        ">step",
+        f">{view.objectives[0].name}",
+        *(f">{name}" for name in names),
+    )
     for point in points:
         made.add_row(
             *cells(
@@ -404,7 +440,11 @@ def _failure(attempt: AttemptRow) -> list[RenderableType]:
 
 def traceback(title: str, text: str) -> RenderableType:
     """Format a traceback from the worker, under a title."""
-    return Group(Text(), Text(title, "bold"), indented(Text(visible(text.rstrip()), "red")))
+    return Group(
+        Text(),
+        Text(title, "bold"),
+        indented(Text(visible(text.rstrip()), "red")),
+    )
 
 
 def explanation(answer: Explanation) -> RenderableType:

@@ -95,7 +95,11 @@ def plain(value: Any) -> Any:
 
 def indented(text: Text | str) -> Padding:
     """Indent a text by two columns, without padding at the ends of lines."""
-    return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, 2), expand=False)
+    return Padding(
+        Text(text) if isinstance(text, str) else text,
+        (0, 0, 0, 2),
+        expand=False,
+    )
 
 
 def table(*columns: str) -> Table:
@@ -103,7 +107,11 @@ def table(*columns: str) -> Table:
     made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         name = Text(visible(column.removeprefix(">")))
-        made.add_column(name, justify="right" if column.startswith(">") else "left", no_wrap=True)
+        made.add_column(
+            name,
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=True,
+        )
     return made
 
 
@@ -125,7 +133,14 @@ def fitted(
     rows = [cells(*line) for line in lines]
     widths = [cell_len(head.removeprefix(">")) for head in heads]
     for row in rows:
-        widths = [max(pair) for pair in zip(widths, (cell.cell_len for cell in row), strict=True)]
+        widths = [
+            max(pair)
+            for pair in zip(
+                widths,
+                (cell.cell_len for cell in row),
+                strict=True,
+            )
+        ]
     shown = list(range(len(heads)))
     left_out = 0
     for i in reversed([i for i, head in enumerate(heads) if head in spare]):

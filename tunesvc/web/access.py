@@ -72,7 +72,11 @@ def may(permission: Permission) -> Callable[[Request], User]:
 
     def check(request: Request) -> User:
         study = str(request.path_params.get("study_id"))
-        return authorize(request, permission, int(study) if study.isdecimal() else None)
+        return authorize(
+            request,
+            permission,
+            int(study) if study.isdecimal() else None,
+        )
 
     return check
 
@@ -147,7 +151,12 @@ class KeyAccess:
     def router(self) -> APIRouter:
         """Return the route that exchanges a key for a cookie."""
         router = APIRouter()
-        router.add_api_route("/enter", self.enter, methods=["GET"], include_in_schema=False)
+        router.add_api_route(
+            "/enter",
+            self.enter,
+            methods=["GET"],
+            include_in_schema=False,
+        )
         return router
 
     def enter(self, request: Request, key: str) -> Response:

@@ -27,7 +27,14 @@ STATIC = _HERE / "static"
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """Render a template; it also gets `request` and `url`."""
     loaded = _environment().get_template(template)
-    return HTMLResponse(loaded.render(request=request, url=_urls(request), **values), status)
+    return HTMLResponse(
+        loaded.render(
+            request=request,
+            url=_urls(request),
+            **values,
+        ),
+        status,
+    )
 
 
 def wants_fragment(request: Request) -> bool:

@@ -12,7 +12,11 @@ from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyName, TrialNumber
 from tunesvc.util.characters import visible
 
 
-def pause(study: StudyName, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+def pause(
+    study: StudyName,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
     """Start no more trials and let the running ones finish. `tune resume` continues."""
     _request(study, "pause", {}, database_url, as_json)
 
@@ -91,7 +95,13 @@ def widen(
 ) -> None:
     """Widen ranges and add choices, while a study runs or before it is resumed. Its trials are
     kept."""
-    _request(study, "widen", {"parameters": parse_widening(changes)}, database_url, as_json)
+    _request(
+        study,
+        "widen",
+        {"parameters": parse_widening(changes)},
+        database_url,
+        as_json,
+    )
 
 
 def retry(

@@ -57,7 +57,13 @@ def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
         *diagnosis_text.format_health(name, examined),
     ]
     if as_json:
-        terminal.print_json({"findings": findings, "diagnosis": diagnosis, "health": examined})
+        terminal.print_json(
+            {
+                "findings": findings,
+                "diagnosis": diagnosis,
+                "health": examined,
+            }
+        )
     else:
         _print(findings, as_json=False)
         if diagnosis.live:
@@ -106,7 +112,11 @@ def examine(database_url: str | None) -> Iterator[DatabaseFinding]:
 
 def _python() -> DatabaseFinding:
     text = f"{platform.python_version()} at {sys.executable}, {os.cpu_count()} CPUs"
-    return DatabaseFinding("Python", "ok" if sys.version_info >= (3, 11) else "broken", text)
+    return DatabaseFinding(
+        "Python",
+        "ok" if sys.version_info >= (3, 11) else "broken",
+        text,
+    )
 
 
 def _packages() -> DatabaseFinding:
@@ -130,7 +140,11 @@ def command_name(path: str | None) -> DatabaseFinding:
     try:
         script = Path(path).read_bytes()[:4096]
     except OSError as error:
-        return DatabaseFinding("Command", "warn", f"{path} cannot be read: {error.strerror}")
+        return DatabaseFinding(
+            "Command",
+            "warn",
+            f"{path} cannot be read: {error.strerror}",
+        )
     if b"tunesvc" in script:
         return DatabaseFinding("Command", "ok", f"tune is {path}")
     return DatabaseFinding(

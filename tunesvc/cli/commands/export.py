@@ -88,7 +88,11 @@ def _format(requested: Format | None, out: Path | None) -> Format:
     return named
 
 
-_ENDINGS: Mapping[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+_ENDINGS: Mapping[str, Format] = {
+    ".csv": "csv",
+    ".json": "json",
+    ".parquet": "parquet",
+}
 
 
 def _text(exported: Export, format: Format) -> Iterator[str]:

@@ -146,7 +146,11 @@ def resume(
 
     with RayPool(of_several=len(studies) > 1) as ray_pool:
 
-        def start_study(study: str, observer: Observer, interrupt: threading.Event) -> Study:
+        def start_study(
+            study: str,
+            observer: Observer,
+            interrupt: threading.Event,
+        ) -> Study:
             return api.load_study(study, database_url=database_url).resume(
                 folder=folder,
                 standby=standby,
@@ -224,7 +228,11 @@ def _session(
     raise typer.Exit(summary.print_results(ended, as_json=as_json, quiet=quiet))
 
 
-def _run_and_show_end(run: Run, observer: Observer, interrupt: threading.Event) -> Study:
+def _run_and_show_end(
+    run: Run,
+    observer: Observer,
+    interrupt: threading.Event,
+) -> Study:
     """Run one of several studies and show at once how it ended, since the others continue."""
     from tunesvc.cli.views.summary import describe_error
     from tunesvc.coordinator.progress_events import ProgressEvent

@@ -171,7 +171,12 @@ def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     )
 
 
-def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:
+def _show_trial(
+    database: Database,
+    view: StudyView,
+    number: int,
+    as_json: bool,
+) -> None:
     from tunesvc.queries.trials.attempt_events import get_curve
     from tunesvc.queries.trials.trial_table import get_trial
     from tunesvc.views import study_text, terminal
@@ -357,7 +362,13 @@ def _print_logs(
     from tunesvc.queries.trials.attempt_events import list_logs
     from tunesvc.views import terminal
 
-    while rows := list_logs(database, view.study_id, trial, attempt=attempt, after=after):
+    while rows := list_logs(
+        database,
+        view.study_id,
+        trial,
+        attempt=attempt,
+        after=after,
+    ):
         for row in rows:
             if as_json:
                 terminal.print_json(row)

@@ -80,7 +80,12 @@ def live_table(rows: Sequence[LivenessRow], width: int) -> Table:
         )
         for row in rows
     ]
-    return terminal.fitted(heads, lines, width, ("devices", ">attempt", ">given up in", "stopping"))
+    return terminal.fitted(
+        heads,
+        lines,
+        width,
+        ("devices", ">attempt", ">given up in", "stopping"),
+    )
 
 
 def _time_left(left_s: float | None) -> str:
@@ -168,7 +173,11 @@ def _waiting(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
             f"{_trials(diagnosis.to_run_again)} will be run again {when}",
         )
     if diagnosis.enqueued:
-        yield DatabaseFinding("Enqueued", "ok", f"{_trials(diagnosis.enqueued)} will be run next")
+        yield DatabaseFinding(
+            "Enqueued",
+            "ok",
+            f"{_trials(diagnosis.enqueued)} will be run next",
+        )
     for command in diagnosis.commands:
         by = f" by {command.asked_by}" if command.asked_by else ""
         text = f"`{command.kind}`, asked{by} {formatting.duration(command.age_s)} ago, is "

@@ -92,7 +92,12 @@ class MultiStudyView(RedrawnView):
         shown = ordered if len(rows) <= room else ordered[: room - 1]
         wide = self._console.width >= _WIDE
         columns = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-        columns.add_column("study", no_wrap=True, overflow="ellipsis", max_width=_NAME_CHARS)
+        columns.add_column(
+            "study",
+            no_wrap=True,
+            overflow="ellipsis",
+            max_width=_NAME_CHARS,
+        )
         columns.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
         for name in ("trials", "running", "best", *(("trial", "left") if wide else ())):
             columns.add_column(name, justify="right", no_wrap=True)

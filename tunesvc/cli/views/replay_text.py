@@ -83,7 +83,13 @@ def pruner(name: str, comparison: PrunerComparison) -> RenderableType:
 def _stopped(rows: Sequence[ReplayedStop]) -> list[RenderableType]:
     if not rows:
         return []
-    rows_table = table(">trial", ">stopped at step", ">steps saved", ">came to", ">rank")
+    rows_table = table(
+        ">trial",
+        ">stopped at step",
+        ">steps saved",
+        ">came to",
+        ">rank",
+    )
     for one in rows[:SHOWN]:
         rows_table.add_row(
             *cells(
@@ -112,5 +118,11 @@ def sampler(name: str, proposals: Sequence[ReplayedProposal]) -> RenderableType:
     )
     rows_table = table(">trial", ">distance", "would have proposed")
     for one in proposals[-SHOWN:]:
-        rows_table.add_row(*cells(one.number, f"{one.distance:.3f}", parameters(one.params)))
+        rows_table.add_row(
+            *cells(
+                one.number,
+                f"{one.distance:.3f}",
+                parameters(one.params),
+            )
+        )
     return Group(Text(head), Text(), rows_table)

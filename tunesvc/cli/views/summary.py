@@ -113,7 +113,11 @@ def _print_summary(study: Study, code: ExitCode) -> None:
     )
     console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
     if best:
-        console.print(Text(), study_text.best(view, best, console.width, answer), sep="\n")
+        console.print(
+            Text(),
+            study_text.best(view, best, console.width, answer),
+            sep="\n",
+        )
     if (error := study.failure) is not None and error.number is not None:
         console.print(
             study_text.traceback(
@@ -138,7 +142,12 @@ def _state(view: StudyView, code: ExitCode) -> str:
     return "interrupted" if code is ExitCode.INTERRUPTED else str(view.state)
 
 
-def next_commands(view: StudyView, code: ExitCode, *, has_best: bool) -> list[tuple[str, str]]:
+def next_commands(
+    view: StudyView,
+    code: ExitCode,
+    *,
+    has_best: bool,
+) -> list[tuple[str, str]]:
     """Return commands that make sense after a run, each with its description."""
 
     quoted, state = _quoted(view.name), view.state

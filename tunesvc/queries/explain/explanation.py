@@ -98,7 +98,11 @@ class Explanation:
         return "\n\n".join(paragraphs)
 
 
-def explain_trial(database: Database, view: StudyView, number: int) -> Explanation | None:
+def explain_trial(
+    database: Database,
+    view: StudyView,
+    number: int,
+) -> Explanation | None:
     """Explain a trial's parameters and outcome; None if there is no trial of that number."""
     detail = trial_detail(database, view.study_id, number)
     if detail is None:
@@ -255,7 +259,11 @@ def _describe_pruning(
     if view.spec is not None and view.spec.pruner.name == "none" and not stopped.any():
         return
     yield from _describe_pauses(results, trials_with(database, view.study_id, "promote"))
-    saved = saved_by_pruning(steps[stopped], steps[results.of_state("complete")], steps)
+    saved = saved_by_pruning(
+        steps[stopped],
+        steps[results.of_state("complete")],
+        steps,
+    )
     if saved is None:
         what = "finished" if stopped.any() else "been stopped early"
         yield f"No trial has {what} yet."
@@ -285,7 +293,11 @@ def _trials(count: int) -> str:
     return f"{count} trial{'' if count == 1 else 's'}"
 
 
-def _describe_best(database: Database, view: StudyView, results: Results) -> Iterator[str]:
+def _describe_best(
+    database: Database,
+    view: StudyView,
+    results: Results,
+) -> Iterator[str]:
     answer = get_recommendation(database, view, results)
     if answer is None:
         return

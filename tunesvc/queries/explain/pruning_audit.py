@@ -53,7 +53,15 @@ def get_audit(database: Database, view: StudyView) -> Audit | None:
         f"of {found.audited} audited trials {found.wrong} would have been {what}: false-prune "
         f"rate {_percent(found.rate)} (95 %: {interval}), allowed {_percent(allowed)}"
     )
-    return Audit(found.audited, found.wrong, found.rate, found.low, found.high, allowed, text)
+    return Audit(
+        found.audited,
+        found.wrong,
+        found.rate,
+        found.low,
+        found.high,
+        allowed,
+        text,
+    )
 
 
 def _percent(share: float) -> str:

@@ -12,7 +12,11 @@ from tunesvc.queries.rows import DecisionRow
 from tunesvc.queries.sql import DECISION_COLUMNS
 
 
-def last_asks(database: Database, study_id: int, limit: int) -> tuple[DecisionRow, ...]:
+def last_asks(
+    database: Database,
+    study_id: int,
+    limit: int,
+) -> tuple[DecisionRow, ...]:
     """Return the `ask` decisions of the newest trials, the oldest first."""
     query = (
         sa.select(*DECISION_COLUMNS)

@@ -166,7 +166,11 @@ def _proposal(
     )
 
 
-def _surprise(row: TrialRow, mean: float | None, deviation: float | None) -> float | None:
+def _surprise(
+    row: TrialRow,
+    mean: float | None,
+    deviation: float | None,
+) -> float | None:
     if row.state != "complete" or row.value is None or not math.isfinite(row.value):
         return None
     return abs(row.value - mean) / deviation if mean is not None and deviation else None
@@ -250,7 +254,11 @@ def _related(listed: object) -> tuple[RelatedTrial, ...]:
     return tuple(found)
 
 
-def _rank(database: Database, view: StudyView, row: TrialRow) -> tuple[int | None, int]:
+def _rank(
+    database: Database,
+    view: StudyView,
+    row: TrialRow,
+) -> tuple[int | None, int]:
     """Return a trial's rank among the complete ones, and their number. Reads an index only."""
     value = first_value()
     own = None
@@ -369,7 +377,11 @@ def _describe_numbers(judgement: Judgement) -> Iterator[str]:
         yield f"Compared with trials {named}{more}."
 
 
-def describe_outcome(view: StudyView, row: TrialRow, reasons: TrialReasons) -> Iterator[str]:
+def describe_outcome(
+    view: StudyView,
+    row: TrialRow,
+    reasons: TrialReasons,
+) -> Iterator[str]:
     """Yield a sentence about a trial's state and result."""
     if row.state == "failed":
         yield f"It failed{f' ({row.failure})' if row.failure else ''}."

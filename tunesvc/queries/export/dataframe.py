@@ -72,7 +72,13 @@ def _names(study: StudyView, rows: Sequence[TrialRow]) -> Names:
         constraints.update(row.constraints)
         attrs.update(row.attrs)
     objectives = [objective.name for objective in study.objectives]
-    return Names(objectives, params, sorted(metrics), sorted(constraints), sorted(attrs))
+    return Names(
+        objectives,
+        params,
+        sorted(metrics),
+        sorted(constraints),
+        sorted(attrs),
+    )
 
 
 _EXECUTION = (

@@ -230,7 +230,11 @@ def idle(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     return [HealthFinding("warn", f"{text}{cause}.", advice, action)]
 
 
-def _lower_parallelism(evidence: Evidence, use: _Utilisation, share: float) -> Action | None:
+def _lower_parallelism(
+    evidence: Evidence,
+    use: _Utilisation,
+    share: float,
+) -> Action | None:
     fewer = max(1, math.ceil(use.slots * (1 - share) * 1.25))
     if evidence.study.coordinator is None or fewer >= use.slots:
         return None

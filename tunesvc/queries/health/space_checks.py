@@ -85,7 +85,13 @@ def _border(
         return None
     for at_top in (False, True):
         near = [at >= 1 - edge if at_top else at <= edge for at in positions]
-        tail = float(bdtrc(sum(near) - 1, len(near), _border_share(kind, edge, at_top)))
+        tail = float(
+            bdtrc(
+                sum(near) - 1,
+                len(near),
+                _border_share(kind, edge, at_top),
+            )
+        )
         chance = tail * 2 * parameters  # Bonferroni: two borders for each parameter
         if near[0] and 2 * sum(near) >= len(near) and chance < ALPHA:
             return _Border(name, kind, at_top, sum(near), len(near))
@@ -120,7 +126,11 @@ def _narrow(border: _Border) -> HealthFinding:
     end = "max" if border.at_top else "min"
     to = shown(float(wider))
     advice = f"Widen it, to {end}: {to} for example. The study continues with all its trials."
-    action = Action("widen", {"parameters": {name: {end: wider}}}, f"Widen {name} to {to}")
+    action = Action(
+        "widen",
+        {"parameters": {name: {end: wider}}},
+        f"Widen {name} to {to}",
+    )
     return HealthFinding("warn", text, advice, action)
 
 

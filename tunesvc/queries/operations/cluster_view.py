@@ -280,7 +280,14 @@ def _opened(row: Any, nodes: Sequence[NodeInfo], attended: set[int]) -> QueuedRo
     else:
         why = why_waits(nodes, Resources.model_validate(row.resources or {}))
     number = number_of(row.trial_id)
-    return from_row(QueuedRow, row, trials=(number,), count=1, since=row.opened_at, why=why)
+    return from_row(
+        QueuedRow,
+        row,
+        trials=(number,),
+        count=1,
+        since=row.opened_at,
+        why=why,
+    )
 
 
 def _select_queue(among: Collection[int] | None) -> sa.Select[Any]:
@@ -370,5 +377,12 @@ def _coordinators(
     for row in connection.execute(query):
         running = counts[row.study_id, AttemptState.RUNNING]
         waiting = counts[row.study_id, AttemptState.OPENED]
-        coordinators.append(from_row(CoordinatorRow, row, running=running, waiting=waiting))
+        coordinators.append(
+            from_row(
+                CoordinatorRow,
+                row,
+                running=running,
+                waiting=waiting,
+            )
+        )
     return tuple(coordinators)

@@ -37,7 +37,11 @@ class Span:
     share a lane if possible."""
 
 
-def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[Span, ...]:
+def list_spans(
+    database: Database,
+    study_id: int,
+    limit: int = SPANS,
+) -> tuple[Span, ...]:
     """Return the started attempts of the newest trials, by start."""
     columns = attempts.c
     newest = (

@@ -408,7 +408,12 @@ class _Parser:
             self._fail(f"{name} is a number, and `{token.text}` is not", token)
         return value
 
-    def _check_ordered(self, compared: Field, value: ParamValue, token: _Token) -> None:
+    def _check_ordered(
+        self,
+        compared: Field,
+        value: ParamValue,
+        token: _Token,
+    ) -> None:
         is_number = value is not None and _type_of(value) is float and not _is_nan(value)
         if compared.kind.is_text or not is_number:
             problem = f"nothing is less or more than `{token.text}`"

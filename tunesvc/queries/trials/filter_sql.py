@@ -204,7 +204,11 @@ def _exists(query: sa.Select[Any], any_of: Sequence[Condition]) -> Condition:
     return query.where(sa.or_(sa.false(), *any_of)).correlate(trials).exists()
 
 
-def _numeric(numbers: Sequence[str], one: Comparison, among: Sequence[str]) -> Condition:
+def _numeric(
+    numbers: Sequence[str],
+    one: Comparison,
+    among: Sequence[str],
+) -> Condition:
     if isinstance(one.value, (str, bool)):
         return sa.true() if one.op == "!=" else sa.false()
     compared = _compared(trial_params.c.value, one.op, one.value, sa.Double())

@@ -93,7 +93,12 @@ class Selection:
     sort: TrialSort
 
     @staticmethod
-    def of(study_id: int, names: Names, where: str = "", sort: str = "number") -> Selection:
+    def of(
+        study_id: int,
+        names: Names,
+        where: str = "",
+        sort: str = "number",
+    ) -> Selection:
         """Parse a filter and a sort order, see `filter_language` and `TrialSort.of`."""
         return Selection(study_id, parse(where, names), TrialSort.of(sort, names))
 

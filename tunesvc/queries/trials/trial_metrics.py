@@ -82,7 +82,12 @@ def attrs_of(
     """Return metrics, constraints and attributes by trial id."""
     found = {id_: TrialAttrs() for id_ in ids}
     columns = tables.trial_attrs.c
-    query = sa.select(columns.trial_id, columns.kind, columns.name, columns.value).where(
+    query = sa.select(
+        columns.trial_id,
+        columns.kind,
+        columns.name,
+        columns.value,
+    ).where(
         is_any_of(columns.trial_id, ids),
         _is_shown(columns),
         sa.func.octet_length(columns.value) <= _LONGEST,

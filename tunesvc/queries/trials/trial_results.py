@@ -85,7 +85,12 @@ class Results:
         first = np.argmin(self.losses(objective, index)[rows])
         return int(self.numbers[rows[first]])
 
-    def best_rows(self, mask: np.ndarray, losses: np.ndarray, limit: int) -> np.ndarray:
+    def best_rows(
+        self,
+        mask: np.ndarray,
+        losses: np.ndarray,
+        limit: int,
+    ) -> np.ndarray:
         """Return at most `limit` rows of a mask: the best, and an even sample of the others."""
         rows = np.flatnonzero(mask)
         selected: np.ndarray = rows[subsample_best(losses[rows], self.numbers[rows], limit)]

@@ -97,7 +97,12 @@ def list_best_trials(
         directions = _directions(connection, study_id)
         if len(directions) == 1:
             maximize = directions[0] == "maximize"
-            numbers = _best_numbers(connection, study_id, limit or 1, maximize=maximize)
+            numbers = _best_numbers(
+                connection,
+                study_id,
+                limit or 1,
+                maximize=maximize,
+            )
             return rows_of(database, study_id, numbers)
         front = _front(connection, study_id, directions)[:limit]
         query = _rows().where(trials_table.c.trial_id.in_(front)).order_by(trials_table.c.number)

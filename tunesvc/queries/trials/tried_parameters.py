@@ -200,7 +200,11 @@ def _parameter(name: str, length: int, groups: Sequence[_ParameterGroup]) -> Par
     return Parameter(name, column, (), log, float(low), float(high))
 
 
-def _choice(name: str, column: np.ndarray, groups: Sequence[_ParameterGroup]) -> Parameter:
+def _choice(
+    name: str,
+    column: np.ndarray,
+    groups: Sequence[_ParameterGroup],
+) -> Parameter:
     """Return a choice among all distributions' choices; a range contributes its values."""
     codes: dict[str, int] = {}
     for group in groups:

@@ -72,7 +72,11 @@ def load(path: str | Path, judge: Judge | None = None) -> StudyDocument:
     path = Path(path)
     text = _decode(_read(path), path.name)
     folder = path.absolute().parent
-    return StudyDocument(parse(text, path.name, folder=folder, judge=judge), text, folder)
+    return StudyDocument(
+        parse(text, path.name, folder=folder, judge=judge),
+        text,
+        folder,
+    )
 
 
 def parse(
@@ -128,7 +132,11 @@ def renamed(text: str, name: str) -> str:
     """Rename a study in its file and keep the rest; unchanged if `name:` is not on a line of its
     own."""
     written = name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
-    return _NAME_LINE.sub(lambda match: f"{match[1]}{written}{match[2] or ''}", text, count=1)
+    return _NAME_LINE.sub(
+        lambda match: f"{match[1]}{written}{match[2] or ''}",
+        text,
+        count=1,
+    )
 
 
 def written(spec: StudySpec) -> str:
@@ -183,7 +191,12 @@ def _validate(
     if spec is not None:
         written = long.get("parameters")
         names = written.keys() if isinstance(written, Mapping) else ()
-        issues += checks.find_issues(spec, names=names, folder=folder, function=function)
+        issues += checks.find_issues(
+            spec,
+            names=names,
+            folder=folder,
+            function=function,
+        )
         issues += judge(spec) if judge is not None else ()
     issues = [
         SpecIssue(

@@ -77,7 +77,11 @@ def _to_issue(detail: ErrorDetails, data: Mapping[str, Any]) -> SpecIssue:
     if error_type == "extra_forbidden":
         key = str(path[-1])
         hint = foreign_names.hint(key) if len(location) == 1 else ""
-        return SpecIssue(path, _unknown_key(key, list(_known_keys(location)), hint), at_key=True)
+        return SpecIssue(
+            path,
+            _unknown_key(key, list(_known_keys(location)), hint),
+            at_key=True,
+        )
     if error_type == "missing":
         return SpecIssue(path, _missing(location[-1], at_top=not path))
     return SpecIssue(path, _describe(detail))

@@ -155,7 +155,11 @@ class _Reader:
             return self._branch(position, depth)
         if isinstance(event, yaml.MappingStartEvent):
             return self._table(position, depth)
-        return ScalarNode(position, _join_surrogates(event.value), plain=event.style is None)
+        return ScalarNode(
+            position,
+            _join_surrogates(event.value),
+            plain=event.style is None,
+        )
 
     def _branch(self, position: TextPosition, depth: int) -> SequenceNode:
         branch = SequenceNode(position)

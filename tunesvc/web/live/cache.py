@@ -156,7 +156,12 @@ class StaleWhileRevalidateCache:
             return None
         return replace(entry, fresh_in_s=left_s, age_s=now - entry.made_s)
 
-    def _made(self, key: Hashable, stamp: str, make: Callable[[Any], Any]) -> CacheEntry:
+    def _made(
+        self,
+        key: Hashable,
+        stamp: str,
+        make: Callable[[Any], Any],
+    ) -> CacheEntry:
         with self._lock:
             before = self._entries.get(key)
         began = self._effort()

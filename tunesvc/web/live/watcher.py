@@ -69,7 +69,11 @@ class Watcher:
 
     def start(self) -> None:
         """Watch until `stop`."""
-        self._thread = threading.Thread(target=self._run, name="tunesvc-watch", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run,
+            name="tunesvc-watch",
+            daemon=True,
+        )
         self._thread.start()
 
     def stop(self) -> None:

@@ -37,7 +37,18 @@ class ErrorMiddleware:
             if has_started or scope["type"] != "http":
                 raise
             number = secrets.token_hex(4)
-            _log.exception("internal error %s: %s %s", number, scope["method"], scope["path"])
+            _log.exception(
+                "internal error %s: %s %s",
+                number,
+                scope["method"],
+                scope["path"],
+            )
             text = f"An internal error occurred. The dashboard's log has details of error {number}."
-            response = page(Request(scope), "error.html", 500, title="Internal error", text=text)
+            response = page(
+                Request(scope),
+                "error.html",
+                500,
+                title="Internal error",
+                text=text,
+            )
             await response(scope, receive, send)

@@ -57,7 +57,13 @@ def ask(
     database = request.app.state.database
     if ask is FormQuestion.NOTE:
         text = fields.text.replace("\r\n", "\n").strip()
-        study_requests.note(database, study.study_id, fields.trial, text, who=user.name)
+        study_requests.note(
+            database,
+            study.study_id,
+            fields.trial,
+            text,
+            who=user.name,
+        )
         answer = "The note is saved." if text else "The note is removed."
     elif ask is FormQuestion.TAG:
         add = [tag.strip() for tag in fields.text.split(",") if tag.strip()]
@@ -72,7 +78,13 @@ def ask(
         answer = f"Tags: {', '.join(tags)}" if tags else "All tags are removed."
     else:
         kind, payload = request_of(ask, fields, study)
-        answer = study_requests.request(database, study.study_id, kind, payload, user.name)
+        answer = study_requests.request(
+            database,
+            study.study_id,
+            kind,
+            payload,
+            user.name,
+        )
     if wants_fragment(request):
         return _message(answer)
     return RedirectResponse(

@@ -79,7 +79,11 @@ def compare_page(
 
 
 @router.get("/compare/trials/{study_id}/{listed}", name="compare_trials_curves")
-def compare_trials_curves(request: Request, study: AskedStudy, listed: Listed) -> Response:
+def compare_trials_curves(
+    request: Request,
+    study: AskedStudy,
+    listed: Listed,
+) -> Response:
     """Return curves of trials as a figure."""
     return answer_chart(request, _trials_chart(request, study, listed))
 
@@ -95,7 +99,11 @@ def compare_trials_table(
 
 
 @router.get("/compare/trials/{study_id}/{listed}/data.csv", name="compare_trials_csv")
-def compare_trials_csv(request: Request, study: AskedStudy, listed: Listed) -> Response:
+def compare_trials_csv(
+    request: Request,
+    study: AskedStudy,
+    listed: Listed,
+) -> Response:
     """Return the figure's data as CSV."""
     return answer_csv(_trials_chart(request, study, listed), f"{study.name}-comparison")
 

@@ -85,7 +85,12 @@ class FigureSource:
         )
 
 
-def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> FigureSource:
+def source_of(
+    request: Request,
+    study_id: int,
+    *,
+    is_fresh: bool = False,
+) -> FigureSource:
     """Return the data of a study's figures.
 
     The stamp is read first: data read after it may be newer, and is then refreshed, but never

@@ -33,7 +33,11 @@ def health_page(request: Request, user: Viewer, source: AskedFresh) -> HTMLRespo
         study=study,
         health=examined.value,
         fresh_in_s=examined.fresh_in_s,
-        can_act=request.app.state.access.allows(user, Permission.STEER, study.study_id),
+        can_act=request.app.state.access.allows(
+            user,
+            Permission.STEER,
+            study.study_id,
+        ),
         fields=lambda action: list(_fields(action)),
     )
 

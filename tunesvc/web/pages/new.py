@@ -76,7 +76,13 @@ def new_page(
         return _editor(request, user, text, str(Path.cwd()), selected.key)
     study = viewable(request, copy)
     text = renamed(_source(study), _free_name(database, study.name))
-    return _editor(request, user, text, study.source_dir or str(Path.cwd()), copied=study)
+    return _editor(
+        request,
+        user,
+        text,
+        study.source_dir or str(Path.cwd()),
+        copied=study,
+    )
 
 
 @router.post("/new/check", name="check_new")
@@ -87,7 +93,12 @@ def check_new(
     folder: Folder = "",
 ) -> HTMLResponse:
     """Render the issues of a text, or its preview, as a part of the page."""
-    verdict = judge(request.app.state.database, _lines(text), folder, viewable_ids(request, user))
+    verdict = judge(
+        request.app.state.database,
+        _lines(text),
+        folder,
+        viewable_ids(request, user),
+    )
     return page(request, "new_verdict.html", verdict=verdict)
 
 

@@ -101,7 +101,11 @@ def selected_part(
 ) -> HTMLResponse:
     """Render the trials that were selected in a figure as a table."""
     numbers = [int(number) for number in re.findall(r"\d{1,9}", trials)][:SELECTED_MAX]
-    rows = rows_of(request.app.state.database, study.study_id, list(dict.fromkeys(numbers)))
+    rows = rows_of(
+        request.app.state.database,
+        study.study_id,
+        list(dict.fromkeys(numbers)),
+    )
     names = names_in(row.params for row in rows)
     return page(request, "study_selected.html", study=study, rows=rows, names=names)
 

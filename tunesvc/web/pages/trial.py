@@ -73,7 +73,11 @@ class ParamView:
 
 
 @router.get("/studies/{study_id}/trials/{number}", name="trial_page")
-def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLResponse:
+def trial_page(
+    request: Request,
+    study: AskedStudy,
+    detail: AskedTrial,
+) -> HTMLResponse:
     """Render the page; for htmx, only its live parts."""
     database = request.app.state.database
     reasons = get_trial_reasons(database, study, detail)
@@ -140,7 +144,13 @@ def trial_logs(
     database = request.app.state.database
     number = detail.row.number
     if after:
-        rows = list_logs(database, study.study_id, number, after=_cursor(after), limit=500)
+        rows = list_logs(
+            database,
+            study.study_id,
+            number,
+            after=_cursor(after),
+            limit=500,
+        )
         has_earlier = False
     else:
         start = _cursor(before) if before else None
@@ -157,15 +167,29 @@ def trial_logs(
 
 
 @router.get("/studies/{study_id}/trials/{number}/parameters", name="trial_local")
-def trial_local(request: Request, detail: AskedTrial, source: AskedSource) -> HTMLResponse:
+def trial_local(
+    request: Request,
+    detail: AskedTrial,
+    source: AskedSource,
+) -> HTMLResponse:
     """Render each parameter's effect on every objective. The model is cached for all trials."""
     found = []
     for index, objective in enumerate(source.view.objectives[:OBJECTIVES_MAX]):
         found.append((objective, _attribution(source, detail.row, index)))
-    return page(request, "trial_local.html", study=source.view, row=detail.row, found=found)
+    return page(
+        request,
+        "trial_local.html",
+        study=source.view,
+        row=detail.row,
+        found=found,
+    )
 
 
-def _attribution(source: FigureSource, row: TrialRow, index: int) -> Attribution | None:
+def _attribution(
+    source: FigureSource,
+    row: TrialRow,
+    index: int,
+) -> Attribution | None:
     # The model may be older than the study, as the cache refreshes expensive values less often.
     study_id = source.view.study_id
     cache = source.cache
@@ -218,7 +242,16 @@ def _param_views(
         others[best.number] = best
     others.pop(detail.row.number, None)
     params = detail.row.params.items()
-    return [_param_view(name, value, distributions[name], others, best) for name, value in params]
+    return [
+        _param_view(
+            name,
+            value,
+            distributions[name],
+            others,
+            best,
+        )
+        for name, value in params
+    ]
 
 
 def _param_view(
@@ -274,7 +307,12 @@ def _curve_chart(
     even = [round(i * (total - 1) / PEERS) for i in range(PEERS + 1)] if total else []
     numbers = list(dict.fromkeys((number, *best, *near, *compared, *even)))
     max_points = max(20, 6_000 // len(numbers))
-    found = get_curves(database, study.study_id, numbers=numbers, max_points=max_points)
+    found = get_curves(
+        database,
+        study.study_id,
+        numbers=numbers,
+        max_points=max_points,
+    )
     objective = study.objectives[0]
     if metric in detail.row.metrics:
         objective = replace(objective, name=metric)

@@ -66,7 +66,13 @@ def columns_of(objectives: Sequence[Objective], names: Names) -> list[Column]:
             is_number=False,
             is_usual=False,
         ),
-        Column("note", "note", lambda row: row.note[:200], is_number=False, is_usual=False),
+        Column(
+            "note",
+            "note",
+            lambda row: row.note[:200],
+            is_number=False,
+            is_usual=False,
+        ),
         Column("feasible", "feasible", _feasible, is_number=False, is_usual=False),
         *map(_constraint, names.constraints),
         *map(_attribute, names.attrs),
@@ -104,7 +110,12 @@ def _value(name: str, index: int) -> Column:
         violations = formatting.violations(row.violations) or "breaks a constraint"
         return Markup('<s title="{}">{}</s>').format(violations, text)
 
-    return Column(f"value{index}", name, cell, "value" if index == 0 else f"values.{name}")
+    return Column(
+        f"value{index}",
+        name,
+        cell,
+        "value" if index == 0 else f"values.{name}",
+    )
 
 
 def _param(name: str, is_usual: bool) -> Column:

@@ -82,7 +82,12 @@ def trials_page(
     database = request.app.state.database
     names = names_of(database, study)
     query = _query(study, names, where, sort, chosen)
-    values: dict[str, Any] = {"study": study, "query": query, "fault": None, "found": None}
+    values: dict[str, Any] = {
+        "study": study,
+        "query": query,
+        "fault": None,
+        "found": None,
+    }
     try:
         selection = Selection.of(study.study_id, names, query.where, query.sort)
         values["found"] = trial_page(database, selection, after=after, limit=SHOWN)
@@ -90,7 +95,11 @@ def trials_page(
         values["fault"] = error
     if wants_fragment(request):
         has_rows = after and values["found"]
-        return page(request, "trials_rows.html" if has_rows else "trials_table.html", **values)
+        return page(
+            request,
+            "trials_rows.html" if has_rows else "trials_table.html",
+            **values,
+        )
     status = 200 if values["fault"] is None else 422
     return page(
         request,
@@ -126,7 +135,11 @@ def trial_rows(
 
 
 @router.get("/studies/{study_id}/trials/count", name="trials_count")
-def trials_count(request: Request, study: AskedStudy, where: Where = "") -> HTMLResponse:
+def trials_count(
+    request: Request,
+    study: AskedStudy,
+    where: Where = "",
+) -> HTMLResponse:
     """Render the number of trials that match, which takes longer than a page of them."""
     names = names_of(request.app.state.database, study)
     found = count_trials(
@@ -157,7 +170,12 @@ def trials_parquet(
 ) -> Response:
     """Return the matching trials with all columns as Parquet."""
     export = _export(request, study, where, sort)
-    return _download(study, export.parquet(), "parquet", "application/vnd.apache.parquet")
+    return _download(
+        study,
+        export.parquet(),
+        "parquet",
+        "application/vnd.apache.parquet",
+    )
 
 
 def _export(request: Request, study: StudyView, where: str, sort: str) -> Export:
