@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -28,7 +28,7 @@ from tunesvc.execution.executor import (
 )
 from tunesvc.execution.objectives.pickled_function import pickle_function
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
-from tunesvc.spec import Resources
+from tunesvc.spec import Environment, Resources
 
 CPUS = 3
 SPARE = 2
@@ -118,17 +118,19 @@ def names_of(driver: Driver, folder: Path) -> list[str]:
     return [name for name in driver.names() if name.startswith(f"{make_job(folder).key}:")]
 
 
+@pytest.mark.parametrize("isolation", ["reuse", pytest.param("process", marks=pytest.mark.slow)])
 def test_attempts_that_train_when_their_driver_is_killed_are_adopted_and_end_once(
-    join: Join, tmp_path: Path
+    join: Join, tmp_path: Path, isolation: Literal["reuse", "process"]
 ) -> None:
     """Fault 1, as the executor sees it."""
+    environment = Environment(isolation=isolation)
     all_of_them = launches(tmp_path, CPUS)
     first, second, third = all_of_them
-    listener = start(join(), *all_of_them)
+    listener = start(join(environment=environment), *all_of_them)
     listener.executor.process.signal(signal.SIGKILL)
     end(tmp_path, first)
     until((tmp_path / "ended-0").exists)  # while there is no coordinator
-    listener.take_over(join(), token=2)
+    listener.take_over(join(environment=environment), token=2)
     listener.executor.stop(third.attempt)  # before it is known where it runs
     listener.until_ended(first, third)
     heard = len(listener.said(second))
