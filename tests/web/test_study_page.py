@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 import sqlalchemy as sa
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.stored_studies import add, fill
 from tests.web.conftest import Dashboard
@@ -72,11 +72,7 @@ def test_selected_points_are_marked_everywhere_and_listed(
     drawn(page, "history")
     drawn(page, "curves")
     for trial in (3, 7):
-        page.evaluate(
-            """trial => document.querySelector('#figure-history [data-plot]').emit('plotly_click',
-               {points: [{data: {meta: {trials: 'x'}}, x: trial}], event: {shiftKey: true}})""",
-            trial,
-        )
+        select(page, trial)
     selected = page.get_by_role("region", name="Selected trials").first
     expect(selected.locator("tbody th")).to_have_text(["trial 3", "trial 7"])
     expect(selected.get_by_role("link", name="Compare")).to_have_attribute(
@@ -98,6 +94,35 @@ def test_selected_points_are_marked_everywhere_and_listed(
     page.mouse.up()
     expect(page.locator("#selected tbody th").get_by_text("trial 1", exact=True)).to_be_visible()
     assert page.locator("#selected tbody th").count() < 10, "those low on the axis of trials"
+
+
+def select(page: Page, trial: int) -> None:
+    """Click a point of the history with the shift key."""
+    page.evaluate(
+        """trial => document.querySelector('#figure-history [data-plot]').emit('plotly_click',
+           {points: [{data: {meta: {trials: 'x'}}, x: trial}], event: {shiftKey: true}})""",
+        trial,
+    )
+
+
+def test_a_list_of_selected_trials_that_comes_late_does_not_replace_a_newer_one(
+    dashboard: Dashboard, database: Database
+) -> None:
+    page = dashboard.open(f"/studies/{fill(database)}")
+    drawn(page, "history")
+    first = re.compile(r"trials=3$")
+    held: list[Route] = []
+    page.route(first, lambda route: held.append(route))
+    with page.expect_request(first):
+        select(page, 3)
+    select(page, 7)
+    rows = page.locator("#selected tbody th")
+    expect(rows).to_have_text(["trial 3", "trial 7"])
+    with page.expect_response(first) as answered:
+        held[0].continue_()
+    answered.value.finished()
+    page.evaluate("() => fetch('/static/style.css').then((answer) => answer.text())")
+    expect(rows).to_have_text(["trial 3", "trial 7"])
 
 
 def test_one_choice_of_states_holds_for_all_figures(
@@ -161,7 +186,7 @@ def test_a_new_result_is_on_the_page_within_a_second(
     for first in (20, 24):  # the second one comes while the first is shown
         with database.engine.begin() as connection:
             add(connection, study, first, 4)
-        expect(page.locator("#facts")).to_contain_text(f"{first + 4}", timeout=4_000)
+        expect(page.locator("#facts")).to_contain_text(f"{first + 4}", timeout=9_000)
     page.wait_for_function(
         "() => document.querySelector('#figure-history [data-plot]')._fullData[0].x.at(-1) === 27"
     )

@@ -102,9 +102,11 @@
 
   async function tell() {
     if (!selected.size) { panel.hidden = true; panel.replaceChildren(); return; }
-    const answer = await fetch(`${figures.dataset.selected}?trials=${[...selected].join(",")}`);
-    if (!answer.ok) return;
-    show(panel, await answer.text());
+    const asked = [...selected].join(",");
+    const answer = await fetch(`${figures.dataset.selected}?trials=${asked}`);
+    const html = await answer.text();
+    if (!answer.ok || asked !== [...selected].join(",")) return; // another selection came meanwhile
+    show(panel, html);
     panel.hidden = false;
   }
 
