@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import optuna
@@ -23,9 +24,12 @@ from tunesvc.web.access import Permission, User
 HOSTILE = '<img src=x onerror="alert(1)">\u202ereversed & long ' + "x" * 300
 
 
+BOWL = make_spec(name="bowl", budget={"trials": 6}, parallelism=2)
+
+
 @pytest.fixture
 def simulation(database: Database) -> Simulation:
-    return Simulation(database, make_spec(name="bowl", budget={"trials": 6}, parallelism=2), slow)
+    return Simulation(database, BOWL, slow)
 
 
 def ask(page: Page, label: str) -> None:
@@ -103,10 +107,9 @@ def test_tags_and_notes_are_kept_found_and_inert(
 # -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def client(database: Database, simulation: Simulation) -> Iterator[httpx.Client]:
+@contextmanager
+def admitted(database: Database) -> Iterator[httpx.Client]:
     """A browser without scripts that was let in."""
-    simulation.run()
     with (
         DashboardServer(database, port=0) as server,
         httpx.Client(
@@ -114,6 +117,21 @@ def client(database: Database, simulation: Simulation) -> Iterator[httpx.Client]
         ) as client,
     ):
         client.get(server.new_address())
+        yield client
+
+
+@pytest.fixture
+def client(database: Database, simulation: Simulation) -> Iterator[httpx.Client]:
+    simulation.run()
+    with admitted(database) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared_client(shared_database: Database) -> Iterator[httpx.Client]:
+    """For tests that change nothing."""
+    Simulation(shared_database, BOWL, slow).run()
+    with admitted(shared_database) as client:
         yield client
 
 
@@ -171,12 +189,16 @@ def test_with_scripts_the_answer_is_a_message(client: httpx.Client) -> None:
         ("/studies/1/ask/stop_trial", 400),
     ],
 )
-def test_what_there_is_not_cannot_be_asked(client: httpx.Client, path: str, status: int) -> None:
-    assert client.get(path).status_code == status
+def test_what_there_is_not_cannot_be_asked(
+    shared_client: httpx.Client, path: str, status: int
+) -> None:
+    assert shared_client.get(path).status_code == status
 
 
-def test_a_choice_of_nothing_but_brackets_is_taken_for_a_word(client: httpx.Client) -> None:
-    answer = client.post("/studies/1/ask/widen", data={"chooser": "x", "choices": "[" * 100_000})
+def test_a_choice_of_nothing_but_brackets_is_taken_for_a_word(shared_client: httpx.Client) -> None:
+    answer = shared_client.post(
+        "/studies/1/ask/widen", data={"chooser": "x", "choices": "[" * 100_000}
+    )
     assert answer.status_code == 400
 
 

@@ -202,7 +202,7 @@ def test_a_body_that_says_nothing_of_its_length_is_refused_as_soon_as_it_is_too_
 def post(
     dashboard: Dashboard, path: str, body: bytes, headers: Mapping[str, str]
 ) -> tuple[int, str]:
-    (cookie,) = dashboard.page.context.cookies()
+    (cookie,) = dashboard.page.context.cookies(dashboard.server.own_url)
     connection = HTTPConnection(HOST, dashboard.server.port, timeout=20)
     connection.putrequest("POST", path)
     own = {
