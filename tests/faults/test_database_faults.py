@@ -40,6 +40,8 @@ from tunesvc.web.live.sse import EventHub
 from tunesvc.web.live.watcher import Watcher
 
 _NUMBERS = count()
+BOUNDED_S = 10.0
+"""Longer than any of our timeouts on a busy machine, and much shorter than those of the network."""
 BACKEND = PreparedStatement("SELECT pg_backend_pid()")
 IS_READ_ONLY = PreparedStatement("SELECT current_setting('default_transaction_read_only')")
 
@@ -345,7 +347,7 @@ def test_a_peer_that_falls_silent_is_left_in_bounded_time(
     ):
         moment(connection, proxy, mode)
     assert is_unavailable(error.value)
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < BOUNDED_S
     proxy.mode = Mode.PASS
     with hasty.engine.begin() as connection:
         assert connection.scalar(sa.text("SELECT 1")) == 1
@@ -362,7 +364,7 @@ def test_a_short_statement_without_an_answer_is_given_up(
     with pytest.raises(sa.exc.OperationalError, match="no answer within 1 s") as error:
         hasty.autocommit.rows(BACKEND)
     assert is_unavailable(error.value)
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < BOUNDED_S
     proxy.mode = Mode.PASS
     assert hasty.autocommit.rows(BACKEND)
 
@@ -379,7 +381,7 @@ def test_the_pools_ping_and_a_new_connection_are_bounded_too(hasty: Database, pr
     ):
         pass
     assert is_unavailable(error.value)
-    assert 2.5 < time.monotonic() - began < 6
+    assert 2.5 < time.monotonic() - began < BOUNDED_S
     assert proxy.accepted == 2
 
 
@@ -390,8 +392,8 @@ def test_closing_does_not_wait_for_a_silent_peer(hasty: Database, proxy: Proxy) 
     proxy.mode = Mode.SWALLOW
     began = time.monotonic()
     hasty.close()
-    assert time.monotonic() - began < 3
-    wait_until(lambda: "tunesvc-watchdog" not in _thread_names(), within_s=3)
+    assert time.monotonic() - began < BOUNDED_S
+    wait_until(lambda: "tunesvc-watchdog" not in _thread_names(), within_s=BOUNDED_S)
 
 
 def test_a_server_frozen_under_load_costs_no_batch(server: PostgresServer) -> None:
@@ -445,7 +447,7 @@ def test_a_connection_lost_while_it_lay_idle_is_replaced_and_costs_a_ping(
     proxy.silence()
     began = time.monotonic()
     study_writer.commit(StudyChanges(trials=[NewTrial(0, "running")]))
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < BOUNDED_S
     assert proxy.accepted == 2
 
 
@@ -459,7 +461,7 @@ def test_a_forked_copy_is_watched_by_a_watchdog_of_its_own(hasty: Database) -> N
         began = time.monotonic()
         with suppress(sa.exc.OperationalError), hasty.engine.begin() as connection:
             connection.execute(sa.text("SELECT pg_sleep(30)"))
-        os._exit(0 if 0.9 < time.monotonic() - began < 5 else 1)
+        os._exit(0 if 0.9 < time.monotonic() - began < BOUNDED_S else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     with hasty.engine.begin() as connection:  # the copy has left our connection alone
         assert connection.scalar(sa.text("SELECT 1")) == 1
@@ -675,7 +677,7 @@ def test_a_coordinator_frozen_within_a_transaction_does_not_keep_its_locks(
         os.waitpid(frozen.pid, os.WUNTRACED)
         began = time.monotonic()
         study_writer.commit(StudyChanges(trials=[NewTrial(0, "running")]))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < BOUNDED_S
         frozen.send_signal(signal.SIGCONT)
         _, said = frozen.communicate()
         assert "OperationalError" in said

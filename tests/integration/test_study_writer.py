@@ -87,7 +87,7 @@ def test_a_listener_hears_that_a_lease_was_released(
     study_writer = StudyWriter.open(database, record.study_id)
     listener = Listener(database)
     study_writer.release()
-    assert listener.wait(5.0) == {record.study_id}
+    assert listener.wait(60.0) == {record.study_id}
     listener.close()
 
 

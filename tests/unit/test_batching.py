@@ -43,7 +43,7 @@ def test_what_one_listener_has_gathered_the_next_one_does_not_gather_again() -> 
     with signal.lock:
         for _ in range(8):
             signal.wait(yes, no, 0.0)
-    assert GATHER_S <= time.monotonic() - began_s < 4 * GATHER_S
+    assert GATHER_S <= time.monotonic() - began_s < 7 * GATHER_S
     with signal.lock:
         signal.reset()
         signal.wait(yes, no, 0.0)
