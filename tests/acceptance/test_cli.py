@@ -279,7 +279,7 @@ def test_a_study_that_was_only_stored_is_run_by_resume_then_extended_and_deleted
     assert json.loads(tune.here("best", "bowl", "--json"))["params"] == {"x": 0.3, "kind": "plain"}
 
     tune.here("rm", "bowl", "--yes")
-    assert "there is no study named 'bowl'" in tune("show", "bowl", code=3)
+    assert "there is no study named 'bowl'" in tune.here("show", "bowl", code=3)
 
 
 def test_tags_and_notes_are_kept_and_found(ran: Tune) -> None:
@@ -440,14 +440,14 @@ def test_what_cannot_be_satisfied_ends_at_once_and_names_what_there_is(tune: Tun
 
 def test_a_wrong_study_file_is_named_with_its_line(tune: Tune) -> None:
     study(tune, "wrong", "train", "paralelism: 3")
-    output = tune("validate", "wrong.yaml", code=2)
+    output = tune.here("validate", "wrong.yaml", code=2)
     assert "did you mean `parallelism`" in output
     assert re.search(r"wrong\.yaml:\d+", output)
     study(tune, "odd", "train", "pruner: {name: asha, mim: 3}")
     assert re.search(
         r"odd\.yaml:\d+:\d+: pruner: 'asha' has no option 'mim'", tune("run", "odd.yaml", code=2)
     )
-    assert "nowhere.yaml" in tune("run", "nowhere.yaml", code=2)
+    assert "nowhere.yaml" in tune.here("run", "nowhere.yaml", code=2)
 
 
 def test_the_database_is_looked_after(tune: Tune) -> None:

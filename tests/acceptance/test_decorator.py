@@ -61,7 +61,7 @@ def failing():
 
 if __name__ == "__main__":
     mine = train.tune(name="decorated", trials=8)
-    ray = tunable(metric=GOAL, parameters=SPACE, sampler="random", resources={"cpu": 0.5})(by_config).tune(trials=4)
+    ray = tunable(metric=GOAL, parameters=SPACE, sampler="random", parallelism=2)(by_config).tune(trials=4)
     print(json.dumps({"plain": train(lr=0.5, solver="adam"), "mine": results(mine), "ray": results(ray), "failed": failing()}))
 """
 
