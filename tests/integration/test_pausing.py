@@ -3,6 +3,7 @@ clock."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from tests.support.specs import make_spec
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
-from tunesvc.execution.executor import Checkpointed, Finished, Launch, Lost, Payload, Reported
+from tunesvc.execution.executor import (
+    Checkpointed,
+    Failed,
+    Finished,
+    Launch,
+    Lost,
+    Payload,
+    Reported,
+)
 from tunesvc.instrumentation import event_log, failpoints
 from tunesvc.instrumentation.failpoints import FailpointReached, Point
 from tunesvc.queries.explain.explanation import explain_study, explain_trial
@@ -54,6 +63,25 @@ def simulate(database: Database, script: Any = training, **changes: Any) -> Simu
 def trained(simulation: Simulation) -> int:
     """Reports over all attempts."""
     return int(simulation.sql("SELECT count(*) FROM reports")[0][0])  # type: ignore[call-overload]
+
+
+def test_a_study_whose_only_result_is_a_paused_trial_has_not_failed(database: Database) -> None:
+    def mostly_fails(launch: Launch) -> Steps:
+        if launch.trial_number == 0:
+            for step in range(1, LAST + 1):  # infinite, so it is not promoted
+                yield 1.0, Reported(step, {"loss": math.inf})
+        yield 5.0, Failed("error", "broken")
+
+    simulation = simulate(
+        database,
+        mostly_fails,
+        budget={"trials": 4},
+        retries={"error": 0},
+        limits={"failures": 50},
+    )
+    closing = simulation.run()
+    assert (closing.state, closing.reason) == (StudyState.FINISHED, "all 4 trials are done")
+    assert simulation.states() == {"fail": 3, "pruned": 1}
 
 
 def test_the_best_third_of_each_rung_is_promoted_and_the_rest_is_pruned_in_the_end(

@@ -410,8 +410,9 @@ class Coordinator:
                 self.close(Shutdown(StudyState.FINISHED, move.reason, move.cause))
             case policy.Finish() as move:
                 if not (move.promotes and self._promote(slots, actions, asks=0)):
-                    counts = self._progress.failed_and_others
-                    self.close(Shutdown.at_budget(move.reason, *counts))
+                    failed, results = self._progress.failed_and_others
+                    results += self._attempts.paused  # they end as pruned, with their last value
+                    self.close(Shutdown.at_budget(move.reason, failed, results))
             case policy.Drain() as move:
                 self._attempts.reopen(slots, actions)
                 if move.promotes:
