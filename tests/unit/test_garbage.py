@@ -22,3 +22,18 @@ def test_memory_that_no_collection_frees_is_noted_once_for_each_doubling() -> No
     assert noted[1].startswith(
         f"{KEEPS_MEMORY}: it holds 0.5 GiB, and held 0.2 GiB after its first."
     )
+
+
+def test_short_attempts_wait_for_no_collection_unless_memory_grows() -> None:
+    clock = VirtualClock()
+    now = {"bytes": 2**28}
+    garbage = Garbage(clock, lambda: now["bytes"])
+    assert garbage.is_due
+    garbage.collect()
+    clock.advance(0.5)
+    assert not garbage.is_due
+    now["bytes"] += 2**26
+    assert garbage.is_due
+    garbage.collect()
+    clock.advance(1.0)
+    assert garbage.is_due

@@ -16,7 +16,9 @@ from contextlib import suppress
 from tunesvc.util.clock import Clock
 
 _SHARE = 0.02
-"""Share of the time that collections of 15 to 100 ms each may take, unless memory grows."""
+"""Share of the time that collections may take, unless memory grows."""
+_INTERVAL_S = 1.0
+"""Time between collections, at least, unless memory grows. Attempts may be shorter by far."""
 _GROWTH_BYTES = 32 * 2**20
 _SWOLLEN_BYTES = 256 * 2**20
 """A worker leaks if it has grown by this much, and to twice its size, since its first attempt."""
@@ -50,7 +52,7 @@ class Garbage:
         gc.collect()
         _empty_caches()
         ended_s = self._clock.now()
-        self._due_s = ended_s + (ended_s - started_s) / _SHARE
+        self._due_s = ended_s + max(_INTERVAL_S, (ended_s - started_s) / _SHARE)
         self._bytes = self._resident()
         self._at_first = self._at_first or self._bytes
 
