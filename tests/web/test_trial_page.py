@@ -153,7 +153,7 @@ def test_its_curve_is_drawn_among_its_peers(dashboard: Dashboard, study_id: int)
     curve = page.locator("#curve")
     curve.scroll_into_view_if_needed()
     expect(curve.locator(".legendtext")).to_have_text(
-        ["others", "nearest", "compared with", "best", "trial 12"], timeout=30_000
+        ["others", "nearest", "compared with", "best observed", "trial 12"], timeout=30_000
     )
     curve.get_by_role("button", name="Table").click()
     expect(curve.locator(".twin tbody tr").first).to_be_visible()

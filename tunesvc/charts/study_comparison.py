@@ -124,7 +124,7 @@ _GROUPS: Mapping[str, tuple[str, str, float, float]] = {
     "others": ("others", COLOURS["pruned"], 1.0, 0.35),
     "nearest": ("nearest", COLOURS["complete"], 1.6, 0.9),
     "compared": ("compared with", COLOURS["running"], 1.6, 0.9),
-    "best": ("best", COLOURS["best"], 2.2, 1.0),
+    "best": ("best observed", COLOURS["best"], 2.2, 1.0),
 }
 
 

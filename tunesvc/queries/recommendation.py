@@ -33,7 +33,7 @@ def get_recommendation(
 ) -> Recommendation | None:
     """Return the recommended trial; None with several objectives or without a feasible result.
 
-    The command line, Python and the dashboard all use this decision. The finalist that
+    The command line, Python, reports and the study's page use this decision. The finalist that
     `tune confirm` found best takes precedence over the model, unless the model prefers a trial that
     finished after the newest repeat began.
     """

@@ -414,7 +414,8 @@ class Environment(SpecModel):
     isolation: Literal["reuse", "process"] = Field(
         "reuse",
         description="`reuse`: trials share a warm process in turns. `process`: each has a new one"
-        " and runs in its main thread, where it may handle signals.",
+        " and runs in its main thread, where it may handle signals. A program of `command` is a"
+        " process anyway; trials with several `workers` run in a thread of a new worker.",
     )
 
 
