@@ -393,7 +393,8 @@ class Service(RuleBasedStateMachine):
 
     def _run_to_the_end(self, process: Process) -> Shutdown:
         assert process.coordinator is not None
-        for _ in range(3000):
+        # Forty trials one after the other, three attempts each, take 3,000 virtual seconds.
+        for _ in range(10_000):
             closing = process.coordinator.step(1.0)
             if closing is not None:
                 self._finish(process, closing)
