@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.jobs_and_events import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
 from tests.support.ray_fixtures import address_of_local_ray
+from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.executor import (
     STUDY,
     AttrSet,
@@ -28,8 +29,10 @@ from tunesvc.execution.executor import (
     StudyRequested,
     SuggestRequested,
 )
+from tunesvc.execution.objectives.objective_process import ProcessRunner
 from tunesvc.execution.objectives.pickled_function import pickle_function
 from tunesvc.execution.ray.ray_executor import RayExecutor
+from tunesvc.execution.worker.outbox import Outbox
 from tunesvc.spec import Environment
 
 MakeListener = Callable[..., Listener]
@@ -190,6 +193,15 @@ def test_a_function_of_a_script_travels(listen: MakeListener) -> None:
     launch = make_launch(x=1.0)
     listener.run(launch)
     assert listener.outcome(launch) == Finished({"loss": 1.5})
+
+
+def test_a_process_that_cannot_start_is_lost_however_much_is_sent_to_it(tmp_path: Path) -> None:
+    """The message is larger than what a socket holds without a reader."""
+    job = make_job(tmp_path, function=b"x" * 2**24)
+    attempt = Attempt(job, make_launch(), WorkerInfo("here", os.getpid()), Outbox())
+    environment = {"PYTHONHOME": str(tmp_path)}
+    run = ProcessRunner(job, tmp_path, is_copy=False, environment=environment)
+    assert run(attempt) == Lost("the objective's process ended with exit code 1")
 
 
 def test_rays_functions_reach_the_cluster_of_the_study(listen: MakeListener) -> None:

@@ -62,6 +62,9 @@ def _watch(pipe: int, folder: str, group: int | None) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
+    # The program's other descriptors: held open here, a socket would seem to have a reader still.
+    os.closerange(3, pipe)
+    os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
     if os.read(pipe, 1) == RELEASE:
         return
     if group is not None:

@@ -15,6 +15,15 @@ from pathlib import Path
 
 from tunesvc.execution.attempt import supervise
 
+FATAL_SIGNALS = {
+    "Segmentation fault": signal.SIGSEGV,
+    "Aborted": signal.SIGABRT,
+    "Bus error": signal.SIGBUS,
+    "Floating point exception": signal.SIGFPE,
+    "Illegal instruction": signal.SIGILL,
+}
+"""Signals at which `faulthandler` prints the stack, by its names."""
+
 
 @contextmanager
 def supervised(

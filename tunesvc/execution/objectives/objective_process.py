@@ -24,6 +24,7 @@ from pathlib import Path
 from tunesvc.errors import Pruned
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.attempt.supervised_process import (
+    FATAL_SIGNALS,
     exit_code,
     exit_watch,
     signal_name,
@@ -50,8 +51,6 @@ _START = (
     "from tunesvc.execution.objectives import objective_main as main; main.main(int(sys.argv[1]))"
 )
 _POLL_S = 0.05
-_WITH_STACK = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"})
-"""Signals at which `faulthandler` prints the stack."""
 _EXIT_S = 10.0
 """Time for the interpreter to shut down after the outcome."""
 
@@ -211,7 +210,7 @@ def _lost(code: int | None) -> Lost:
     """Return the outcome of a process that ended without one."""
     name = signal_name(code or 0)
     end = f"was ended by {name}" if name else f"ended with exit code {code}"
-    if name in _WITH_STACK:
+    if name in {fatal.name for fatal in FATAL_SIGNALS.values()}:
         end += "; its stack is in the log"
     if name == "SIGKILL":
         end += ", perhaps because memory ran out"

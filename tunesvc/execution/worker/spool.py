@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from tunesvc.execution.attempt.supervised_process import FATAL_SIGNALS
 from tunesvc.util.characters import storable
 
 STREAMS = ("stdout", "stderr")
@@ -24,13 +24,6 @@ REMAINS_BYTES_MAX = 2**18
 _PUNCH_HOLE_AND_KEEP_SIZE = 0x02 | 0x01
 _BLOCK_BYTES = 2**22
 _FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
-_SIGNALS = {  # by faulthandler's names
-    "Segmentation fault": signal.SIGSEGV,
-    "Aborted": signal.SIGABRT,
-    "Bus error": signal.SIGBUS,
-    "Floating point exception": signal.SIGFPE,
-    "Illegal instruction": signal.SIGILL,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +111,7 @@ def _describe_end(folder: Path, stderr: str) -> str:
         return f"ended with exit code {(folder / 'exit').read_text()}"
     if not (found := _FATAL.findall(stderr)):
         return ""
-    number = _SIGNALS.get(found[-1])
+    number = FATAL_SIGNALS.get(found[-1])
     if number is None:
         return f"ended with a fatal error ({found[-1]}); its stack is in the log"
     return f"was ended by {number.name} ({found[-1].lower()}); its stack is in the log"
