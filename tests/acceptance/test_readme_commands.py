@@ -49,7 +49,8 @@ def test_the_first_study_runs_and_answers(
         tunesvc(line, tmp_path, env)
     assert (tmp_path / "digits.html").exists()
     shown = tunesvc("tunesvc best digits", tmp_path, env)
-    named = [re.search(r"trial (\d+), ", text) for text in (ended, shown)]
+    headline = re.compile(r"^(?:Best|Recommended) .* trial (\d+)", re.MULTILINE)
+    named = [headline.search(text) for text in (ended, shown)]
     assert all(named)
     assert len({match[1] for match in named if match}) == 1, (
         "the end of the run and `best` name one trial"
