@@ -147,6 +147,9 @@ def _catalogue(engine: sa.Engine) -> list[tuple[object, ...]]:
 def _set_back(connection: sa.Connection, revision: str) -> None:
     """Give a database the schema that it had at revision 0008 and later, before heartbeats."""
     connection.execute(sa.text("ALTER TABLE trials DROP COLUMN heartbeat_at"))
+    connection.execute(sa.text("ALTER TABLE studies DROP COLUMN project_id"))
+    connection.execute(sa.text("DROP TABLE answers, submissions, snapshots, tokens, members"))
+    connection.execute(sa.text("DROP TABLE projects, users"))
     connection.execute(
         sa.text("UPDATE tunesvc_version SET version_num = :revision"), {"revision": revision}
     )

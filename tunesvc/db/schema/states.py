@@ -50,6 +50,15 @@ class StudyState(StrEnum):
         return self in (StudyState.FINISHED, StudyState.STOPPED, StudyState.FAILED)
 
 
+class Priority(StrEnum):
+    """Priority of a study that waits for a server, lowest first."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    URGENT = "urgent"
+
+
 class AttemptState(StrEnum):
     """State of one execution of a trial."""
 

@@ -12,6 +12,8 @@
                         └─ attempts ─── logs
     deletions                    deleted studies
 
+The tables of the service are in `tunesvc.db.schema.service_tables`.
+
 A change here needs a migration in `tunesvc/db/migrations`; a test holds the two against each other.
 
 Numbers that may be NaN or infinite are `double precision`. Attributes are Python's JSON in `text`,
@@ -41,12 +43,14 @@ Double: sa.Double[float] = sa.Double()
 NOW = sa.text("now()")
 
 
-def _one_of(column: str, values: list[str]) -> sa.CheckConstraint:
+def one_of(column: str, values: list[str]) -> sa.CheckConstraint:
+    """Return the constraint that a text column has one of these values."""
     listed = ", ".join(f"'{value}'" for value in values)
     return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-def _study_ref(**options: object) -> sa.Column[int]:
+def study_ref(**options: object) -> sa.Column[int]:
+    """Return a column `study_id`, whose row is deleted with its study."""
     return sa.Column(
         "study_id",
         sa.BigInteger,
@@ -104,25 +108,28 @@ studies = sa.Table(
     sa.Column("ended_at", Moment),
     # the user that created it
     sa.Column("owner", sa.Text, nullable=False, server_default=""),
+    # NULL for a study that was not made through a service with accounts
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("projects.project_id")),
     _tags(),
     _note(),
-    _one_of("state", list(StudyState)),
+    one_of("state", list(StudyState)),
+    sa.Index("ix_studies_project_id", "project_id"),
 )
 
 study_attrs = sa.Table(
     "study_attrs",
     metadata,
-    _study_ref(primary_key=True),
+    study_ref(primary_key=True),
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
-    _one_of("kind", ["user", "system"]),
+    one_of("kind", ["user", "system"]),
 )
 
 leases = sa.Table(
     "leases",
     metadata,
-    _study_ref(primary_key=True),
+    study_ref(primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
     # incremented with every new owner; a writer with another token is refused
     sa.Column("token", sa.BigInteger, nullable=False),
@@ -137,7 +144,7 @@ trials = sa.Table(
     "trials",
     metadata,
     sa.Column("trial_id", sa.BigInteger, primary_key=True, autoincrement=False),
-    _study_ref(),
+    study_ref(),
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     # one per objective
@@ -150,7 +157,7 @@ trials = sa.Table(
     sa.Index("ix_trials_study_id_state_number", "study_id", "state", "number"),
     # the best first, without those that have no number for a value
     sa.Index("ix_trials_study_id_value_number", "study_id", FIRST_VALUE, "number"),
-    _one_of("state", TRIAL_STATES),
+    one_of("state", TRIAL_STATES),
 )
 
 trial_params = sa.Table(
@@ -181,7 +188,7 @@ trial_attrs = sa.Table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
-    _one_of("kind", ["user", "system"]),
+    one_of("kind", ["user", "system"]),
     # whether a trial is feasible, asked of every trial
     sa.Index(
         "ix_trial_attrs_constraints",
@@ -230,7 +237,7 @@ attempts = sa.Table(
     sa.Column("traceback", sa.Text),
     sa.Column("checkpoint", sa.Text),
     sa.Column("checkpoint_step", sa.BigInteger),
-    _one_of("state", list(AttemptState)),
+    one_of("state", list(AttemptState)),
     sa.Index(
         "ix_attempts_live",
         "trial_id",
@@ -276,7 +283,7 @@ decisions = sa.Table(
     "decisions",
     metadata,
     sa.Column("decision_id", sa.BigInteger, sa.Identity(), primary_key=True),
-    _study_ref(),
+    study_ref(),
     # NULL for a decision about the whole study
     sa.Column("trial_number", sa.BigInteger),
     sa.Column("kind", sa.Text, nullable=False),
@@ -284,7 +291,7 @@ decisions = sa.Table(
     # numbers behind the decision; NaN and infinities as in reports.metrics
     sa.Column("details", pg.JSONB, nullable=False, server_default="{}"),
     sa.Column("decided_at", Moment, nullable=False, server_default=NOW),
-    _one_of(
+    one_of(
         "kind",
         ["ask", "prune", "pause", "promote", "keep", "retry", "fail", "stop", "sampler", "code"],
     ),
@@ -301,7 +308,7 @@ commands = sa.Table(
     "commands",
     metadata,
     sa.Column("command_id", sa.BigInteger, sa.Identity(), primary_key=True),
-    _study_ref(),
+    study_ref(),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("payload", pg.JSONB, nullable=False, server_default="{}"),
     sa.Column("asked_by", sa.Text, nullable=False, server_default=""),
@@ -309,7 +316,7 @@ commands = sa.Table(
     sa.Column("done_at", Moment),
     # empty if it was simply carried out
     sa.Column("answer", sa.Text),
-    _one_of("kind", COMMANDS),
+    one_of("kind", COMMANDS),
     sa.Index(
         "ix_commands_pending",
         "study_id",
@@ -334,7 +341,7 @@ deletions = sa.Table(
 nodes = sa.Table(
     "nodes",
     metadata,
-    _study_ref(primary_key=True),
+    study_ref(primary_key=True),
     # unique among all clusters: studies with the same key share a cluster
     sa.Column("key", sa.Text, primary_key=True),
     # as attempts.node names it

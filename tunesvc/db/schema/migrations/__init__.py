@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from tunesvc.db.schema.tables import metadata
+from tunesvc.db.schema import service_tables
 from tunesvc.errors import DatabaseError, SchemaVersionError
 
 VERSION_TABLE = "tunesvc_version"
@@ -85,7 +85,9 @@ def _refuse_newer(found: str, own: str) -> None:
 
 
 def _refuse_foreign_tables(connection: sa.Connection) -> None:
-    taken = sorted(set(sa.inspect(connection).get_table_names()) & set(metadata.tables))
+    taken = sorted(
+        set(sa.inspect(connection).get_table_names()) & set(service_tables.metadata.tables)
+    )
     if taken:
         raise DatabaseError(
             f"the database holds tables of another program ({', '.join(taken)}): give tunesvc a"
@@ -111,7 +113,7 @@ def _run(connection: sa.Connection) -> None:
     ) as environment:
         environment.configure(
             connection=connection,
-            target_metadata=metadata,
+            target_metadata=service_tables.metadata,
             version_table=VERSION_TABLE,
         )
         environment.run_migrations()
