@@ -153,8 +153,8 @@ def _ask(launch: Launch) -> Iterable[tuple[float, Payload]]:
 def test_an_attempt_starts_then_reports_in_order_then_ends(harness: Harness) -> None:
     listener, launch = Listener(harness()), make_launch(behaviour="reports")
     listener.run(launch)
-    assert isinstance(listener.said(launch)[0], Started)
-    assert [report.step for report in listener.said(launch, Reported)] == [0, 1, 2]
+    assert isinstance(listener.payloads_of(launch)[0], Started)
+    assert [report.step for report in listener.payloads_of(launch, Reported)] == [0, 1, 2]
     assert listener.outcome(launch) == Finished({"loss": 0.5})
 
 
@@ -164,8 +164,8 @@ def test_nothing_follows_the_outcome(harness: Harness) -> None:
     listener.executor.stop(launch.attempt)
     listener.executor.kill(launch.attempt)
     listener.once(0.2)
-    assert listener.said(launch) == said
-    assert len(listener.said(launch, Outcome)) == 1
+    assert listener.payloads_of(launch) == said
+    assert len(listener.payloads_of(launch, Outcome)) == 1
 
 
 def test_listening_ends_after_the_time_out_when_nothing_happens(harness: Harness) -> None:
@@ -209,7 +209,7 @@ def test_killing_twice_loses_the_attempt_once(harness: Harness) -> None:
     listener.until_ended(launch)
     listener.executor.kill(launch.attempt)
     listener.once(0.2)
-    assert len(listener.said(launch, Outcome)) == 1
+    assert len(listener.payloads_of(launch, Outcome)) == 1
 
 
 def test_what_was_never_launched_can_be_stopped_killed_answered_and_acknowledged(
@@ -266,8 +266,8 @@ def test_an_attempt_that_waits_can_be_stopped_or_killed(harness: Harness) -> Non
     listener.executor.stop(stopped.attempt)
     listener.executor.kill(killed.attempt)
     listener.until_ended(stopped, killed)
-    assert listener.said(stopped) == [StoppedEarly()]
-    assert [type(payload) for payload in listener.said(killed)] == [Lost]
+    assert listener.payloads_of(stopped) == [StoppedEarly()]
+    assert [type(payload) for payload in listener.payloads_of(killed)] == [Lost]
 
 
 def test_a_slot_is_free_again_after_every_kind_of_end(harness: Harness) -> None:
@@ -300,7 +300,7 @@ def test_an_attempt_that_asks_continues_when_it_is_answered(harness: Harness) ->
     listener, launch = Listener(harness(asking=True)), make_launch()
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, SuggestRequested))
-    assert listener.said(launch, SuggestRequested) == [SuggestRequested("x", ASKED)]
+    assert listener.payloads_of(launch, SuggestRequested) == [SuggestRequested("x", ASKED)]
     assert not listener.has(launch, Outcome)
     listener.executor.answer(launch.attempt, "x", 0.25)
     listener.until_ended(launch)
@@ -330,7 +330,9 @@ def test_capacity_tells_of_each_node_what_is_free(harness: Harness) -> None:
     (idle,) = listener.executor.capacity().by_node
     assert idle.total["CPU"] == listener.executor.capacity().cpu
     listener.executor.launch(launch)
-    (started,) = listener.until(lambda heard: heard.has(launch, Started)).said(launch, Started)
+    (started,) = listener.until(lambda heard: heard.has(launch, Started)).payloads_of(
+        launch, Started
+    )
     assert started.node == idle.address
     listener.until(
         lambda heard: heard.executor.capacity().by_node[0].free.get("CPU", 0) < idle.total["CPU"]

@@ -61,10 +61,12 @@ def test_a_killed_worker_is_lost_after_all_its_events_and_its_slot_is_free(
     listener, first, second = listen("kills_its_worker"), make_launch(0), make_launch(1)
     for launch in (first, second):
         listener.run(launch)
-        assert [report.step for report in listener.said(launch, Reported)] == [0]
+        assert [report.step for report in listener.payloads_of(launch, Reported)] == [0]
         assert isinstance(listener.outcome(launch), Lost)
         assert "process died" in listener.outcome(launch).message
-    assert listener.said(first, Started)[0].pid != listener.said(second, Started)[0].pid
+    assert (
+        listener.payloads_of(first, Started)[0].pid != listener.payloads_of(second, Started)[0].pid
+    )
     listener.until(
         lambda _: not any(folder_of(listener, launch).exists() for launch in (first, second))
     )
@@ -83,7 +85,7 @@ def test_a_death_is_reported_by_code_or_signal_after_all_output(listen: MakeList
         launch = make_launch(number, how=how)
         listener.run(launch)
         assert listener.outcome(launch).message.startswith(f"the worker's process {end}")
-        text = "".join(piece.text for piece in listener.said(launch, OutputLogged))
+        text = "".join(piece.text for piece in listener.payloads_of(launch, OutputLogged))
         assert text.startswith(f"why it {how}\n")
         assert ("in dies" in text) == (how == "SIGSEGV")
 
@@ -94,8 +96,8 @@ def test_a_swallowed_stop_ends_in_a_kill_within_seconds(listen: MakeListener) ->
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Reported))
     listener.executor.stop(launch.attempt)
-    heard = len(listener.said(launch, Reported))
-    listener.until(lambda now: len(now.said(launch, Reported)) > heard + 5)
+    heard = len(listener.payloads_of(launch, Reported))
+    listener.until(lambda now: len(now.payloads_of(launch, Reported)) > heard + 5)
     listener.executor.kill(launch.attempt)
     listener.until_ended(launch)
     assert listener.outcome(launch) == Lost("the worker was killed")
@@ -112,7 +114,7 @@ def test_a_program_dies_with_its_killed_worker_grandchildren_included(listen: Ma
     listener, launch = listen(entrypoint=None, command=("sh", "-c", script)), make_launch()
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Reported))
-    report = listener.said(launch, Reported)[0]
+    report = listener.payloads_of(launch, Reported)[0]
     pids = [report.step, int(report.metrics["loss"])]
     assert all(alive(pid) for pid in pids)
     listener.executor.stop(launch.attempt)
@@ -126,7 +128,7 @@ def test_a_program_dies_with_its_killed_worker_grandchildren_included(listen: Ma
 
 def folder_of(listener: Listener, launch: Launch) -> Path:
     """Return the worker's folder for scratch files, which the attempt sent as an attribute."""
-    (attribute,) = listener.said(launch, AttrSet)
+    (attribute,) = listener.payloads_of(launch, AttrSet)
     return next(
         path
         for path in Path(json.loads(attribute.value)).parents
@@ -156,7 +158,9 @@ def test_running_out_of_gpu_memory_is_classed_and_the_process_given_up(
     listener.run(second)
     assert listener.outcome(first).kind == "gpu_oom"
     assert "Tried to allocate 20 GiB" in listener.outcome(first).message
-    assert listener.said(first, Started)[0].pid != listener.said(second, Started)[0].pid
+    assert (
+        listener.payloads_of(first, Started)[0].pid != listener.payloads_of(second, Started)[0].pid
+    )
 
 
 def test_running_out_of_main_memory_ends_one_trial_and_is_classed(listen: MakeListener) -> None:
@@ -166,7 +170,9 @@ def test_running_out_of_main_memory_ends_one_trial_and_is_classed(listen: MakeLi
     assert listener.outcome(first).kind == "host_oom"
     assert "MemoryError" in listener.outcome(first).message
     listener.run(second)
-    assert listener.said(first, Started)[0].pid != listener.said(second, Started)[0].pid
+    assert (
+        listener.payloads_of(first, Started)[0].pid != listener.payloads_of(second, Started)[0].pid
+    )
 
 
 def _wrapped(cause: BaseException) -> BaseException:
@@ -339,13 +345,13 @@ def test_far_too_many_reports_are_thinned_and_the_log_records_it(listen: MakeLis
     many = 200_000
     listener, launch = listen("flood"), make_launch(reports=many)
     listener.run(launch)
-    steps = [report.step for report in listener.said(launch, Reported)]
+    steps = [report.step for report in listener.payloads_of(launch, Reported)]
     assert steps == sorted(set(steps))
     assert (steps[0], steps[-1]) == (0, many - 1)
     assert isinstance(listener.outcome(launch), Finished)
     left_out = sum(
         int(p.text.split()[1])
-        for p in listener.said(launch, OutputLogged)
+        for p in listener.payloads_of(launch, OutputLogged)
         if "reports came faster" in p.text
     )
     assert left_out > 0

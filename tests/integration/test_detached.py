@@ -133,12 +133,12 @@ def test_attempts_that_train_when_their_driver_is_killed_are_adopted_and_end_onc
     listener.take_over(join(environment=environment), token=2)
     listener.executor.stop(third.attempt)  # before it is known where it runs
     listener.until_ended(first, third)
-    heard = len(listener.said(second))
-    listener.until(lambda now: len(now.said(second)) > heard + 10)
+    heard = len(listener.payloads_of(second))
+    listener.until(lambda now: len(now.payloads_of(second)) > heard + 10)
     end(tmp_path, second)
     listener.until_ended(second)
     for launch in all_of_them:
-        steps = [report.step for report in listener.said(launch, Reported)]
+        steps = [report.step for report in listener.payloads_of(launch, Reported)]
         assert steps == list(range(len(steps)))
         outcome = StoppedEarly() if launch is third else Finished({"loss": float(len(steps))})
         assert listener.outcome(launch) == outcome
@@ -175,7 +175,7 @@ def test_attempts_that_run_nowhere_are_lost_without_blame_and_unneeded_workers_e
     listener.executor.leave()
     driver = join()
     assert len(names_of(driver, tmp_path)) == 2
-    driver.adopt(2, {unknown: 3, killed.attempt: len(listener.said(killed))})
+    driver.adopt(2, {unknown: 3, killed.attempt: len(listener.payloads_of(killed))})
     driver.kill(killed.attempt)
     events = hear_until(
         driver, lambda heard: sum(isinstance(event.payload, Lost) for event in heard) == 2
@@ -207,7 +207,7 @@ def test_an_open_question_is_asked_again(join: Join, tmp_path: Path) -> None:
     listener.until(lambda heard: heard.has(launch, SuggestRequested))
     listener.executor.process.signal(signal.SIGKILL)
     listener.take_over(join(**job), token=2)
-    listener.until(lambda heard: len(heard.said(launch, SuggestRequested)) == 2)
+    listener.until(lambda heard: len(heard.payloads_of(launch, SuggestRequested)) == 2)
     listener.executor.answer(launch.attempt, "x", 0.25)
     listener.until_ended(launch)
     assert listener.outcome(launch) == Finished({"loss": 0.25})
@@ -223,12 +223,14 @@ def test_a_coordinator_that_comes_back_is_refused_and_what_it_starts_is_ended(
     listener = Listener(stale.executor)
     listener.events |= {attempt: list(heard) for attempt, heard in stale.events.items()}
     listener.take_over(join(), token=2)
-    listener.until(lambda heard: len(heard.said(launch)) > len(stale.said(launch)) + 10)
+    listener.until(
+        lambda heard: len(heard.payloads_of(launch)) > len(stale.payloads_of(launch)) + 10
+    )
     (worker,) = names_of(listener.executor, tmp_path)
     stale.executor.process.signal(signal.SIGCONT)
     stale.executor.launch(late)
     until(lambda: len(names_of(listener.executor, tmp_path)) == 2)
-    heard = len(stale.said(launch))
+    heard = len(stale.payloads_of(launch))
 
     def is_refused() -> bool:
         stale.once(0.1)
@@ -246,7 +248,9 @@ def test_a_coordinator_that_comes_back_is_refused_and_what_it_starts_is_ended(
     stale.executor.stop(launch.attempt)
     stale.executor.kill(launch.attempt)
     stale.executor.close()
-    assert len(stale.said(launch)) <= heard + 1_000  # an answer that was under way may still arrive
+    assert (
+        len(stale.payloads_of(launch)) <= heard + 1_000
+    )  # an answer that was under way may still arrive
     end(tmp_path, launch)
     listener.until_ended(launch)
     assert isinstance(listener.outcome(launch), Finished)
@@ -272,15 +276,15 @@ def test_workers_without_a_coordinator_end_by_themselves(
     job = {"orphan_s": 1.0, "resources": Resources(cpu=1, workers=workers)}
     launch = make_launch(folder=str(tmp_path))
     listener = start(join(**job), launch)
-    heard = len(listener.said(launch))
+    heard = len(listener.payloads_of(launch))
     listener.until(
-        lambda now: len(now.said(launch)) > heard + 75
+        lambda now: len(now.payloads_of(launch)) > heard + 75
     )  # 1.5 s: not while there is a coordinator
     listener.executor.process.signal(signal.SIGKILL)
     watcher = join()
     assert names_of(watcher, tmp_path)
     until(lambda: not names_of(watcher, tmp_path))
-    pid = listener.said(launch, Started)[0].pid
+    pid = listener.payloads_of(launch, Started)[0].pid
     until(lambda: not Path(f"/proc/{pid}").exists())
 
 
@@ -295,7 +299,9 @@ def test_an_idle_worker_of_a_living_coordinator_is_no_orphan(join: Join, tmp_pat
         listener.executor.slots()
         listener.once(0.1)
     listener.run(second)
-    assert listener.said(first, Started)[0].pid == listener.said(second, Started)[0].pid
+    assert (
+        listener.payloads_of(first, Started)[0].pid == listener.payloads_of(second, Started)[0].pid
+    )
 
 
 def test_a_frozen_worker_sends_no_heartbeat_and_its_slot_is_free_when_it_is_killed(
@@ -305,7 +311,7 @@ def test_a_frozen_worker_sends_no_heartbeat_and_its_slot_is_free_when_it_is_kill
     frozen, other = launches(tmp_path, 2)
     listener = start(join(resources=Resources(cpu=CPUS / 2)), frozen, other)
     assert set(listener.executor.heartbeats()) == {frozen.attempt, other.attempt}
-    os.kill(listener.said(frozen, Started)[0].pid, signal.SIGSTOP)
+    os.kill(listener.payloads_of(frozen, Started)[0].pid, signal.SIGSTOP)
 
     def alive_for_a_while() -> set[AttemptId]:
         listener.executor.heartbeats()
@@ -350,8 +356,8 @@ def test_a_lost_node_is_distinguished_from_a_preempted_one(
     listener = start(join(**job), launch)
     listener.executor.leave()
     listener.take_over(join(**job), token=2)
-    heard = len(listener.said(launch))
-    listener.until(lambda now: len(now.said(launch)) > heard)
+    heard = len(listener.payloads_of(launch))
+    listener.until(lambda now: len(now.payloads_of(launch)) > heard)
     if kind == "preempted":
         cluster.call("drain", node)
     cluster.call("remove_node", node)
@@ -365,7 +371,9 @@ def test_queued_attempts_are_adopted_too_and_begin_in_turn(join: Join, tmp_path:
     second = replace(make_launch(1, folder=str(tmp_path)), parallelism=1)
     listener = start(join(), *(replace(launch, parallelism=1) for launch in running))
     listener.executor.launch(second)
-    listener.until(lambda heard: len(heard.said(first)) > 20)  # it has reached the worker by then
+    listener.until(
+        lambda heard: len(heard.payloads_of(first)) > 20
+    )  # it has reached the worker by then
     listener.events[second.attempt]
     listener.executor.process.signal(signal.SIGKILL)
     end(tmp_path, first)
@@ -374,6 +382,6 @@ def test_queued_attempts_are_adopted_too_and_begin_in_turn(join: Join, tmp_path:
     end(tmp_path, second)
     listener.until_ended(first, second)
     for launch in (first, second):
-        steps = [report.step for report in listener.said(launch, Reported)]
+        steps = [report.step for report in listener.payloads_of(launch, Reported)]
         assert steps == list(range(len(steps)))
         assert (tmp_path / f"runs-{launch.trial_number}").read_text() == "run\n"

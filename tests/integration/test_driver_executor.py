@@ -93,7 +93,7 @@ def test_a_killed_driver_takes_its_local_ray_along_and_another_one_comes_up(make
     for launch in launches:
         executor.launch(launch)
     listener.until(lambda heard: all(heard.has(launch, Reported) for launch in launches))
-    worker = listener.said(launches[0], Started)[0].pid
+    worker = listener.payloads_of(launches[0], Started)[0].pid
     driver = os.getsid(worker)
     os.kill(driver, signal.SIGKILL)
     while not (trouble := executor.health_error()):
@@ -131,9 +131,9 @@ def test_attempts_on_a_cluster_outlive_the_driver_and_no_event_is_missed(
     os.kill(driver, signal.SIGKILL)
     while not executor.health_error():
         listener.once(0.05)
-    heard = len(listener.said(launch))
-    listener.until(lambda now: len(now.said(launch)) > heard + 200)
-    assert len(listener.said(launch, Started)) == 1
+    heard = len(listener.payloads_of(launch))
+    listener.until(lambda now: len(now.payloads_of(launch)) > heard + 200)
+    assert len(listener.payloads_of(launch, Started)) == 1
     executor.stop(launch.attempt)
     listener.until_ended(launch)
     assert listener.outcome(launch) == StoppedEarly()
@@ -158,9 +158,9 @@ executor.launch(launch)
 listener.until(lambda heard: heard.has(launch, Reported))
 os.killpg(0, signal.SIGINT)
 os.killpg(0, signal.SIGTERM)
-heard = len(listener.said(launch))
-listener.until(lambda now: len(now.said(launch)) > heard + 100)
-print(os.getsid(listener.said(launch, Started)[0].pid), *interrupted, executor.health_error(), flush=True)
+heard = len(listener.payloads_of(launch))
+listener.until(lambda now: len(now.payloads_of(launch)) > heard + 100)
+print(os.getsid(listener.payloads_of(launch, Started)[0].pid), *interrupted, executor.health_error(), flush=True)
 while True:
     listener.once(1.0)
 """

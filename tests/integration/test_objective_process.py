@@ -58,7 +58,7 @@ def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
 
 
 def output(listener: Listener, launch: Any, stream: str = "stdout") -> str:
-    pieces = listener.said(launch, OutputLogged)
+    pieces = listener.payloads_of(launch, OutputLogged)
     return "".join(piece.text for piece in pieces if piece.stream == stream)
 
 
@@ -75,7 +75,7 @@ def test_an_objective_handles_signals_in_its_main_thread(listen: MakeListener) -
     for launch in launches:
         listener.run(launch)
     first, second = (listener.outcome(launch).metrics["pid"] for launch in launches)
-    workers = {listener.said(launch, Started)[0].pid for launch in launches}
+    workers = {listener.payloads_of(launch, Started)[0].pid for launch in launches}
     assert first != second
     assert len(workers) == 1
 
@@ -100,9 +100,9 @@ def test_a_death_costs_the_attempt_but_not_the_worker(
     listener.run(ends)
     assert listener.outcome(dies) == outcome
     assert output(listener, dies) == "begins\n"
-    assert listener.said(dies, Reported) == [Reported(0, {"loss": 1.0})]
+    assert listener.payloads_of(dies, Reported) == [Reported(0, {"loss": 1.0})]
     assert listener.outcome(ends) == Finished({"loss": 0.5})
-    assert listener.said(dies, Started)[0].pid == listener.said(ends, Started)[0].pid
+    assert listener.payloads_of(dies, Started)[0].pid == listener.payloads_of(ends, Started)[0].pid
     if how == "segfault":
         assert "own_process.py" in output(listener, dies, "stderr")
 
@@ -162,17 +162,17 @@ def test_a_stop_is_seen_at_the_next_report(listen: MakeListener) -> None:
 def test_a_checkpoint_is_kept_and_given_to_the_next_attempt(listen: MakeListener) -> None:
     listener, first = listen("save"), make_launch()
     listener.run(first)
-    (saved,) = listener.said(first, Checkpointed)
+    (saved,) = listener.payloads_of(first, Checkpointed)
     second = make_launch(attempt=2, checkpoint=saved.path)
     listener.run(second)
     assert listener.outcome(second) == Finished({"loss": 1.0})
-    assert listener.said(second, AttrSet) == [AttrSet("done", "1")]
+    assert listener.payloads_of(second, AttrSet) == [AttrSet("done", "1")]
 
 
 def test_a_forked_child_reports(listen: MakeListener) -> None:
     listener, launch = listen("fork"), make_launch()
     listener.run(launch)
-    assert listener.said(launch, Reported) == [Reported(7, {"loss": 0.25})]
+    assert listener.payloads_of(launch, Reported) == [Reported(7, {"loss": 0.25})]
 
 
 def test_reports_that_come_faster_than_they_can_be_relayed_arrive_in_order(
@@ -180,7 +180,7 @@ def test_reports_that_come_faster_than_they_can_be_relayed_arrive_in_order(
 ) -> None:
     listener, launch = listen("report_often"), make_launch(count=30_000)
     listener.run(launch)
-    assert [report.step for report in listener.said(launch, Reported)] == list(range(30_000))
+    assert [report.step for report in listener.payloads_of(launch, Reported)] == list(range(30_000))
 
 
 def test_a_function_of_a_script_travels(listen: MakeListener) -> None:
@@ -215,12 +215,12 @@ def test_a_worker_takes_the_process_and_its_children_with_it(listen: MakeListene
     listener, launch = listen("sleep_for_ever"), make_launch()
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Reported))
-    pid = int(listener.said(launch, Reported)[0].metrics["loss"])
+    pid = int(listener.payloads_of(launch, Reported)[0].metrics["loss"])
     group = os.getpgid(pid)
     if by == "executor":
         listener.executor.kill(launch.attempt)
     else:
-        os.kill(listener.said(launch, Started)[0].pid, signal.SIGKILL)
+        os.kill(listener.payloads_of(launch, Started)[0].pid, signal.SIGKILL)
     listener.until_ended(launch)
     assert isinstance(listener.outcome(launch), Lost)
     wait_until_dead(pid)

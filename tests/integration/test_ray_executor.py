@@ -51,7 +51,7 @@ def test_half_a_gpu_each_lets_four_attempts_share_two_devices(
         listener.executor.launch(launch)
     listener.until_ended(*launches)
     assert sorted(listener.outcome(launch).metrics["device"] for launch in launches) == [0, 0, 1, 1]
-    assert sorted(listener.said(launch, Started)[0].devices for launch in launches) == [
+    assert sorted(listener.payloads_of(launch, Started)[0].devices for launch in launches) == [
         ("0",),
         ("0",),
         ("1",),
@@ -111,7 +111,7 @@ def test_output_of_the_process_and_its_children_is_kept(listen: MakeListener) ->
     listener, launch = listen("prints"), make_launch()
     listener.run(launch)
     text = {"stdout": "", "stderr": ""}
-    for piece in listener.said(launch, OutputLogged):
+    for piece in listener.payloads_of(launch, OutputLogged):
         text[piece.stream] += piece.text
     assert text["stdout"] == "from python\nfrom a subprocess\n\ufffd\ufffd raw\n"
     assert text["stderr"] == "to stderr\nand its stderr\n"
@@ -125,7 +125,7 @@ def test_a_flood_of_output_is_bounded_and_the_log_records_what_is_dropped(
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Started))
     listener.until_ended(launch)
-    pieces = listener.said(launch, OutputLogged)
+    pieces = listener.payloads_of(launch, OutputLogged)
     kept = sum(len(piece.text) for piece in pieces if piece.stream == "stdout")
     assert kept + sum(piece.left_out for piece in pieces) == 20_000 * 1001 + 8
 
@@ -142,13 +142,13 @@ def test_a_later_attempt_continues_from_the_checkpoint_and_its_step(
 ) -> None:
     listener, first = listen("saves", source=str(OBJECTIVES)), make_launch(attempt=1)
     listener.run(first)
-    saved = listener.said(first, Checkpointed)
+    saved = listener.payloads_of(first, Checkpointed)
     assert [checkpoint.step for checkpoint in saved] == [0, 1, 2]
     assert Path(saved[-1].path).read_text() == "3"
     second = make_launch(attempt=2, checkpoint=saved[-1].path)
     listener.run(second)
     assert listener.outcome(second) == Finished({"loss": 3.0})
-    assert [report.step for report in listener.said(second, Reported)] == [3, 4, 5]
+    assert [report.step for report in listener.payloads_of(second, Reported)] == [3, 4, 5]
 
 
 def test_what_the_attempt_ran_is_named_by_a_digest(listen: MakeListener, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_what_the_attempt_ran_is_named_by_a_digest(listen: MakeListener, tmp_pat
     for name in ("one", "two", "one"):
         listener, launch = listen(source=str(tmp_path), entrypoint=f"{name}:train"), make_launch()
         listener.run(launch)
-        codes.append(listener.said(launch, Started)[0].code)
+        codes.append(listener.payloads_of(launch, Started)[0].code)
         listener.executor.close()
     assert codes[0] == codes[2] != codes[1]
 
@@ -175,8 +175,8 @@ def test_a_ray_tune_function_brings_its_resources_unless_the_study_has_some(
     listener, launch = listen(source=str(tmp_path), entrypoint="tuned:train"), make_launch()
     assert listener.executor.slots() == 2
     listener.run(launch)
-    assert len(listener.said(launch, Started)[0].devices) == 1
-    assert listener.said(launch, Reported) == [Reported(1, {"loss": 1.0})]
+    assert len(listener.payloads_of(launch, Started)[0].devices) == 1
+    assert listener.payloads_of(launch, Reported) == [Reported(1, {"loss": 1.0})]
     assert (
         listen(
             source=str(tmp_path), entrypoint="tuned:train", resources=Resources(cpu=2)
@@ -197,18 +197,21 @@ def test_a_child_process_reports_however_it_is_started(children: Listener) -> No
         children.run(launch)
         assert isinstance(children.outcome(launch), Finished), children.outcome(launch)
         curve = [
-            (report.step, report.metrics.get("loss")) for report in children.said(launch, Reported)
+            (report.step, report.metrics.get("loss"))
+            for report in children.payloads_of(launch, Reported)
         ]
         assert curve == [(0, 0.5), (1, 0.25), (2, 0.5 / 3), (3, None)]
-        assert [checkpoint.step for checkpoint in children.said(launch, Checkpointed)] == [3]
-        assert children.said(launch, AttrSet) == [AttrSet("child", "true")]
+        assert [checkpoint.step for checkpoint in children.payloads_of(launch, Checkpointed)] == [3]
+        assert children.payloads_of(launch, AttrSet) == [AttrSet("child", "true")]
 
 
 def test_long_reports_of_many_children_are_not_torn(children: Listener) -> None:
     launch = make_launch(function="has_many_children_that_report")
     children.run(launch)
     assert isinstance(children.outcome(launch), Finished), children.outcome(launch)
-    assert sorted(report.step for report in children.said(launch, Reported)) == list(range(40))
+    assert sorted(report.step for report in children.payloads_of(launch, Reported)) == list(
+        range(40)
+    )
 
 
 def test_a_stop_reaches_a_child_and_through_it_its_parent(children: Listener) -> None:
@@ -223,5 +226,5 @@ def test_a_stop_reaches_a_child_and_through_it_its_parent(children: Listener) ->
 def test_a_child_that_comes_to_the_end_of_the_objective_ends_there(children: Listener) -> None:
     launch = make_launch(function="forks_by_hand")
     children.run(launch)
-    assert children.said(launch, Reported) == [Reported(0, {"loss": 0.5})]
+    assert children.payloads_of(launch, Reported) == [Reported(0, {"loss": 0.5})]
     assert children.outcome(launch) == Finished({"loss": 7.0})

@@ -42,12 +42,12 @@ def outbox_of(attempt: Attempt) -> Outbox:
     return attempt.events
 
 
-def said(attempt: Attempt, kind: Any) -> list[Any]:
+def payloads_of(attempt: Attempt, kind: Any) -> list[Any]:
     return [payload for _, payload in outbox_of(attempt).take(0) if isinstance(payload, kind)]
 
 
 def curve(attempt: Attempt) -> list[tuple[int, dict[str, float]]]:
-    return [(report.step, dict(report.metrics)) for report in said(attempt, Reported)]
+    return [(report.step, dict(report.metrics)) for report in payloads_of(attempt, Reported)]
 
 
 def sent(objective: object) -> Any:
@@ -122,8 +122,8 @@ def test_a_trainable_runs_until_it_is_done_and_continues_from_its_checkpoint(
     first = attempt(width=2)
     assert prepare(Counting)(first) == {}
     assert curve(first) == [(step, {"loss": 2.0 * step, "deep/n": 1.0}) for step in (1, 2, 3)]
-    assert said(first, AttrSet) == [AttrSet("note", '"text"')]
-    saved = said(first, Checkpointed)[0]
+    assert payloads_of(first, AttrSet) == [AttrSet("note", '"text"')]
+    saved = payloads_of(first, Checkpointed)[0]
     assert saved.step == 1
     second = attempt(number=2, width=2, checkpoint=saved.path)
     prepare(Counting)(second)
@@ -136,7 +136,7 @@ def test_a_trainable_that_can_be_reset_serves_one_trial_after_another(attempt: M
     for number, width in enumerate([1, 2, -1], start=1):
         asked = attempt(number=number, width=width)
         run(asked)
-        assert [report.metrics["loss"] for report in said(asked, Reported)] == [
+        assert [report.metrics["loss"] for report in payloads_of(asked, Reported)] == [
             width,
             2 * width,
             3 * width,
@@ -156,7 +156,7 @@ def test_a_trainable_is_ended_by_the_constant_stop_or_saves_its_state_when_it_is
     with pytest.raises(Pruned):
         prepare(Endless)(asked)
     assert time.monotonic() - began_s < 60
-    (saved,) = said(asked, Checkpointed)
+    (saved,) = payloads_of(asked, Checkpointed)
     assert Path(saved.path, "count").read_text() == "1"
 
 

@@ -91,13 +91,13 @@ def test_an_attempt_that_outlives_its_driver_misses_no_event(listen: Make) -> No
     listener, launch = listen(), make_launch(SURVIVOR, behaviour="patient")
     listener.executor.launch(launch)
     for _ in range(2):
-        heard = len(listener.said(launch))
-        listener.until(lambda now, heard=heard: len(now.said(launch)) > heard + 20)
+        heard = len(listener.payloads_of(launch))
+        listener.until(lambda now, heard=heard: len(now.payloads_of(launch)) > heard + 20)
         kill_driver()
         until(until(listener, trouble=True), trouble=False)
-    heard = len(listener.said(launch))
-    listener.until(lambda now: len(now.said(launch)) > heard + 20)
-    steps = [report.step for report in listener.said(launch, Reported)]
+    heard = len(listener.payloads_of(launch))
+    listener.until(lambda now: len(now.payloads_of(launch)) > heard + 20)
+    steps = [report.step for report in listener.payloads_of(launch, Reported)]
     assert steps == list(range(len(steps)))
     listener.executor.stop(launch.attempt)
     listener.until_ended(launch)
@@ -172,8 +172,8 @@ def test_what_is_launched_stopped_and_killed_in_trouble_reaches_the_next_driver(
     listener.executor.stop(withdrawn.attempt)
     listener.executor.kill(put_down.attempt)
     listener.once(0.0)
-    assert listener.said(withdrawn) == [StoppedEarly()]
-    assert listener.said(put_down) == [Lost("killed before a worker was free")]
+    assert listener.payloads_of(withdrawn) == [StoppedEarly()]
+    assert listener.payloads_of(put_down) == [Lost("killed before a worker was free")]
     listener.until_ended(stopped, killed, launched)
     assert listener.outcome(stopped) == StoppedEarly()
     assert listener.outcome(killed) == Lost("killed")
@@ -190,7 +190,7 @@ def test_what_has_ended_is_not_heard_of_again(listen: Make) -> None:
     kill_driver()
     until(until(listener, trouble=True), trouble=False)
     listener.once(0.3)
-    assert listener.said(launch) == []
+    assert listener.payloads_of(launch) == []
     assert list(executor.heartbeats()) == []
 
 
@@ -203,7 +203,7 @@ def test_a_launch_that_a_driver_took_to_its_grave_counts_as_never_begun(listen: 
     listener.once(0.1)
     kill_driver()
     listener.until_ended(waiting)
-    assert listener.said(waiting) == [Lost("it is not there", "gone")]
+    assert listener.payloads_of(waiting) == [Lost("it is not there", "gone")]
 
 
 def test_an_answer_that_was_given_in_trouble_reaches_the_attempt(listen: Make) -> None:
@@ -339,8 +339,8 @@ def test_a_driver_that_dies_under_several_jobs_is_replaced_once_and_all_continue
     for listener in pair:
         until(listener, trouble=True)
     for listener in pair:
-        heard = len(until(listener, trouble=False).said(launch))
-        listener.until(lambda now, heard=heard: len(now.said(launch)) > heard + 20)
+        heard = len(until(listener, trouble=False).payloads_of(launch))
+        listener.until(lambda now, heard=heard: len(now.payloads_of(launch)) > heard + 20)
     assert len(drivers()) == 1
     for listener in pair:
         listener.executor.stop(launch.attempt)

@@ -74,15 +74,15 @@ class Listener:
     def run(self, launch: Launch) -> list[Any]:
         """Run one attempt to its end and return its events."""
         self.executor.launch(launch)
-        return self.until_ended(launch).said(launch)
+        return self.until_ended(launch).payloads_of(launch)
 
-    def said(self, launch: Launch, kind: Any = object) -> list[Any]:
+    def payloads_of(self, launch: Launch, kind: Any = object) -> list[Any]:
         """Return an attempt's events of one kind."""
         return [e.payload for e in self.events[launch.attempt] if isinstance(e.payload, kind)]
 
     def has(self, launch: Launch, kind: Any) -> bool:
         """Return whether an attempt sent an event of this kind."""
-        return bool(self.said(launch, kind))
+        return bool(self.payloads_of(launch, kind))
 
     def has_ended(self, launch: Launch) -> bool:
         """Return whether an attempt's last event is an outcome."""
@@ -94,7 +94,7 @@ class Listener:
 
     def outcome(self, launch: Launch) -> Any:
         """An attempt's last word."""
-        return self.said(launch)[-1]
+        return self.payloads_of(launch)[-1]
 
     def running(self) -> int:
         """Attempts that have started and not ended."""

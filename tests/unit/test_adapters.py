@@ -66,12 +66,12 @@ def outbox_of(attempt: Attempt) -> Outbox:
     return attempt.events
 
 
-def said(attempt: Attempt, kind: type = object) -> list[Any]:
+def payloads_of(attempt: Attempt, kind: type = object) -> list[Any]:
     return [payload for _, payload in outbox_of(attempt).take(0) if isinstance(payload, kind)]
 
 
 def curve(attempt: Attempt) -> list[tuple[int, dict[str, float]]]:
-    return [(report.step, dict(report.metrics)) for report in said(attempt, Reported)]
+    return [(report.step, dict(report.metrics)) for report in payloads_of(attempt, Reported)]
 
 
 # --- by name
@@ -180,7 +180,7 @@ def test_what_a_returned_dict_holds_besides_numbers_becomes_attributes(
     asked = attempt()
     assert prepare(lambda: result)(asked) == {"loss": 1.0, "eval/ms": 2.5, "eval/by/class": 3.0}
     attributes = [AttrSet("note", '"text"'), AttrSet("ok", "true"), AttrSet("sizes", "[1, 2]")]
-    assert said(asked, AttrSet) == attributes
+    assert payloads_of(asked, AttrSet) == attributes
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_an_attempt_has_a_folder_of_its_own_and_attributes(attempt: MakeAttempt)
     first, second = attempt(), attempt()
     for asked in (first, second):
         prepare(train)(asked)
-        assert said(asked, AttrSet) == [AttrSet("sizes", "[0, 1, 2]")]
+        assert payloads_of(asked, AttrSet) == [AttrSet("sizes", "[0, 1, 2]")]
     assert first.directory != second.directory
     with pytest.raises(BadReport, match="model is a object, which cannot be written as JSON"):
         first.trial().set_user_attr("model", object())
@@ -282,7 +282,7 @@ def test_an_optuna_objective_gets_the_values_that_the_study_declares(attempt: Ma
     asked = attempt({"x": 0.5, "n": 2, "kind": "b"})
     assert prepare(optuna_objective)(asked) == {"loss": 0.5}
     assert [step for step, _ in curve(asked)] == [0, 1, 2]
-    assert said(asked, AttrSet) == [AttrSet("note", '{"n": 2}')]
+    assert payloads_of(asked, AttrSet) == [AttrSet("note", '{"n": 2}')]
 
 
 def test_an_optuna_objective_that_asks_for_what_is_not_declared_says_so(
@@ -301,7 +301,7 @@ def test_without_declared_parameters_the_sampler_is_asked_and_constants_are_not(
     asked.answer("x", 0.25)
     asked.answer("n", 3)
     assert prepare(optuna_params)(asked) == {"loss": 0.25}
-    assert [question.name for question in said(asked, SuggestRequested)] == ["x", "n"]
+    assert [question.name for question in payloads_of(asked, SuggestRequested)] == ["x", "n"]
 
 
 def optuna_params(trial) -> float:
@@ -367,7 +367,7 @@ def test_choices_of_an_optuna_objective_may_be_lists_and_come_back_as_they_stand
         asked = attempt(define_by_run=True)
         asked.answer("units", text)
         assert prepare(objective)(asked) == {"loss": float(place)}
-        (question,) = said(asked, SuggestRequested)
+        (question,) = payloads_of(asked, SuggestRequested)
         assert json.loads(question.distribution)["attributes"]["choices"] == [
             "[32, 16]",
             "[64, 32]",
@@ -417,7 +417,7 @@ def test_an_optuna_objective_reads_its_study_and_writes_to_its_own_trial(
     asked = attempt(goals=("maximize",))
     assert prepare(objective)(asked) == {"loss": 1.0}
     assert curve(asked) == [(1, {"loss": 0.5})]
-    memory, scores, artifact = said(asked, AttrSet)
+    memory, scores, artifact = payloads_of(asked, AttrSet)
     assert memory == AttrSet("constraints:memory", "0.5", "system")
     assert scores == AttrSet("cross_validation_scores", "[0.1, 0.2]", "system")
     assert artifact.kind == "system"
@@ -500,7 +500,7 @@ def test_a_ray_tune_function_reports_iterations_from_one_and_resumes(
     first = attempt({"model/lr": 0.5, "folder": str(tmp_path)})
     assert prepare(ray_function)(first) == {}
     assert curve(first) == [(1, {"loss": 0.0}), (2, {"loss": 0.5})]
-    saved = said(first, Checkpointed)
+    saved = payloads_of(first, Checkpointed)
     assert [checkpoint.step for checkpoint in saved] == [1, 2]
     second = attempt({"model/lr": 0.5, "folder": str(tmp_path)}, checkpoint=saved[-1].path)
     prepare(ray_function)(second)
@@ -542,7 +542,7 @@ def test_a_ray_tune_function_works_in_a_directory_of_its_own(
         asked = attempt({"x": x}, checkpoint_root=str(tmp_path / str(x)))
         assert prepare(train)(asked) == {}
         assert Path.cwd() == here
-        (saved,) = said(asked, Checkpointed)
+        (saved,) = payloads_of(asked, Checkpointed)
         assert Path(saved.path, "state.txt").read_text() == str(x)
 
 
@@ -602,7 +602,7 @@ def test_results_of_ray_tune_are_flattened_and_their_text_is_kept(attempt: MakeA
     asked = attempt({"x": 1}, metrics=("eval/loss",))
     assert prepare(train)(asked) == {"eval/loss": 2.0}
     assert curve(asked) == [(step, {"eval/loss": 1.0}) for step in (1, 2, 3)]
-    assert said(asked, AttrSet) == [AttrSet("note", '"warm"'), AttrSet("note", '"hot"')]
+    assert payloads_of(asked, AttrSet) == [AttrSet("note", '"warm"'), AttrSet("note", '"hot"')]
 
 
 # --- entrypoints

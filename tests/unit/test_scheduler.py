@@ -83,7 +83,7 @@ class Backlogs:
         """The trials that a worker was asked for."""
         return [order.attempt.trial_id for order in self.workers[worker].orders("cancel")]
 
-    def said(self, number: int) -> list[Payload]:
+    def payloads_of(self, number: int) -> list[Payload]:
         return [event.payload for event in self.heard if event.attempt == AttemptId(number, 1)]
 
     def say(
@@ -94,7 +94,7 @@ class Backlogs:
         is_reusable: bool = True,
     ) -> None:
         """Have a worker say what attempts of these trials say next, and what it does not have."""
-        seqs = {number: len(self.said(number)) for number, _ in said}
+        seqs = {number: len(self.payloads_of(number)) for number, _ in said}
         events: dict[AttemptId, list[tuple[int, Payload]]] = {
             AttemptId(number, 1): [] for number in seqs
         }
@@ -106,7 +106,7 @@ class Backlogs:
         self.listen()
 
     def acknowledge(self, number: int) -> None:
-        self.executor.acknowledge({AttemptId(number, 1): len(self.said(number))})
+        self.executor.acknowledge({AttemptId(number, 1): len(self.payloads_of(number))})
 
 
 def two_busy_workers(folder: Path, **job: Any) -> Backlogs:
@@ -204,7 +204,7 @@ def test_an_idle_worker_gets_an_attempt_of_another_backlog(tmp_path: Path) -> No
     backlogs.say(0, absent=[2])
     assert backlogs.assigned() == [[0, 2], [1, 2]]
     backlogs.say(1, (2, BEGUN))
-    assert backlogs.said(2) == [BEGUN]
+    assert backlogs.payloads_of(2) == [BEGUN]
 
 
 def test_a_late_response_gives_no_attempt_back_again(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_an_attempt_that_has_begun_meanwhile_stays_where_it_is(tmp_path: Path) -
     backlogs = canceled(tmp_path)
     backlogs.say(0, (0, DONE), (2, BEGUN))
     assert backlogs.assigned() == [[0, 2], [1]]
-    assert backlogs.said(2) == [BEGUN]
+    assert backlogs.payloads_of(2) == [BEGUN]
 
 
 def test_an_attempt_that_a_worker_gave_back_may_begin_there_after_all(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_an_attempt_in_a_backlog_is_ended_without_the_one_before_it(
     getattr(backlogs.executor, command)(AttemptId(2, 1))
     backlogs.listen()
     backlogs.say(0, absent=[2])
-    assert backlogs.said(2) == [end]
+    assert backlogs.payloads_of(2) == [end]
     assert not backlogs.workers[0].is_ended
     assert not backlogs.workers[0].orders("stop")
 
@@ -285,9 +285,9 @@ def test_one_in_the_middle_of_a_backlog_is_ended_without_those_around_it(tmp_pat
     backlogs.executor.stop(AttemptId(4, 1))
     backlogs.listen()
     backlogs.say(0, (0, DONE), (2, BEGUN), absent=[4])
-    assert backlogs.said(4) == [StoppedEarly()]
+    assert backlogs.payloads_of(4) == [StoppedEarly()]
     backlogs.say(0, (2, DONE), (6, BEGUN))
-    assert [backlogs.said(number) for number in (2, 6)] == [[BEGUN, DONE], [BEGUN]]
+    assert [backlogs.payloads_of(number) for number in (2, 6)] == [[BEGUN, DONE], [BEGUN]]
 
 
 @pytest.mark.parametrize("command", ["stop", "kill"])
@@ -306,7 +306,7 @@ def test_a_command_during_a_pending_cancel_decides_the_outcome(tmp_path: Path) -
     backlogs = canceled(tmp_path)
     backlogs.executor.stop(AttemptId(2, 1))
     backlogs.say(0, absent=[2])
-    assert backlogs.said(2) == [StoppedEarly()]
+    assert backlogs.payloads_of(2) == [StoppedEarly()]
     assert backlogs.assigned() == [[0, 2], [1]]
 
 
@@ -350,9 +350,9 @@ def test_the_backlog_of_a_dead_worker_is_not_at_fault(tmp_path: Path) -> None:
     backlogs.launch(2, 3, 4, 5, 6, 7)
     backlogs.workers[0].die()
     backlogs.listen()
-    assert isinstance(backlogs.said(0)[-1], Lost)
+    assert isinstance(backlogs.payloads_of(0)[-1], Lost)
     for number in (2, 4, 6):
-        assert backlogs.said(number) == [Lost("its worker died before it began", "gone")]
+        assert backlogs.payloads_of(number) == [Lost("its worker died before it began", "gone")]
     assert backlogs.workers[0].is_ended
 
 
@@ -362,10 +362,10 @@ def test_the_death_of_an_attempt_that_began_behind_another_is_its_own(tmp_path: 
     backlogs.say(0, (0, DONE), (2, BEGUN))
     backlogs.workers[0].die()
     backlogs.listen()
-    assert backlogs.said(0)[-1] == DONE
-    assert backlogs.said(2)[0] == BEGUN
-    assert isinstance(backlogs.said(2)[-1], Lost)
-    assert backlogs.said(2)[-1].kind == "lost"
+    assert backlogs.payloads_of(0)[-1] == DONE
+    assert backlogs.payloads_of(2)[0] == BEGUN
+    assert isinstance(backlogs.payloads_of(2)[-1], Lost)
+    assert backlogs.payloads_of(2)[-1].kind == "lost"
 
 
 def test_a_worker_that_refuses_the_token_is_left_alone(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_a_worker_that_refuses_the_token_is_left_alone(tmp_path: Path) -> None:
     backlogs.listen()
     assert backlogs.executor.health_error()
     assert not backlogs.workers[0].is_ended
-    assert [backlogs.said(number) for number in (0, 2, 4)] == [[BEGUN], [], []]
+    assert [backlogs.payloads_of(number) for number in (0, 2, 4)] == [[BEGUN], [], []]
     assert not {AttemptId(number, 1) for number in (0, 2, 4)} & set(backlogs.executor.heartbeats())
 
 

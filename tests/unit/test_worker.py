@@ -201,7 +201,7 @@ class Trainings:
             said += [payload for _, payload in events]
         return said
 
-    def said(self, launch: Launch, timeout_s: float = 0.0) -> list[Payload]:
+    def payloads_of(self, launch: Launch, timeout_s: float = 0.0) -> list[Payload]:
         return [
             payload
             for _, events in self.call(of=[launch], timeout_s=timeout_s).events
@@ -285,8 +285,8 @@ def test_an_objective_that_returns_nothing_has_ended_unless_it_saw_the_request_t
 def test_queued_attempts_begin_one_after_the_other(trainings: Trainings) -> None:
     first, second, third = launches(3)
     trainings.run(first, second, third)
-    assert trainings.said(first, 30.0)[0] == Started("here", 1)
-    assert trainings.said(second) == []
+    assert trainings.payloads_of(first, 30.0)[0] == Started("here", 1)
+    assert trainings.payloads_of(second) == []
     trainings.end(first)
     assert trainings.end(second)[-1] == Finished({"loss": 1.0})
     trainings.end(third)
@@ -425,7 +425,7 @@ def test_an_end_is_kept_as_long_as_it_may_not_be_recorded(trainings: Trainings) 
     trainings.run(first)
     said = trainings.end(first)
     trainings.run(second)
-    assert trainings.said(first) == said
+    assert trainings.payloads_of(first) == said
     trainings.call(forget(first), run(third))
     assert not trainings.is_known(first)
     trainings.end(second)

@@ -22,7 +22,7 @@ class Reason:
     """Data behind the sentence; JSON can hold it."""
 
 
-class LRUDict(dict[int, Kept]):
+class RecentEntries(dict[int, Kept]):
     """Entries of the latest trials, by number: a new one replaces the oldest.
 
     Several studies may share a sampler, each in its own thread, so it needs a lock of its own.

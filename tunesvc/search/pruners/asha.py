@@ -18,7 +18,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.explanations import LRUDict, Reason
+from tunesvc.search.explanations import Reason, RecentEntries
 from tunesvc.search.pruners.rungs import RungEntry, RungRanking, RungRegistry
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.objectives import orientations_of, points_of
@@ -65,7 +65,7 @@ class AshaPruner(BasePruner):
         self._eta = eta
         self._form = form
         self._rungs = RungRegistry()
-        self._reasons: LRUDict[Reason] = LRUDict()
+        self._reasons: RecentEntries[Reason] = RecentEntries()
 
     @property
     def pauses(self) -> bool:

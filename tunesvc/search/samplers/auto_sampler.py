@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.explanations import LRUDict, Reason
+from tunesvc.search.explanations import Reason, RecentEntries
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 from tunesvc.search.samplers.imputing_sampler import ImputingSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
@@ -59,7 +59,7 @@ class AutoSampler(BaseSampler):
             TPESampler(seed=seed, n_startup_trials=n_startup_trials),
             seed=seed,
         )
-        self._selected: LRUDict[tuple[Selected, str]] = LRUDict()
+        self._selected: RecentEntries[tuple[Selected, str]] = RecentEntries()
 
     def reseed_rng(self) -> None:
         """Reseed the random numbers."""

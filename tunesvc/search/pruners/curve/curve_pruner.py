@@ -16,7 +16,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.explanations import LRUDict, Reason
+from tunesvc.search.explanations import Reason, RecentEntries
 from tunesvc.search.pruners.audit import AUDIT, is_audited
 from tunesvc.search.pruners.curve.curve_model import (
     CurveForecast,
@@ -102,7 +102,7 @@ class CurvePruner(BasePruner):
         self._audit = audit
         self._seed = seed
         self._resume = resume
-        self._reasons: LRUDict[Reason] = LRUDict()
+        self._reasons: RecentEntries[Reason] = RecentEntries()
 
     @property
     def pauses(self) -> bool:

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.explanations import LRUDict, Reason
+from tunesvc.search.explanations import Reason, RecentEntries
 from tunesvc.search.pruners.curve.curve_model import models_of
 from tunesvc.search.samplers.gp.acquisition import (
     Acquisition,
@@ -86,7 +86,7 @@ class GPSampler(BaseSampler):
         self._search_space = dict(search_space or {})
         self._shared_seeds = shared_seeds
         self._fits: OrderedDict[bytes, Hyperparameters] = OrderedDict()
-        self._reasons: LRUDict[Reason] = LRUDict()
+        self._reasons: RecentEntries[Reason] = RecentEntries()
 
     def reseed_rng(self) -> None:
         """Reseed, as Optuna does with a sampler's copy in another worker."""

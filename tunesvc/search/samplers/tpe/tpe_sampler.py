@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.explanations import LRUDict, Reason
+from tunesvc.search.explanations import Reason, RecentEntries
 from tunesvc.search.samplers.tpe.parzen import (
     NARROW_FROM,
     Parzen,
@@ -302,7 +302,7 @@ class TPESampler(BaseSampler):
 
     def _forget(self) -> None:
         self._studies: WeakKeyDictionary[BaseStorage, dict[int, _Known]] = WeakKeyDictionary()
-        self._proposed: LRUDict[_ProposedTrial] = LRUDict()
+        self._proposed: RecentEntries[_ProposedTrial] = RecentEntries()
 
     def _known(self, study: Study, trials: Sequence[FrozenTrial]) -> _Known:
         """Return the cached data of a study, built again when forecasts have changed.
