@@ -115,6 +115,8 @@ submissions = sa.Table(
     sa.Column("provenance", pg.JSONB, nullable=False, server_default="{}"),
     # why no server could run it; empty if none has failed to
     sa.Column("problem", sa.Text, nullable=False, server_default=""),
+    # how often in a row
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
     # it is not tried again before
     sa.Column("retry_at", Moment),
     one_of("priority", list(Priority)),

@@ -131,6 +131,7 @@ def upgrade() -> None:
         ),
         sa.Column("provenance", pg.JSONB(), server_default="{}", nullable=False),
         sa.Column("problem", sa.Text(), server_default="", nullable=False),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("retry_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "priority IN ('low', 'normal', 'high', 'urgent')", name=op.f("ck_submissions_priority")

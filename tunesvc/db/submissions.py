@@ -1,0 +1,167 @@
+"""Studies that servers run: submit one, list those that wait, and record why one could not start.
+
+A submitted study waits while it should run and no coordinator holds its lease. So nothing is
+recorded when a server takes it, or dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from tunesvc.db import notifications
+from tunesvc.db.schema.service_tables import submissions
+from tunesvc.db.schema.states import Priority, StudyState
+from tunesvc.db.schema.tables import leases, studies
+
+FIRST_RETRY_S = 10.0
+"""Time after which a study that could not be started is tried again; it doubles each time."""
+LAST_RETRY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A study that servers run."""
+
+    study_id: int
+    snapshot: str | None
+    """Digest of its folder's archive; None if all servers and workers see the folder itself."""
+    priority: Priority
+    submitted_by: str
+    submitted_at: datetime
+    queued_at: datetime
+    """Since when it waits, or waited before it was taken."""
+    problem: str
+    """Why it could not be started the last time; empty if it could."""
+    retry_at: datetime | None
+    """It is not taken before; None if it may be taken now."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Git commit, Python and packages of the machine that submitted it."""
+
+
+_COLUMNS = (
+    submissions.c.study_id,
+    submissions.c.snapshot,
+    submissions.c.priority,
+    submissions.c.submitted_by,
+    submissions.c.submitted_at,
+    submissions.c.queued_at,
+    submissions.c.problem,
+    submissions.c.retry_at,
+    submissions.c.provenance,
+)
+
+
+def submit(
+    connection: sa.Connection,
+    study_id: int,
+    *,
+    snapshot: str | None = None,
+    priority: Priority = Priority.NORMAL,
+    submitted_by: str = "",
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Put a study in the queue; one that was submitted before, with these values instead.
+
+    Only a study that has not ended waits there.
+    """
+    row = {
+        "snapshot": snapshot,
+        "priority": priority,
+        "submitted_by": submitted_by,
+        "provenance": dict(provenance or {}),
+    }
+    insert = pg.insert(submissions).values(study_id=study_id, **row)
+    again = row | {"submitted_at": sa.func.now()} | _QUEUED_AGAIN
+    connection.execute(
+        insert.on_conflict_do_update(index_elements=[submissions.c.study_id], set_=again),
+    )
+    notifications.notify(connection, study_id)
+
+
+def get(connection: sa.Connection, study_id: int) -> Submission | None:
+    """Return a study's submission; None if servers leave the study alone."""
+    query = sa.select(*_COLUMNS).where(submissions.c.study_id == study_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _submission(row)
+
+
+def requeue(connection: sa.Connection, study_id: int) -> bool:
+    """Put a submitted study at the queue's end, to be taken at once; return False for another.
+
+    One that has ended or is paused runs again.
+    """
+    change = sa.update(submissions).where(submissions.c.study_id == study_id)
+    if connection.execute(change.values(**_QUEUED_AGAIN)).rowcount == 0:
+        return False
+    rested = sa.update(studies).where(
+        studies.c.study_id == study_id,
+        studies.c.state.not_in([StudyState.CREATED, StudyState.RUNNING]),
+    )
+    connection.execute(rested.values(state=StudyState.RUNNING, reason="", ended_at=None))
+    notifications.notify(connection, study_id)
+    return True
+
+
+def fail(connection: sa.Connection, study_id: int, problem: str) -> None:
+    """Record why a study could not be started. It is tried again later, each time less soon."""
+    delay_s = sa.func.least(FIRST_RETRY_S * sa.func.power(2, submissions.c.failures), LAST_RETRY_S)
+    change = sa.update(submissions).where(submissions.c.study_id == study_id)
+    connection.execute(
+        change.values(
+            problem=problem,
+            failures=sa.func.least(submissions.c.failures + 1, 20),
+            retry_at=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, delay_s),
+        ),
+    )
+    notifications.notify(connection, study_id)
+
+
+def succeed(connection: sa.Connection, study_id: int) -> None:
+    """Forget the problem of a study that has been started. May be repeated."""
+    change = sa.update(submissions).where(
+        submissions.c.study_id == study_id,
+        submissions.c.failures > 0,
+    )
+    connection.execute(change.values(**_WITHOUT_PROBLEM))
+
+
+def queued(connection: sa.Connection, limit: int) -> tuple[Submission, ...]:
+    """Return the studies that a server may take now, in order."""
+    query = (
+        sa.select(*_COLUMNS)
+        .join(studies, studies.c.study_id == submissions.c.study_id)
+        .where(waits(), sa.func.coalesce(submissions.c.retry_at <= sa.func.now(), True))
+        .order_by(*queue_order())
+        .limit(limit)
+    )
+    return tuple(_submission(row) for row in connection.execute(query))
+
+
+def waits() -> sa.ColumnElement[bool]:
+    """Return the condition that a submitted study should run and has no coordinator."""
+    is_held = sa.exists().where(
+        leases.c.study_id == studies.c.study_id,
+        leases.c.expires_at > sa.func.now(),
+    )
+    should_run = studies.c.state.in_([StudyState.CREATED, StudyState.RUNNING])
+    return sa.and_(should_run, ~is_held.correlate(studies))
+
+
+def queue_order() -> tuple[sa.ColumnElement[Any], ...]:
+    """Return the order of the queue: the highest priority first, then the longest wait."""
+    rank = sa.case({name: rank for rank, name in enumerate(Priority)}, value=submissions.c.priority)
+    return (rank.desc(), submissions.c.queued_at.asc(), submissions.c.study_id.asc())
+
+
+def _submission(row: Any) -> Submission:
+    return Submission(**{**row._mapping, "priority": Priority(row.priority)})
+
+
+_WITHOUT_PROBLEM: dict[str, Any] = {"problem": "", "failures": 0, "retry_at": None}
+_QUEUED_AGAIN: dict[str, Any] = {"queued_at": sa.func.now(), **_WITHOUT_PROBLEM}
