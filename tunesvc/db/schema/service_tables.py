@@ -4,6 +4,8 @@
               └─ studies.project_id
     snapshots ─ submissions ─ studies     a study that any server may run
     answers                               what a repeated request of a client gets
+    agents ─ agent_launches ─ agent_events  attempts that agents run, and what they report
+    agent_jobs ─ studies                  what an agent needs to run a study's attempts
 
 A change here needs a migration, as for `tunesvc.db.schema.tables`.
 """
@@ -136,4 +138,94 @@ answers = sa.Table(
     sa.Column("body", pg.JSONB),
     sa.Column("created_at", Moment, nullable=False, server_default=NOW),
     sa.Index("ix_answers_created_at", "created_at"),
+)
+
+LAUNCH_STATES = ["offered", "leased", "ended", "revoked"]
+"""`ended` by its agent; `revoked` by the coordinator or an expired lease, so that all later calls
+of its agent are refused."""
+
+
+def _launch_ref() -> sa.Column[int]:
+    return sa.Column(
+        "launch_id",
+        sa.BigInteger,
+        sa.ForeignKey("agent_launches.launch_id", ondelete="CASCADE"),
+        primary_key=True,
+    )
+
+
+agents = sa.Table(
+    "agents",
+    metadata,
+    sa.Column("agent_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    study_ref(),
+    # as attempts.node names it
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("user_name", sa.Text, nullable=False, server_default=""),
+    # amounts by Ray's names, as in nodes
+    sa.Column("total", pg.JSONB, nullable=False, server_default="{}"),
+    # number of attempts that it runs at a time
+    sa.Column("slots", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("started_at", Moment, nullable=False, server_default=NOW),
+    sa.Column("seen_at", Moment, nullable=False, server_default=NOW),
+    sa.Column("ended_at", Moment),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Index("ix_agents_study_id_seen_at", "study_id", "seen_at"),
+)
+
+agent_jobs = sa.Table(
+    "agent_jobs",
+    metadata,
+    study_ref(primary_key=True),
+    # of the coordinator that offers launches; one with a lower token changes nothing
+    sa.Column("token", sa.BigInteger, nullable=False, server_default="0"),
+    # what all launches have in common, as `execution.agents.wire` writes it
+    sa.Column("job", pg.JSON, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    # most launches that may be leased at a time; NULL for no limit
+    sa.Column("parallelism", sa.Integer),
+    # duration of an agent's lease without a heartbeat
+    sa.Column("lease_s", Double, nullable=False),
+)
+
+agent_launches = sa.Table(
+    "agent_launches",
+    metadata,
+    # the lease's fencing token: a launch is leased once, and ids only grow
+    sa.Column("launch_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    # drawn by the coordinator, so that repeating a transaction offers it once
+    sa.Column("key", pg.UUID, nullable=False, unique=True),
+    study_ref(),
+    sa.Column("trial_id", sa.BigInteger, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("payload", pg.JSON, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="offered"),
+    sa.Column("agent_id", sa.BigInteger, sa.ForeignKey("agents.agent_id", ondelete="SET NULL")),
+    sa.Column("lease_s", Double),
+    sa.Column("expires_at", Moment),
+    sa.Column("offered_at", Moment, nullable=False, server_default=NOW),
+    sa.Column("ended_at", Moment),
+    # the last event as its agent numbers them, and as they are numbered here
+    sa.Column("received", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("last_seq", sa.BigInteger, nullable=False, server_default="0"),
+    # true if it is asked to stop
+    sa.Column("stop", sa.Boolean, nullable=False, server_default=sa.false()),
+    # the event that asks for a parameter, until it is answered
+    sa.Column("question", pg.JSON),
+    # parameter -> its value
+    sa.Column("answers", pg.JSONB, nullable=False, server_default="{}"),
+    one_of("state", LAUNCH_STATES),
+    sa.Index("ix_agent_launches_trial_id_attempt", "trial_id", "attempt"),
+    sa.Index("ix_agent_launches_study_id_state", "study_id", "state", "launch_id"),
+    sa.Index("ix_agent_launches_agent_id", "agent_id"),
+)
+
+agent_events = sa.Table(
+    "agent_events",
+    metadata,
+    _launch_ref(),
+    # 1, 2, 3, ... within the launch
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    # as `execution.agents.wire` writes it; deleted once the coordinator has recorded it
+    sa.Column("payload", pg.JSON, nullable=False),
 )
