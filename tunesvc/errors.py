@@ -14,6 +14,11 @@
     ├── DatabaseError            Postgres could not be started, reached or used
     │   ├── DatabaseUnavailable  no answer, or no writes, for now: retry the same transaction
     │   └── SchemaVersionError   the database's schema is older or newer than this program
+    ├── AccountNotFound          no user, project or token of that name
+    ├── AccountExists            a user or project of that name is there already
+    ├── Unauthenticated          a request without a valid token
+    ├── Forbidden                the user does not have the permission
+    ├── TooManyRequests          wait before the next request
     ├── FilterError              a filter of trials that cannot be understood (place, suggestion)
     ├── BadName                  a name that cannot be stored: it holds NUL or is no valid Unicode
     └── BadReport                a reported metric or step that is not a number, in the objective
@@ -111,6 +116,31 @@ class DatabaseUnavailable(DatabaseError):
 
 class SchemaVersionError(DatabaseError):
     """The database's schema has another version than this program needs."""
+
+
+class AccountNotFound(TuneError):
+    """No user, project or token of that name."""
+
+
+class AccountExists(TuneError):
+    """A user or project of that name exists already."""
+
+
+class Unauthenticated(TuneError):
+    """A request without a valid token."""
+
+
+class Forbidden(TuneError):
+    """The user does not have the permission."""
+
+
+class TooManyRequests(TuneError):
+    """A limit on requests is reached."""
+
+    def __init__(self, text: str, wait_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.wait_s = wait_s
+        """Time until the next request may succeed."""
 
 
 class FilterError(TuneError):

@@ -16,7 +16,9 @@ from starlette.datastructures import Headers
 from tests.integration.test_cluster_view import running
 from tests.web.conftest import routes_of
 from tunesvc.cli.commands.dashboard import open_browser
+from tunesvc.db import accounts
 from tunesvc.db.engine.database import Database
+from tunesvc.db.study_scope import StudyScope
 from tunesvc.queries.studies import get_study, get_study_by_id
 from tunesvc.runtime import study_requests
 from tunesvc.web import DashboardServer
@@ -207,10 +209,11 @@ def test_every_route_asks_for_a_permission(server: DashboardServer) -> None:
 
 
 class Own:
-    """Admits a user with all permissions for one study."""
+    """Admits a user with all permissions for one study, which is alone in its project."""
 
-    def __init__(self, study_id: int) -> None:
+    def __init__(self, study_id: int, project_id: int) -> None:
         self.study_id = study_id
+        self.project_id = project_id
 
     def user(self, request: object) -> User:
         return User("bob")
@@ -218,8 +221,8 @@ class Own:
     def allows(self, user: User, permission: Permission, study_id: int | None) -> bool:
         return study_id in (None, self.study_id)
 
-    def viewable(self, user: User) -> list[int]:
-        return [self.study_id]
+    def viewable(self, user: User) -> StudyScope:
+        return StudyScope(frozenset({self.project_id}))
 
 
 def test_lists_show_only_what_one_may_view(
@@ -230,11 +233,14 @@ def test_lists_show_only_what_one_may_view(
         for name in ("mine", "theirs")
     ]
     mine, theirs = (simulation.record.study_id for simulation in simulations)
+    with shared_database.engine.begin() as connection:
+        project = accounts.add_project(connection, "own")
+    simulations[0].sql(f"UPDATE studies SET project_id = {project} WHERE study_id = {mine}")
     for study_id, word in ((mine, "public"), (theirs, "secret")):
         study_requests.tag(shared_database, study_id, None, add=[f"{word}-tag"], who="ada")
         simulations[0].sql(f"UPDATE studies SET owner = '{word}-owner' WHERE study_id = {study_id}")
         simulations[0].sql(f"UPDATE leases SET owner = '{word}-box:1' WHERE study_id = {study_id}")
-    monkeypatch.setitem(server._server.config.app.state._state, "access", Own(mine))  # type: ignore[union-attr]
+    monkeypatch.setitem(server._server.config.app.state._state, "access", Own(mine, project))  # type: ignore[union-attr]
     with httpx.Client(base_url=server.url, headers={"Origin": server.url}) as client:
         for path in ("/studies", "/studies?q=the", "/cluster", "/new"):
             text = client.get(path).text
@@ -245,13 +251,13 @@ def test_lists_show_only_what_one_may_view(
         spec = "name: x\ncommand: a\nmetric: {name: loss}\nparameters: {x: {min: 0.0, max: 1.0}}\n"
         spec += "budget: {trials: 5}\nwarm_start: [theirs]\n"
         answer = client.post("/new/check", data={"text": spec, "folder": "/"})
-        assert "you may not view study" in answer.text
+        assert "there is no study named &#39;theirs&#39;" in answer.text
         for path in (
             f"/studies/{theirs}",
             f"/compare?studies={mine},{theirs}",
             f"/new?copy={theirs}",
         ):
-            assert client.get(path).status_code == 403, path
+            assert client.get(path).status_code == 404, path
 
 
 PARAMETERS = {"x": {"type": "float", "min": 0.0, "max": 1.0}}

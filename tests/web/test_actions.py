@@ -18,6 +18,7 @@ from tests.support.specs import make_spec
 from tests.web.conftest import Dashboard, routes_of
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.web import DashboardServer
 from tunesvc.web.access import Permission, User
 
@@ -214,8 +215,8 @@ class Only:
     def allows(self, user: User, permission: Permission, study_id: int | None) -> bool:
         return permission in self.rights
 
-    def viewable(self, user: User) -> None:
-        """All."""
+    def viewable(self, user: User) -> StudyScope:
+        return ALL_STUDIES
 
 
 def test_whatever_changes_something_needs_a_right_and_an_own_origin(
@@ -238,7 +239,7 @@ def test_whatever_changes_something_needs_a_right_and_an_own_origin(
         )
         assert client.post("/studies/1/ask/stop", headers=own).status_code == 303
         app.state.access = Only(Permission.CREATE)  # type: ignore[union-attr]
-        assert client.get("/new?copy=1").status_code == 403, "a copy shows what is copied"
+        assert client.get("/new?copy=1").status_code == 404, "a copy shows what is copied"
     assert simulation.sql("SELECT asked_by, answer FROM commands") == [
         ("bob", "stopped; no coordinator was running it")
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, TypedDict, Unpack
 
@@ -10,10 +10,12 @@ import sqlalchemy as sa
 
 from tunesvc import policy
 from tunesvc.db import study_records as stored
-from tunesvc.db.engine.database import Database
+from tunesvc.db.engine.database import Database, checked_name
+from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.schema.tables import attempts, commands, leases, reports, trials
 from tunesvc.db.schema.tables import studies as table
+from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.errors import StudyNotFound
 from tunesvc.queries.rows import (
     Counts,
@@ -34,6 +36,7 @@ from tunesvc.queries.sql import (
 )
 from tunesvc.spec import Budget
 from tunesvc.spec.goals import goal_named
+from tunesvc.util.suggestions import nearest
 
 LABELS_MAX = 200
 """Most owners and most tags to choose from."""
@@ -45,11 +48,12 @@ def list_study_names(
     database: Database,
     prefix: str = "",
     limit: int = 200,
+    among: StudyScope = ALL_STUDIES,
 ) -> tuple[str, ...]:
     """Return study names that begin with `prefix`, the newest first."""
     query = (
         sa.select(table.c.name)
-        .where(table.c.name.startswith(prefix, autoescape=True))
+        .where(table.c.name.startswith(prefix, autoescape=True), among.condition())
         .order_by(table.c.study_id.desc())
         .limit(limit)
     )
@@ -66,8 +70,8 @@ class StudyFilter(TypedDict, total=False):
     tags: Sequence[str]
     """All of these tags."""
     owner: str | None
-    among: Collection[int] | None
-    """Any of these ids."""
+    among: StudyScope
+    """Studies that the reader may view; all by default."""
 
 
 def list_studies(
@@ -97,8 +101,7 @@ def _filtered(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
         query = query.where(tags.contains(sa.cast(list(wanted), tags.type)))
     if (owner := only.get("owner")) is not None:
         query = query.where(table.c.owner == owner)
-    if (among := only.get("among")) is not None:
-        query = query.where(table.c.study_id.in_(among))
+    query = query.where(only.get("among", ALL_STUDIES).condition())
     if states := only.get("states"):
         query = query.where(_status().in_(states))
     return query
@@ -110,27 +113,41 @@ def _status() -> sa.ColumnElement[str]:
     return sa.case((is_interrupted, StudyStatus.INTERRUPTED), else_=table.c.state)
 
 
-def list_labels(database: Database, among: Collection[int] | None = None) -> Labels:
-    """Return all owners and tags by name, of all studies or of those `among` these ids."""
+def list_labels(database: Database, among: StudyScope = ALL_STUDIES) -> Labels:
+    """Return all owners and tags by name, of the studies that the reader may view."""
     owners = sa.select(table.c.owner.label("label")).where(table.c.owner != "")
     tags = sa.select(sa.func.unnest(table.c.tags).label("label"))
     found = []
     for query in (owners, tags):
-        if among is not None:
-            query = query.where(table.c.study_id.in_(among))
-        distinct = query.distinct().order_by("label").limit(LABELS_MAX)
+        distinct = query.where(among.condition()).distinct().order_by("label").limit(LABELS_MAX)
         found.append(database.scalars(distinct))
     return Labels(*found)
 
 
-def get_study(database: Database, name: str) -> StudyView:
+def get_study(
+    database: Database,
+    name: str,
+    among: StudyScope = ALL_STUDIES,
+) -> StudyView:
     """Return a study by its name.
 
     Raises:
-        StudyNotFound: there is no such study; the text suggests the nearest name.
+        StudyNotFound: the reader may view no such study; the text suggests the nearest name.
     """
+    if among != ALL_STUDIES:
+        _check_visible(database, name, among)
     with database.engine.connect() as connection:
         return _view(connection, stored.find(connection, name))
+
+
+def _check_visible(database: Database, name: str, among: StudyScope) -> None:
+    """Refuse another study as one that does not exist, and suggest no other either."""
+    checked_name(name, "the study's name")
+    query = sa.select(table.c.study_id).where(table.c.name == name, among.condition())
+    if not database.rows(query):
+        near = nearest(name, list_study_names(database, limit=1000, among=among))
+        hint = f"did you mean {near!r}?" if near else "`tune ls` lists the studies."
+        raise StudyNotFound(f"there is no study named {name!r}; {hint}")
 
 
 def get_study_by_id(database: Database, study_id: int) -> StudyView:
@@ -141,6 +158,19 @@ def get_study_by_id(database: Database, study_id: int) -> StudyView:
     """
     with database.engine.connect() as connection:
         return _view(connection, stored.get(connection, study_id))
+
+
+def project_of(database: Database, study_id: int) -> int | None:
+    """Return the project of a study; None without one, or if there is no such study."""
+    if not 0 <= study_id < 2**31:
+        return None
+    row = database.autocommit.first(_PROJECT, study_id=study_id)
+    return None if row is None else row.project_id
+
+
+_PROJECT = PreparedStatement(
+    "SELECT project_id FROM studies WHERE study_id = CAST(%(study_id)s AS bigint)"
+)
 
 
 def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:

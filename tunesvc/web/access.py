@@ -1,8 +1,8 @@
-"""Authentication and permissions of the dashboard, in this one place.
+"""Authentication and permissions, in this one place.
 
-Pages and actions declare the permission that they need, `Depends(may(Permission.VIEW))`, and an
-`Access` grants it or not. On one machine that is `KeyAccess`: a browser that opened an address
-with a key may do everything. A service with accounts passes another implementation.
+Every route declares the permission that it needs, `Depends(may(Permission.VIEW))`, and an `Access`
+grants it or not. On one machine that is `KeyAccess`: a browser that opened an address with a key
+may do everything. A service has `tunesvc.web.account_access`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Protocol
@@ -19,6 +19,9 @@ from typing import Annotated, Protocol
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
+from tunesvc.db.accounts import Account
+from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
+from tunesvc.errors import Forbidden, StudyNotFound, Unauthenticated
 from tunesvc.web.render import page
 
 SESSIONS_MAX = 1_000
@@ -31,8 +34,16 @@ class Permission(StrEnum):
     VIEW = "view"
     STEER = "steer"
     """Change how a study runs: pause, stop, extend, enqueue, annotate."""
+    WORK = "work"
+    """Run trials of a study: ask, report and tell."""
     CREATE = "create"
     DELETE = "delete"
+    MANAGE = "manage"
+    """Change the members of a project."""
+    ACCOUNT = "account"
+    """Use an own account: see it, create tokens, sign out."""
+    ADMINISTER = "administer"
+    """Change users and projects, read the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +52,8 @@ class User:
 
     name: str
     """Name in the log of a study's requests."""
-
-
-class Unauthenticated(Exception):
-    """The user is not signed in: 401."""
-
-
-class Forbidden(Exception):
-    """The user does not have the permission: 403."""
+    account: Account | None = None
+    """None for the owner of the machine, who may do everything."""
 
 
 class Access(Protocol):
@@ -62,8 +67,8 @@ class Access(Protocol):
         """Return True if the user has a permission for a study, or for the whole service."""
         ...
 
-    def viewable(self, user: User) -> Collection[int] | None:
-        """Return the ids of the studies that lists show to the user; None for all."""
+    def viewable(self, user: User) -> StudyScope:
+        """Return the studies that the user may view."""
         ...
 
 
@@ -86,19 +91,23 @@ def authorize(request: Request, permission: Permission, study_id: int | None) ->
 
     Raises:
         Unauthenticated: the user is not signed in.
+        StudyNotFound: the user may not view the study, which may exist or not.
         Forbidden: the user does not have the permission.
     """
     access: Access = request.app.state.access
     user = access.user(request)
     if user is None:
-        raise Unauthenticated
+        raise Unauthenticated("this needs a valid token: `tune login URL` stores one")
+    request.state.user = user
+    if study_id is not None and not access.allows(user, Permission.VIEW, study_id):
+        raise StudyNotFound(f"there is no study {study_id}")
     if not access.allows(user, permission, study_id):
-        raise Forbidden(f"{user.name} may not {permission} this")
+        raise Forbidden(f"{user.name} may not {permission} here: ask an administrator for a role")
     return user
 
 
-def viewable_ids(request: Request, user: User) -> Collection[int] | None:
-    """Return the ids of the studies that lists show to the user; None for all."""
+def viewable_studies(request: Request, user: User) -> StudyScope:
+    """Return the studies that the user may view, for lists."""
     access: Access = request.app.state.access
     return access.viewable(user)
 
@@ -145,8 +154,9 @@ class KeyAccess:
         """Return True: the user owns the machine."""
         return True
 
-    def viewable(self, user: User) -> None:
-        """Return None: the user may view all studies."""
+    def viewable(self, user: User) -> StudyScope:
+        """Return all studies."""
+        return ALL_STUDIES
 
     def router(self) -> APIRouter:
         """Return the route that exchanges a key for a cookie."""

@@ -16,8 +16,15 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
-from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
-from tunesvc.web.access import Access, Forbidden, Unauthenticated, remember_page
+from tunesvc.errors import (
+    DatabaseUnavailable,
+    Forbidden,
+    StudyBusy,
+    StudyNotFound,
+    TuneError,
+    Unauthenticated,
+)
+from tunesvc.web.access import Access, remember_page
 from tunesvc.web.live.cache import StaleWhileRevalidateCache
 from tunesvc.web.live.sse import EventHub
 from tunesvc.web.middleware.error_pages import ErrorMiddleware

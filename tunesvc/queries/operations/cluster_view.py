@@ -8,7 +8,7 @@ database's clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState, StudyState
+from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.execution.executor import NodeInfo
 from tunesvc.execution.ray.ray_resources import why_waits
 from tunesvc.queries.rows import from_row
@@ -125,23 +126,21 @@ class ClusterView:
         return used, sum(node.total.get(name, 0.0) for node in fresh)
 
 
-def get_cluster(database: Database, among: Collection[int] | None = None) -> ClusterView:
+def get_cluster(database: Database, among: StudyScope = ALL_STUDIES) -> ClusterView:
     """Return nodes with their attempts, the queue, and the coordinators.
 
     Args:
         database: Database to read.
-        among: Ids of the studies to include; all if None. Amounts in use always include others.
+        among: Studies that the reader may view. Amounts in use always include others.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
     with translate_unavailable(), database.engine.connect() as connection:
-        node_rows = connection.execute(_select_nodes()).all()
-        every_attempt = connection.execute(live_attempts()).all()
-        live = [row for row in every_attempt if _is_among(row, among)]
-        every_coordinator = _coordinators(connection, live)
+        node_rows = connection.execute(_select_nodes(among)).all()
+        live = connection.execute(live_attempts().where(among.condition())).all()
+        coordinators = _coordinators(connection, live, among)
         queue = connection.execute(_select_queue(among)).all()
-    coordinators = [row for row in every_coordinator if _is_among(row, among)]
     attended = {row.study_id for row in coordinators}
     running = []
     waiting = []
@@ -153,18 +152,14 @@ def get_cluster(database: Database, among: Collection[int] | None = None) -> Clu
             nodes_of_study = fresh_nodes.get(row.study_id, [])
             waiting.append(_opened(row, nodes_of_study, attended))
     waiting += [_queued(row, attended) for row in queue]
-    nodes, placed = _place_on_nodes(node_rows, running, among)
+    nodes, placed = _place_on_nodes(node_rows, running)
     elsewhere = [one for one in running if one not in placed]
     return ClusterView(
         nodes,
         tuple(elsewhere),
         tuple(waiting[:QUEUED_MAX]),
-        tuple(coordinators),
+        coordinators,
     )
-
-
-def _is_among(row: Any, among: Collection[int] | None) -> bool:
-    return among is None or row.study_id in among
 
 
 def _fresh_nodes_by_study(rows: Sequence[Any]) -> dict[int, list[NodeInfo]]:
@@ -203,13 +198,19 @@ def live_attempts() -> sa.Select[Any]:
     )
 
 
-def _select_nodes() -> sa.Select[Any]:
+def _select_nodes(among: StudyScope) -> sa.Select[Any]:
+    """Select all nodes, whichever study recorded them: the service shares the cluster."""
     nodes = tables.nodes
     studies = tables.studies
     age = seconds(sa.func.now() - nodes.c.seen_at)
     longest = sa.func.make_interval(0, 0, 0, 0, 0, 0, FORGOTTEN_S)
     return (
-        sa.select(nodes, studies.c.name, age.label("age_s"))
+        sa.select(
+            nodes,
+            studies.c.name,
+            age.label("age_s"),
+            among.condition().label("is_visible"),
+        )
         .select_from(nodes)
         .join(studies, studies.c.study_id == nodes.c.study_id)
         .where(nodes.c.seen_at > sa.func.now() - longest)
@@ -220,7 +221,6 @@ def _select_nodes() -> sa.Select[Any]:
 def _place_on_nodes(
     node_rows: Sequence[Any],
     running: Sequence[OccupancyRow],
-    among: Collection[int] | None,
 ) -> tuple[tuple[NodeRow, ...], set[OccupancyRow]]:
     """Return each node as recorded last, and the attempts that were assigned to one."""
     by_key: dict[str, list[Any]] = {}
@@ -238,7 +238,7 @@ def _place_on_nodes(
             if is_here and one not in placed:
                 here.append(one)
         placed.update(here)
-        names = {row.name for row in rows if _is_among(row, among)}
+        names = {row.name for row in rows if row.is_visible}
         nodes.append(_node(rows, tuple(sorted(names)), tuple(here)))
     return _without_former_nodes(nodes), placed
 
@@ -290,7 +290,7 @@ def _opened(row: Any, nodes: Sequence[NodeInfo], attended: set[int]) -> QueuedRo
     )
 
 
-def _select_queue(among: Collection[int] | None) -> sa.Select[Any]:
+def _select_queue(among: StudyScope) -> sa.Select[Any]:
     """Select trials without a live attempt by study: enqueued ones, and those to be run again."""
     trials = tables.trials
     studies = tables.studies
@@ -320,7 +320,7 @@ def _select_queue(among: Collection[int] | None) -> sa.Select[Any]:
         .join(waiting, sa.true())
         .where(
             studies.c.state.in_(_UNFINISHED_STUDIES),
-            sa.true() if among is None else studies.c.study_id.in_(among),
+            among.condition(),
         )
         .order_by(studies.c.study_id)
         .limit(QUEUED_MAX)
@@ -356,6 +356,7 @@ def _queued(row: Any, attended: set[int]) -> QueuedRow:
 def _coordinators(
     connection: sa.Connection,
     live: Sequence[Any],
+    among: StudyScope,
 ) -> tuple[CoordinatorRow, ...]:
     leases = tables.leases
     studies = tables.studies
@@ -369,7 +370,7 @@ def _coordinators(
         )
         .select_from(leases)
         .join(studies, studies.c.study_id == leases.c.study_id)
-        .where(leases.c.expires_at > sa.func.now())
+        .where(leases.c.expires_at > sa.func.now(), among.condition())
         .order_by(studies.c.name)
     )
     counts = Counter((row.study_id, row.state) for row in live)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from tunesvc.queries.operations.cluster_view import get_cluster
-from tunesvc.web.access import Viewer, viewable_ids
+from tunesvc.web.access import Viewer, viewable_studies
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -19,5 +19,5 @@ def cluster_page(request: Request, user: Viewer) -> HTMLResponse:
     return page(
         request,
         template,
-        cluster=get_cluster(request.app.state.database, viewable_ids(request, user)),
+        cluster=get_cluster(request.app.state.database, viewable_studies(request, user)),
     )

@@ -7,7 +7,7 @@ it only checks that the entrypoint's file exists and defines the name.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from tunesvc.db.engine.database import Database
+from tunesvc.db.study_scope import StudyScope
 from tunesvc.errors import StudyExists, StudyNotFound, StudyWithoutSpec
 from tunesvc.preview import Preview, describe_cost, describe_size, preview
 from tunesvc.queries.rows import StudyView
@@ -27,7 +28,7 @@ from tunesvc.spec import StudySpec
 from tunesvc.spec.diagnostics import LocatedIssue
 from tunesvc.spec.starter import Template, templates
 from tunesvc.spec.yaml.document import examine, renamed, written
-from tunesvc.web.access import Creator, User, viewable_ids
+from tunesvc.web.access import Creator, User, viewable_studies
 from tunesvc.web.pages.dependencies import AskedStudy, viewable
 from tunesvc.web.render import attachment, page
 
@@ -97,7 +98,7 @@ def check_new(
         request.app.state.database,
         _lines(text),
         folder,
-        viewable_ids(request, user),
+        viewable_studies(request, user),
     )
     return page(request, "new_verdict.html", verdict=verdict)
 
@@ -118,7 +119,7 @@ def create_new(
     """Store the study and show how to run it; or render the editor again with the issues."""
     text = _lines(text)
     database = request.app.state.database
-    verdict = judge(database, text, folder, viewable_ids(request, user))
+    verdict = judge(database, text, folder, viewable_studies(request, user))
     if verdict.spec is None or not verdict.is_fine:
         return _editor(request, user, text, folder, verdict=verdict, status=422)
     try:
@@ -150,9 +151,9 @@ def judge(
     database: Database,
     text: str,
     folder: str,
-    among: Collection[int] | None,
+    among: StudyScope,
 ) -> SpecVerdict:
-    """Read a text and look ahead; it may learn from the studies `among` these ids, or from all."""
+    """Read a text and look ahead; it may learn from studies that the user may view."""
     where, problems = _folder(folder)
     _, faults = examine(text, folder=where, judge=option_issues)
     spec, _ = examine(text)  # the others do not stand in the way of looking ahead
@@ -188,18 +189,15 @@ def _folder(folder: str) -> tuple[Path | None, list[str]]:
 def _problems(
     database: Database,
     spec: StudySpec,
-    among: Collection[int] | None,
+    among: StudyScope,
 ) -> Iterator[str]:
     if spec.name in list_study_names(database, spec.name):
         yield f"A study named {spec.name!r} exists already: give this one another name."
     for earlier in spec.warm_start:
         try:
-            found = get_study(database, earlier)
+            get_study(database, earlier, among)
         except StudyNotFound as error:
             yield f"warm_start: {error}"
-            continue
-        if among is not None and found.study_id not in among:
-            yield f"warm_start: you may not view study {earlier!r}"
 
 
 def _editor(
@@ -214,7 +212,7 @@ def _editor(
     status: int = 200,
 ) -> HTMLResponse:
     database: Database = request.app.state.database
-    among = viewable_ids(request, user)
+    among = viewable_studies(request, user)
     return page(
         request,
         "new.html",

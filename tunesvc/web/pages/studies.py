@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from tunesvc.queries.rows import StudyRow, StudyStatus
 from tunesvc.queries.sparklines import sparklines
 from tunesvc.queries.studies import StudyFilter, count_studies, list_labels, list_studies
-from tunesvc.web.access import Viewer, viewable_ids
+from tunesvc.web.access import Viewer, viewable_studies
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -77,7 +77,7 @@ def studies_page(
         show,
     )
     database = request.app.state.database
-    among = viewable_ids(request, user)
+    among = viewable_studies(request, user)
     only: StudyFilter = {
         "search": query.search,
         "states": query.states,

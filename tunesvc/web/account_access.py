@@ -1,0 +1,104 @@
+"""Accounts decide: who sends a request, and what that user may do in which project.
+
+A program sends its token in `Authorization: Bearer`, a browser its session in a cookie. A request
+with that header is judged by it alone: pages of other sites cannot send it, so such a request needs
+no further proof that it comes from ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import Request, Response
+
+from tunesvc.db.accounts import SESSION_LASTS, Account, NewToken, Role, TokenKind, authenticate
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
+from tunesvc.queries.studies import project_of
+from tunesvc.web.access import Permission, User
+
+_OPERATES = {Permission.VIEW, Permission.STEER, Permission.WORK, Permission.CREATE}
+PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
+    Role.VIEWER: frozenset({Permission.VIEW}),
+    Role.OPERATOR: frozenset(_OPERATES),
+    Role.ADMIN: frozenset({*_OPERATES, Permission.DELETE, Permission.MANAGE}),
+}
+"""What a role allows in its project. An administrator of the service may do everything."""
+
+
+class AccountAccess:
+    """Authenticates by tokens in the database, and decides by roles. Thread-safe.
+
+    Args:
+        database: Database of the accounts.
+        cookie: Name of the cookie of a session.
+    """
+
+    def __init__(self, database: Database, cookie: str) -> None:
+        self._database = database
+        self._cookie = cookie
+
+    def user(self, request: Request) -> User | None:
+        """Return the user of a valid token or session."""
+        if not hasattr(request.state, "account"):
+            request.state.account = self._account(request)
+        account: Account | None = request.state.account
+        return None if account is None else User(account.name, account)
+
+    def allows(self, user: User, permission: Permission, study_id: int | None) -> bool:
+        """Return True if a role of the user allows it.
+
+        Without a study, a role in any project is enough: the route then names the project to
+        `allows_in`.
+        """
+        account = _account_of(user)
+        if account.is_admin or permission is Permission.ACCOUNT:
+            return True
+        if study_id is not None:
+            return self.allows_in(user, permission, project_of(self._database, study_id))
+        if permission is Permission.VIEW:
+            return True  # an empty list, for a user without any role
+        return any(permission in PERMISSIONS[role] for role in account.roles.values())
+
+    def allows_in(self, user: User, permission: Permission, project_id: int | None) -> bool:
+        """Return True if the user has a permission in a project; None for no project."""
+        account = _account_of(user)
+        role = None if project_id is None else account.roles.get(project_id)
+        return account.is_admin or (role is not None and permission in PERMISSIONS[role])
+
+    def viewable(self, user: User) -> StudyScope:
+        """Return the studies of the user's projects; for an administrator, all."""
+        account = _account_of(user)
+        return ALL_STUDIES if account.is_admin else StudyScope(frozenset(account.roles))
+
+    def remember(self, request: Request, response: Response, session: NewToken) -> None:
+        """Set the cookie of a new session."""
+        response.set_cookie(
+            self._cookie,
+            session.secret,
+            max_age=int(SESSION_LASTS.total_seconds()),
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+            path=request.url_for("home").path,
+        )
+
+    def forget(self, request: Request, response: Response) -> None:
+        """Delete the cookie."""
+        response.delete_cookie(self._cookie, path=request.url_for("home").path)
+
+    def _account(self, request: Request) -> Account | None:
+        header = request.headers.get("authorization")
+        if header is None:
+            session = request.cookies.get(self._cookie, "")
+            return authenticate(self._database, session, TokenKind.SESSION)
+        scheme, _, secret = header.partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        return authenticate(self._database, secret.strip(), TokenKind.TOKEN)
+
+
+def _account_of(user: User) -> Account:
+    if user.account is None:
+        raise TypeError("this user does not come from accounts")
+    return user.account
