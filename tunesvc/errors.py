@@ -19,6 +19,12 @@
     ├── Unauthenticated          a request without a valid token
     ├── Forbidden                the user does not have the permission
     ├── TooManyRequests          wait before the next request
+    ├── ArtifactStoreError       an artifact store that cannot be opened or used
+    │   ├── ArtifactStoreUnavailable  no answer from it for now, or it is full: try again
+    │   ├── ArtifactMissing      it has nothing of that digest
+    │   ├── ArtifactDamaged      its content does not have the digest that it is named by
+    │   └── ArtifactTooLarge     content beyond the size that is taken
+    ├── SnapshotError            a folder that cannot be packed, or an archive not unpacked
     ├── FilterError              a filter of trials that cannot be understood (place, suggestion)
     ├── BadName                  a name that cannot be stored: it holds NUL or is no valid Unicode
     └── BadReport                a reported metric or step that is not a number, in the objective
@@ -141,6 +147,30 @@ class TooManyRequests(TuneError):
         super().__init__(text)
         self.wait_s = wait_s
         """Time until the next request may succeed."""
+
+
+class ArtifactStoreError(TuneError):
+    """An artifact store cannot be opened or used."""
+
+
+class ArtifactStoreUnavailable(ArtifactStoreError):
+    """The artifact store does not answer for now, or is full; the call may be repeated."""
+
+
+class ArtifactMissing(ArtifactStoreError):
+    """The artifact store has nothing of that digest."""
+
+
+class ArtifactDamaged(ArtifactStoreError):
+    """The content does not have the digest that it is named by."""
+
+
+class ArtifactTooLarge(ArtifactStoreError):
+    """Content beyond the size that is taken."""
+
+
+class SnapshotError(TuneError):
+    """A folder that cannot be packed, or an archive that cannot be unpacked."""
 
 
 class FilterError(TuneError):

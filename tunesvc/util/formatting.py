@@ -66,6 +66,14 @@ def duration(seconds: float | None) -> str:
     return f"{whole}s"
 
 
+def size(count: float) -> str:
+    """Format a number of bytes as `12.3 MB`."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} bytes"
+
+
 def resume_command(study: str, *, has_program: bool) -> str:
     """Return the command that continues a study.
 

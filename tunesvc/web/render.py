@@ -112,10 +112,7 @@ def amount(resource: str, value: float) -> str:
     """Format an amount of one of Ray's resources; memory is in bytes."""
     if "memory" not in resource:
         return f"{value:.4g}"
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f} bytes"
+    return formatting.size(value)
 
 
 def _finalized(value: Any) -> Any:

@@ -1,0 +1,138 @@
+"""Unpacks snapshots, which may come from anybody: no file is written outside of the folder."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import secrets
+import shutil
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from tunesvc.artifacts.artifact_store import ArtifactStore, checked_digest
+from tunesvc.artifacts.snapshot_files import FILES_MAX
+from tunesvc.errors import SnapshotError
+
+_BYTES_MAX = 2 * 10**9
+"""Of all files together: an archive may claim more than it has, with holes."""
+
+
+def unpacked(store: ArtifactStore, digest: str, root: Path) -> Path:
+    """Return the folder of a snapshot below `root`, unpacked by the first call.
+
+    Any number of processes may ask for it at once. A crash leaves a folder that ends in
+    `.partial`, and never an incomplete one under the snapshot's name.
+
+    Raises:
+        ArtifactMissing: the store has no snapshot of that digest.
+        ArtifactDamaged, ArtifactStoreUnavailable: see `ArtifactStore.get`.
+        SnapshotError: it is no archive, or one that no `tune submit` has made.
+    """
+    folder = root / checked_digest(digest)
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    partial = root / f"{digest}.{secrets.token_hex(4)}.partial"
+    archive = partial.with_suffix(".tar")
+    try:
+        store.get(digest, archive)
+        unpack(archive, partial)
+        _publish(partial, folder)
+    finally:
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive into a new folder.
+
+    Raises:
+        SnapshotError: it is no archive, or has names, links or kinds of files that are refused.
+    """
+    folder.mkdir(parents=True)
+    try:
+        with tarfile.open(archive, mode="r:") as opened:
+            members = _checked(opened)
+            for member in members:
+                if not member.issym():
+                    _write(opened, member, folder / member.name)
+            # Last, so that nothing is written through one.
+            links = [member for member in members if member.issym()]
+            for member in links:
+                _link(member, folder / member.name)
+            for member in links:
+                _require_inside(member, folder)
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise SnapshotError(f"the snapshot cannot be unpacked: {error}") from None
+
+
+def _checked(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    members: list[tarfile.TarInfo] = []
+    size = 0
+    for member in archive:
+        _require_harmless(member)
+        members.append(member)
+        size += member.size
+        if len(members) > FILES_MAX or size > _BYTES_MAX:
+            raise SnapshotError("the snapshot has too many files, or too large ones")
+    _require_real_parents(members)
+    return members
+
+
+def _require_harmless(member: tarfile.TarInfo) -> None:
+    name = PurePosixPath(member.name)
+    if not (member.isreg() or member.isdir() or member.issym()):
+        raise SnapshotError(f"the snapshot has {member.name!r}, which is no file, folder or link")
+    if name.is_absolute() or ".." in name.parts or "\\" in member.name or "\0" in member.name:
+        raise SnapshotError(f"the snapshot has {member.name!r}, which would lie outside of it")
+    if member.issym():
+        target = posixpath.normpath(posixpath.join(str(name.parent), member.linkname))
+        if target.startswith(("/", "../")) or target == "..":
+            raise SnapshotError(f"the snapshot links {member.name!r} to {member.linkname!r}")
+
+
+def _require_real_parents(members: Sequence[tarfile.TarInfo]) -> None:
+    """Refuse a member that lies below a link, and two of one name."""
+    names = [PurePosixPath(member.name) for member in members]
+    links = {name for name, member in zip(names, members, strict=True) if member.issym()}
+    if len(set(names)) < len(names):
+        raise SnapshotError("the snapshot has two files of one name")
+    for name in names:
+        if links.intersection(name.parents):
+            raise SnapshotError(f"the snapshot has {str(name)!r} below a link")
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = archive.extractfile(member)
+    if content is None:
+        raise SnapshotError(f"the snapshot has {member.name!r} without content")
+    with content, path.open("xb") as file:
+        shutil.copyfileobj(content, file, 2**20)
+    path.chmod(0o755 if member.mode & 0o100 else 0o644)
+    os.utime(path, (member.mtime, member.mtime))
+
+
+def _link(member: tarfile.TarInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(member.linkname)
+
+
+def _require_inside(member: tarfile.TarInfo, folder: Path) -> None:
+    """Refuse a link that leads out of the folder by way of others."""
+    if not (folder / member.name).resolve().is_relative_to(folder.resolve()):
+        raise SnapshotError(f"the snapshot links {member.name!r} to {member.linkname!r}")
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    """Give an unpacked folder its name, unless another process was first."""
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
