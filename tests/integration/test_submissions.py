@@ -11,6 +11,10 @@ from tests.support.specs import make_spec
 from tunesvc.db import lease, study_records, submissions
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import Priority, StudyState
+from tunesvc.db.study_scope import StudyScope
+from tunesvc.queries.rows import StudyStatus
+from tunesvc.queries.studies import get_study, list_queue, list_studies
+from tunesvc.runtime import study_requests
 
 
 @pytest.fixture
@@ -112,7 +116,74 @@ def test_a_study_that_is_submitted_again_gets_the_new_values(connection: sa.Conn
     assert submissions.get(connection, study + 1) is None
 
 
+def test_a_study_that_waits_already_keeps_its_place(connection: sa.Connection) -> None:
+    first, second = submit(connection, "first"), submit(connection, "second")
+    submissions.requeue(connection, first)
+    assert queue(connection) == [first, second]
+
+
 def test_a_submission_goes_with_its_study(connection: sa.Connection) -> None:
     study = submit(connection, "a")
     study_records.remove(connection, study, "ada")
     assert submissions.get(connection, study) is None
+
+
+def test_a_waiting_study_is_shown_as_queued_with_its_place_and_reason(database: Database) -> None:
+    with database.engine.begin() as connection:
+        first, second = submit(connection, "first"), submit(connection, "second")
+        create(connection, "of tune run")
+    queue = list_queue(database)
+    assert [(row.name, row.state, row.queued and row.queued.position) for row in queue] == [
+        ("first", StudyStatus.QUEUED, 1),
+        ("second", StudyStatus.QUEUED, 2),
+    ]
+    assert list_queue(database, among=StudyScope(frozenset())) == ()
+    assert get_study(database, "of tune run").submission is None
+    with database.engine.begin() as connection:
+        lease.acquire(connection, first, "server:1")
+        submissions.fail(connection, second, "there is no folder /x")
+    assert get_study(database, "first").queued is None
+    queued = get_study(database, "second").queued
+    assert queued is not None
+    assert queued.position == 1
+    assert queued.reason.startswith("it could not be started: there is no folder /x; next try ")
+    assert [row.name for row in list_studies(database, states=[StudyStatus.QUEUED])] == ["second"]
+
+
+def test_a_study_whose_server_died_is_queued_with_that_reason(database: Database) -> None:
+    with database.engine.begin() as connection:
+        study = submit(connection, "a")
+        lease.acquire(connection, study, "server:1", ttl_s=-1.0)
+    queued = get_study(database, "a").queued
+    assert queued is not None
+    assert queued.reason == "server:1 gives no sign of life: another server takes it"
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "is_queued"),
+    [
+        (StudyState.FINISHED, "resume", True),
+        (StudyState.FINISHED, "extend", True),
+        (StudyState.FAILED, "enqueue", True),
+        (StudyState.PAUSED, "resume", True),
+        (StudyState.PAUSED, "extend", False),
+        (StudyState.FINISHED, "parallelism", False),
+    ],
+)
+def test_requests_queue_a_submitted_study_again(
+    database: Database, state: StudyState, kind: str, *, is_queued: bool
+) -> None:
+    with database.engine.begin() as connection:
+        study = submit(connection, "a")
+        connection.execute(
+            sa.text("UPDATE studies SET state = :state, ended_at = now()"), {"state": state}
+        )
+    payload = {
+        "resume": {},
+        "extend": {"trials": 5},
+        "parallelism": {"trials": 2},
+        "enqueue": {"params": {"x": 0.5, "n": 2}, "origin": "by hand"},
+    }
+    answer = study_requests.request(database, study, kind, payload[kind], "ada")
+    assert ("queued" in answer) == is_queued
+    assert (get_study(database, "a").queued is not None) == is_queued

@@ -52,6 +52,7 @@ def view(spec: StudySpec, *, state: StudyStatus = StudyStatus.RUNNING, **counts:
         tags=(),
         note="",
         closing=None,
+        submission=None,
         spec=spec,
         source_text=None,
         source_dir=None,

@@ -77,7 +77,7 @@ def submit(
         "provenance": dict(provenance or {}),
     }
     insert = pg.insert(submissions).values(study_id=study_id, **row)
-    again = row | {"submitted_at": sa.func.now()} | _QUEUED_AGAIN
+    again = row | {"submitted_at": sa.func.now(), "queued_at": sa.func.now()} | _WITHOUT_PROBLEM
     connection.execute(
         insert.on_conflict_do_update(index_elements=[submissions.c.study_id], set_=again),
     )
@@ -92,18 +92,21 @@ def get(connection: sa.Connection, study_id: int) -> Submission | None:
 
 
 def requeue(connection: sa.Connection, study_id: int) -> bool:
-    """Put a submitted study at the queue's end, to be taken at once; return False for another.
+    """Let servers take a submitted study at once; return False for another one.
 
-    One that has ended or is paused runs again.
+    One that has ended or is paused runs again, at the end of the queue. One that waits already
+    keeps its place.
     """
     change = sa.update(submissions).where(submissions.c.study_id == study_id)
-    if connection.execute(change.values(**_QUEUED_AGAIN)).rowcount == 0:
+    if connection.execute(change.values(**_WITHOUT_PROBLEM)).rowcount == 0:
         return False
     rested = sa.update(studies).where(
         studies.c.study_id == study_id,
-        studies.c.state.not_in([StudyState.CREATED, StudyState.RUNNING]),
+        studies.c.state.not_in(_SHOULD_RUN),
     )
-    connection.execute(rested.values(state=StudyState.RUNNING, reason="", ended_at=None))
+    rested = rested.values(state=StudyState.RUNNING, reason="", ended_at=None)
+    if connection.execute(rested).rowcount:
+        connection.execute(change.values(queued_at=sa.func.now()))
     notifications.notify(connection, study_id)
     return True
 
@@ -149,8 +152,7 @@ def waits() -> sa.ColumnElement[bool]:
         leases.c.study_id == studies.c.study_id,
         leases.c.expires_at > sa.func.now(),
     )
-    should_run = studies.c.state.in_([StudyState.CREATED, StudyState.RUNNING])
-    return sa.and_(should_run, ~is_held.correlate(studies))
+    return sa.and_(studies.c.state.in_(_SHOULD_RUN), ~is_held.correlate(studies))
 
 
 def queue_order() -> tuple[sa.ColumnElement[Any], ...]:
@@ -163,5 +165,5 @@ def _submission(row: Any) -> Submission:
     return Submission(**{**row._mapping, "priority": Priority(row.priority)})
 
 
+_SHOULD_RUN = (StudyState.CREATED, StudyState.RUNNING)
 _WITHOUT_PROBLEM: dict[str, Any] = {"problem": "", "failures": 0, "retry_at": None}
-_QUEUED_AGAIN: dict[str, Any] = {"queued_at": sa.func.now(), **_WITHOUT_PROBLEM}

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from tunesvc import policy
-from tunesvc.db.schema.states import UNFINISHED, AttemptState, StudyState
+from tunesvc.db.schema.states import UNFINISHED, AttemptState, Priority, StudyState
 from tunesvc.spec import Budget, ParamValue, StudySpec, as_given
 from tunesvc.spec.goals import Goal, orient
 from tunesvc.util import formatting
@@ -31,9 +31,11 @@ def _names_of(kind: Any) -> tuple[str, ...]:
 
 
 class StudyStatus(StrEnum):
-    """State of a study as shown: the stored state, or `interrupted`."""
+    """State of a study as shown: the stored state, `queued` or `interrupted`."""
 
     CREATED = "created"
+    QUEUED = "queued"
+    """It should run and was submitted: a server takes it."""
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     """It should run, but no coordinator runs it; `resume` continues it."""
@@ -43,8 +45,15 @@ class StudyStatus(StrEnum):
     FAILED = "failed"
 
     @classmethod
-    def of(cls, state: StudyState, coordinator: str | None) -> StudyStatus:
+    def of(
+        cls,
+        state: StudyState,
+        coordinator: str | None,
+        submission: SubmissionRow | None,
+    ) -> StudyStatus:
         """Return the shown state of a study; `coordinator` is None if no coordinator runs it."""
+        if submission is not None and submission.position is not None:
+            return cls.QUEUED
         is_interrupted = state is StudyState.RUNNING and coordinator is None
         return cls.INTERRUPTED if is_interrupted else cls(state)
 
@@ -103,6 +112,39 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class SubmissionRow:
+    """A study's place among the studies that servers run."""
+
+    position: int | None
+    """Its place in the queue, from 1; None while it does not wait for a server."""
+    queued_at: datetime
+    """Since when it waits, or waited the last time."""
+    priority: Priority
+    submitted_by: str
+    submitted_at: datetime
+    snapshot: str | None
+    """Digest of its folder's archive; None if it runs from its folder itself."""
+    problem: str
+    """Why it could not be started the last time; empty if it could."""
+    retry_at: datetime | None
+    """A server tries again then; None for at once."""
+    lost_coordinator: str | None
+    """`host:pid` of the server that ran it and gives no sign of life."""
+
+    @property
+    def reason(self) -> str:
+        """Why it waits, as a clause; empty while it does not."""
+        if self.position is None:
+            return ""
+        if self.problem:
+            again = "" if self.retry_at is None else f"; next try {self.retry_at:%H:%M:%S} UTC"
+            return f"it could not be started: {self.problem.rstrip('.')}{again}"
+        if self.lost_coordinator is not None:
+            return f"{self.lost_coordinator} gives no sign of life: another server takes it"
+        return "it waits for a server with room"
+
+
+@dataclass(frozen=True, slots=True)
 class StudyRow:
     """A study in a list."""
 
@@ -132,6 +174,8 @@ class StudyRow:
     note: str
     closing: str | None
     """Requested `pause` or `stop` that its coordinator has not completed yet."""
+    submission: SubmissionRow | None
+    """None for a study that `tune run` runs: servers leave it alone."""
 
     @property
     def left_s(self) -> float | None:
@@ -139,6 +183,11 @@ class StudyRow:
         if self.coordinator is None:
             return None
         return policy.time_left_s(self.fraction, self.active_s)
+
+    @property
+    def queued(self) -> SubmissionRow | None:
+        """Its place in the queue; None while it does not wait for a server."""
+        return self.submission if self.state is StudyStatus.QUEUED else None
 
     @property
     def is_failure(self) -> bool:

@@ -12,10 +12,12 @@ from tunesvc import policy
 from tunesvc.db import study_records as stored
 from tunesvc.db.engine.database import Database, checked_name
 from tunesvc.db.engine.statements import PreparedStatement
-from tunesvc.db.schema.states import StudyState
+from tunesvc.db.schema.service_tables import submissions
+from tunesvc.db.schema.states import Priority, StudyState
 from tunesvc.db.schema.tables import attempts, commands, leases, reports, trials
 from tunesvc.db.schema.tables import studies as table
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
+from tunesvc.db.submissions import queue_order, waits
 from tunesvc.errors import StudyNotFound
 from tunesvc.queries.rows import (
     Counts,
@@ -24,6 +26,7 @@ from tunesvc.queries.rows import (
     StudyRow,
     StudyStatus,
     StudyView,
+    SubmissionRow,
     from_row,
 )
 from tunesvc.queries.sql import (
@@ -84,6 +87,20 @@ def list_studies(
     return tuple(_study_row(row) for row in database.rows(query))
 
 
+def list_queue(
+    database: Database,
+    limit: int = 200,
+    among: StudyScope = ALL_STUDIES,
+) -> tuple[StudyRow, ...]:
+    """Return at most `limit` studies that wait for a server, the next one first.
+
+    Their positions count all studies, also those that the reader may not view.
+    """
+    query = _filtered(_overview(), {"states": [StudyStatus.QUEUED], "among": among})
+    query = query.order_by(sa.column("position")).limit(limit)
+    return tuple(_study_row(row) for row in database.rows(query))
+
+
 def count_studies(database: Database, **only: Unpack[StudyFilter]) -> int:
     """Count the studies."""
     query = _filtered(sa.select(sa.func.count()).select_from(table), only)
@@ -109,8 +126,13 @@ def _filtered(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
 
 def _status() -> sa.ColumnElement[str]:
     """Return a study's `StudyStatus`."""
+    is_submitted = sa.exists().where(submissions.c.study_id == table.c.study_id).correlate(table)
     is_interrupted = sa.and_(table.c.state == StudyState.RUNNING, ~is_attended())
-    return sa.case((is_interrupted, StudyStatus.INTERRUPTED), else_=table.c.state)
+    return sa.case(
+        (sa.and_(waits(), is_submitted), StudyStatus.QUEUED),
+        (is_interrupted, StudyStatus.INTERRUPTED),
+        else_=table.c.state,
+    )
 
 
 def list_labels(database: Database, among: StudyScope = ALL_STUDIES) -> Labels:
@@ -194,6 +216,8 @@ def _overview() -> sa.Select[Any]:
     maximum = _extreme(ascending=False)
     best_value = sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum)
     coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner))
+    is_lost = sa.and_(leases.c.expires_at <= sa.func.now(), ~leases.c.released)
+    places = _places()
     return (
         sa.select(
             table.c.study_id,
@@ -214,11 +238,38 @@ def _overview() -> sa.Select[Any]:
             counts,
             usage.c.gpu_hours,
             best_value.label("best_value"),
+            *_SUBMISSION_COLUMNS,
+            places.c.position,
+            sa.case((is_lost, leases.c.owner)).label("lost_coordinator"),
         )
         .select_from(table)
         .outerjoin(leases, leases.c.study_id == table.c.study_id)
+        .outerjoin(submissions, submissions.c.study_id == table.c.study_id)
+        .outerjoin(places, places.c.study_id == table.c.study_id)
         .join(counts, sa.true())
         .join(usage, sa.true())
+    )
+
+
+_SUBMISSION_COLUMNS = (
+    submissions.c.snapshot,
+    submissions.c.priority,
+    submissions.c.submitted_by,
+    submissions.c.submitted_at,
+    submissions.c.queued_at,
+    submissions.c.problem,
+    submissions.c.retry_at,
+)
+
+
+def _places() -> sa.Subquery:
+    """Select the position of each study in the queue."""
+    position = sa.func.row_number().over(order_by=queue_order()).label("position")
+    return (
+        sa.select(submissions.c.study_id, position)
+        .join(table, table.c.study_id == submissions.c.study_id)
+        .where(waits())
+        .subquery("places")
     )
 
 
@@ -305,10 +356,14 @@ def _study_row(row: Any) -> StudyRow:
         row.active_s,
         row.gpu_hours,
     )
+    submission = None
+    if row.priority is not None:
+        submission = from_row(SubmissionRow, row, priority=Priority(row.priority))
     return from_row(
         StudyRow,
         row,
-        state=StudyStatus.of(StudyState(row.state), row.coordinator),
+        state=StudyStatus.of(StudyState(row.state), row.coordinator, submission),
+        submission=submission,
         objectives=_objectives(row.directions, row.metrics),
         counts=counts,
         budget=budget,

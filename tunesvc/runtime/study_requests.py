@@ -3,7 +3,7 @@
 | kind | payload | effect on a study without a coordinator |
 |---|---|---|
 | `pause`, `stop` | | its state changes at once; `stop` also ends workers that still run |
-| `resume` | | nothing: only a process can run a study |
+| `resume` | | a submitted one is queued; another one needs a process that runs it |
 | `extend` | `trials`, `wall`, `gpu_hours`: by how much | its spec changes at once |
 | `parallelism` | `trials`: a number, or None for as many as fit | its spec changes at once |
 | `widen` | `parameters`: by name `min`, `max`, or `values` to add | its spec changes at once |
@@ -16,6 +16,9 @@ that one that makes no sense is refused at once and not recorded. If the study h
 that carries it out. If not, this process takes the lease briefly, and carries it out and
 records it in one transaction. Only pause and stop take a study from a coordinator without a
 heartbeat; other requests wait for that one, or for the next.
+
+A submitted study is queued again by `resume`, and by `extend`, `enqueue` and `retry` unless it is
+paused.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.coordinator.attempt_state.attempt_results import conclude
 from tunesvc.coordinator.attempt_state.live_attempts import MetricTracker
 from tunesvc.coordinator.commands import carry_out, perform
-from tunesvc.db import lease, recovery, study_annotations, study_records
+from tunesvc.db import lease, recovery, study_annotations, study_records, submissions
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.ids import trial_id
@@ -230,6 +233,9 @@ def _apply_when_idle(database: Database, record: StudyRecord, command: Command) 
             answer += end_workers(record, study_writer.token, ray_executor)
     finally:
         study_writer.release()
+    if study.is_queued_by(command.kind):
+        with database.engine.begin() as connection:
+            submissions.requeue(connection, record.study_id)
     return _with_remedy(answer or _DONE[command.kind], command, record, study)
 
 
@@ -245,6 +251,8 @@ def _with_remedy(
     if command.kind == "extend" and is_exhausted(study.spec, study.trials):
         widen = f"`tune widen {shlex.quote(record.name)}`"
         return f"{answer}, but all configurations have been tried: {widen} allows more"
+    if study.is_queued_by(command.kind):
+        return f"{answer}; {_QUEUED}"
     return f"{answer}; `{study.spec.resume_command}` continues it"
 
 
@@ -269,6 +277,8 @@ class IdleStudy:
         self.spec = record.spec
         self._database = database
         self._record = record
+        with database.engine.connect() as connection:
+            self._is_submitted = submissions.get(connection, record.study_id) is not None
         self.changes = StudyChanges()
         self.needs_coordinator = False
         """True if only a process that runs the study can carry out the command."""
@@ -292,7 +302,9 @@ class IdleStudy:
         return self._set_state(StudyState.PAUSED)
 
     def unpause(self) -> str:
-        """Return the command that runs the study."""
+        """Return what runs the study: a server, or a command."""
+        if self._is_submitted:
+            return f"{self._record.name}: {_QUEUED}"
         return f"no process runs {self._record.name}; `{self.spec.resume_command}` does"
 
     def stop(self) -> str:
@@ -306,6 +318,11 @@ class IdleStudy:
                     points = {step: value for step, value, _ in trial.reports if value is not None}
                     self._end(trial.number, points, StopCause.COMMAND, _BY_REQUEST)
         return answer
+
+    def is_queued_by(self, kind: str) -> bool:
+        """Return True if a server runs the study after such a command."""
+        is_paused = self._record.state is StudyState.PAUSED
+        return self._is_submitted and (kind == "resume" or (kind in _QUEUEING and not is_paused))
 
     def change_spec(self, spec: StudySpec) -> None:
         """Store another spec for the next run."""
@@ -373,4 +390,6 @@ class IdleStudy:
 _BY_REQUEST = "by request"
 _DONE = {"extend": "extended", "parallelism": "changed", "stop_trial": "done"}
 _FOR_THE_NEXT_RUN = frozenset({"extend", "parallelism", "widen", "enqueue", "retry"})
+_QUEUEING = frozenset({"extend", "enqueue", "retry"})
+_QUEUED = "queued, and a server runs it"
 _WAITS = "it waits for the next run, or for its coordinator to come back"

@@ -108,6 +108,9 @@ def facts(view: StudyView) -> Table:
         rows["note"] = view.note
     if view.coordinator:
         rows["run by"] = view.coordinator
+    elif view.queued is not None:
+        since = ago(view.queued.queued_at)
+        rows["queue"] = f"place {view.queued.position}, since {since}: {view.queued.reason}"
     elif view.unattended:
         rows["run by"] = f"no process; `{view.resume_command}` continues it"
     for name, text in rows.items():

@@ -13,6 +13,7 @@ import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, complete_study
 from tunesvc.cli.session import Observers, run_session
+from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
     from tunesvc.coordinator.progress_events import Observer
@@ -141,6 +142,9 @@ def resume(
     if folder is not None and len(studies) > 1:
         raise typer.BadParameter("--folder is for one study: resume the others with a command each")
     _check_options(dashboard=dashboard, quiet=quiet)
+    studies = _queue_submitted(studies, database_url, as_json=as_json)
+    if not studies:
+        return
     if len(studies) > 1:
         check_together(locations(studies, database_url))
 
@@ -171,6 +175,25 @@ def resume(
             as_json=as_json,
             quiet=quiet,
         )
+
+
+def _queue_submitted(studies: list[str], database_url: str | None, *, as_json: bool) -> list[str]:
+    """Let servers run the submitted studies; return the others, which this process runs."""
+    from tunesvc import api
+    from tunesvc.views.terminal import out, print_json
+
+    others = []
+    for name in studies:
+        study = api.load_study(name, database_url=database_url)
+        if study.view.submission is None:
+            others.append(name)
+            continue
+        answer = study.request("resume")
+        if as_json:
+            print_json({"study": name, "request": "resume", "answer": answer})
+        else:
+            out().print(visible(answer), markup=False)
+    return others
 
 
 def _check_options(*, dashboard: bool, quiet: bool) -> None:

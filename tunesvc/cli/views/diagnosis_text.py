@@ -112,6 +112,9 @@ def _state(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
         remedy = f"`{study.resume_command}` continues without loss"
         text = f"interrupted: no process runs it; {since}. {remedy}"
         yield DatabaseFinding("State", "warn", text)
+    elif study.queued is not None:
+        text = f"queued, place {study.queued.position}: {study.queued.reason}"
+        yield DatabaseFinding("State", "warn" if study.queued.problem else "ok", text)
     elif study.state == "failed":
         yield DatabaseFinding(
             "State",
@@ -139,7 +142,7 @@ def _attempts(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
             text + "the cluster is full, or smaller than `parallelism` asks for",
         )
     silent = [row for row in diagnosis.live if row.left_s is not None and row.left_s < 0]
-    if silent and not diagnosis.study.unattended:  # only a coordinator renews their leases
+    if silent and diagnosis.study.coordinator is not None:  # only a coordinator renews their leases
         numbers = _trials([row.trial_number for row in silent])
         text = f"the workers of {numbers} send no heartbeats: frozen, or "
         yield DatabaseFinding(
@@ -147,7 +150,7 @@ def _attempts(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
             "warn",
             text + "out of reach; the coordinator runs their trials again",
         )
-    if diagnosis.live and diagnosis.study.unattended:
+    if diagnosis.live and diagnosis.study.coordinator is None:
         numbers = _trials([row.trial_number for row in diagnosis.live])
         text = (
             f"{numbers} had an unfinished attempt when the coordinator stopped: on a shared "

@@ -315,6 +315,8 @@ def _describe_best(
 def _describe_state(view: StudyView, results: Results) -> Iterator[str]:
     state = "It failed" if view.state is StudyStatus.FAILED else f"It is {view.state}"
     yield f"{state}: {view.reason}." if view.reason else f"{state}."
+    if view.queued is not None:
+        yield f"Its place in the queue is {view.queued.position}: {view.queued.reason}."
     if view.unattended:
         yield f"No process runs it; `{view.resume_command}` continues it."
     if view.budget is not None:

@@ -391,8 +391,8 @@ def describe_outcome(
         paused = f"It is paused after step {row.last_step}"
         yield f"{paused}: it uses no resources, and continues if it is promoted."
     elif row.state == "interrupted":
-        resume = f"`{view.resume_command}` runs it again"
-        yield f"It was interrupted. {resume}, from its last checkpoint if it has one."
+        resume = f"`{view.resume_command}`" if view.queued is None else "A server"
+        yield f"It was interrupted. {resume} runs it again, from its last checkpoint if it has one."
     elif not row.is_finished:
         yield f"It is {row.state}."
     else:

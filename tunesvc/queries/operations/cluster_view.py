@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
-from tunesvc.db.schema import tables
+from tunesvc.db.schema import service_tables, tables
 from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState, StudyState
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
@@ -314,6 +314,7 @@ def _select_queue(among: StudyScope) -> sa.Select[Any]:
             studies.c.name.label("study"),
             studies.c.state.label("study_state"),
             _has_program(),
+            _is_submitted(),
             waiting,
         )
         .select_from(studies)
@@ -336,6 +337,12 @@ def _has_program() -> sa.Label[bool]:
     return named.label("has_program")
 
 
+def _is_submitted() -> sa.Label[bool]:
+    submissions = service_tables.submissions
+    submission = sa.exists().where(submissions.c.study_id == tables.studies.c.study_id)
+    return submission.correlate(tables.studies).label("is_submitted")
+
+
 def _describe_resume(row: Any) -> str:
     command = formatting.resume_command(row.study, has_program=row.has_program)
     return f"`{command}` continues it"
@@ -347,6 +354,8 @@ def _queued(row: Any, attended: set[int]) -> QueuedRow:
         why = "enqueued: starts when a running one ends" if is_enqueued else "to be run again"
     elif row.study_state == StudyState.PAUSED:
         why = f"the study is paused; {_describe_resume(row)}"
+    elif row.is_submitted:
+        why = "the study waits for a server"
     else:
         why = f"no process runs the study; {_describe_resume(row)}"
     numbers = tuple(sorted(row.numbers)[:8])
