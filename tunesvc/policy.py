@@ -77,6 +77,13 @@ class StopCause(StrEnum):
     WALL = "wall"
     SILENCE = "silence"
     SHUTDOWN = "shutdown"
+    PREEMPT = "preempt"
+    """The trial makes room for another study's, and continues later."""
+
+    @property
+    def continues_trial(self) -> bool:
+        """True if the trial continues later in another attempt, from its last checkpoint."""
+        return self in (StopCause.SHUTDOWN, StopCause.PREEMPT)
 
     @property
     def failure(self) -> Failure | None:

@@ -24,6 +24,7 @@ from tunesvc.coordinator.attempt_state.live_attempts import (
 )
 from tunesvc.coordinator.post_commit_actions import PostCommitActions
 from tunesvc.coordinator.shutdown import Shutdown
+from tunesvc.coordinator.slot_grant import SlotGrant
 from tunesvc.coordinator.step_committer import UnitOfWork
 from tunesvc.coordinator.study_context import StudyContext
 from tunesvc.coordinator.study_progress import StudyProgress
@@ -32,7 +33,7 @@ from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import AttemptState, StudyState
 from tunesvc.db.study_changes import EndRecord, LaunchRecord, StopRequest, StudyChanges
 from tunesvc.db.trial_changes import Decision
-from tunesvc.execution.executor import Launch, StoppedEarly
+from tunesvc.execution.executor import AttemptId, Launch, StoppedEarly
 from tunesvc.policy import Failure, StopCause
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruning import Promotion
@@ -79,6 +80,8 @@ class Lifecycle:
         self._has_warned_of_restarts = False
         self._stop_requests: dict[int, str] = {}
         """Reason by trial number."""
+        self._earlier_checkpoints: dict[AttemptId, str | None] = {}
+        """Last checkpoint of each attempt at the time when room was asked for."""
         self._deadlines = Deadlines()
         self._stopped: list[LiveAttempt] = []
         """Attempts with a decided stop, before their grace period."""
@@ -214,6 +217,29 @@ class Lifecycle:
             self._optimizer.cancel(number)
             return "it had not been started, and never will be"
         return ""
+
+    def make_room(self, grant: SlotGrant, actions: PostCommitActions) -> None:
+        """Stop attempts while more are live than a grant's ceiling; their trials continue later.
+
+        Attempts that have not started stop at once, any other one with its next checkpoint, so that
+        no work is lost. An attempt that saves none is not stopped.
+        """
+        if grant.ceiling is None:
+            self._earlier_checkpoints.clear()
+            return
+        staying = [live for live in self._live_attempts if live.stop_cause is None]
+        excess = len(staying) - grant.ceiling
+        if excess <= 0:
+            return
+        for live in reversed(staying):  # the newest first
+            record = self._live_attempts.record_of(live.number)
+            earlier = self._earlier_checkpoints.setdefault(live.id, record.checkpoint)
+            if live.started_s is None or record.checkpoint != earlier:
+                self._decide(live.number, "pause", f"makes room: {grant.reason}")
+                self.stop(live, StopCause.PREEMPT, grant.reason, actions)
+                excess -= 1
+            if not excess:
+                return
 
     def start_grace_periods(self) -> None:
         """Start the grace periods of attempts that the step before, now committed, stopped."""

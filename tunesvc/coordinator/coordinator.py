@@ -30,6 +30,7 @@ from tunesvc.coordinator.prefetch import Prefetcher, ProposalPrefetch
 from tunesvc.coordinator.progress_events import Observer, SilentObserver
 from tunesvc.coordinator.progress_publisher import ProgressPublisher
 from tunesvc.coordinator.shutdown import Shutdown
+from tunesvc.coordinator.slot_grant import SlotGrant
 from tunesvc.coordinator.step_committer import StepCommitter, UnitOfWork
 from tunesvc.coordinator.study_context import StudyContext
 from tunesvc.coordinator.study_progress import RunStatus, StudyProgress
@@ -107,6 +108,8 @@ class Coordinator:
         clock, observer = timing.clock, observer or SilentObserver()
         context = StudyContext(spec, study_writer.study_id, clock, observer)
         self.spec = spec
+        self.grant = SlotGrant()
+        """The part of the cluster that it may use; any thread may replace it."""
         self._refit = refit
         self._study_writer = study_writer
         self._optimizer = optimizer
@@ -258,6 +261,7 @@ class Coordinator:
         if nodes is not None:
             self._changes.nodes = nodes
         self._attempts.check_limits(actions, trusts_silence=self._monitor.trusts_silence)
+        self._attempts.make_room(self.grant, actions)
         self._optimizer.on_step_end()
         self._apply_policy(actions)
         self._complete_shutdown()
@@ -294,7 +298,9 @@ class Coordinator:
     def _listen(self, wait_s: float) -> list[Event]:
         """Collect events; unless one is urgent, batch reports and prefetch proposals meanwhile."""
         until_s = self._clock.now() + wait_s
-        events = list(self._executor.events(0.0))
+        # Without a slot there is nothing to decide before something changes.
+        has_slots = self.grant.slots != 0
+        events = list(self._executor.events(0.0 if self._live_attempts or has_slots else wait_s))
         while self._live_attempts and not self._is_asking and not _has_urgent(events):
             due_s = until_s
             if events:
@@ -522,7 +528,8 @@ class Coordinator:
 
     def _parallelism(self) -> int:
         slots = self._monitor.slots()
-        return min(slots, self.spec.parallelism or slots)
+        granted = slots if self.grant.slots is None else self.grant.slots
+        return min(slots, self.spec.parallelism or slots, granted)
 
     # --- acting ---------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from tunesvc.db.schema.tables import leases, studies
 FIRST_RETRY_S = 10.0
 """Time after which a study that could not be started is tried again; it doubles each time."""
 LAST_RETRY_S = 600.0
+_GRANTS_KEY = 0x736C6F7473  # "slots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,18 @@ def succeed(connection: sa.Connection, study_id: int) -> None:
         submissions.c.failures > 0,
     )
     connection.execute(change.values(**_WITHOUT_PROBLEM))
+
+
+def lock_grants(connection: sa.Connection) -> None:
+    """Wait until no other server shares out the cluster, until the transaction ends."""
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _GRANTS_KEY})
+
+
+def grant(connection: sa.Connection, slots: Mapping[int, int]) -> None:
+    """Record how many trials of each study may run at a time, by its id."""
+    for study_id, count in slots.items():
+        change = sa.update(submissions).where(submissions.c.study_id == study_id)
+        connection.execute(change.where(submissions.c.slots != count).values(slots=count))
 
 
 def queued(connection: sa.Connection, limit: int) -> tuple[Submission, ...]:

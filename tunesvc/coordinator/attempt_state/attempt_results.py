@@ -49,7 +49,8 @@ def conclude(
     if isinstance(outcome, Finished):
         return _finished(spec, curve, outcome)
     never_started = isinstance(outcome, Lost) and outcome.kind == "gone"
-    if stop_cause is StopCause.SHUTDOWN or (never_started and stop_cause is None):
+    is_resumed = stop_cause is not None and stop_cause.continues_trial
+    if is_resumed or (never_started and stop_cause is None):
         return Conclusion(AttemptState.INTERRUPTED, None, message=_message(outcome))
     if stop_cause is not None:
         return _stopped(spec, curve, outcome, stop_cause, stop_reason)

@@ -109,6 +109,8 @@ submissions = sa.Table(
     # NULL for a study whose folder all servers and workers see
     sa.Column("snapshot", sa.Text, sa.ForeignKey("snapshots.digest")),
     sa.Column("priority", sa.Text, nullable=False, server_default=Priority.NORMAL),
+    # trials that may run at a time; 0 before the first grant
+    sa.Column("slots", sa.Integer, nullable=False, server_default="0"),
     sa.Column("submitted_by", sa.Text, nullable=False, server_default=""),
     sa.Column("submitted_at", Moment, nullable=False, server_default=NOW),
     # since when it waits; set again when it is resumed, preempted or extended

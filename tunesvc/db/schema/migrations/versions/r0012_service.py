@@ -119,6 +119,7 @@ def upgrade() -> None:
         sa.Column("study_id", sa.BigInteger(), nullable=False),
         sa.Column("snapshot", sa.Text(), nullable=True),
         sa.Column("priority", sa.Text(), server_default="normal", nullable=False),
+        sa.Column("slots", sa.Integer(), server_default="0", nullable=False),
         sa.Column("submitted_by", sa.Text(), server_default="", nullable=False),
         sa.Column(
             "submitted_at",

@@ -1,0 +1,129 @@
+"""Sharing of a cluster by servers: grants in the database, limits by what was used."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.specs import make_spec
+from tunesvc.db import lease, study_records, submissions
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import Priority
+from tunesvc.queries.operations.shared_demand import get_cluster_demand
+from tunesvc.service.cluster_sharing import ClusterSharing
+
+NODE = """INSERT INTO nodes (study_id, key, address, host, total, free)
+          VALUES (:study, 'node', '10.0.0.1', 'gpu-1', '{"CPU": 64, "GPU": 8}', '{}')"""
+ATTEMPT = """INSERT INTO attempts (trial_id, number, token, state, started_at, ended_at, cpus, gpus)
+             VALUES (:trial, 1, 1, :state, now() - interval '2 hours',
+                     CASE WHEN :state = 'running' THEN NULL ELSE now() END, 1, 1)"""
+TRIAL = """INSERT INTO trials (trial_id, study_id, number, state, started_at)
+           VALUES (:trial, :study, :number, 'running', now())"""
+
+
+def submit(
+    database: Database, name: str, user: str, project: str = "vision", **options: object
+) -> int:
+    spec = make_spec(
+        name=name, resources={"cpu": 1, "gpu": 1}, budget={"trials": 100}, parallelism=None
+    )
+    with database.engine.begin() as connection:
+        record = study_records.create(connection, spec)
+        submissions.submit(connection, record.study_id, submitted_by=user, **options)  # type: ignore[arg-type]
+        connection.execute(
+            sa.text("INSERT INTO projects (name) VALUES (:name) ON CONFLICT DO NOTHING"),
+            {"name": project},
+        )
+        connection.execute(
+            sa.text(
+                "UPDATE studies SET project_id = (SELECT project_id FROM projects WHERE name = :p) "
+                "WHERE study_id = :study"
+            ),
+            {"p": project, "study": record.study_id},
+        )
+    return record.study_id
+
+
+def execute(database: Database, statement: str, **values: object) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(sa.text(statement), values)
+
+
+def run_trials(database: Database, study: int, count: int, state: str = "running") -> None:
+    for number in range(count):
+        trial = (study << 32) + number
+        execute(database, TRIAL, trial=trial, study=study, number=number)
+        execute(database, ATTEMPT, trial=trial, state=state)
+
+
+@pytest.fixture
+def cluster(database: Database) -> Database:
+    """A database in which a cluster of 8 GPUs was seen."""
+    seen = submit(database, "seen", "eve", project="other")
+    execute(database, NODE, study=seen)
+    execute(database, "UPDATE studies SET state = 'finished' WHERE study_id = :id", id=seen)
+    return database
+
+
+def test_one_study_is_granted_the_cluster_and_two_of_two_users_half_each(cluster: Database) -> None:
+    first = submit(cluster, "first", "ann")
+    sharing = ClusterSharing(cluster)
+    assert sharing.update([first]).grants[first].slots == 8
+    second = submit(cluster, "second", "bob")
+    assert sharing.update([first, second]).grants[first].slots == 4
+    assert sharing.update([first, second]).grants[second].slots == 4
+
+
+def test_without_a_cluster_one_study_starts_and_looks_at_it(database: Database) -> None:
+    studies = [submit(database, name, "ann") for name in ("first", "second")]
+    assert ClusterSharing(database).update([]).startable == (studies[0],)
+
+
+def test_a_limit_holds_while_another_server_still_uses_an_earlier_grant(cluster: Database) -> None:
+    execute(cluster, """INSERT INTO users (name, limits) VALUES ('ann', '{"gpus": 4}')""")
+    first = submit(cluster, "first", "ann")
+    one, other = ClusterSharing(cluster), ClusterSharing(cluster)
+    assert one.update([first]).grants[first].slots == 4
+    second = submit(cluster, "second", "ann")
+    assert other.update([second]).grants[second].slots == 0
+    one.update([first])  # takes two slots back; they may be in use until the next call
+    assert other.update([second]).grants[second].slots == 0
+    one.update([first])
+    assert other.update([second]).grants[second].slots == 2
+
+
+def test_an_urgent_study_makes_others_give_up_running_trials(cluster: Database) -> None:
+    first = submit(cluster, "first", "ann")
+    run_trials(cluster, first, 8)
+    urgent = submit(cluster, "now", "bob", project="text", priority=Priority.URGENT)
+    found = ClusterSharing(cluster).update([first])
+    assert found.startable == (urgent,)
+    assert found.grants[first].ceiling == 0
+    assert found.grants[first].reason == "'now' is urgent"
+    with cluster.engine.begin() as connection:
+        lease.acquire(connection, urgent, "server")
+    assert ClusterSharing(cluster).update([urgent]).grants[urgent].slots == 8
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ('{"gpu_hours": 3.5}', "its 3.5 GPU hours are used up"),
+        (
+            '{"cost": 20, "cost_per_gpu_hour": 4, "cost_per_cpu_hour": 1.1}',
+            "its 20 of cost are used up",
+        ),
+    ],
+)
+def test_spent_hours_and_money_end_what_a_project_may_start(
+    cluster: Database, limits: str, reason: str
+) -> None:
+    first = submit(cluster, "first", "ann")
+    run_trials(cluster, first, 2, state="finished")
+    execute(
+        cluster, "UPDATE projects SET limits = CAST(:l AS jsonb) WHERE name = 'vision'", l=limits
+    )
+    with cluster.engine.connect() as connection:
+        demand = get_cluster_demand(connection)
+    assert demand.projects["vision"].limits.exhausted == reason
+    assert ClusterSharing(cluster).update([first]).grants[first].slots == 0

@@ -1,0 +1,221 @@
+"""Demand for a cluster that servers share: what each study could use, and what its parties may.
+
+Read by the supervisors, which share out the cluster, and by the queue that people see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from tunesvc.db.schema.service_tables import projects, submissions, users
+from tunesvc.db.schema.states import AttemptState, Priority, StudyState
+from tunesvc.db.schema.tables import attempts, nodes, studies, trials
+from tunesvc.execution.ray.ray_resources import bundle_of
+from tunesvc.queries.sql import LIVE, first_trial_id, is_attended, seconds, study_key
+from tunesvc.spec import Resources
+
+UNLIMITED = 1_000_000
+"""Slots that a study without a limit of its own could use."""
+STALE_S = 60.0
+"""Nodes that no coordinator has recorded for this long are not counted."""
+LIMITS = ("gpus", "trials", "gpu_hours", "cost")
+PRICES = ("cost_per_gpu_hour", "cost_per_cpu_hour")
+
+
+@dataclass(frozen=True, slots=True)
+class PartyLimits:
+    """Most that a user or a project may use at a time. None: no limit."""
+
+    gpus: float | None = None
+    trials: int | None = None
+    """Running trials."""
+    exhausted: str = ""
+    """Reason why nothing of it may run, such as spent GPU hours; empty if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A user or a project."""
+
+    name: str
+    weight: float = 1.0
+    limits: PartyLimits = field(default_factory=PartyLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDemand:
+    """A study that could use slots of the cluster."""
+
+    study_id: int
+    project: str
+    """Empty for a study without a project."""
+    user: str
+    slot: Mapping[str, float]
+    """Resources of one trial, all its workers together, by Ray's names."""
+    wanted: int
+    """Number of slots that it could use now."""
+    priority: Priority = Priority.NORMAL
+    running: int = 0
+    """Number of its trials that use resources now."""
+    held: int = 0
+    """The same, with those that may begin at any moment."""
+    granted: int = 0
+    """Number of slots that it was granted last."""
+    name: str = ""
+    is_attended: bool = False
+    """True if a server runs it; otherwise it waits for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDemand:
+    """All that the sharing of a cluster depends on."""
+
+    total: Mapping[str, float]
+    """Resources of the whole cluster by Ray's names; empty while no coordinator has seen it."""
+    studies: tuple[StudyDemand, ...]
+    """Submitted studies that run or wait, in the order in which they were queued."""
+    projects: Mapping[str, Party]
+    users: Mapping[str, Party]
+
+
+def get_cluster_demand(connection: sa.Connection) -> ClusterDemand:
+    """Return the demand of all submitted studies that should run."""
+    return ClusterDemand(
+        total=_total(connection),
+        studies=tuple(_studies(connection)),
+        projects=_parties(connection, projects, studies.c.project_id == projects.c.project_id),
+        users=_parties(connection, users, submissions.c.submitted_by == users.c.name),
+    )
+
+
+def _total(connection: sa.Connection) -> dict[str, float]:
+    seen = sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, STALE_S)
+    newest = (
+        sa.select(nodes.c.total)
+        .ext(pg.distinct_on(nodes.c.key))
+        .where(nodes.c.seen_at > seen)
+        .order_by(nodes.c.key, nodes.c.seen_at.desc())
+    )
+    total: dict[str, float] = {}
+    for amounts in connection.scalars(newest):
+        for name, amount in amounts.items():
+            total[name] = total.get(name, 0.0) + float(amount)
+    return total
+
+
+def _studies(connection: sa.Connection) -> Sequence[StudyDemand]:
+    of_study = study_key(attempts.c.trial_id) == studies.c.study_id
+    is_running = attempts.c.state == AttemptState.RUNNING
+    live = sa.select(sa.func.count()).where(of_study, attempts.c.state.in_(LIVE))
+    was_cancelled = sa.and_(trials.c.state == "fail", trials.c.started_at.is_(None))
+    has_ended = trials.c.state.in_(["complete", "pruned", "fail"])
+    ended = sa.select(sa.func.count()).where(
+        trials.c.study_id == studies.c.study_id, has_ended, ~was_cancelled
+    )
+    query = (
+        sa.select(
+            studies.c.study_id,
+            studies.c.name,
+            studies.c.spec,
+            sa.func.coalesce(projects.c.name, "").label("project"),
+            submissions.c.submitted_by,
+            submissions.c.priority,
+            submissions.c.slots.label("granted"),
+            live.where(is_running).correlate(studies).scalar_subquery().label("running"),
+            live.correlate(studies).scalar_subquery().label("held"),
+            ended.correlate(studies).scalar_subquery().label("ended"),
+            is_attended().label("attended"),
+        )
+        .join(submissions, submissions.c.study_id == studies.c.study_id)
+        .outerjoin(projects, projects.c.project_id == studies.c.project_id)
+        .where(studies.c.state.in_([StudyState.CREATED, StudyState.RUNNING]))
+        .order_by(submissions.c.queued_at, studies.c.study_id)
+    )
+    return [_demand(row) for row in connection.execute(query)]
+
+
+def _demand(row: Any) -> StudyDemand:
+    resources = Resources.model_validate(row.spec.get("resources") or {})
+    budget = row.spec.get("budget") or {}
+    wanted = row.spec.get("parallelism") or UNLIMITED
+    if budget.get("trials") is not None:
+        wanted = min(wanted, max(0, budget["trials"] - row.ended))
+    return StudyDemand(
+        study_id=row.study_id,
+        project=row.project,
+        user=row.submitted_by,
+        slot={name: amount * resources.workers for name, amount in bundle_of(resources).items()},
+        wanted=max(wanted, row.held),
+        priority=Priority(row.priority),
+        running=row.running,
+        held=row.held,
+        granted=row.granted,
+        name=row.name,
+        is_attended=row.attended,
+    )
+
+
+def _parties(
+    connection: sa.Connection,
+    table: sa.Table,
+    belongs: sa.ColumnElement[bool],
+) -> dict[str, Party]:
+    rows = connection.execute(sa.select(table.c.name, table.c.weight, table.c.limits)).all()
+    metered = [row.name for row in rows if {"gpu_hours", "cost"} & row.limits.keys()]
+    used = _hours(connection, table, belongs, metered) if metered else {}
+    return {row.name: _party(row, *used.get(row.name, (0.0, 0.0))) for row in rows}
+
+
+def _hours(
+    connection: sa.Connection,
+    table: sa.Table,
+    belongs: sa.ColumnElement[bool],
+    names: Sequence[str],
+) -> dict[str, tuple[float, float]]:
+    """Return the CPU hours and GPU hours that parties have used so far, by name."""
+    until = sa.func.coalesce(attempts.c.ended_at, sa.func.now())
+    hours = seconds(until - attempts.c.started_at) / 3600
+    query = (
+        sa.select(
+            table.c.name,
+            sa.func.coalesce(sa.func.sum(attempts.c.cpus * hours), 0.0),
+            sa.func.coalesce(sa.func.sum(attempts.c.gpus * hours), 0.0),
+        )
+        .select_from(studies)
+        .join(submissions, submissions.c.study_id == studies.c.study_id)
+        .join(table, belongs)
+        .join(
+            attempts,
+            sa.and_(
+                attempts.c.trial_id >= first_trial_id(studies.c.study_id),
+                attempts.c.trial_id < first_trial_id(studies.c.study_id + 1),
+            ),
+        )
+        .where(table.c.name.in_(names), attempts.c.started_at.is_not(None))
+        .group_by(table.c.name)
+    )
+    return {name: (cpu, gpu) for name, cpu, gpu in connection.execute(query)}
+
+
+def _party(row: Any, cpu_hours: float, gpu_hours: float) -> Party:
+    limits: Mapping[str, float] = row.limits
+    cost = sum(
+        limits.get(price, 0.0) * hours
+        for price, hours in zip(PRICES, (gpu_hours, cpu_hours), strict=True)
+    )
+    exhausted = ""
+    if gpu_hours >= limits.get("gpu_hours", float("inf")):
+        exhausted = f"its {limits['gpu_hours']:g} GPU hours are used up"
+    elif cost >= limits.get("cost", float("inf")):
+        exhausted = f"its {limits['cost']:g} of cost are used up"
+    most = limits.get("trials")
+    return Party(
+        row.name,
+        row.weight,
+        PartyLimits(limits.get("gpus"), None if most is None else int(most), exhausted),
+    )

@@ -1,0 +1,1 @@
+"""Servers that run the studies of many people on one cluster."""
