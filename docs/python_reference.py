@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, is_typeddict
 
 import tunesvc
+from tunesvc.client.interface import CommandOperations, StudyOperations, TrialOperations
 from tunesvc.decorator import Tunable
 from tunesvc.plots import Plots
 from tunesvc.queries.confirmation import Confirmation
@@ -51,6 +52,7 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
         *(TrialRow, TrialDetail, AttemptRow, DecisionRow),
         *(Recommendation, Confirmation, Finalist, Audit, Explanation, Health),
     ),
+    "A server": (tunesvc.Client, StudyOperations, TrialOperations, CommandOperations),
     "Samplers and pruners for plain Optuna": (
         *(tunesvc.AutoSampler, tunesvc.GPSampler, tunesvc.TPESampler),
         *(tunesvc.CurvePruner, tunesvc.AshaPruner),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesvc.api import delete_study, load_study, run, storage, studies
+    from tunesvc.client.remote.http_client import Client
     from tunesvc.decorator import Choice, Float, Int, tunable
     from tunesvc.errors import Pruned, StudyFailed, TuneError
     from tunesvc.search.pruners.asha import AshaPruner
@@ -28,6 +29,7 @@ _HOMES = {
     "AshaPruner": "tunesvc.search.pruners.asha",
     "AutoSampler": "tunesvc.search.samplers.auto_sampler",
     "Choice": "tunesvc.decorator",
+    "Client": "tunesvc.client.remote.http_client",
     "CurvePruner": "tunesvc.search.pruners.curve.curve_pruner",
     "Float": "tunesvc.decorator",
     "GPSampler": "tunesvc.search.samplers.gp.gp_sampler",
@@ -52,6 +54,7 @@ __all__ = [
     "AshaPruner",
     "AutoSampler",
     "Choice",
+    "Client",
     "CurvePruner",
     "Float",
     "GPSampler",

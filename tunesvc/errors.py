@@ -25,6 +25,7 @@
     │   ├── ArtifactDamaged      its content does not have the digest that it is named by
     │   └── ArtifactTooLarge     content beyond the size that is taken
     ├── SnapshotError            a folder that cannot be packed, or an archive not unpacked
+    ├── ServerError              a server could not be reached, or its answer not understood
     ├── FilterError              a filter of trials that cannot be understood (place, suggestion)
     ├── BadName                  a name that cannot be stored: it holds NUL or is no valid Unicode
     └── BadReport                a reported metric or step that is not a number, in the objective
@@ -171,6 +172,10 @@ class ArtifactTooLarge(ArtifactStoreError):
 
 class SnapshotError(TuneError):
     """A folder that cannot be packed, or an archive that cannot be unpacked."""
+
+
+class ServerError(TuneError):
+    """A server of tunesvc could not be reached, or its answer could not be understood."""
 
 
 class FilterError(TuneError):

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc.db.engine.database import Database
-from tunesvc.db.schema.tables import leases, studies, trials
+from tunesvc.db.schema.tables import commands, leases, studies, trials
 
 
 def change_tokens(database: Database) -> dict[int, str]:
@@ -33,14 +33,22 @@ def fingerprint(database: Database, study_id: int) -> str:
         )
         .scalar_subquery()
     )
+    # Notes and tags are written without the coordinator, and recorded among the commands.
+    asked = (
+        sa.select(sa.func.max(commands.c.command_id))
+        .where(commands.c.study_id == study_id)
+        .scalar_subquery()
+    )
     query = (
-        sa.select(_token(), finished.label("finished"))
+        sa.select(_token(), finished.label("finished"), asked.label("asked"))
         .select_from(studies)
         .outerjoin(leases, leases.c.study_id == studies.c.study_id)
         .where(studies.c.study_id == study_id)
     )
     rows = database.rows(query)
-    return f"{rows[0].change_token}:{rows[0].finished}" if rows else ""
+    if not rows:
+        return ""
+    return f"{rows[0].change_token}:{rows[0].finished}:{rows[0].asked}"
 
 
 def _token() -> sa.Label[Any]:

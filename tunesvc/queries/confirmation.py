@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -15,11 +14,9 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import from_optuna_time, was_cancelled
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.queries.trials.trial_table import rows_of
+from tunesvc.search.analysis.finalists import Finalist, compare
 from tunesvc.search.training_seeds import SEED
 from tunesvc.spec.goals import Goal
-
-if TYPE_CHECKING:
-    from tunesvc.search.analysis.finalists import Finalist
 
 SUFFIX = ":confirm"
 CONFIRMS = "confirms"
@@ -92,8 +89,6 @@ def get_confirmation(database: Database, name: str) -> Confirmation | None:
         repeated = study_records.look_up(connection, name + SUFFIX)
     if repeated is None or repeated.spec is None:
         return None
-    from tunesvc.search.analysis.finalists import compare
-
     stored = PgStorage(database).get_all_trials(repeated.study_id, deepcopy=False)
     trials = [trial for trial in stored if not was_cancelled(trial)]
     numbers = {trial.user_attrs[CONFIRMS] for trial in trials if CONFIRMS in trial.user_attrs}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tunesvc import policy
 from tunesvc.db.schema.states import UNFINISHED, AttemptState, Priority, StudyState
@@ -28,6 +28,15 @@ def from_row(kind: Callable[..., Row], row: Any, **others: Any) -> Row:
 @cache
 def _names_of(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
+
+
+@dataclass(frozen=True, slots=True)
+class RowPage(Generic[Row]):
+    """A page of rows in order."""
+
+    rows: tuple[Row, ...]
+    after: str | None = None
+    """Key after which the next page starts; None on the last page."""
 
 
 class StudyStatus(StrEnum):

@@ -75,6 +75,8 @@ class StudyFilter(TypedDict, total=False):
     owner: str | None
     among: StudyScope
     """Studies that the reader may view; all by default."""
+    before: int | None
+    """Older than the study of this id: the last one of the previous page."""
 
 
 def list_studies(
@@ -119,6 +121,8 @@ def _filtered(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
     if (owner := only.get("owner")) is not None:
         query = query.where(table.c.owner == owner)
     query = query.where(only.get("among", ALL_STUDIES).condition())
+    if (before := only.get("before")) is not None:
+        query = query.where(table.c.study_id < before)
     if states := only.get("states"):
         query = query.where(_status().in_(states))
     return query
@@ -170,6 +174,22 @@ def _check_visible(database: Database, name: str, among: StudyScope) -> None:
         near = nearest(name, list_study_names(database, limit=1000, among=among))
         hint = f"did you mean {near!r}?" if near else "`tune ls` lists the studies."
         raise StudyNotFound(f"there is no study named {name!r}; {hint}")
+
+
+def get_study_id(
+    database: Database,
+    name: str,
+    among: StudyScope = ALL_STUDIES,
+) -> int:
+    """Return the id of a study.
+
+    Raises:
+        StudyNotFound: the reader may view no such study; the text suggests the nearest name.
+    """
+    if among != ALL_STUDIES:
+        _check_visible(database, name, among)
+    with database.engine.connect() as connection:
+        return stored.find(connection, name).study_id
 
 
 def get_study_by_id(database: Database, study_id: int) -> StudyView:

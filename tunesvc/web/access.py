@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Protocol
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
@@ -22,6 +23,7 @@ from fastapi.responses import RedirectResponse
 from tunesvc.db.accounts import Account
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.errors import Forbidden, StudyNotFound, Unauthenticated
+from tunesvc.queries.studies import get_study_id
 from tunesvc.web.render import page
 
 SESSIONS_MAX = 1_000
@@ -76,6 +78,8 @@ def may(permission: Permission) -> Callable[[Request], User]:
     """Return a dependency that checks a permission and provides the user."""
 
     def check(request: Request) -> User:
+        if "study" in request.path_params:
+            return _authorize_named(request, permission)
         study = str(request.path_params.get("study_id"))
         return authorize(
             request,
@@ -104,6 +108,19 @@ def authorize(request: Request, permission: Permission, study_id: int | None) ->
     if not access.allows(user, permission, study_id):
         raise Forbidden(f"{user.name} may not {permission} here: ask an administrator for a role")
     return user
+
+
+def _authorize_named(request: Request, permission: Permission) -> User:
+    """Authorize a request whose path has an escaped name; note the name and the id in its state.
+
+    Raises:
+        StudyNotFound: there is no such study, or none that the user may view.
+    """
+    user = authorize(request, Permission.VIEW, None)
+    name = unquote(request.path_params["study"])
+    study_id = get_study_id(request.app.state.database, name, viewable_studies(request, user))
+    request.state.study, request.state.study_id = name, study_id
+    return authorize(request, permission, study_id)
 
 
 def viewable_studies(request: Request, user: User) -> StudyScope:
@@ -141,9 +158,13 @@ class KeyAccess:
             self._keys.add(_digest(key))
         return key
 
+    def new_token(self) -> str:
+        """Return a token for a client of the API, valid as long as the server runs."""
+        return self._new_session()
+
     def user(self, request: Request) -> User | None:
-        """Return the user, if the cookie is valid."""
-        session = request.cookies.get(self._cookie)
+        """Return the user, if the token is valid, or without one the cookie."""
+        session = bearer_token(request) or request.cookies.get(self._cookie)
         if session is None:
             return None
         with self._lock:
@@ -199,11 +220,21 @@ class KeyAccess:
             if not matching:
                 return None
             self._keys.remove(matching[0])
-            session = secrets.token_urlsafe(32)
+        return self._new_session()
+
+    def _new_session(self) -> str:
+        session = secrets.token_urlsafe(32)
+        with self._lock:
             self._sessions[_digest(session)] = None
             if len(self._sessions) > SESSIONS_MAX:
                 del self._sessions[next(iter(self._sessions))]
-            return session
+        return session
+
+
+def bearer_token(request: Request) -> str | None:
+    """Return the token in the header of a request; None without one."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
 
 
 def remember_page(request: Request, response: Response) -> None:

@@ -5,7 +5,7 @@ Reads through `queries` from a given `Database`; a given `Access` checks permiss
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from tunesvc.db.engine.database import Database
-from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import (
     DatabaseUnavailable,
     Forbidden,
@@ -25,6 +24,7 @@ from tunesvc.errors import (
     Unauthenticated,
 )
 from tunesvc.web.access import Access, remember_page
+from tunesvc.web.api.api_app import API, make_api
 from tunesvc.web.live.cache import StaleWhileRevalidateCache
 from tunesvc.web.live.sse import EventHub
 from tunesvc.web.middleware.error_pages import ErrorMiddleware
@@ -45,6 +45,7 @@ from tunesvc.web.pages import (
     trial,
     trials,
 )
+from tunesvc.web.reading import reading
 from tunesvc.web.render import STATIC, page
 
 BODY_MAX = 1_000_000
@@ -80,7 +81,7 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        dependencies=[Depends(_reading)],
+        dependencies=[Depends(reading)],
         max_body_size=BODY_MAX,
     )
     app.state.database = database
@@ -91,6 +92,7 @@ def make_app(
     app.add_api_route("/", _home, name="home")
     for module in PAGES:
         app.include_router(module.router)
+    app.mount(API, make_api(app.state, BODY_MAX), name="api")
     app.mount("/static", PackagedFiles(directory=STATIC), name="static")
     app.add_middleware(ErrorMiddleware)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
@@ -102,16 +104,6 @@ def make_app(
 
 def _home(request: Request) -> Response:
     return RedirectResponse(request.url_for("studies_page"))
-
-
-def _reading(request: Request) -> Iterator[None]:
-    """Wrap every route, so that an unavailable database becomes a page of its own.
-
-    Takes the position of the changes before anything is read: the page requests later changes.
-    """
-    request.state.position = request.app.state.hub.position
-    with translate_unavailable():
-        yield
 
 
 def _not_found(request: Request, error: Exception) -> Response:

@@ -89,6 +89,10 @@ class DashboardServer:
         """Return an address that signs in one browser."""
         return f"{self.url}/enter?key={self._access.new_key()}"
 
+    def new_token(self) -> str:
+        """Return a token for a client of the API, valid as long as the server runs."""
+        return self._access.new_token()
+
     def start(self) -> None:
         """Start serving; returns once the server accepts requests."""
         self._watcher.start()

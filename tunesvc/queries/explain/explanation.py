@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -36,12 +35,10 @@ from tunesvc.queries.study_summary import expected, list_recent_decisions
 from tunesvc.queries.trials.trial_results import Results, get_results, saved_by_pruning
 from tunesvc.queries.trials.trial_table import get_trial as trial_detail
 from tunesvc.queries.trials.trial_table import list_trials
+from tunesvc.search.analysis.attribution import Attribution
 from tunesvc.space.cardinality import count_values
 from tunesvc.space.search_space import Space, place
 from tunesvc.spec import ParamValue
-
-if TYPE_CHECKING:
-    from tunesvc.search.analysis.attribution import Attribution
 
 RECENT = 20
 """Latest proposals that describe the sampler's current behaviour."""

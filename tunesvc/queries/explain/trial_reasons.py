@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,12 +20,10 @@ from tunesvc.queries.confirmation import get_confirmation
 from tunesvc.queries.rows import DecisionRow, StudyView, TrialDetail, TrialRow
 from tunesvc.queries.sql import first_value
 from tunesvc.queries.trials.trial_table import list_trials, rows_of
+from tunesvc.search.analysis.finalists import Finalist
 from tunesvc.search.registry.component_options import name_of
 from tunesvc.space.search_space import Space
 from tunesvc.util import formatting
-
-if TYPE_CHECKING:
-    from tunesvc.search.analysis.finalists import Finalist
 
 NEAREST = 3
 """Most earlier trials that are named as the nearest."""

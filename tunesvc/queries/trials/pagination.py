@@ -17,7 +17,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.tables import trial_params, trials
 from tunesvc.errors import TuneError
-from tunesvc.queries.rows import TrialRow
+from tunesvc.queries.rows import RowPage, TrialRow
 from tunesvc.queries.sql import duration_s, first_value, study_key
 from tunesvc.queries.trials.columns import distributions
 from tunesvc.queries.trials.filter_language import (
@@ -76,15 +76,6 @@ class TrialSort:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialPage:
-    """A page of trials in order."""
-
-    rows: tuple[TrialRow, ...]
-    after: str | None
-    """Key after which the next page starts; None on the last page."""
-
-
-@dataclass(frozen=True, slots=True)
 class Selection:
     """Filter and order of a study's trials."""
 
@@ -109,20 +100,20 @@ def trial_page(
     *,
     after: str = "",
     limit: int = 100,
-) -> TrialPage:
+) -> RowPage[TrialRow]:
     """Return a page of trials.
 
     Args:
         database: Database to read.
         selection: Filter and order of the trials.
-        after: `TrialPage.after` of the previous page.
+        after: `RowPage.after` of the previous page.
         limit: Most trials to return.
     """
     with database.engine.connect() as connection:
         keys = _keys(connection, selection, after, limit + 1)
     next_page = keys[limit - 1].text if len(keys) > limit else None
     numbers = [key.number for key in keys[:limit]]
-    return TrialPage(rows_of(database, selection.study_id, numbers), next_page)
+    return RowPage(rows_of(database, selection.study_id, numbers), next_page)
 
 
 def trial_chunks(

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import factorial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunesvc.search.analysis.model_surface import ModelSurface
+if TYPE_CHECKING:
+    from tunesvc.search.analysis.model_surface import ModelSurface
 
 BACKGROUND = 32
 """Trials that the average is taken over."""

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from tunesvc.spec.goals import Goal, orient
 from tunesvc.util.formatting import number as number_text
@@ -167,6 +166,8 @@ class _Noise:
 
     def half_width(self, repeats: int) -> float:
         """Return half the width of the interval for the mean of so many repeats."""
+        from scipy.special import stdtrit  # slow to import
+
         quantile = float(stdtrit(self.pooled_freedom, 0.5 + CONFIDENCE / 2))
         return quantile * self.pooled / math.sqrt(repeats)
 

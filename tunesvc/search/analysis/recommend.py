@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from tunesvc.search.analysis.finalists import Finalist
 from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.spec.goals import Goal, orient
 from tunesvc.util.formatting import number
 
 if TYPE_CHECKING:
-    from tunesvc.search.analysis.finalists import Finalist
     from tunesvc.search.samplers.gp.fitted import PosteriorSummary
 
 VERSION = 1

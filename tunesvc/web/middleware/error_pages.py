@@ -7,8 +7,10 @@ own handler runs outside of it.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunesvc.util.logs import get_logger
@@ -17,11 +19,25 @@ from tunesvc.web.render import page
 _log = get_logger(__name__)
 
 
-class ErrorMiddleware:
-    """ASGI middleware around all routes. A response that has started is cut off instead."""
+def _page(request: Request, text: str) -> Response:
+    return page(request, "error.html", 500, title="Internal error", text=text)
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class ErrorMiddleware:
+    """ASGI middleware around all routes. A response that has started is cut off instead.
+
+    Args:
+        app: The wrapped application.
+        respond: Makes the response from the request and a text.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        respond: Callable[[Request, str], Response] = _page,
+    ) -> None:
         self._app = app
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_started = False
@@ -43,12 +59,5 @@ class ErrorMiddleware:
                 scope["method"],
                 scope["path"],
             )
-            text = f"An internal error occurred. The dashboard's log has details of error {number}."
-            response = page(
-                Request(scope),
-                "error.html",
-                500,
-                title="Internal error",
-                text=text,
-            )
-            await response(scope, receive, send)
+            text = f"An internal error occurred. The server's log has details of error {number}."
+            await self._respond(Request(scope), text)(scope, receive, send)

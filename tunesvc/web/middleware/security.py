@@ -4,8 +4,8 @@ Own host: browsers send the cookies of 127.0.0.1 to every server on it, on any p
 that resolve names below localhost are redirected to a host that no other server uses.
 
 DNS rebinding: a request for a host that is not one of ours is refused. Cross-site requests:
-requests that change something have to come from our own pages; reading needs the cookie, which
-pages of other sites cannot send. Imports nothing of tunesvc.
+requests that change something have to come from our own pages, or have a token in their header;
+reading needs the cookie, which pages of other sites cannot send. Imports nothing of tunesvc.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def refusal(method: str, headers: Headers, hosts: Container[str]) -> str:
     origin = headers.get("origin")
     if origin is not None and not _is_ours(origin, hosts):
         return f"the request comes from {origin!r}, not from this dashboard's pages"
-    if method in _READING:
+    if method in _READING or has_bearer(headers):
         return ""
     if not _is_form(headers):
         return "it would change something, and its body is not a form"
@@ -94,6 +94,11 @@ def refusal(method: str, headers: Headers, hosts: Container[str]) -> str:
         change = "it would change something"
         return f"{change}, and does not say that it comes from this dashboard's pages"
     return ""
+
+
+def has_bearer(headers: Headers) -> bool:
+    """Return True for a request with a token, which pages of other sites cannot send."""
+    return headers.get("authorization", "").lower().startswith("bearer ")
 
 
 def _is_form(headers: Headers) -> bool:

@@ -12,12 +12,11 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from tunesvc.errors import FilterError, TuneError
 from tunesvc.queries.export.export_files import Export
-from tunesvc.queries.rows import StudyView
+from tunesvc.queries.rows import RowPage, StudyView
 from tunesvc.queries.trials.columns import names_of
 from tunesvc.queries.trials.filter_language import MEANINGS, Names
 from tunesvc.queries.trials.pagination import (
     Selection,
-    TrialPage,
     TrialSort,
     count_trials,
     trial_page,
@@ -128,7 +127,7 @@ def trial_rows(
         "trials_rows.html",
         study=study,
         query=_query(study, names, "", NEWEST, chosen),
-        found=TrialPage(rows, None),
+        found=RowPage(rows),
     )
     response.headers["X-Trials"] = str(study.counts.total)
     return response

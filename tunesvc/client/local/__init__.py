@@ -1,0 +1,1 @@
+"""The client on an open database: one module per group of operations."""

@@ -1,0 +1,53 @@
+"""The client on an open database. Each group is imported when it is first used."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
+
+if TYPE_CHECKING:
+    from tunesvc.client.interface import CommandOperations, StudyOperations, TrialOperations
+
+
+class LocalClient:
+    """Client of one user on a database. Thread-safe.
+
+    Args:
+        database: Database of the studies; the caller closes it.
+        user: Name of the user in the log of requests.
+        among: Studies that the user may view.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        user: str,
+        among: StudyScope = ALL_STUDIES,
+    ) -> None:
+        self._database = database
+        self._user = user
+        self._among = among
+
+    @cached_property
+    def studies(self) -> StudyOperations:
+        """Studies as a whole."""
+        from tunesvc.client.local.local_studies import LocalStudies
+
+        return LocalStudies(self._database, self._among)
+
+    @cached_property
+    def trials(self) -> TrialOperations:
+        """Trials of a study."""
+        from tunesvc.client.local.local_trials import LocalTrials
+
+        return LocalTrials(self._database, self._among)
+
+    @cached_property
+    def commands(self) -> CommandOperations:
+        """Requests to a study."""
+        from tunesvc.client.local.local_commands import LocalCommands
+
+        return LocalCommands(self._database, self._user, self._among)

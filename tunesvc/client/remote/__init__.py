@@ -1,0 +1,1 @@
+"""The client of a server's API: one module per group of operations."""

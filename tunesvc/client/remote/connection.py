@@ -1,0 +1,179 @@
+"""The connection to a server's API: requests, retries and errors.
+
+A request that a server may have carried out is sent again with the same idempotency key, so it is
+carried out once.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+from pydantic import ValidationError
+
+from tunesvc.client.problems import MEDIA_TYPE, Problem, to_error
+from tunesvc.client.wire import decode, encode
+from tunesvc.errors import DatabaseUnavailable, ServerError, TuneError
+
+T = TypeVar("T")
+
+API = "/api/v1"
+TIMEOUT_S = 60.0
+CONNECT_S = 5.0
+RETRY_S = 10.0
+"""How long a request is tried again while the server cannot be reached."""
+_PAUSE_S = 0.25
+
+
+class ServerConnection:
+    """HTTP connections to one server. Thread-safe.
+
+    Args:
+        url: Address of the server, with the prefix of a proxy if there is one.
+        token: Token of the user; None for none.
+        retry_s: How long a request is tried again while the server cannot be reached.
+
+    Raises:
+        ServerError: the address is not one of a server.
+    """
+
+    def __init__(self, url: str, token: str | None, retry_s: float = RETRY_S) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+            raise ServerError(f"{_shown(url)!r} is no server's address: write https://HOST")
+        self.url = url.rstrip("/")
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
+        self._http = httpx.Client(base_url=self.url + API, headers=headers, timeout=timeout)
+        self._retry_s = retry_s
+
+    def close(self) -> None:
+        """Close the connections. Repeatable."""
+        self._http.close()
+
+    def get(self, kind: type[T], path: str, **query: object) -> T:
+        """Return the value at a path; see `wire.decode` for `kind`."""
+        return self._read(kind, self._send("GET", path, query=query))
+
+    def post(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
+        """Create something, or send a command; return the answer."""
+        return self._read(kind, self._send("POST", path, body=body))
+
+    def patch(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
+        """Change something; return the answer."""
+        return self._read(kind, self._send("PATCH", path, body=body))
+
+    def put(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
+        """Replace something; return the answer."""
+        return self._read(kind, self._send("PUT", path, body=body))
+
+    def delete(self, kind: type[T], path: str) -> T:
+        """Delete something; return the answer."""
+        return self._read(kind, self._send("DELETE", path))
+
+    @contextmanager
+    def stream(
+        self,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        **query: object,
+    ) -> Iterator[httpx.Response]:
+        """Open a response that is read in pieces."""
+        try:
+            with self._http.stream(
+                "GET", path, params=_params(query), headers=dict(headers or {})
+            ) as response:
+                if response.is_error:
+                    response.read()
+                    raise _error(response)
+                yield response
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        headers = {} if method == "GET" else {"Idempotency-Key": str(uuid.uuid4())}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        request = self._http.build_request(
+            method,
+            path,
+            params=_params(query or {}),
+            content=None if body is None else encode(body),
+            headers=headers,
+        )
+        deadline = time.monotonic() + self._retry_s
+        while True:
+            try:
+                return self._once(request)
+            except (httpx.TransportError, DatabaseUnavailable) as error:
+                if time.monotonic() >= deadline:
+                    raise (
+                        error if isinstance(error, TuneError) else self._unreachable(error)
+                    ) from error
+            time.sleep(_PAUSE_S)
+
+    def _once(self, request: httpx.Request) -> httpx.Response:
+        response = self._http.send(request)
+        if response.is_error or response.is_redirect:
+            raise _error(response)
+        return response
+
+    def _read(self, kind: type[T], response: httpx.Response) -> T:
+        try:
+            return decode(kind, response.content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            text = f"{self.url} answers with something else than expected: {first['msg']}"
+            raise ServerError(f"{text}; is it a tunesvc server of this version?") from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> ServerError:
+        reason = str(error) or type(error).__name__
+        return ServerError(f"the server {self.url} cannot be reached: {reason}")
+
+
+def study_path(study: str, *rest: object) -> str:
+    """Return the path of a study or of something below it; names may contain any character."""
+    name = quote(study, safe="").replace(".", "%2E")
+    return "/".join(["/studies", name, *map(str, rest)])
+
+
+def _params(query: Mapping[str, object]) -> httpx.QueryParams:
+    """Return the parameters that are given; a sequence is one parameter for each item."""
+    params: list[tuple[str, str | int | float | bool | None]] = []
+    for name, value in query.items():
+        items = value if isinstance(value, (list, tuple)) else [value]
+        params += [(name, _text(item)) for item in items if item is not None]
+    return httpx.QueryParams(params)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _error(response: httpx.Response) -> TuneError:
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    if kind == MEDIA_TYPE:
+        try:
+            return to_error(decode(Problem, response.content))
+        except ValidationError:
+            pass
+    place = f"{response.request.url.scheme}://{response.request.url.netloc.decode()}"
+    text = f"{place} answers with status {response.status_code}"
+    return ServerError(f"{text}: is this the address of a tunesvc server?")
+
+
+def _shown(url: str) -> str:
+    """Return an address without the password that it may contain."""
+    return url.rpartition("@")[2]
