@@ -76,7 +76,7 @@ class StudySource:
     text: str | None = None
     """The study file as written."""
     folder: str | None = None
-    """Folder of its entrypoint or command."""
+    """Folder of its entrypoint or command; the stored one by default."""
     function: Callable[..., Any] | None = None
     """The objective itself, for studies that are started from Python."""
     sampler: BaseSampler | None = None
@@ -365,9 +365,10 @@ def _require_objective(spec: StudySpec, source: StudySource) -> None:
 def _check_folder(record: StudyRecord, source: StudySource) -> None:
     """Refuse a study without its objective: each of its trials would fail."""
     spec = _spec_of(record)
-    if source.function is not None or record.source_dir is None:
+    named = source.folder or record.source_dir
+    if source.function is not None or named is None:
         return
-    folder = Path(record.source_dir)
+    folder = Path(named)
     problem = f"there is no folder {folder}"
     if folder.is_dir():
         texts = (fault.text for fault in entrypoint_issues(spec, folder))
@@ -401,7 +402,7 @@ def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
 
 def _job_of(record: StudyRecord, source: StudySource) -> Job:
     if source.function is None:
-        source = StudySource(record.source_text, record.source_dir)
+        source = StudySource(record.source_text, source.folder or record.source_dir)
     return make_job(_spec_of(record), record.key, source, checkpoint_folder(record))
 
 

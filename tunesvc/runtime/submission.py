@@ -1,0 +1,187 @@
+"""Submit a study to the servers of a database, and find what a server then runs.
+
+A study's folder travels as a snapshot: `store_snapshot` keeps it once, `submit_study` queues the
+study, and the server that takes the study runs it from `submitted_source`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from tunesvc.artifacts.artifact_store import Artifact, ArtifactStore, checked_digest
+from tunesvc.artifacts.unpacking import unpacked
+from tunesvc.db import snapshots, study_records, submissions
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import Priority
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.errors import ArtifactStoreUnavailable, SpecError, StudyExists, TuneError
+from tunesvc.runtime.run_study import StudySource
+from tunesvc.search.registry.component_check import check
+from tunesvc.spec import StudySpec
+from tunesvc.spec.checks import find_issues
+from tunesvc.util.paths import home_directory
+
+SNAPSHOT_BYTES_MAX: Final = 120 * 10**6
+"""Largest archive that is taken: `snapshot_files.BYTES_MAX`, and what tar adds."""
+UNUSED: Final = timedelta(days=1)
+"""Time after which a snapshot that no study has is deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSubmission:
+    """A study that is to be run by servers."""
+
+    spec: StudySpec
+    source_text: str | None = None
+    """The study file as written."""
+    snapshot: str | None = None
+    """Digest of the folder's archive, which the artifact store has."""
+    folder: str | None = None
+    """Folder that all servers and workers see, for a study without a snapshot."""
+    priority: Priority = Priority.NORMAL
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """See `util.provenance`."""
+
+
+def store_snapshot(
+    database: Database,
+    store: ArtifactStore,
+    digest: str,
+    pieces: Iterable[bytes],
+    *,
+    files: int,
+    created_by: str,
+) -> None:
+    """Store a snapshot's archive, unless the store has it already, and record it. Repeatable.
+
+    Raises:
+        ArtifactDamaged: the archive does not have that digest.
+        ArtifactTooLarge: it is larger than `SNAPSHOT_BYTES_MAX`.
+        ArtifactStoreUnavailable: the store does not answer, or is full.
+    """
+    stored = store.put(pieces, digest=digest, bytes_max=SNAPSHOT_BYTES_MAX)
+    with database.engine.begin() as connection:
+        snapshots.record(
+            connection,
+            digest,
+            bytes=stored.bytes,
+            files=files,
+            created_by=created_by,
+        )
+    if not store.holds(stored):  # it was there, and a collector took it before it was recorded
+        raise ArtifactStoreUnavailable(f"snapshot {digest} was deleted meanwhile: send it again")
+
+
+def has_snapshot(database: Database, store: ArtifactStore, digest: str) -> bool:
+    """Return whether a snapshot is stored; if so, no collector takes it for a day."""
+    with database.engine.begin() as connection:
+        bytes = snapshots.renew(connection, checked_digest(digest))
+    return bytes is not None and store.holds(Artifact(digest, bytes))
+
+
+def submit_study(
+    database: Database,
+    new: NewSubmission,
+    *,
+    submitted_by: str,
+) -> StudyRecord:
+    """Store a study and queue it for the next server with room, in one transaction.
+
+    Raises:
+        StudyExists: the name is taken.
+        StudyNotFound: a study of `warm_start` does not exist.
+        SpecError: the spec cannot be used, or names no program that a server could run.
+        TuneError: its snapshot is not stored.
+    """
+    _require_runnable(new)
+    check(new.spec)
+    with database.engine.begin() as connection:
+        for earlier in new.spec.warm_start:
+            study_records.find(connection, earlier)
+        if new.snapshot is not None and snapshots.renew(connection, new.snapshot) is None:
+            raise TuneError(f"snapshot {new.snapshot} is not stored: upload it before the study")
+        record = _create(connection, new, submitted_by)
+        submissions.submit(
+            connection,
+            record.study_id,
+            snapshot=new.snapshot,
+            priority=new.priority,
+            submitted_by=submitted_by,
+            provenance=new.provenance,
+        )
+        return record
+
+
+def _require_runnable(new: NewSubmission) -> None:
+    """Refuse what no server can run. The folder was looked at where it was packed."""
+    spec = new.spec
+    if not spec.has_program:
+        raise SpecError(
+            f"study {spec.name!r} has neither `entrypoint` nor `command`, and a server cannot get "
+            "a function of another process: put it into a module, and submit it from there"
+        )
+    if new.snapshot is None and new.folder is None:
+        raise SpecError(f"study {spec.name!r} has no folder: submit it with a snapshot of one")
+    if issues := find_issues(spec):
+        raise SpecError("\n".join(map(str, issues)))
+
+
+def _create(connection: sa.Connection, new: NewSubmission, submitted_by: str) -> StudyRecord:
+    name = new.spec.name
+    try:
+        return study_records.create(
+            connection,
+            new.spec,
+            new.source_text,
+            new.folder,
+            submitted_by,
+        )
+    except StudyExists:
+        raise StudyExists(
+            f"a study named {name!r} exists already: submit this one under another name with "
+            f"`--name`, or delete that one with `tune rm {shlex.quote(name)}`"
+        ) from None
+
+
+def submitted_source(
+    database: Database,
+    record: StudyRecord,
+    store: ArtifactStore | None = None,
+) -> StudySource:
+    """Return what a server runs a submitted study from: its snapshot, unpacked on this machine.
+
+    Args:
+        database: where it is stored.
+        record: the study.
+        store: where its snapshot is; the one of `TUNE_ARTIFACTS` by default.
+
+    Raises:
+        ArtifactStoreError, SnapshotError: its snapshot cannot be read or unpacked.
+        TuneError: servers leave this study alone.
+    """
+    with database.engine.connect() as connection:
+        submission = submissions.get(connection, record.study_id)
+    if submission is None:
+        raise TuneError(f"study {record.name!r} was not submitted: `tune run` runs it")
+    if submission.snapshot is None:
+        return StudySource(record.source_text, record.source_dir)
+    root = home_directory() / "snapshots"
+    folder = unpacked(store or ArtifactStore.open(), submission.snapshot, root)
+    return StudySource(record.source_text, str(folder))
+
+
+def collect_snapshots(database: Database, store: ArtifactStore) -> int:
+    """Delete snapshots that no study has and that are older than a day; return their number."""
+    with database.engine.begin() as connection:
+        unused = snapshots.remove_unused(connection, UNUSED)
+        # Before the commit: whoever renews one of them waits for it, and then finds it gone.
+        for digest in unused:
+            store.delete(digest)
+    store.clean()
+    return len(unused)
