@@ -147,7 +147,15 @@ def _catalogue(engine: sa.Engine) -> list[tuple[object, ...]]:
 def _set_back(connection: sa.Connection, revision: str) -> None:
     """Give a database the schema that it had at revision 0008 and later, before heartbeats."""
     connection.execute(sa.text("ALTER TABLE trials DROP COLUMN heartbeat_at"))
-    for table in ("agent_events", "agent_launches", "agent_jobs", "agents"):
+    for table in (
+        "deliveries",
+        "alerts",
+        "alert_targets",
+        "agent_events",
+        "agent_launches",
+        "agent_jobs",
+        "agents",
+    ):
         connection.execute(sa.text(f"DROP TABLE {table}"))
     connection.execute(sa.text("ALTER TABLE studies DROP COLUMN project_id"))
     connection.execute(sa.text("DROP TABLE answers, submissions, snapshots, tokens, members"))

@@ -231,3 +231,58 @@ agent_events = sa.Table(
     # as `execution.agents.wire` writes it; deleted once the coordinator has recorded it
     sa.Column("payload", pg.JSON, nullable=False),
 )
+
+ALERTS = ["finished", "failed", "stalled", "target", "budget"]
+
+alert_targets = sa.Table(
+    "alert_targets",
+    metadata,
+    sa.Column("target_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("user_name", sa.Text, nullable=False),
+    # NULL for all studies that the user submitted
+    study_ref(nullable=True),
+    # as Apprise reads it; it may contain a password, so it is never shown whole
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("kinds", pg.ARRAY(sa.Text), nullable=False),
+    sa.Column("created_at", Moment, nullable=False, server_default=NOW),
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("alert_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    study_ref(),
+    sa.Column("kind", sa.Text, nullable=False),
+    # tells two occasions of one kind apart
+    sa.Column("occasion", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("raised_at", Moment, nullable=False, server_default=NOW),
+    one_of("kind", ALERTS),
+    sa.UniqueConstraint("study_id", "kind", "occasion"),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column(
+        "alert_id",
+        sa.BigInteger,
+        sa.ForeignKey("alerts.alert_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column(
+        "target_id",
+        sa.BigInteger,
+        sa.ForeignKey("alert_targets.target_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("delivered_at", Moment),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("error", sa.Text, nullable=False, server_default=""),
+    sa.Column("retry_at", Moment, nullable=False, server_default=NOW),
+    sa.Index(
+        "ix_deliveries_pending",
+        "retry_at",
+        postgresql_where=sa.text("delivered_at IS NULL"),
+    ),
+)

@@ -55,8 +55,7 @@ def study_ref(**options: object) -> sa.Column[int]:
         "study_id",
         sa.BigInteger,
         sa.ForeignKey("studies.study_id", ondelete="CASCADE"),
-        nullable=False,
-        **options,  # type: ignore[arg-type]
+        **{"nullable": False, **options},  # type: ignore[arg-type]
     )
 
 
