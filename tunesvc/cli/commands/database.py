@@ -1,4 +1,4 @@
-"""Commands that manage the database: db status, upgrade, backup, restore, path."""
+"""Commands that manage the database: db status, upgrade, backup, restore, grant, path."""
 
 from __future__ import annotations
 
@@ -86,6 +86,31 @@ def restore(
     with connect(database_url) as database:
         backups.restore(database, file, replace=replace)
     typer.echo(f"restored {file}")
+
+
+@app.command(cls=HelpCommand)
+def grant(
+    role: Annotated[str, typer.Argument(help="A Postgres role that exists.", metavar="ROLE")],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="KIND",
+            help="service: run studies, change no schema. reader: read all but secrets.",
+        ),
+    ],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Give a Postgres role what a service or a reader needs, and nothing else. Run it again after
+    an upgrade."""
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.db.privileges import RoleKind, grant_privileges
+
+    if kind not in list(RoleKind):
+        raise typer.BadParameter(f"--as {kind}: choose from {', '.join(RoleKind)}")
+    with open_database(database_url) as database:
+        grant_privileges(database, role, RoleKind(kind))
+        typer.echo(f"{role} is a {kind} of {database.name}")
 
 
 @app.command(cls=HelpCommand)

@@ -402,6 +402,10 @@ def _check_server(database: Database) -> None:
         )
 
 
+INSUFFICIENT_PRIVILEGE = "42501"
+"""Postgres's code for an action that the role may not perform."""
+
+
 def _ready(database: Database, migrate: bool) -> None:
     try:
         with database.long_transaction() as connection:
@@ -412,8 +416,11 @@ def _ready(database: Database, migrate: bool) -> None:
             else:
                 migrations.check(connection)
     except DBAPIError as error:
+        remedy = ""
+        if getattr(error.orig, "pgcode", None) == INSUFFICIENT_PRIVILEGE:
+            remedy = "; run `tune db upgrade` as the owner of its tables"
         raise DatabaseError(
-            f"the schema of {database.name} cannot be set up: {_reason(database, error)}",
+            f"the schema of {database.name} cannot be set up: {_reason(database, error)}{remedy}",
         ) from error
 
 
