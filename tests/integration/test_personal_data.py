@@ -1,0 +1,82 @@
+"""Data about a person: all of it is handed over, and erased without losing a result."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
+from tunesvc.db import accounts, alerts, study_records, submissions
+from tunesvc.db.engine.database import Database
+from tunesvc.db.personal_data import NAMES, forget, naming_columns, personal_rows
+from tunesvc.db.schema.tables import metadata
+from tunesvc.errors import AccountNotFound
+from tunesvc.runtime import study_requests
+
+ELSEWHERE = {
+    *("studies.name", "users.name", "projects.name", "agents.name", "nodes.host", "deletions.name"),
+    *("study_attrs.name", "trial_attrs.name", "trial_params.name"),
+    "leases.owner",
+}
+"""Text columns whose names suggest a person, but that name something else."""
+
+
+@pytest.fixture
+def steered(database: Database) -> Database:
+    """A study that ann owns, submitted, steered and discussed; and one of bob's."""
+    study = Simulation(database, make_spec(name="anns", budget={"trials": 3}))
+    study.run()
+    with database.engine.begin() as connection:
+        user_id = accounts.add_user(connection, "ann")
+        accounts.create_token(connection, user_id, accounts.TokenKind.TOKEN, label="laptop")
+        connection.execute(sa.text("UPDATE studies SET owner = 'ann'"))
+        submissions.submit(connection, study.record.study_id, submitted_by="ann")
+        alerts.add_target(connection, "ann", "json://user:planted-secret@host/hook")
+        study_records.create(connection, make_spec(name="bobs"), owner="bob")
+    study_requests.note(database, study.record.study_id, 1, "good", who="ann")
+    return database
+
+
+def test_all_that_names_a_user_is_handed_over_without_secrets(steered: Database) -> None:
+    with steered.engine.connect() as connection:
+        rows = list(personal_rows(connection, "ann"))
+    tables = {row.table for row in rows}
+    assert {"users", "tokens", "studies", "submissions", "commands", "alert_targets"} <= tables
+    text = json.dumps([row.values for row in rows], default=str)
+    assert "planted-secret" not in text
+    assert "bobs" not in text
+
+
+def test_a_forgotten_user_is_named_nowhere_and_the_results_stay(steered: Database) -> None:
+    with steered.engine.begin() as connection:
+        pseudonym = forget(connection, "ann")
+    with steered.engine.connect() as connection:
+        assert list(personal_rows(connection, "ann")) == []
+        owners = set(connection.scalars(sa.text("SELECT owner FROM studies")))
+        assert owners == {pseudonym, "bob"}
+        assert connection.scalar(sa.text("SELECT count(*) FROM trials")) == 3
+        assert connection.scalar(sa.text("SELECT count(*) FROM tokens")) == 0
+    with steered.engine.begin() as connection, pytest.raises(AccountNotFound, match="'ann'"):
+        forget(connection, "ann")
+
+
+def test_a_name_without_an_account_can_be_forgotten(steered: Database) -> None:
+    with steered.engine.begin() as connection:
+        assert forget(connection, "bob").startswith("former user ")
+        assert list(personal_rows(connection, "bob")) == []
+
+
+def test_no_column_that_may_name_a_person_is_overlooked() -> None:
+    hints = ("user", "owner", "_by", "name", "host", "author", "login", "email")
+    found = {
+        f"{table.name}.{column.name}"
+        for table in metadata.tables.values()
+        for column in table.columns
+        if isinstance(column.type, sa.Text) and any(hint in column.name for hint in hints)
+    }
+    covered = {f"{column.table.name}.{column.name}" for column in naming_columns()}
+    assert found - covered == ELSEWHERE
+    assert all(column.name in NAMES for column in naming_columns())

@@ -1,0 +1,90 @@
+"""Data about a person: everything that names a user, to hand it over or to erase it.
+
+Results of studies stay: they are the project's. What named the user then names a pseudonym.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunesvc.db.schema.service_tables import alert_targets, tokens, users
+from tunesvc.db.schema.tables import metadata
+from tunesvc.errors import AccountNotFound
+
+NAMES = frozenset(
+    {"owner", "asked_by", "deleted_by", "submitted_by", "created_by", "user_name"},
+)
+"""Names of columns that hold a user's name. A test finds others."""
+OTHER_OWNERS = frozenset({"leases.owner"})
+"""Columns of these names that hold a process."""
+_SECRETS = frozenset({"digest", "url"})
+"""Columns that are not handed over: an address of alerts may hold a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalRow:
+    """A row that names a user."""
+
+    table: str
+    values: dict[str, Any]
+    """By column, without secrets."""
+
+
+def naming_columns() -> list[sa.Column[str]]:
+    """Return all columns that hold a user's name, but for `users.name`."""
+    return [
+        column
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if column.name in NAMES and f"{table.name}.{column.name}" not in OTHER_OWNERS
+    ]
+
+
+def personal_rows(connection: sa.Connection, name: str) -> Iterator[PersonalRow]:
+    """Yield everything that names a user, table by table; of a study, its own row only."""
+    yield from _rows(connection, users, users.c.name == name)
+    own_id = sa.select(users.c.user_id).where(users.c.name == name).scalar_subquery()
+    for table in metadata.sorted_tables:
+        columns = [column for column in naming_columns() if column.table is table]
+        conditions = [column == name for column in columns]
+        if "user_id" in table.c and table is not users:
+            conditions.append(table.c.user_id == own_id)
+        if conditions:
+            yield from _rows(connection, table, sa.or_(*conditions))
+
+
+def forget(connection: sa.Connection, name: str) -> str:
+    """Erase a user: the account with its tokens and alerts, and the name everywhere else.
+
+    Returns:
+        The pseudonym that stands in its place.
+
+    Raises:
+        AccountNotFound: nothing names this user.
+    """
+    if next(personal_rows(connection, name), None) is None:
+        raise AccountNotFound(f"nothing here names a user {name!r}")
+    user_id = connection.scalar(sa.select(users.c.user_id).where(users.c.name == name))
+    next_id = sa.func.nextval(sa.func.pg_get_serial_sequence("users", "user_id"))
+    pseudonym = f"former user {user_id or connection.scalar(sa.select(next_id))}"
+    connection.execute(sa.delete(alert_targets).where(alert_targets.c.user_name == name))
+    connection.execute(sa.delete(tokens).where(tokens.c.user_id == user_id))
+    connection.execute(sa.delete(users).where(users.c.name == name))
+    for column in naming_columns():
+        change = sa.update(column.table).where(column == name)
+        connection.execute(change.values({column.name: pseudonym}))
+    return pseudonym
+
+
+def _rows(
+    connection: sa.Connection,
+    table: sa.Table,
+    condition: sa.ColumnElement[bool],
+) -> Iterator[PersonalRow]:
+    shown = [column for column in table.columns if column.name not in _SECRETS]
+    for row in connection.execute(sa.select(*shown).where(condition)):
+        yield PersonalRow(table.name, dict(row._mapping))
