@@ -158,7 +158,9 @@ def _set_back(connection: sa.Connection, revision: str) -> None:
     ):
         connection.execute(sa.text(f"DROP TABLE {table}"))
     connection.execute(sa.text("ALTER TABLE studies DROP COLUMN project_id"))
-    connection.execute(sa.text("DROP TABLE answers, submissions, snapshots, tokens, members"))
+    connection.execute(
+        sa.text("DROP TABLE answers, audit, submissions, snapshots, tokens, members")
+    )
     connection.execute(sa.text("DROP TABLE projects, users"))
     connection.execute(
         sa.text("UPDATE tunesvc_version SET version_num = :revision"), {"revision": revision}

@@ -25,7 +25,8 @@ from playwright.sync_api import (
 
 from tunesvc.db.engine.database import Database
 from tunesvc.web import DashboardServer
-from tunesvc.web.app import PAGES
+from tunesvc.web.account_access import AccountAccess
+from tunesvc.web.app import ACCOUNT_PAGES, PAGES
 
 
 def routes_of(server: DashboardServer) -> list[APIRoute]:
@@ -33,8 +34,10 @@ def routes_of(server: DashboardServer) -> list[APIRoute]:
 
     FastAPI keeps those of included routers to itself.
     """
-    own = server._server.config.app.routes  # type: ignore[union-attr]
-    included = [route for module in PAGES for route in module.router.routes]
+    own = server.app.routes
+    has_accounts = isinstance(server.app.state.access, AccountAccess)
+    modules = (*PAGES, *ACCOUNT_PAGES) if has_accounts else PAGES
+    included = [route for module in modules for route in module.router.routes]
     found = [route for route in (*own, *included) if isinstance(route, APIRoute)]
     assert len(found) >= len(PAGES), "one for each page at least"
     return found

@@ -240,7 +240,7 @@ def test_lists_show_only_what_one_may_view(
         study_requests.tag(shared_database, study_id, None, add=[f"{word}-tag"], who="ada")
         simulations[0].sql(f"UPDATE studies SET owner = '{word}-owner' WHERE study_id = {study_id}")
         simulations[0].sql(f"UPDATE leases SET owner = '{word}-box:1' WHERE study_id = {study_id}")
-    monkeypatch.setitem(server._server.config.app.state._state, "access", Own(mine, project))  # type: ignore[union-attr]
+    monkeypatch.setitem(server.app.state._state, "access", Own(mine, project))
     with httpx.Client(base_url=server.url, headers={"Origin": server.url}) as client:
         for path in ("/studies", "/studies?q=the", "/cluster", "/new"):
             text = client.get(path).text

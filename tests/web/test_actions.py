@@ -223,8 +223,8 @@ def test_whatever_changes_something_needs_a_right_and_an_own_origin(
     database: Database, simulation: Simulation
 ) -> None:
     with DashboardServer(database, port=0) as server, httpx.Client(base_url=server.url) as client:
-        app = server._server.config.app
-        app.state.access = Only(Permission.VIEW)  # type: ignore[union-attr]
+        app = server.app
+        app.state.access = Only(Permission.VIEW)
         posts = [route.path for route in routes_of(server) if "POST" in route.methods]
         assert {"/studies/{study_id}/ask/{ask}", "/studies/{study_id}/delete"} <= set(posts)
         own = {"Origin": server.url}
@@ -233,12 +233,12 @@ def test_whatever_changes_something_needs_a_right_and_an_own_origin(
             assert client.post(at).status_code == 403, "no origin"
             assert client.post(at, headers={"Origin": "http://evil.example"}).status_code == 403
             assert "Not allowed" in client.post(at, headers=own).text, at
-        app.state.access = Only(Permission.VIEW, Permission.STEER)  # type: ignore[union-attr]
+        app.state.access = Only(Permission.VIEW, Permission.STEER)
         assert (
             client.post("/studies/1/delete", data={"name": "bowl"}, headers=own).status_code == 403
         )
         assert client.post("/studies/1/ask/stop", headers=own).status_code == 303
-        app.state.access = Only(Permission.CREATE)  # type: ignore[union-attr]
+        app.state.access = Only(Permission.CREATE)
         assert client.get("/new?copy=1").status_code == 404, "a copy shows what is copied"
     assert simulation.sql("SELECT asked_by, answer FROM commands") == [
         ("bob", "stopped; no coordinator was running it")

@@ -147,6 +147,14 @@ def create_token(
     return NewToken(connection.execute(insert).scalar_one(), secret)
 
 
+def create_session(connection: sa.Connection, user_id: int) -> tuple[str, NewToken]:
+    """Create a session of a browser; return the user's name with it."""
+    name: str = connection.execute(
+        sa.select(users.c.name).where(users.c.user_id == user_id)
+    ).scalar_one()
+    return name, create_token(connection, user_id, TokenKind.SESSION, "browser", SESSION_LASTS)
+
+
 def redeem_link(connection: sa.Connection, secret: str) -> int | None:
     """Use up a link; return its user's id, or None if it is not valid any more."""
     change = (

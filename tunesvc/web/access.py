@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Protocol
 from urllib.parse import unquote
 
@@ -24,6 +25,7 @@ from tunesvc.db.accounts import Account
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.errors import Forbidden, StudyNotFound, Unauthenticated
 from tunesvc.queries.studies import get_study_id
+from tunesvc.web import audit_trail
 from tunesvc.web.render import page
 
 SESSIONS_MAX = 1_000
@@ -60,6 +62,9 @@ class User:
 
 class Access(Protocol):
     """Authenticates users and checks their permissions."""
+
+    entrance: str
+    """Template of the page for a browser that is not signed in."""
 
     def user(self, request: Request) -> User | None:
         """Return the user of a request; None if not signed in."""
@@ -99,10 +104,7 @@ def authorize(request: Request, permission: Permission, study_id: int | None) ->
         Forbidden: the user does not have the permission.
     """
     access: Access = request.app.state.access
-    user = access.user(request)
-    if user is None:
-        raise Unauthenticated("this needs a valid token: `tune login URL` stores one")
-    request.state.user = user
+    user = _signed_in(request, access, permission)
     if study_id is not None and not access.allows(user, Permission.VIEW, study_id):
         raise StudyNotFound(f"there is no study {study_id}")
     if not access.allows(user, permission, study_id):
@@ -116,11 +118,32 @@ def _authorize_named(request: Request, permission: Permission) -> User:
     Raises:
         StudyNotFound: there is no such study, or none that the user may view.
     """
-    user = authorize(request, Permission.VIEW, None)
+    user = _signed_in(request, request.app.state.access, permission)
     name = unquote(request.path_params["study"])
     study_id = get_study_id(request.app.state.database, name, viewable_studies(request, user))
     request.state.study, request.state.study_id = name, study_id
     return authorize(request, permission, study_id)
+
+
+def _signed_in(request: Request, access: Access, permission: Permission) -> User:
+    """Return the user, and note it for the page and the audit log.
+
+    Work on trials is not audited: it is a study's history, and too much.
+    """
+    user = access.user(request)
+    if user is None:
+        raise Unauthenticated("this needs a valid token: `tune login URL` stores one")
+    request.state.user = user
+    if user.account is not None and permission is not Permission.WORK:
+        audit_trail.begin(request, user.name, user.account.token_id)
+
+    @cache
+    def can(permission: str, study_id: int | None = None) -> bool:
+        """Return True if the page may offer something to the user."""
+        return access.allows(user, Permission(permission), study_id)
+
+    request.state.can = can
+    return user
 
 
 def viewable_studies(request: Request, user: User) -> StudyScope:
@@ -133,6 +156,9 @@ Viewer = Annotated[User, Depends(may(Permission.VIEW))]
 Steerer = Annotated[User, Depends(may(Permission.STEER))]
 Creator = Annotated[User, Depends(may(Permission.CREATE))]
 Deleter = Annotated[User, Depends(may(Permission.DELETE))]
+AccountUser = Annotated[User, Depends(may(Permission.ACCOUNT))]
+Manager = Annotated[User, Depends(may(Permission.MANAGE))]
+Administrator = Annotated[User, Depends(may(Permission.ADMINISTER))]
 
 
 class KeyAccess:
@@ -143,6 +169,8 @@ class KeyAccess:
         cookie: Name of the cookie. Browsers send a host's cookies to all its ports, so each
             dashboard needs its own.
     """
+
+    entrance = "enter.html"
 
     def __init__(self, name: str, cookie: str) -> None:
         self._name = name
@@ -209,7 +237,7 @@ class KeyAccess:
         elif self.user(request) is None:
             # A browser that is signed in may open a used address again.
             raise Unauthenticated
-        response.delete_cookie(_page_cookie(request))
+        forget_page(request, response)
         return response
 
     def _exchange(self, key: str) -> str | None:
@@ -255,6 +283,11 @@ def remembered_page(request: Request) -> str | None:
     at = request.cookies.get(_page_cookie(request), "")
     is_own = at.startswith("/") and not at.startswith(("//", "/\\", "/enter"))
     return at if is_own else None
+
+
+def forget_page(request: Request, response: Response) -> None:
+    """Delete the stored page."""
+    response.delete_cookie(_page_cookie(request))
 
 
 def _page_cookie(request: Request) -> str:

@@ -16,6 +16,8 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.queries.studies import project_of
 from tunesvc.web.access import Permission, User
+from tunesvc.web.audit_trail import address_of
+from tunesvc.web.rate_limits import RateLimits
 
 _OPERATES = {Permission.VIEW, Permission.STEER, Permission.WORK, Permission.CREATE}
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
@@ -32,14 +34,27 @@ class AccountAccess:
     Args:
         database: Database of the accounts.
         cookie: Name of the cookie of a session.
+        limits: Limits on failures and requests.
     """
 
-    def __init__(self, database: Database, cookie: str) -> None:
+    entrance = "sign_in.html"
+
+    def __init__(
+        self,
+        database: Database,
+        cookie: str,
+        limits: RateLimits | None = None,
+    ) -> None:
         self._database = database
         self._cookie = cookie
+        self.limits = limits or RateLimits()
 
     def user(self, request: Request) -> User | None:
-        """Return the user of a valid token or session."""
+        """Return the user of a valid token or session.
+
+        Raises:
+            TooManyRequests: too many failures from the address, or requests with the token.
+        """
         if not hasattr(request.state, "account"):
             request.state.account = self._account(request)
         account: Account | None = request.state.account
@@ -87,15 +102,36 @@ class AccountAccess:
         """Delete the cookie."""
         response.delete_cookie(self._cookie, path=request.url_for("home").path)
 
+    def find(self, request: Request, secret: str, kind: TokenKind) -> Account | None:
+        """Return the account of a valid secret, within the limits.
+
+        Raises:
+            TooManyRequests: too many failures from the address, or requests with the secret.
+        """
+        origin = _origin(request, kind)
+        self.limits.check(origin, secret)
+        account = authenticate(self._database, secret, kind)
+        if account is None:
+            self.limits.failed(origin)
+        else:
+            self.limits.succeeded(secret, account.token_id)
+        return account
+
     def _account(self, request: Request) -> Account | None:
         header = request.headers.get("authorization")
         if header is None:
-            session = request.cookies.get(self._cookie, "")
-            return authenticate(self._database, session, TokenKind.SESSION)
+            session = request.cookies.get(self._cookie)
+            if not session or self.limits.is_blocked(_origin(request, TokenKind.SESSION), session):
+                return None  # to sign in, not to wait: an open page repeats its requests
+            return self.find(request, session, TokenKind.SESSION)
         scheme, _, secret = header.partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        return authenticate(self._database, secret.strip(), TokenKind.TOKEN)
+        is_bearer = scheme.lower() == "bearer"
+        return self.find(request, secret.strip(), TokenKind.TOKEN) if is_bearer else None
+
+
+def _origin(request: Request, kind: TokenKind) -> str:
+    """Return what failures are counted by: an expired session does not stop one from signing in."""
+    return f"{kind} from {address_of(request)}"
 
 
 def _account_of(user: User) -> Account:

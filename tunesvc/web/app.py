@@ -20,11 +20,14 @@ from tunesvc.errors import (
     Forbidden,
     StudyBusy,
     StudyNotFound,
+    TooManyRequests,
     TuneError,
     Unauthenticated,
 )
 from tunesvc.web.access import Access, remember_page
+from tunesvc.web.account_access import AccountAccess
 from tunesvc.web.api.api_app import API, make_api
+from tunesvc.web.audit_trail import AuditMiddleware
 from tunesvc.web.live.cache import StaleWhileRevalidateCache
 from tunesvc.web.live.sse import EventHub
 from tunesvc.web.middleware.error_pages import ErrorMiddleware
@@ -45,6 +48,7 @@ from tunesvc.web.pages import (
     trial,
     trials,
 )
+from tunesvc.web.pages.account import sign_in
 from tunesvc.web.reading import reading
 from tunesvc.web.render import STATIC, page
 
@@ -55,6 +59,8 @@ PAGES = (
     *(cluster, new, figures, live),
 )
 """Modules that each have a `router`."""
+ACCOUNT_PAGES = (sign_in,)
+"""The same, for a server with accounts."""
 
 
 def make_app(
@@ -62,7 +68,7 @@ def make_app(
     access: Access,
     hub: EventHub,
     *,
-    hosts: Iterable[str],
+    hosts: Iterable[str] | None,
     own_host: str = "",
     gpu_price: float = 0.0,
 ) -> FastAPI:
@@ -72,7 +78,7 @@ def make_app(
         database: Database of the studies; the caller closes it.
         access: Authentication and permissions.
         hub: Notifies open pages of changes; the caller feeds it, usually with a `Watcher`.
-        hosts: Allowed values of `Host`, including the port.
+        hosts: Allowed values of `Host`, including the port; None for any.
         own_host: The one of them to which browsers are redirected; empty for no redirect.
         gpu_price: Price of one GPU hour in any currency; 0 hides costs.
     """
@@ -90,12 +96,14 @@ def make_app(
     app.state.gpu_price = gpu_price
     app.state.cache = StaleWhileRevalidateCache()
     app.add_api_route("/", _home, name="home")
-    for module in PAGES:
+    has_accounts = isinstance(access, AccountAccess)
+    for module in (*PAGES, *ACCOUNT_PAGES) if has_accounts else PAGES:
         app.include_router(module.router)
     app.mount(API, make_api(app.state, BODY_MAX), name="api")
     app.mount("/static", PackagedFiles(directory=STATIC), name="static")
     app.add_middleware(ErrorMiddleware)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
+    app.add_middleware(AuditMiddleware, database=database)
     app.add_middleware(SecurityMiddleware, hosts=hosts, own=own_host)
     for error, handler in _ERROR_HANDLERS.items():
         app.add_exception_handler(error, handler)
@@ -137,9 +145,17 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _unauthenticated(request: Request, _: Exception) -> Response:
-    response = page(request, "enter.html", 401)
+    access: Access = request.app.state.access
+    response = page(request, access.entrance, 401, secret="", problem="")
     if request.method == "GET" and request.headers.get("sec-fetch-dest") == "document":
         remember_page(request, response)
+    return response
+
+
+def _too_many(request: Request, error: Exception) -> Response:
+    response = page(request, "error.html", 429, title="Too many requests", text=str(error))
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = f"{error.wait_s:.0f}"
     return response
 
 
@@ -153,6 +169,7 @@ _ERROR_HANDLERS: dict[type[Exception], Any] = {
     TuneError: _refused,
     Unauthenticated: _unauthenticated,
     Forbidden: _forbidden,
+    TooManyRequests: _too_many,
     HTTPException: _http,
     RequestValidationError: _invalid,
 }

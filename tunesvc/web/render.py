@@ -25,16 +25,23 @@ STATIC = _HERE / "static"
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """Render a template; it also gets `request` and `url`."""
+    """Render a template; it also gets `request`, `url`, `user`, and `can`, what the user may do."""
     loaded = _environment().get_template(template)
     return HTMLResponse(
         loaded.render(
             request=request,
             url=_urls(request),
+            user=getattr(request.state, "user", None),
+            can=getattr(request.state, "can", _nothing),
             **values,
         ),
         status,
     )
+
+
+def _nothing(_permission: str, _study_id: int | None = None) -> bool:
+    """Return False: without a user, a page offers nothing."""
+    return False
 
 
 def wants_fragment(request: Request) -> bool:

@@ -1,12 +1,11 @@
-"""A dashboard on this machine: a server in a thread on the loopback interface.
+"""A server in a thread: a dashboard on this machine, or with accounts for a team.
 
-An address with a key signs in a browser. The key works once; the cookie that replaces it is valid
-as long as the server runs.
+On a dashboard, an address with a key signs in a browser. The key works once; the cookie that
+replaces it is valid as long as the server runs.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
 
 import uvicorn
@@ -16,17 +15,17 @@ from tunesvc.errors import TuneError
 from tunesvc.util.logs import get_logger
 from tunesvc.util.user import whoami
 from tunesvc.web.access import KeyAccess
+from tunesvc.web.account_access import AccountAccess
 from tunesvc.web.app import make_app
+from tunesvc.web.binding import HOST, Binding
 from tunesvc.web.live.sse import EventHub
 from tunesvc.web.live.watcher import Watcher
+from tunesvc.web.middleware.proxy import ProxyMiddleware
 
 _logger = get_logger(__name__)
 
-HOST = "127.0.0.1"
-PORT = 8088
-"""First port to try."""
-_PORTS_TRIED = 20
 _START_S = 10.0
+_HAS_ACCOUNTS = "this server has accounts: `tune token create` makes a token for it"
 
 
 class DashboardServer:
@@ -34,8 +33,9 @@ class DashboardServer:
 
     Args:
         database: Database of the studies; the caller closes it.
-        port: None for `PORT` or the next free one; 0 for any free one.
+        port: Port on this machine: None for `PORT` or the next free one; 0 for any free one.
         gpu_price: Price of one GPU hour; 0 hides costs.
+        accounts: Where to listen, with the accounts of the database instead of keys and `port`.
 
     Raises:
         TuneError: the port is taken, or the server does not start.
@@ -47,31 +47,33 @@ class DashboardServer:
         *,
         port: int | None = None,
         gpu_price: float = 0.0,
+        accounts: Binding | None = None,
     ) -> None:
-        self._socket = _bind(port)
+        self.binding = accounts or Binding(port=port)
+        self._socket = self.binding.bind()
         self.port: int = self._socket.getsockname()[1]
-        self._access = KeyAccess(whoami() or "somebody", f"tunesvc_{self.port}")
+        self._keys = None if accounts else KeyAccess(whoami() or "somebody", self._cookie)
         self.hub = EventHub()
         self._watcher = Watcher(database, self.hub)
-        own = f"tunesvc-{self.port}.localhost:{self.port}"
-        self.own_url = f"http://{own}"
-        """Address to which browsers are redirected: no other server gets this host's cookies."""
-        hosts = [own, *(f"{name}:{self.port}" for name in (HOST, "localhost"))]
-        app = make_app(
+        self.app = make_app(
             database,
-            self._access,
+            self._keys or AccountAccess(database, self._cookie),
             self.hub,
-            hosts=hosts,
-            own_host=own,
+            hosts=self._hosts(),
+            own_host=self._own_host,
             gpu_price=gpu_price,
         )
-        app.include_router(self._access.router())
+        if self._keys is not None:
+            self.app.include_router(self._keys.router())
         config = uvicorn.Config(
-            app,
+            ProxyMiddleware(self.app, self.binding.proxy, self.binding.path_prefix),
             log_level="error",
             lifespan="off",
             timeout_graceful_shutdown=1,
             ws="none",
+            proxy_headers=False,  # ours believe one named proxy only
+            ssl_certfile=self.binding.tls_cert,
+            ssl_keyfile=self.binding.tls_key,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
@@ -82,16 +84,53 @@ class DashboardServer:
 
     @property
     def url(self) -> str:
-        """Address without a key."""
-        return f"http://{HOST}:{self.port}"
+        """Address without a key; behind a proxy, that of this server."""
+        scheme = "https" if self.binding.has_tls else "http"
+        host = f"[{self.binding.host}]" if ":" in self.binding.host else self.binding.host
+        return f"{scheme}://{host}:{self.port}{self.binding.path_prefix}"
+
+    @property
+    def own_url(self) -> str:
+        """Address to which browsers are redirected: no other server gets this host's cookies."""
+        return f"http://{self._own_host}" if self._own_host else self.url
 
     def new_address(self) -> str:
-        """Return an address that signs in one browser."""
-        return f"{self.url}/enter?key={self._access.new_key()}"
+        """Return an address that signs in one browser.
+
+        Raises:
+            TuneError: the server has accounts, whose links are made elsewhere.
+        """
+        if self._keys is None:
+            raise TuneError(_HAS_ACCOUNTS)
+        return self.address_of(self._keys.new_key())
+
+    def address_of(self, key: str) -> str:
+        """Return the address that signs in a browser by a key or link."""
+        return f"{self.url}/enter?key={key}"
+
+    @property
+    def _cookie(self) -> str:
+        # Browsers send a host's cookies to all its ports, so each server has a name of its own.
+        # Servers of one name behind a proxy share their sessions.
+        return f"tunesvc_{self.port}" if self._own_host else "tunesvc"
+
+    @property
+    def _own_host(self) -> str:
+        is_plain = not (self.binding.has_tls or self.binding.proxy)
+        is_local = is_plain and self.binding.is_loopback
+        return f"tunesvc-{self.port}.localhost:{self.port}" if is_local else ""
+
+    def _hosts(self) -> list[str] | None:
+        if not self._own_host:
+            return None
+        names = (HOST, "localhost", self.binding.host)
+        return [self._own_host, *(f"{name}:{self.port}" for name in names)]
 
     def new_token(self) -> str:
         """Return a token for a client of the API, valid as long as the server runs."""
-        return self._access.new_token()
+        if self._keys is None:
+            raise TuneError(_HAS_ACCOUNTS)
+        return self._keys.new_token()
 
     def start(self) -> None:
         """Start serving; returns once the server accepts requests."""
@@ -131,21 +170,3 @@ class DashboardServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def _bind(port: int | None) -> socket.socket:
-    ports = range(PORT, PORT + _PORTS_TRIED) if port is None else [port]
-    for one in ports:
-        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((HOST, one))
-            bound.listen(128)
-        except OSError:
-            bound.close()
-            continue
-        return bound
-    taken = f"port {port}"
-    if port is None:
-        taken = f"every port from {PORT} to {PORT + _PORTS_TRIED - 1}"
-    raise TuneError(f"{taken} on {HOST} is taken; name another with --port")

@@ -4,6 +4,7 @@
               └─ studies.project_id
     snapshots ─ submissions ─ studies     a study that any server may run
     answers                               what a repeated request of a client gets
+    audit                                 who changed or tried what
     agents ─ agent_launches ─ agent_events  attempts that agents run, and what they report
     agent_jobs ─ studies                  what an agent needs to run a study's attempts
 
@@ -285,4 +286,20 @@ deliveries = sa.Table(
         "retry_at",
         postgresql_where=sa.text("delivered_at IS NULL"),
     ),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("audit_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("at", Moment, nullable=False, server_default=NOW),
+    # names, not references: a record outlives its user and its study
+    sa.Column("user_name", sa.Text, nullable=False),
+    sa.Column("token_id", sa.BigInteger),
+    sa.Column("address", sa.Text, nullable=False, server_default=""),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False, server_default=""),
+    # status of the answer; NULL while it is carried out, or if the server died meanwhile
+    sa.Column("outcome", sa.Integer),
+    sa.Index("ix_audit_user_name_audit_id", "user_name", "audit_id"),
 )

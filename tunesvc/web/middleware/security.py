@@ -48,13 +48,14 @@ class SecurityMiddleware:
 
     Args:
         app: The wrapped application.
-        hosts: Allowed values of `Host`, including the port.
+        hosts: Allowed values of `Host`, including the port; None for a server with a name of its
+            own, where no other site gets cookies.
         own: The one of them that no other server uses; browsers are redirected there.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str], own: str = "") -> None:
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] | None, own: str = "") -> None:
         self._app = app
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
         self._own = own.lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +65,8 @@ class SecurityMiddleware:
         send_with_headers = _with_headers(send)
         headers = Headers(scope=scope)
         method = scope["method"] if scope["type"] == "http" else "POST"
-        reason = refusal(method, headers, self._hosts)
+        hosts = (headers.get("host", "").lower(),) if self._hosts is None else self._hosts
+        reason = refusal(method, headers, hosts)
         if reason:
             refused = PlainTextResponse(f"refused: {reason}\n", 403)
             await refused(scope, receive, send_with_headers)

@@ -12,6 +12,21 @@ down_revision = "0011"
 
 def upgrade() -> None:
     op.create_table(
+        "audit",
+        sa.Column("audit_id", sa.BigInteger(), sa.Identity(), nullable=False),
+        sa.Column(
+            "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.Column("user_name", sa.Text(), nullable=False),
+        sa.Column("token_id", sa.BigInteger(), nullable=True),
+        sa.Column("address", sa.Text(), server_default="", nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), server_default="", nullable=False),
+        sa.Column("outcome", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("audit_id", name=op.f("pk_audit")),
+    )
+    op.create_index("ix_audit_user_name_audit_id", "audit", ["user_name", "audit_id"])
+    op.create_table(
         "answers",
         sa.Column("user_name", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),

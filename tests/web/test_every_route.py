@@ -1,0 +1,153 @@
+"""Who may use which route: one table, which every route of the application has to be in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import httpx
+import pytest
+from starlette.routing import Mount
+
+from tests.integration.test_cluster_view import running
+from tests.support.accounts import PEOPLE, Team, make_team, serving_accounts
+from tunesvc.db.engine.database import Database
+from tunesvc.queries.studies import get_study
+from tunesvc.web import DashboardServer
+
+EVERYBODY = "everybody"
+USER = "user"
+"""Any signed-in user."""
+MEMBER, OPERATOR, MANAGER = "viewer", "operator", "manager"
+"""A member of the study's or project's project with this role, or a higher one."""
+ADMIN = "admin"
+
+API = "/api/v1"
+EXPECTED: dict[str, str] = {
+    "GET /": EVERYBODY,
+    "GET /enter": EVERYBODY,
+    "POST /enter": EVERYBODY,
+    "POST /leave": USER,
+    "GET /studies": USER,
+    "GET /cluster": USER,
+    "GET /events": USER,
+    "GET /compare": USER,
+    "GET /compare/studies/{listed}": MEMBER,
+    "GET /compare/studies/{listed}/table": MEMBER,
+    "GET /compare/studies/{listed}/data.csv": MEMBER,
+    "GET /compare/trials/{study_id}/{listed}": MEMBER,
+    "GET /compare/trials/{study_id}/{listed}/table": MEMBER,
+    "GET /compare/trials/{study_id}/{listed}/data.csv": MEMBER,
+    "GET /new": OPERATOR,
+    "POST /new": OPERATOR,
+    "POST /new/check": OPERATOR,
+    "POST /new/download": OPERATOR,
+    "GET /studies/{study_id}/ask/{ask}": OPERATOR,
+    "POST /studies/{study_id}/ask/{ask}": OPERATOR,
+    "GET /studies/{study_id}/delete": MANAGER,
+    "POST /studies/{study_id}/delete": MANAGER,
+    f"GET {API}/openapi.json": EVERYBODY,
+    f"GET {API}/studies": USER,
+    f"GET {API}/studies/{{study}}": MEMBER,
+    f"GET {API}/studies/{{study}}/trials": MEMBER,
+    f"GET {API}/studies/{{study}}/trials/count": MEMBER,
+    f"GET {API}/studies/{{study}}/trials/{{number}}": MEMBER,
+    f"GET {API}/studies/{{study}}/commands": MEMBER,
+    f"POST {API}/studies/{{study}}/commands": OPERATOR,
+}
+"""Least role by method and path. Pages of a study that only show it are not listed one by one."""
+
+SHOWS_A_STUDY = re.compile(r"GET /studies/\{study_id\}(?!/(ask|delete)\b).*")
+APART = {"GET /events", "POST /enter", "POST /leave"}
+"""One never ends; the others answer by the secret, see test_accounts."""
+VALUES = {"ask": "note", "number": "0", "listed": "1", "study": "test"}
+
+
+def routes_below(app: Any, prefix: str = "") -> Iterator[str]:
+    """Yield method and path of every route, mounted and included ones too."""
+    for route in app.routes:
+        if isinstance(route, Mount):
+            yield from routes_below(route, prefix + route.path)
+        elif hasattr(route, "original_router"):
+            yield from routes_below(route.original_router, prefix)
+        else:
+            for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
+                yield f"{method} {prefix}{route.path}"
+
+
+def expected_of(route: str) -> str | None:
+    return EXPECTED.get(route) or (MEMBER if SHOWS_A_STUDY.fullmatch(route) else None)
+
+
+@pytest.fixture(scope="module")
+def team(shared_database: Database) -> Team:
+    team = make_team(shared_database)
+    running(shared_database, name="test")
+    team.own(get_study(shared_database, "test").study_id)
+    return team
+
+
+@pytest.fixture(scope="module")
+def served(team: Team) -> Iterator[tuple[DashboardServer, httpx.Client]]:
+    with serving_accounts(team.database) as made:
+        yield made
+
+
+def _ask(client: httpx.Client, team: Team, route: str, user: str | None, study: int) -> int:
+    method, _, path = route.partition(" ")
+    at = re.sub(r"\{(\w+)\}", lambda m: VALUES.get(m[1], str(study)), path)
+    with client.stream(method, at, headers=team.headers(user)) as answer:
+        return answer.status_code
+
+
+def test_every_route_is_in_the_table(served: tuple[DashboardServer, httpx.Client]) -> None:
+    routes = set(routes_below(served[0].app))
+    assert len(routes) > 40
+    assert {route for route in routes if expected_of(route) is None} == set(), "say who may use it"
+    assert {route for route in EXPECTED if route not in routes} == set(), "there is no such route"
+
+
+def test_every_route_is_for_those_in_the_table_only(
+    served: tuple[DashboardServer, httpx.Client], team: Team
+) -> None:
+    """Nobody, the highest role that is not enough, and the lowest that is."""
+    assert list(_holes(*served, team, _around)) == []
+
+
+@pytest.mark.slow
+def test_every_route_is_for_those_in_the_table_only_with_every_role(
+    served: tuple[DashboardServer, httpx.Client], team: Team
+) -> None:
+    assert list(_holes(*served, team, lambda least: (None, *PEOPLE))) == []
+
+
+def _holes(
+    server: DashboardServer,
+    client: httpx.Client,
+    team: Team,
+    users_for: Callable[[str], Sequence[str | None]],
+) -> Iterator[tuple[str, str | None, int]]:
+    study = get_study(team.database, "test").study_id
+    for route in sorted(set(routes_below(server.app)) - APART):
+        least = expected_of(route)
+        for user in users_for(least or ADMIN):
+            status = _ask(client, team, route, user, study)
+            is_refused = status in (401, 403) or (status == 404 and least not in (None, USER))
+            if is_refused == _may(user, least or ADMIN) or status >= 500:
+                yield route, user, status
+
+
+def _around(least: str) -> Sequence[str | None]:
+    if least == EVERYBODY:
+        return (None,)
+    first = 0 if least == USER else PEOPLE.index(least)
+    return tuple(dict.fromkeys((None, *PEOPLE[max(0, first - 1) : first + 1])))
+
+
+def _may(user: str | None, least: str) -> bool:
+    if least == EVERYBODY:
+        return True
+    if user is None:
+        return False
+    return PEOPLE.index(user) >= (0 if least == USER else PEOPLE.index(least))

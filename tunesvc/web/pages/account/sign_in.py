@@ -1,0 +1,77 @@
+"""Signing in with a token or a link that works once, and signing out.
+
+Opening a link only shows the form with its secret: programs that look ahead at links in messages
+must not use them up.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from tunesvc.db import audit_log
+from tunesvc.db.accounts import TokenKind, create_session, redeem_link, revoke_token
+from tunesvc.web.access import AccountUser, forget_page, remembered_page
+from tunesvc.web.account_access import AccountAccess
+from tunesvc.web.audit_trail import address_of
+from tunesvc.web.render import page
+
+router = APIRouter()
+
+Secret = Annotated[str, Form(max_length=400)]
+_WRONG = "This is not a valid token, or the link was used already."
+
+
+@router.get("/enter", name="enter_page")
+def enter_page(request: Request, key: Annotated[str, Query(max_length=400)] = "") -> Response:
+    """Render the form for a token, or for the secret of a link."""
+    return page(request, "sign_in.html", secret=key, problem="")
+
+
+@router.post("/enter", name="enter")
+def enter(request: Request, secret: Secret = "") -> Response:
+    """Start a session, and open the page requested before, or the first one."""
+    access: AccountAccess = request.app.state.access
+    database = request.app.state.database
+    user_id = _user_of(request, access, secret.strip())
+    if user_id is None:
+        audit_log.begin(database, "", "sign in", address=address_of(request), outcome=401)
+        return page(request, "sign_in.html", 401, secret="", problem=_WRONG)
+    with database.engine.begin() as connection:
+        name, session = create_session(connection, user_id)
+    audit_log.begin(
+        database,
+        name,
+        "sign in",
+        address=address_of(request),
+        token_id=session.token_id,
+        outcome=303,
+    )
+    at = remembered_page(request) or request.url_for("studies_page").path
+    response = RedirectResponse(at, status_code=303)
+    access.remember(request, response, session)
+    forget_page(request, response)
+    return response
+
+
+@router.post("/leave", name="leave")
+def leave(request: Request, user: AccountUser) -> Response:
+    """End the session, and open the form."""
+    access: AccountAccess = request.app.state.access
+    if user.account is not None:
+        with request.app.state.database.engine.begin() as connection:
+            revoke_token(connection, user.account.token_id)
+    response = RedirectResponse(request.url_for("enter_page").path, status_code=303)
+    access.forget(request, response)
+    return response
+
+
+def _user_of(request: Request, access: AccountAccess, secret: str) -> int | None:
+    """Return the id of the user of a token or a link; None if it is not valid."""
+    account = access.find(request, secret, TokenKind.TOKEN)
+    if account is not None:
+        return account.user_id
+    with request.app.state.database.engine.begin() as connection:
+        return redeem_link(connection, secret)
