@@ -8,6 +8,7 @@
     ├── StudyFailed              a study ended without a result; holds the objective's traceback
     ├── StudyBusy                another coordinator holds the study's lease
     ├── LeaseLost                this coordinator's lease was taken over: stop writing
+    ├── LeaseRefused             an agent's lease of an attempt was lost: drop the attempt
     ├── UnsatisfiableRequest     a resource request that the cluster can never meet
     ├── ExecutorError            Ray could not be started, reached or used
     │   └── MachineBusy          other commands use the resources that a local Ray would need
@@ -99,6 +100,10 @@ class StudyBusy(TuneError):
 
 class LeaseLost(TuneError):
     """This coordinator's lease was taken over by another; nothing more may be written."""
+
+
+class LeaseRefused(TuneError):
+    """An agent's lease of an attempt was lost; nothing more may be reported."""
 
 
 class UnsatisfiableRequest(TuneError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -11,8 +13,14 @@ from typing import Protocol
 
 import pytest
 
-from tests.support.jobs_and_events import OBJECTIVES, Listener, make_job, make_launch
+from tests.support.direct_agents import DirectServer, agent_in_thread
+from tests.support.jobs_and_events import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
 from tests.support.ray_fixtures import address_of_local_ray
+from tests.support.specs import make_spec
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.execution.agents.agent import Agent, AgentOptions
+from tunesvc.execution.agents.agent_executor import AgentExecutor
 from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.executor import (
@@ -65,6 +73,7 @@ def closed_afterwards() -> Iterator[Callable[[Executor], Executor]]:
         "simulated",
         "ray",
         "process",
+        pytest.param("agents", marks=pytest.mark.slow),
         pytest.param("process_on_ray", marks=pytest.mark.slow),
         pytest.param("isolated", marks=pytest.mark.slow),
     ]
@@ -132,6 +141,37 @@ def process_on_ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool],
         ),
         RayLauncher(address_of_local_ray(), source=str(OBJECTIVES)),
     )
+
+
+@pytest.fixture
+def agents_executor(database: Database, tmp_path: Path) -> Iterator[Callable[[bool], Executor]]:
+    """An agent of two CPUs, with only the queue in the database between."""
+    with database.engine.begin() as connection:
+        record = study_records.create(connection, make_spec(), None, None)
+    server = DirectServer(database, record.study_id)
+    options = AgentOptions("agent", cpus=SLOTS, folder=OBJECTIVES)
+    with ExitStack() as stack:
+
+        def make(asking: bool) -> Executor:
+            job = make_job(
+                tmp_path,
+                key=record.key,
+                source=str(OBJECTIVES),
+                entrypoint="behaviours:ask" if asking else "behaviours:act",
+                define_by_run=asking,
+            )
+            executor = AgentExecutor(job, database)
+            executor.warm_up()
+            if not started:
+                started.append(stack.enter_context(agent_in_thread(server, options)))
+            deadline_s = time.monotonic() + PATIENCE_S
+            while executor.slots() != SLOTS:
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+            return executor
+
+        started: list[Agent] = []
+        yield make
 
 
 def _act(launch: Launch) -> Iterable[tuple[float, Payload]]:

@@ -14,14 +14,18 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.timeouts import BoundedConnection
 
 CHANNEL = "tunesvc"
+AGENT_LAUNCHES = "tunesvc_launches"
+"""Launches were offered to agents, or there is something new about those that they have."""
+AGENT_EVENTS = "tunesvc_agent_events"
+"""Agents have sent events."""
 NOTIFY = f"SELECT pg_notify('{CHANNEL}', :study)"
 """Notifies listeners of a changed study (its id as text) when the transaction commits."""
-_NOTIFY = sa.text(NOTIFY)
+_NOTIFY = sa.text("SELECT pg_notify(:channel, :study)")
 
 
-def notify(connection: sa.Connection, study_id: int) -> None:
+def notify(connection: sa.Connection, study_id: int, channel: str = CHANNEL) -> None:
     """Notify listeners of a changed study when this transaction commits."""
-    connection.execute(_NOTIFY, {"study": str(study_id)})
+    connection.execute(_NOTIFY, {"channel": channel, "study": str(study_id)})
 
 
 class Listener:
@@ -31,7 +35,7 @@ class Listener:
         sqlalchemy.exc.DBAPIError: no connection can be made.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, channel: str = CHANNEL) -> None:
         # `raw_connection` would raise the driver's errors. The connection is kept, because the
         # driver's connection is closed with it.
         self._connection = database.engine.connect()
@@ -40,7 +44,7 @@ class Listener:
         self._connection.detach()
         self._driver.autocommit = True
         with self._driver.cursor() as cursor:
-            cursor.execute(f"LISTEN {CHANNEL}")
+            cursor.execute(f"LISTEN {channel}")
         self._wake_reader, self._wake_writer = os.pipe()
         self.is_lost = False
 

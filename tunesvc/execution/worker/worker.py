@@ -1,27 +1,23 @@
-"""The worker: a Ray actor that runs the attempts of one job one after the other.
+"""The worker: a process that runs the attempts of one job one after the other.
 
 Attempts that arrive while another one runs wait in a backlog. The worker begins the next one by
 itself, so no time is lost to messages. An attempt can be canceled until it begins. One poll returns
 the events of all attempts.
 
-A plain class whose methods are called from several threads; `actors` turns it into an actor. Every
-call carries a fencing token and is refused if one with a higher token came before. Imports Ray only
-to read its own location and to end itself.
+A plain class whose methods are called from several threads; `actors` turns it into an actor, and an
+agent runs it in a process. Every call carries a fencing token and is refused if one with a higher
+token came before. Imports no Ray: a `WorkerHost` knows where it is and how it ends.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import AttemptId, Job, Outcome
 from tunesvc.execution.objectives.objective_process import ProcessRunner
@@ -33,6 +29,7 @@ from tunesvc.execution.worker.objective_thread import ObjectiveThread
 from tunesvc.execution.worker.outbox import Numbered
 from tunesvc.execution.worker.output import OutputCapture
 from tunesvc.execution.worker.spool import Spool
+from tunesvc.execution.worker.worker_host import RayHost, WorkerHost
 from tunesvc.execution.worker.worker_protocol import (
     AdoptResponse,
     PollRequest,
@@ -63,6 +60,7 @@ class Worker:
         folder: str | None,
         token: int = 0,
         orphan_s: float | None = None,
+        host: WorkerHost | None = None,
     ) -> None:
         """Take over this process.
 
@@ -72,9 +70,11 @@ class Worker:
                 by Ray.
             token: fencing token of the coordinator that starts the worker.
             orphan_s: the process ends if no call arrives for this long. None means never.
+            host: what runs this process; Ray by default.
         """
         self._job = job
-        self._output = OutputCapture(Spool(_spool_folder()))
+        self._host = host = host or RayHost()
+        self._output = OutputCapture(Spool(host.spool_folder()))
         self._signal = BatchSignal(BATCH_WINDOW_S)
         self._lock = self._signal.lock
         self._threads: dict[AttemptId, ObjectiveThread] = {}
@@ -88,7 +88,7 @@ class Worker:
         """Token and number of the newest poll."""
         if orphan_s is not None:
             self._fence.watch(orphan_s, self._shut_down)
-        self._runner = _runner_of(job, folder)
+        self._runner = _runner_of(job, folder, host)
         os.register_at_fork(before=self._before_fork)
 
     def info(self) -> WorkerInfo:
@@ -246,26 +246,14 @@ class Worker:
             running.attempt.open_to_children()
 
     def _shut_down(self) -> None:
-        """End this orphaned process through Ray, and free its gang's bundles.
-
-        Then Ray does not count it as a crash.
-        """
+        """End this orphaned process, after the running attempt's grace period."""
         with self._lock:
             self._backlog.clear()
             running = self._running
         if running is not None:
             running.attempt.stop()
             running.join(GRACE_S)
-        import ray
-        from ray.util.placement_group import remove_placement_group
-
-        with suppress(
-            Exception,
-        ):  # without Ray's head it does not matter how the process ends
-            if self._info.placement_group is not None:
-                remove_placement_group(self._info.placement_group)
-            ray.kill(ray.get_runtime_context().current_actor)
-            time.sleep(GRACE_S)
+        self._host.end_process(self._info)
         os._exit(1)
 
     def _submit(self, thread: ObjectiveThread) -> None:
@@ -311,42 +299,17 @@ class Worker:
 
     @cached_property
     def _info(self) -> WorkerInfo:
-        import ray
-
-        context = ray.get_runtime_context()
-        is_gang = self._job.resources.workers > 1
-        group = ray.util.get_current_placement_group() if is_gang else None
-        node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-        devices = tuple(context.get_accelerator_ids().get("GPU", ()))
-        spool = str(self._output.spool.folder)
-        return WorkerInfo(
-            node,
-            os.getpid(),
-            devices,
-            group,
-            context.get_node_id(),
-            spool,
-        )
+        return self._host.locate(self._job, str(self._output.spool.folder))
 
 
-def _runner_of(job: Job, folder: str | None) -> ObjectiveRunner | ProcessRunner:
+def _runner_of(
+    job: Job,
+    folder: str | None,
+    host: WorkerHost,
+) -> ObjectiveRunner | ProcessRunner:
     """Return what runs the job's objective. See `Worker` for `folder`."""
-    path, is_copy = Path(folder) if folder else Path.cwd(), folder is None
+    path, is_copy = Path(folder) if folder else Path.cwd(), folder is None or host.is_remote
     # A gang needs this process's placement group, and a program is a process already.
     if job.environment.isolation == "reuse" or job.command or job.resources.workers > 1:
         return ObjectiveRunner(job, path, is_copy=is_copy)
-    # Ray's functions join the cluster as a job of their own, instead of starting another one.
-    return ProcessRunner(job, path, is_copy=is_copy, environment=_ray_address())
-
-
-def _ray_address() -> dict[str, str]:
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return {}
-    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-
-
-def _spool_folder() -> Path:
-    """Return this process's folder, among Ray's logs: they outlive the process."""
-    logs = ray_internals.log_folder() or tempfile.mkdtemp(prefix="tunesvc-")
-    return Path(logs, f"tunesvc-{os.getpid()}")
+    return ProcessRunner(job, path, is_copy=is_copy, environment=host.environment())

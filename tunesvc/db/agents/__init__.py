@@ -1,0 +1,1 @@
+"""Launches that agents take, and the events that they send: the two sides of one queue."""

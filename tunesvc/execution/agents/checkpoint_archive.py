@@ -1,0 +1,116 @@
+"""A checkpoint as a stream of bytes: a tar archive of its file or folder, in bounded memory."""
+
+from __future__ import annotations
+
+import io
+import queue
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+CHUNK_BYTES = 2**20
+_CHUNKS_MAX = 4
+_END_S = 60.0
+
+
+def pack(path: Path) -> Iterator[bytes]:
+    """Yield an archive of a file or folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(_CHUNKS_MAX)
+    is_abandoned = threading.Event()
+    writer = threading.Thread(target=_write, args=(path, chunks, is_abandoned), daemon=True)
+    writer.start()
+    try:
+        while (chunk := chunks.get()) is not None:
+            if isinstance(chunk, BaseException):
+                raise chunk
+            yield chunk
+    finally:
+        is_abandoned.set()
+        with suppress(queue.Empty):
+            while True:
+                chunks.get_nowait()
+
+
+def _write(
+    path: Path,
+    chunks: queue.Queue[bytes | BaseException | None],
+    is_abandoned: threading.Event,
+) -> None:
+    try:
+        sink = _Chunks(chunks, is_abandoned)
+        with tarfile.open(fileobj=sink, mode="w|", bufsize=CHUNK_BYTES) as archive:
+            archive.add(path, path.name)
+        chunks.put(None)
+    except BaseException as error:  # noqa: BLE001  # raised where the archive is read
+        with suppress(queue.Full):
+            chunks.put(error, timeout=0 if is_abandoned.is_set() else _END_S)
+
+
+class _Chunks(io.RawIOBase):
+    def __init__(
+        self, chunks: queue.Queue[bytes | BaseException | None], is_abandoned: threading.Event
+    ) -> None:
+        self._chunks = chunks
+        self._is_abandoned = is_abandoned
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
+        if self._is_abandoned.is_set():
+            raise BrokenPipeError("nobody reads the archive")
+        self._chunks.put(bytes(data))
+        return len(data)
+
+
+def unpack(chunks: Iterable[bytes], folder: Path) -> Path:
+    """Write the file or folder of an archive below a folder, and return its path.
+
+    The folder appears whole or not at all, under its name.
+
+    Raises:
+        OSError: the archive is no checkpoint, or the disk is full.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with tarfile.open(fileobj=_Reader(chunks), mode="r|", bufsize=CHUNK_BYTES) as archive:
+            archive.extractall(partial, filter="data")
+        (content,) = partial.iterdir()
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise OSError(f"this is no checkpoint: {error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder / content.name
+
+
+class _Reader(io.RawIOBase):
+    """A file of chunks, for reading from start to end."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._left = memoryview(chunk)
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
