@@ -40,7 +40,8 @@ from tunesvc.testing.simulated_executor import Script
 ONCE: tuple[Point, ...] = ("leased", "recovered", "adopted")
 """Reached once by each coordinator."""
 WORKERS: tuple[Point, ...] = ("begun", "said", "ending")
-AGAIN = [point for point in POINTS if point not in (*ONCE, *WORKERS)]
+SERVERS: tuple[Point, ...] = ("taking", "leaving")
+AGAIN = [point for point in POINTS if point not in (*ONCE, *WORKERS, *SERVERS)]
 NAMES = count()
 TRIALS = 8
 TOOK_OVER = 3

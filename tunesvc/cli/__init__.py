@@ -24,6 +24,7 @@ from tunesvc.cli.commands import (
     files,
     notes,
     run,
+    serve,
     show,
 )
 from tunesvc.cli.exits import ExitCode, code_of, explained
@@ -177,7 +178,7 @@ for panel, commands in (
             ),
         ),
     ),
-    (_SETUP, (doctor.doctor, files.schema)),
+    (_SETUP, (serve.serve, doctor.doctor, files.schema)),
 ):
     for command in commands:
         app.command(cls=HelpCommand, rich_help_panel=panel)(command)

@@ -204,8 +204,18 @@ class Coordinator:
                 answer = "the run that this was meant for had ended"
                 self._changes.answered[command.command_id] = answer
 
-    def run(self, interrupt: threading.Event | None = None) -> Shutdown:
+    def run(
+        self,
+        interrupt: threading.Event | None = None,
+        *,
+        hands_over: bool = False,
+    ) -> Shutdown:
         """Step until the study ends, or until `interrupt` is set and live attempts have stopped.
+
+        Args:
+            interrupt: ends the run in order.
+            hands_over: return at once when interrupted. Attempts run on, as after a crash, and the
+                next coordinator adopts them.
 
         Raises:
             LeaseLost: another coordinator took over.
@@ -214,6 +224,10 @@ class Coordinator:
         """
         while True:
             if interrupt is not None and interrupt.is_set():
+                if hands_over and not self._committer.is_behind:
+                    failpoints.reach("leaving")
+                    self._notify("study", Shutdown.handover().reason)
+                    return Shutdown.handover()
                 self._interrupt()
             shutdown = self.step()
             if shutdown is not None:

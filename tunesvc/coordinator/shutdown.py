@@ -18,6 +18,8 @@ class Shutdown:
     reason: str
     stop: StopCause | None
     """Cause with which running attempts are stopped; None to let them finish."""
+    leaves_attempts: bool = False
+    """True if the loop ends at once, and attempts run on for the next coordinator to adopt."""
 
     @classmethod
     def at_budget(cls, reason: str, failed: int, others: int) -> Self:
@@ -31,6 +33,11 @@ class Shutdown:
         if failed and not others:
             return cls(StudyState.FAILED, f"every trial failed; {reason}", None)
         return cls(StudyState.FINISHED, reason, None)
+
+    @classmethod
+    def handover(cls) -> Self:
+        """Return the end of a run that another coordinator continues."""
+        return cls(None, "handed over to the next coordinator", None, leaves_attempts=True)
 
     @property
     def ends_trials(self) -> bool:

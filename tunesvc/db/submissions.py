@@ -152,7 +152,7 @@ def queued(connection: sa.Connection, limit: int) -> tuple[Submission, ...]:
     query = (
         sa.select(*_COLUMNS)
         .join(studies, studies.c.study_id == submissions.c.study_id)
-        .where(waits(), sa.func.coalesce(submissions.c.retry_at <= sa.func.now(), True))
+        .where(waits(), may_be_taken())
         .order_by(*queue_order())
         .limit(limit)
     )
@@ -166,6 +166,11 @@ def waits() -> sa.ColumnElement[bool]:
         leases.c.expires_at > sa.func.now(),
     )
     return sa.and_(studies.c.state.in_(_SHOULD_RUN), ~is_held.correlate(studies))
+
+
+def may_be_taken() -> sa.ColumnElement[bool]:
+    """Return the condition that a waiting study need not wait for its next try."""
+    return sa.func.coalesce(submissions.c.retry_at <= sa.func.now(), True)
 
 
 def queue_order() -> tuple[sa.ColumnElement[Any], ...]:

@@ -31,6 +31,9 @@ Point = Literal[
     "stopped",
     "killed",
     "launched",
+    # a server
+    "taking",  # it has chosen a study from the queue
+    "leaving",  # a coordinator stops in order, its lease is not yet released
     # a worker
     "begun",  # it has an attempt and has not started the objective
     "said",  # a report is in its outbox

@@ -40,7 +40,7 @@ from tunesvc.errors import (
     StudyWithoutSpec,
     TuneError,
 )
-from tunesvc.execution.driver.ray_pool import ExecutorMaker
+from tunesvc.execution.driver.ray_pool import ExecutorMaker, is_shared
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.interpreter import Interpreter
 from tunesvc.execution.objectives.pickled_function import pickle_function
@@ -65,6 +65,8 @@ from tunesvc.util.blas import one_blas_thread
 from tunesvc.util.paths import home_directory
 from tunesvc.util.user import whoami
 
+OnServe = Callable[[Coordinator], None]
+"""Receives the coordinator of a study that a server runs."""
 MACHINE_S = 1.0
 """Interval at which a study that waits for this machine tries again."""
 
@@ -177,12 +179,16 @@ def run_study(
     observer: Observer | None = None,
     interrupt: threading.Event | None = None,
     standby: bool = False,
+    on_serve: OnServe | None = None,
 ) -> Shutdown:
     """Run a stored study until it is finished, paused or interrupted.
 
     Args:
         standby: while another coordinator runs it, wait with Ray ready, and take over when that
             one is gone.
+        on_serve: given by a server, which others may replace: run the study only if it still should
+            run, call this with the coordinator before its first step, and on a shared cluster
+            leave running attempts to the next coordinator when interrupted.
 
     Raises:
         StudyBusy: another coordinator runs it, and `standby` is off.
@@ -193,7 +199,7 @@ def run_study(
     """
     observer = observer or SilentObserver()
     interrupt = interrupt or threading.Event()
-    run = _Run(database, source, observer, interrupt, standby)
+    run = _Run(database, source, observer, interrupt, standby, on_serve)
     # Before Ray starts, which takes seconds.
     _require_objective(_spec_of(record), source)
     _check_folder(record, source)
@@ -215,7 +221,7 @@ def run_study(
                 executor.close()
             executor.leave()
             raise
-        if shutdown is None or shutdown is _INTERRUPTED:
+        if shutdown is None or shutdown.leaves_attempts:
             executor.leave()
         else:
             observer.on_event(ProgressEvent("phase", "stopping workers"))
@@ -255,6 +261,12 @@ class _Run:
     observer: Observer
     interrupt: threading.Event
     standby: bool
+    on_serve: OnServe | None
+
+    @property
+    def takes_over(self) -> bool:
+        """True if no user has just started it: the study may have changed while it waited."""
+        return self.standby or self.on_serve is not None
 
 
 def _run_on(
@@ -289,10 +301,13 @@ def _run_on(
                 if not run.standby:
                     raise
                 continue
-            if coordinator is None:
-                return None
+            if not isinstance(coordinator, Coordinator):
+                return coordinator
+            hands_over = run.on_serve is not None and is_shared(coordinator.spec.cluster)
+            if run.on_serve is not None:
+                run.on_serve(coordinator)
             with one_blas_thread():
-                return coordinator.run(run.interrupt)
+                return coordinator.run(run.interrupt, hands_over=hands_over)
     return _INTERRUPTED
 
 
@@ -310,12 +325,21 @@ def _coordinator_under_lease(
     record: StudyRecord,
     run: _Run,
     commit_thread: ThreadPoolExecutor,
-) -> Coordinator | None:
-    """Build the coordinator; None if the study now needs another job than a standby prepared."""
+) -> Coordinator | Shutdown | None:
+    """Build the coordinator, or say why there is nothing to run.
+
+    Returns:
+        None if the study now needs another job than was prepared.
+    """
     with translate_unavailable():
         with run.database.engine.connect() as connection:
             current = study_records.find(connection, record.name)
-        if run.standby and _job_of(current, run.source) != job:
+        if run.on_serve is not None and current.state not in (
+            StudyState.CREATED,
+            StudyState.RUNNING,
+        ):
+            return _FINISHED_ELSEWHERE
+        if run.takes_over and _job_of(current, run.source) != job:
             return None
         return build_coordinator(
             run.database,
@@ -325,7 +349,7 @@ def _coordinator_under_lease(
             run.observer,
             sampler=run.source.sampler,
             pruner=run.source.pruner,
-            standby=run.standby,
+            standby=run.takes_over,
             timing=StepTiming(commit_thread=commit_thread),
         )
 
@@ -648,7 +672,7 @@ def _update_spec(
         return study_records.find(connection, spec.name)
 
 
-_INTERRUPTED = Shutdown(None, "interrupted", None)
+_INTERRUPTED = Shutdown(None, "interrupted", None, leaves_attempts=True)
 _FINISHED_ELSEWHERE = Shutdown(None, "another coordinator brought it to its end", None)
 
 _FIXED = ("metrics", "constraints", "constants", "seeds")

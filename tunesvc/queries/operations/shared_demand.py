@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db.schema.service_tables import projects, submissions, users
 from tunesvc.db.schema.states import AttemptState, Priority, StudyState
 from tunesvc.db.schema.tables import attempts, nodes, studies, trials
+from tunesvc.db.submissions import may_be_taken
 from tunesvc.execution.ray.ray_resources import bundle_of
 from tunesvc.queries.sql import LIVE, first_trial_id, is_attended, seconds, study_key
 from tunesvc.spec import Resources
@@ -78,7 +79,7 @@ class ClusterDemand:
     total: Mapping[str, float]
     """Resources of the whole cluster by Ray's names; empty while no coordinator has seen it."""
     studies: tuple[StudyDemand, ...]
-    """Submitted studies that run or wait, in the order in which they were queued."""
+    """Submitted studies that run or may be taken, in the order in which they were queued."""
     projects: Mapping[str, Party]
     users: Mapping[str, Party]
 
@@ -134,6 +135,7 @@ def _studies(connection: sa.Connection) -> Sequence[StudyDemand]:
         .join(submissions, submissions.c.study_id == studies.c.study_id)
         .outerjoin(projects, projects.c.project_id == studies.c.project_id)
         .where(studies.c.state.in_([StudyState.CREATED, StudyState.RUNNING]))
+        .where(sa.or_(is_attended(), may_be_taken()))
         .order_by(submissions.c.queued_at, studies.c.study_id)
     )
     return [_demand(row) for row in connection.execute(query)]
