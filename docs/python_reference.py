@@ -14,7 +14,12 @@ from collections.abc import Iterator
 from typing import Any, is_typeddict
 
 import tunesvc
-from tunesvc.client.interface import CommandOperations, StudyOperations, TrialOperations
+from tunesvc.client.interface import (
+    CommandOperations,
+    StudyOperations,
+    SubmissionOperations,
+    TrialOperations,
+)
 from tunesvc.decorator import Tunable
 from tunesvc.plots import Plots
 from tunesvc.queries.confirmation import Confirmation
@@ -22,7 +27,8 @@ from tunesvc.queries.explain.explanation import Explanation
 from tunesvc.queries.explain.pruning_audit import Audit
 from tunesvc.queries.health import Health
 from tunesvc.queries.rows import AttemptRow, DecisionRow, TrialDetail, TrialRow
-from tunesvc.run_options import RunOptions, StudyOptions
+from tunesvc.run_options import RunOptions, StudyOptions, SubmitOptions
+from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.search.analysis.finalists import Finalist
 from tunesvc.search.analysis.recommend import Recommendation
 
@@ -41,6 +47,7 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
     "Decorate a function": (
         tunesvc.tunable,
         StudyOptions,
+        SubmitOptions,
         Tunable,
         tunesvc.Float,
         tunesvc.Int,
@@ -52,7 +59,10 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
         *(TrialRow, TrialDetail, AttemptRow, DecisionRow),
         *(Recommendation, Confirmation, Finalist, Audit, Explanation, Health),
     ),
-    "A server": (tunesvc.Client, StudyOperations, TrialOperations, CommandOperations),
+    "A server": (
+        *(tunesvc.Client, StudyOperations, TrialOperations, CommandOperations),
+        *(SubmissionOperations, NewSubmission),
+    ),
     "Samplers and pruners for plain Optuna": (
         *(tunesvc.AutoSampler, tunesvc.GPSampler, tunesvc.TPESampler),
         *(tunesvc.CurvePruner, tunesvc.AshaPruner),

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from tunesvc.errors import SpecError, StudyNotFound
-from tunesvc.run_options import StudyOptions, TuneOptions
+from tunesvc.run_options import StudyOptions, SubmitOptions, TuneOptions
 from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, name_of, without_partial
 from tunesvc.trial import Trial
 from tunesvc.util.suggestions import suggest
 
 if TYPE_CHECKING:
+    from tunesvc.queries.rows import StudyView
     from tunesvc.spec import StudySpec
     from tunesvc.study import Study
 
@@ -31,6 +32,7 @@ _TUNABLE_TAKES = "`tunable` takes the training function, or a Trainable class"
 _BUDGET = {"trials", "wall", "gpu_hours"}
 _RUN = TuneOptions.__annotations__.keys() - StudyOptions.__annotations__.keys() - {"make_executor"}
 """Keywords of `tune` that are not keys of a study."""
+_HANDED = SubmitOptions.__annotations__.keys() - StudyOptions.__annotations__.keys()
 _OBJECTS = ("sampler", "pruner")
 """Options that may be names or Optuna's objects."""
 _Empty = inspect.Parameter.empty
@@ -177,6 +179,28 @@ class Tunable(Generic[P, R]):
             from tunesvc.api import run
 
             return run(spec, function=self.__wrapped__, make_executor=rays.executor, **run_options)
+
+    def submit(self, **changes: Unpack[SubmitOptions]) -> StudyView:
+        """Hand the study to a server, which runs it from a snapshot of the function's folder.
+
+        Takes the keywords of `spec`, and those of `SubmitOptions`. The function must be in a file:
+        workers import it from there.
+
+        Raises:
+            SpecError: the study cannot be used, or the function is in no file.
+            SnapshotError: its folder cannot be packed.
+            StudyExists: the name is taken.
+        """
+        from tunesvc.client.sending import submit_function
+
+        handed: dict[str, Any] = {}
+        options = dict(self.options)
+        for key, value in changes.items():
+            (handed if key in _HANDED else options)[key] = value
+        for key in _OBJECTS:
+            if _is_object(options.get(key)):
+                raise SpecError(f"`{key}` is an object of this process: submit takes its name")
+        return submit_function(self.__wrapped__, self._spec(options), **handed)
 
     def _stored_budget(self, options: Mapping[str, Any], database_url: str | None) -> Any:
         """Return the budget of the study to resume; empty if there is none."""

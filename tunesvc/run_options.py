@@ -1,4 +1,4 @@
-"""Keywords of `tunesvc.run`, `train.tune`, `Study.resume` and `Study.confirm`, known to editors.
+"""Keywords of `tunesvc.run`, `train.tune`, `train.submit`, `Study.resume` and `Study.confirm`.
 
 Imports nothing at run time, so that the decorator stays light.
 """
@@ -86,6 +86,17 @@ class TuneOptions(StudyOptions, RunOptions, total=False):
     """A Postgres; without it `TUNE_DATABASE_URL`, else the embedded one."""
     resume: bool
     """Continue with the study of that name if there is one. Off by default."""
+
+
+class SubmitOptions(StudyOptions, total=False):
+    """Keywords of `submit`: those of a study, and where it is handed to."""
+
+    priority: str
+    """`low`, `normal` (default), `high` or `urgent`: its place in the queue."""
+    server: str | None
+    """Address of a server; `TUNE_SERVER` by default. Its token is in `TUNE_TOKEN`."""
+    database_url: str | None
+    """Without a server: a Postgres; by default `TUNE_DATABASE_URL`, else the embedded one."""
 
 
 def check_names(function: str, options: Iterable[str]) -> None:

@@ -21,9 +21,9 @@ from tunesvc.errors import (
     StudyExists,
     TuneError,
 )
+from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.run_study import StudySource, create
 from tunesvc.runtime.submission import (
-    NewSubmission,
     collect_snapshots,
     has_snapshot,
     store_snapshot,

@@ -26,6 +26,7 @@ from tunesvc.cli.commands import (
     run,
     serve,
     show,
+    submit,
 )
 from tunesvc.cli.exits import ExitCode, code_of, explained
 from tunesvc.cli.help import HelpCommand, tidy_help, without_type
@@ -138,6 +139,7 @@ for panel, commands in (
         (
             run.run,
             run.resume,
+            submit.submit,
             explain.confirm,
             files.init,
             files.validate,

@@ -31,6 +31,16 @@ DatabaseUrl = Annotated[
         show_envvar=True,
     ),
 ]
+ServerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        envvar="TUNE_SERVER",
+        help="Address of a server, instead of a database. Its token is in TUNE_TOKEN.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
 StudyName = Annotated[
     str,
     typer.Argument(help="Name of the study.", autocompletion=complete_study, metavar="STUDY"),

@@ -50,7 +50,7 @@ def run_session(
     interrupt = threading.Event()
     with ExitStack() as stack:
         observers = stack.enter_context(
-            _view(
+            opened_view(
                 titles,
                 interrupt,
                 as_json=as_json,
@@ -70,13 +70,14 @@ def _silence_optuna() -> None:
 
 
 @contextmanager
-def _view(
+def opened_view(
     titles: Mapping[str, str],
     interrupt: threading.Event,
     *,
     as_json: bool,
     quiet: bool,
 ) -> Iterator[Observers]:
+    """Open the view that suits the output: live, lines, JSON or none."""
     from tunesvc.cli.views.multi_study import MultiStudyView
     from tunesvc.coordinator.progress_events import SilentObserver
     from tunesvc.views.lines import JsonLines, PlainLines

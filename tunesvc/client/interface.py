@@ -7,7 +7,7 @@ are named, trials are numbered. Lists come in pages: `after` of a page is the st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesvc.queries.rows import (
     RequestRow,
@@ -18,6 +18,10 @@ from tunesvc.queries.rows import (
     TrialDetail,
     TrialRow,
 )
+
+if TYPE_CHECKING:
+    from tunesvc.artifacts.snapshot import Snapshot
+    from tunesvc.runtime.new_submission import NewSubmission
 
 PAGE_MAX = 1_000
 """Most rows of a page."""
@@ -96,6 +100,34 @@ class CommandOperations(Protocol):
         ...
 
 
+class SubmissionOperations(Protocol):
+    """Studies that are handed to servers."""
+
+    def has_snapshot(self, digest: str) -> bool:
+        """Return whether the archive of a folder is stored; if so, it stays for a day."""
+        ...
+
+    def put_snapshot(self, snapshot: Snapshot) -> None:
+        """Store the archive of a folder. May be repeated.
+
+        Raises:
+            ArtifactTooLarge: it is larger than the server takes.
+            ArtifactDamaged: it arrived with another digest.
+            ArtifactStoreUnavailable: the artifact store does not answer, or is full.
+        """
+        ...
+
+    def submit(self, new: NewSubmission) -> StudyView:
+        """Queue a study for the next server with room, and return it.
+
+        Raises:
+            StudyExists: the name is taken.
+            SpecError: it cannot be used.
+            TuneError: its snapshot is not stored.
+        """
+        ...
+
+
 class TuneClient(Protocol):
     """A client of one user."""
 
@@ -112,4 +144,9 @@ class TuneClient(Protocol):
     @property
     def commands(self) -> CommandOperations:
         """Requests to a study."""
+        ...
+
+    @property
+    def submissions(self) -> SubmissionOperations:
+        """Studies that are handed to servers."""
         ...

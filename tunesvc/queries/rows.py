@@ -219,6 +219,22 @@ class StudyView(StudyRow):
     """None for a study made through Optuna's API."""
     source_text: str | None
     source_dir: str | None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Git commit, Python and packages of the machine that submitted it, see `util.provenance`."""
+
+    @property
+    def origin(self) -> str:
+        """Commit and Python that it was submitted with, as a clause; empty if unknown."""
+        git = self.provenance.get("git")
+        git = git if isinstance(git, Mapping) else {}  # clients of the API send what they like
+        parts = []
+        if commit := str(git.get("commit", ""))[:12]:
+            branch = f" of {git['branch']}" if git.get("branch") else ""
+            changed = ", with changes that are in no commit" if git.get("dirty") else ""
+            parts.append(f"commit {commit}{branch}{changed}")
+        if python := self.provenance.get("python"):
+            parts.append(f"Python {python}")
+        return "; ".join(parts)
 
     @property
     def has_program(self) -> bool:

@@ -216,7 +216,8 @@ _PROJECT = PreparedStatement(
 
 
 def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
-    query = _overview().where(table.c.study_id == record.study_id)
+    query = _overview().add_columns(submissions.c.provenance)
+    query = query.where(table.c.study_id == record.study_id)
     row = connection.execute(query).one_or_none()
     if row is None:  # deleted between the two queries
         raise StudyNotFound(f"study {record.name!r} has just been deleted")
@@ -226,6 +227,7 @@ def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
         spec=record.spec,
         source_text=record.source_text,
         source_dir=record.source_dir,
+        provenance=row.provenance or {},
     )
 
 

@@ -7,23 +7,21 @@ study, and the server that takes the study runs it from `submitted_source`.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from tunesvc.artifacts.artifact_store import Artifact, ArtifactStore, checked_digest
 from tunesvc.artifacts.unpacking import unpacked
-from tunesvc.db import snapshots, study_records, submissions
+from tunesvc.db import study_records, submissions
 from tunesvc.db.engine.database import Database
-from tunesvc.db.schema.states import Priority
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import ArtifactStoreUnavailable, SpecError, StudyExists, TuneError
+from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.run_study import StudySource
 from tunesvc.search.registry.component_check import check
-from tunesvc.spec import StudySpec
 from tunesvc.spec.checks import find_issues
 from tunesvc.util.paths import home_directory
 
@@ -31,22 +29,6 @@ SNAPSHOT_BYTES_MAX: Final = 120 * 10**6
 """Largest archive that is taken: `snapshot_files.BYTES_MAX`, and what tar adds."""
 UNUSED: Final = timedelta(days=1)
 """Time after which a snapshot that no study has is deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewSubmission:
-    """A study that is to be run by servers."""
-
-    spec: StudySpec
-    source_text: str | None = None
-    """The study file as written."""
-    snapshot: str | None = None
-    """Digest of the folder's archive, which the artifact store has."""
-    folder: str | None = None
-    """Folder that all servers and workers see, for a study without a snapshot."""
-    priority: Priority = Priority.NORMAL
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """See `util.provenance`."""
 
 
 def store_snapshot(
@@ -67,7 +49,7 @@ def store_snapshot(
     """
     stored = store.put(pieces, digest=digest, bytes_max=SNAPSHOT_BYTES_MAX)
     with database.engine.begin() as connection:
-        snapshots.record(
+        submissions.record_snapshot(
             connection,
             digest,
             bytes=stored.bytes,
@@ -81,7 +63,7 @@ def store_snapshot(
 def has_snapshot(database: Database, store: ArtifactStore, digest: str) -> bool:
     """Return whether a snapshot is stored; if so, no collector takes it for a day."""
     with database.engine.begin() as connection:
-        bytes = snapshots.renew(connection, checked_digest(digest))
+        bytes = submissions.renew_snapshot(connection, checked_digest(digest))
     return bytes is not None and store.holds(Artifact(digest, bytes))
 
 
@@ -104,7 +86,10 @@ def submit_study(
     with database.engine.begin() as connection:
         for earlier in new.spec.warm_start:
             study_records.find(connection, earlier)
-        if new.snapshot is not None and snapshots.renew(connection, new.snapshot) is None:
+        if (
+            new.snapshot is not None
+            and submissions.renew_snapshot(connection, new.snapshot) is None
+        ):
             raise TuneError(f"snapshot {new.snapshot} is not stored: upload it before the study")
         record = _create(connection, new, submitted_by)
         submissions.submit(
@@ -126,8 +111,6 @@ def _require_runnable(new: NewSubmission) -> None:
             f"study {spec.name!r} has neither `entrypoint` nor `command`, and a server cannot get "
             "a function of another process: put it into a module, and submit it from there"
         )
-    if new.snapshot is None and new.folder is None:
-        raise SpecError(f"study {spec.name!r} has no folder: submit it with a snapshot of one")
     if issues := find_issues(spec):
         raise SpecError("\n".join(map(str, issues)))
 
@@ -169,9 +152,11 @@ def submitted_source(
         submission = submissions.get(connection, record.study_id)
     if submission is None:
         raise TuneError(f"study {record.name!r} was not submitted: `tune run` runs it")
-    if submission.snapshot is None:
-        return StudySource(record.source_text, record.source_dir)
     root = home_directory() / "snapshots"
+    if submission.snapshot is None:
+        folder = root / "none"
+        folder.mkdir(parents=True, exist_ok=True)
+        return StudySource(record.source_text, record.source_dir or str(folder))
     folder = unpacked(store or ArtifactStore.open(), submission.snapshot, root)
     return StudySource(record.source_text, str(folder))
 
@@ -179,7 +164,7 @@ def submitted_source(
 def collect_snapshots(database: Database, store: ArtifactStore) -> int:
     """Delete snapshots that no study has and that are older than a day; return their number."""
     with database.engine.begin() as connection:
-        unused = snapshots.remove_unused(connection, UNUSED)
+        unused = submissions.remove_unused_snapshots(connection, UNUSED)
         # Before the commit: whoever renews one of them waits for it, and then finds it gone.
         for digest in unused:
             store.delete(digest)

@@ -113,6 +113,8 @@ def facts(view: StudyView) -> Table:
         rows["queue"] = f"place {view.queued.position}, since {since}: {view.queued.reason}"
     elif view.unattended:
         rows["run by"] = f"no process; `{view.resume_command}` continues it"
+    if view.origin:
+        rows["code"] = visible(view.origin)
     for name, text in rows.items():
         grid.add_row(Text(name, "dim"), *cells(text))
     return grid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, complete_study
+from tunesvc.cli.commands.submit import submit_document
+from tunesvc.cli.exits import ExitCode
 from tunesvc.cli.session import Observers, run_session
 from tunesvc.util.characters import visible
 
@@ -61,6 +63,12 @@ def run(
         typer.Option("--resume", help="Continue studies that exist already."),
     ] = False,
     dashboard: BesideDashboard = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Hand the studies to this server, as `tune submit` does, and follow them."
+        ),
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -69,7 +77,7 @@ def run(
 
     Several studies share the machine or the cluster equally, as long as each has something to run.
     If one fails, the others continue. Ctrl-C stops them cleanly: everything recorded is kept, and
-    `tune resume` continues.
+    `tune resume` continues. With `--server` they go on there after Ctrl-C.
     """
     from tunesvc.cli.several_studies import Changes, check_options, read_all
     from tunesvc.execution.driver.ray_pool import RayPool
@@ -78,6 +86,10 @@ def run(
         raise typer.BadParameter("--name is for one file: with several, write `name` into each")
     _check_options(dashboard=dashboard, quiet=quiet)
     documents = read_all(files, Changes(trials, parallelism, name, seed))
+    if server is not None:
+        if resume or dashboard:
+            raise typer.BadParameter("--resume and --dashboard are for studies that run here")
+        raise typer.Exit(_run_on_server(server, documents, as_json=as_json, quiet=quiet))
     with RayPool().prestart(
         [document.spec for document in documents],
         str(documents[0].folder),
@@ -194,6 +206,23 @@ def _queue_submitted(studies: list[str], database_url: str | None, *, as_json: b
         else:
             out().print(visible(answer), markup=False)
     return others
+
+
+def _run_on_server(
+    server: str,
+    documents: Sequence[StudyDocument],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> ExitCode:
+    from tunesvc.cli.following import follow
+    from tunesvc.client.opened_client import opened_client
+
+    with opened_client(None, server) as client:
+        for document in documents:
+            submit_document(client, document)
+        names = [document.spec.name for document in documents]
+        return follow(client, names, as_json=as_json, quiet=quiet)
 
 
 def _check_options(*, dashboard: bool, quiet: bool) -> None:

@@ -9,7 +9,12 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 
 if TYPE_CHECKING:
-    from tunesvc.client.interface import CommandOperations, StudyOperations, TrialOperations
+    from tunesvc.client.interface import (
+        CommandOperations,
+        StudyOperations,
+        SubmissionOperations,
+        TrialOperations,
+    )
 
 
 class LocalClient:
@@ -51,3 +56,10 @@ class LocalClient:
         from tunesvc.client.local.local_commands import LocalCommands
 
         return LocalCommands(self._database, self._user, self._among)
+
+    @cached_property
+    def submissions(self) -> SubmissionOperations:
+        """Studies that are handed to servers."""
+        from tunesvc.client.local.local_submissions import LocalSubmissions
+
+        return LocalSubmissions(self._database, self._user, self._among)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 API = "/api/v1"
 TIMEOUT_S = 60.0
+UPLOAD_S = 600.0
+"""Longest wait for the answer to an upload, which the server also passes on."""
 CONNECT_S = 5.0
 RETRY_S = 10.0
 """How long a request is tried again while the server cannot be reached."""
@@ -76,6 +79,21 @@ class ServerConnection:
         """Delete something; return the answer."""
         return self._read(kind, self._send("DELETE", path))
 
+    def upload(self, path: str, file: Path, **query: object) -> None:
+        """Send a file's content, in pieces."""
+        length = str(file.stat().st_size)
+        headers = {"Content-Length": length, "Content-Type": "application/octet-stream"}
+        self._repeated(
+            lambda: self._http.build_request(
+                "PUT",
+                path,
+                params=_params(query),
+                content=_pieces(file),
+                headers=headers,
+                timeout=httpx.Timeout(UPLOAD_S, connect=CONNECT_S),
+            )
+        )
+
     @contextmanager
     def stream(
         self,
@@ -113,10 +131,14 @@ class ServerConnection:
             content=None if body is None else encode(body),
             headers=headers,
         )
+        return self._repeated(lambda: request)
+
+    def _repeated(self, make: Callable[[], httpx.Request]) -> httpx.Response:
+        """Send a request until the server answers, or for `retry_s`."""
         deadline = time.monotonic() + self._retry_s
         while True:
             try:
-                return self._once(request)
+                return self._once(make())
             except (httpx.TransportError, DatabaseUnavailable) as error:
                 if time.monotonic() >= deadline:
                     raise (
@@ -147,6 +169,12 @@ def study_path(study: str, *rest: object) -> str:
     """Return the path of a study or of something below it; names may contain any character."""
     name = quote(study, safe="").replace(".", "%2E")
     return "/".join(["/studies", name, *map(str, rest)])
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as content:
+        while piece := content.read(2**20):
+            yield piece
 
 
 def _params(query: Mapping[str, object]) -> httpx.QueryParams:

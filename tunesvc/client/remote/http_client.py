@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 from tunesvc.client.remote.connection import RETRY_S, ServerConnection
 
 if TYPE_CHECKING:
-    from tunesvc.client.interface import CommandOperations, StudyOperations, TrialOperations
+    from tunesvc.client.interface import (
+        CommandOperations,
+        StudyOperations,
+        SubmissionOperations,
+        TrialOperations,
+    )
 
 
 class Client:
     """Client of a tunesvc server: `Client("https://tune.example.org", token)`. Thread-safe.
 
-    Its groups of operations are `studies`, `trials` and `commands`. It is a context manager that
-    closes its connections.
+    Its groups of operations are `studies`, `trials`, `commands` and `submissions`. It is a context
+    manager that closes its connections.
 
     Args:
         url: Address of the server.
@@ -62,3 +67,10 @@ class Client:
         from tunesvc.client.remote.http_commands import HttpCommands
 
         return HttpCommands(self._connection)
+
+    @cached_property
+    def submissions(self) -> SubmissionOperations:
+        """Studies that are handed to servers."""
+        from tunesvc.client.remote.http_submissions import HttpSubmissions
+
+        return HttpSubmissions(self._connection)

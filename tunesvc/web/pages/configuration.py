@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -32,7 +32,16 @@ def configuration_page(request: Request, study: AskedStudy) -> HTMLResponse:
         size="" if spec is None else describe_size(spec, preview(spec, samples=0)),
         space=[(name, *_range(parameter)) for name, parameter in parameters.items()],
         versions=package_versions(),
+        packages=_packages(study),
     )
+
+
+def _packages(study: StudyView) -> list[str]:
+    """Return the packages of the machine that submitted the study, with their versions."""
+    packages = study.provenance.get("packages")
+    if not isinstance(packages, Mapping):
+        return []
+    return [f"{name} {version}" for name, version in packages.items()]
 
 
 def _facts(study: StudyView) -> Iterator[tuple[str, str]]:
@@ -41,7 +50,13 @@ def _facts(study: StudyView) -> Iterator[tuple[str, str]]:
     if spec is None:
         return
     yield "runs", spec.entrypoint or " ".join(spec.command or ())
-    yield "folder", study.source_dir or "–"
+    submission = study.submission
+    folder = study.source_dir or study.provenance.get("folder")
+    yield "folder", str(folder or "–")
+    if submission is not None:
+        yield "snapshot of the folder", submission.snapshot or "none"
+        yield "submitted by", submission.submitted_by
+    yield "code", study.origin
     for kind, part in (("sampler", spec.sampler), ("pruner", spec.pruner)):
         yield kind, _named({**part.model_dump(exclude_defaults=True), "name": part.name})
     yield from _rest(spec)

@@ -1,0 +1,100 @@
+"""The command that hands studies to servers: submit."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, ServerUrl, StudyFile
+from tunesvc.client.opened_client import opened_client
+
+if TYPE_CHECKING:
+    from tunesvc.client.interface import TuneClient
+    from tunesvc.queries.rows import StudyView
+    from tunesvc.spec.yaml.document import StudyDocument
+
+PriorityName = Literal["low", "normal", "high", "urgent"]
+
+
+def submit(
+    file: StudyFile,
+    priority: Annotated[
+        PriorityName, typer.Option(help="Its place in the queue, before studies of lower ones.")
+    ] = "normal",
+    name: Annotated[str | None, typer.Option(help="Override the study's name.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Override `budget.trials`.")] = None,
+    parallelism: Annotated[
+        int | None,
+        typer.Option("--parallelism", "-p", min=1, help="Override the number of trials at a time."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Override the study's seed.")] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Show its progress; Ctrl-C leaves it running."),
+    ] = False,
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hand a study to the servers (`tune serve`), which run it from a snapshot of its folder.
+
+    The folder of the file is packed without what `.tuneignore` names and without what no study
+    needs, such as `.git` and `.venv`. What changes in it later does not matter to the study.
+    """
+    from tunesvc.cli.several_studies import Changes, read_all
+
+    (document,) = read_all([file], Changes(trials, parallelism, name, seed))
+    with opened_client(database_url, server) as client:
+        view = submit_document(client, document, priority)
+        if as_json and not follow:
+            _print_json(view)
+        elif not as_json and not quiet:
+            _print_queued(view)
+        if follow:
+            from tunesvc.cli.following import follow as follow_studies
+
+            code = follow_studies(client, [view.name], as_json=as_json, quiet=quiet)
+            raise typer.Exit(code)
+
+
+def submit_document(
+    client: TuneClient,
+    document: StudyDocument,
+    priority: str = "normal",
+) -> StudyView:
+    """Check a study file, send its folder unless it is there already, and queue the study.
+
+    Raises:
+        SpecError: the file cannot be used.
+        SnapshotError: its folder cannot be packed.
+        StudyExists: the name is taken.
+    """
+    from tunesvc.client.sending import send_study
+    from tunesvc.db.schema.states import Priority
+
+    return send_study(
+        client, document.spec, document.folder, text=document.text, priority=Priority(priority)
+    )
+
+
+def _print_json(view: StudyView) -> None:
+    from tunesvc.views import terminal
+
+    terminal.print_json(view)
+
+
+def _print_queued(view: StudyView) -> None:
+    from tunesvc.views import terminal
+
+    name = shlex.quote(view.name)
+    place = "" if view.queued is None else f", place {view.queued.position} in the queue"
+    snapshot = "" if view.submission is None else (view.submission.snapshot or "")[:12]
+    terminal.out().print(
+        f"{view.name} is queued{place}, with snapshot {snapshot} of its folder.\n"
+        f"A server runs it: `tune show {name}` shows it, `tune stop {name}` stops it.",
+        markup=False,
+        highlight=False,
+    )

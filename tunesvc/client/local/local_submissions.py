@@ -1,0 +1,43 @@
+"""Studies that are handed to servers, on a database and the artifact store."""
+
+from __future__ import annotations
+
+from tunesvc.artifacts.artifact_store import ArtifactStore, pieces_of
+from tunesvc.artifacts.snapshot import Snapshot
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_scope import StudyScope
+from tunesvc.queries.rows import StudyView
+from tunesvc.queries.studies import get_study_by_id
+from tunesvc.runtime.new_submission import NewSubmission
+from tunesvc.runtime.submission import has_snapshot, store_snapshot, submit_study
+
+
+class LocalSubmissions:
+    """See `SubmissionOperations`."""
+
+    def __init__(self, database: Database, user: str, among: StudyScope) -> None:
+        self._database = database
+        self._user = user
+        self._among = among
+        self._store = ArtifactStore.open()
+
+    def has_snapshot(self, digest: str) -> bool:
+        """Return whether the archive of a folder is stored."""
+        return has_snapshot(self._database, self._store, digest)
+
+    def put_snapshot(self, snapshot: Snapshot) -> None:
+        """Store the archive of a folder."""
+        with snapshot.archive.open("rb") as archive:
+            store_snapshot(
+                self._database,
+                self._store,
+                snapshot.digest,
+                pieces_of(archive),
+                files=snapshot.files,
+                created_by=self._user,
+            )
+
+    def submit(self, new: NewSubmission) -> StudyView:
+        """Queue a study for the next server with room, and return it."""
+        record = submit_study(self._database, new, submitted_by=self._user)
+        return get_study_by_id(self._database, record.study_id)

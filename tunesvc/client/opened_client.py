@@ -1,0 +1,33 @@
+"""The client that a command or a script uses: on the database, or through a server's API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunesvc.client.interface import TuneClient
+
+
+@contextmanager
+def opened_client(database_url: str | None, server: str | None) -> Iterator[TuneClient]:
+    """Open the client of a server, or that of a database without one.
+
+    Raises:
+        ServerError: the address is not one of a server.
+        DatabaseError: the database cannot be started or reached.
+    """
+    if server:
+        from tunesvc.client.remote.http_client import Client
+
+        with Client(server, os.environ.get("TUNE_TOKEN")) as remote:
+            yield remote
+        return
+    from tunesvc.client.local.local_client import LocalClient
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.util.user import whoami
+
+    with open_database(database_url) as database:
+        yield LocalClient(database, whoami())

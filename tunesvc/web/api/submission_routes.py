@@ -1,0 +1,129 @@
+"""Routes of submissions: snapshots of folders, and studies that servers run from them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+from fastapi import APIRouter, Body, Query, Request
+from fastapi import Path as PathParameter
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+
+from tunesvc.artifacts.snapshot import Snapshot
+from tunesvc.db.schema.states import Priority
+from tunesvc.errors import ArtifactTooLarge, SpecError
+from tunesvc.queries.rows import StudyView
+from tunesvc.runtime.new_submission import NewSubmission
+from tunesvc.runtime.submission import SNAPSHOT_BYTES_MAX
+from tunesvc.search.registry.component_check import option_issues
+from tunesvc.spec import StudySpec
+from tunesvc.spec.yaml.document import parse
+from tunesvc.web.api.api_requests import Creating
+
+router = APIRouter(tags=["submissions"])
+
+Digest = Annotated[
+    str,
+    PathParameter(pattern="^[0-9a-f]{64}$", description="SHA-256 of the archive, in hexadecimal."),
+]
+Files = Annotated[int, Query(ge=0, le=1_000_000, description="Number of files in the archive.")]
+
+
+@router.get("/snapshots/{digest}", response_model=bool)
+def has_snapshot(asked: Creating, digest: Digest) -> Response:
+    """Return whether the archive of a folder is stored; if so, it stays for a day."""
+    return asked.answer(asked.client.submissions.has_snapshot(digest))
+
+
+@router.put("/snapshots/{digest}", status_code=204, max_body_size=SNAPSHOT_BYTES_MAX)
+async def put_snapshot(
+    request: Request,
+    asked: Creating,
+    digest: Digest,
+    files: Files = 0,
+) -> Response:
+    """Store the archive of a folder, a tar as `tune submit` packs it: the body. Repeatable."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > SNAPSHOT_BYTES_MAX:
+        raise ArtifactTooLarge(f"a snapshot may have {SNAPSHOT_BYTES_MAX} bytes, and not {length}")
+    with _temporary() as (path, file):
+        size = 0
+        async for piece in request.stream():
+            size += len(piece)
+            await run_in_threadpool(file.write, piece)
+        await run_in_threadpool(file.flush)
+        snapshot = Snapshot(digest, path, size, files)
+        await run_in_threadpool(asked.client.submissions.put_snapshot, snapshot)
+    return Response(status_code=204)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionBody:
+    """A study to be run by servers: as a file's text, or as a spec."""
+
+    source_text: str | None = None
+    """The study file, YAML."""
+    spec: StudySpec | None = None
+    """The study; by default what `source_text` says."""
+    name: str | None = None
+    """Another name than the file's."""
+    snapshot: str | None = None
+    """Digest of the folder's archive, sent before; without it, the program is installed on
+    workers."""
+    priority: Priority = Priority.NORMAL
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Origin of the study, such as its git commit; shown with it."""
+
+
+_TEXT = """\
+name: bowl
+command: [python, train.py, "--x={x}"]
+metric: loss
+parameters:
+  x: {type: float, min: -1, max: 1}
+budget: {trials: 20}
+"""
+_EXAMPLES: Any = {
+    "a study file": {
+        "value": {"source_text": _TEXT, "snapshot": "ab" * 32, "priority": "high"},
+    },
+}
+
+
+@router.post("/submissions", response_model=StudyView, status_code=201)
+def submit_study(
+    asked: Creating,
+    body: Annotated[SubmissionBody, Body(openapi_examples=_EXAMPLES)],
+) -> Response:
+    """Queue a study for the next server with room, and return it."""
+    return asked.answer(asked.client.submissions.submit(_submission(body)), 201)
+
+
+def _submission(body: SubmissionBody) -> NewSubmission:
+    spec = body.spec
+    if spec is None:
+        if body.source_text is None:
+            raise SpecError("the study is missing: send `source_text`, its file, or `spec`")
+        spec = parse(body.source_text, judge=option_issues)
+    if body.name is not None:
+        spec = StudySpec.model_validate({**spec.model_dump(), "name": body.name})
+    return NewSubmission(
+        spec,
+        body.source_text,
+        body.snapshot,
+        priority=body.priority,
+        provenance=body.provenance,
+    )
+
+
+@contextmanager
+def _temporary() -> Iterator[tuple[Path, BinaryIO]]:
+    with tempfile.TemporaryDirectory(prefix="tunesvc-upload-") as folder:
+        path = Path(folder) / "snapshot.tar"
+        with path.open("wb") as file:
+            yield path, file
