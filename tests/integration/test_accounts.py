@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from tunesvc.db import accounts
-from tunesvc.db.accounts import Account, Role, TokenKind, authenticate
 from tunesvc.db.engine.database import Database
+from tunesvc.db.people import accounts
+from tunesvc.db.people.accounts import Account, Role, TokenKind, authenticate
 from tunesvc.db.schema.service_tables import tokens
 from tunesvc.errors import AccountExists, AccountNotFound, SpecError
 from tunesvc.util.redaction import redacted

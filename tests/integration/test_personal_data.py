@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
-from tunesvc.db import accounts, alerts, study_records, submissions
+from tunesvc.db import alerts, study_records, submissions
 from tunesvc.db.engine.database import Database
-from tunesvc.db.personal_data import NAMES, forget, naming_columns, personal_rows
+from tunesvc.db.people import accounts
+from tunesvc.db.people.personal_data import NAMES, forget, naming_columns, personal_rows
 from tunesvc.db.schema.tables import metadata
 from tunesvc.errors import AccountNotFound
 from tunesvc.runtime import study_requests

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import httpx
 import sqlalchemy as sa
 
-from tunesvc.db import accounts
-from tunesvc.db.accounts import Role, TokenKind
 from tunesvc.db.engine.database import Database
+from tunesvc.db.people import accounts
+from tunesvc.db.people.accounts import Role, TokenKind
 from tunesvc.db.schema.tables import studies
 from tunesvc.web import DashboardServer
 from tunesvc.web.binding import Binding

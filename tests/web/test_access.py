@@ -16,8 +16,8 @@ from starlette.datastructures import Headers
 from tests.integration.test_cluster_view import running
 from tests.web.conftest import routes_of
 from tunesvc.cli.commands.dashboard import open_browser
-from tunesvc.db import accounts
 from tunesvc.db.engine.database import Database
+from tunesvc.db.people import accounts
 from tunesvc.db.study_scope import StudyScope
 from tunesvc.queries.studies import get_study, get_study_by_id
 from tunesvc.runtime import study_requests

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from tests.support.accounts import Team, make_team, serving_accounts
 from tests.support.stored_studies import fill
-from tunesvc.db import accounts
-from tunesvc.db.accounts import TokenKind
 from tunesvc.db.engine.database import Database
+from tunesvc.db.people import accounts
+from tunesvc.db.people.accounts import TokenKind
 from tunesvc.queries.operations.audit_entries import list_audit
 from tunesvc.web import DashboardServer
 from tunesvc.web.rate_limits import RateLimits

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tunesvc.client.account_operations import AccountOperations
 from tunesvc.queries.rows import (
     RequestRow,
     RowPage,
@@ -130,6 +131,11 @@ class SubmissionOperations(Protocol):
 
 class TuneClient(Protocol):
     """A client of one user."""
+
+    @property
+    def accounts(self) -> AccountOperations:
+        """Users, projects, tokens and the audit log."""
+        ...
 
     @property
     def studies(self) -> StudyOperations:

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from tunesvc.db.accounts import Account
+from tunesvc.db.people.accounts import Account
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.errors import Forbidden, StudyNotFound, Unauthenticated
 from tunesvc.queries.studies import get_study_id

@@ -11,9 +11,19 @@ from collections.abc import Mapping
 
 from fastapi import Request, Response
 
-from tunesvc.db.accounts import SESSION_LASTS, Account, NewToken, Role, TokenKind, authenticate
 from tunesvc.db.engine.database import Database
+from tunesvc.db.people.accounts import (
+    SESSION_LASTS,
+    Account,
+    NewToken,
+    Role,
+    TokenKind,
+    authenticate,
+    find_project,
+    no_project,
+)
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
+from tunesvc.errors import AccountNotFound, Forbidden, SpecError
 from tunesvc.queries.studies import project_of
 from tunesvc.web.access import Permission, User
 from tunesvc.web.audit_trail import address_of
@@ -127,6 +137,51 @@ class AccountAccess:
         scheme, _, secret = header.partition(" ")
         is_bearer = scheme.lower() == "bearer"
         return self.find(request, secret.strip(), TokenKind.TOKEN) if is_bearer else None
+
+
+def authorize_project(
+    request: Request,
+    user: User,
+    permission: Permission,
+    name: str,
+) -> int:
+    """Return the id of a project in which the user has a permission.
+
+    Raises:
+        AccountNotFound: the user may not see the project, which may exist or not.
+        Forbidden: the user does not have the permission.
+    """
+    with request.app.state.database.engine.connect() as connection:
+        project_id = find_project(connection, name)
+    access = request.app.state.access
+    if not isinstance(access, AccountAccess):
+        return project_id
+    if not access.allows_in(user, Permission.VIEW, project_id):
+        raise AccountNotFound(no_project(name))
+    if not access.allows_in(user, permission, project_id):
+        raise Forbidden(f"{user.name} may not {permission} project {name!r}: ask its administrator")
+    return project_id
+
+
+def project_for_study(request: Request, user: User, name: str | None) -> int | None:
+    """Return the project of a new study: the named one, or the only one where the user may create.
+
+    None without accounts, and for an administrator who names none.
+
+    Raises:
+        AccountNotFound: the user may not see the project.
+        Forbidden: the user may not create studies there.
+        SpecError: the user has to name one.
+    """
+    if name is not None:
+        return authorize_project(request, user, Permission.CREATE, name)
+    account = user.account
+    if account is None or account.is_admin:
+        return None
+    able = [key for key, role in account.roles.items() if Permission.CREATE in PERMISSIONS[role]]
+    if len(able) == 1:
+        return able[0]
+    raise SpecError("name the project of the study (--project NAME): `tune project list` has yours")
 
 
 def _origin(request: Request, kind: TokenKind) -> str:

@@ -8,9 +8,9 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunesvc.db import audit_log
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
+from tunesvc.db.people import audit_log
 from tunesvc.errors import DatabaseUnavailable
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -9,6 +9,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 
 if TYPE_CHECKING:
+    from tunesvc.client.account_operations import AccountOperations
     from tunesvc.client.interface import (
         CommandOperations,
         StudyOperations,
@@ -49,6 +50,13 @@ class LocalClient:
         from tunesvc.client.local.local_trials import LocalTrials
 
         return LocalTrials(self._database, self._among)
+
+    @cached_property
+    def accounts(self) -> AccountOperations:
+        """Users, projects, tokens and the audit log."""
+        from tunesvc.client.local.local_accounts import LocalAccounts
+
+        return LocalAccounts(self._database, self._user, self._among)
 
     @cached_property
     def commands(self) -> CommandOperations:

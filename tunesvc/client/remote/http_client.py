@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tunesvc.client.remote.connection import RETRY_S, ServerConnection
 
 if TYPE_CHECKING:
+    from tunesvc.client.account_operations import AccountOperations
     from tunesvc.client.interface import (
         CommandOperations,
         StudyOperations,
@@ -60,6 +61,13 @@ class Client:
         from tunesvc.client.remote.http_trials import HttpTrials
 
         return HttpTrials(self._connection)
+
+    @cached_property
+    def accounts(self) -> AccountOperations:
+        """Users, projects, tokens and the audit log."""
+        from tunesvc.client.remote.http_accounts import HttpAccounts
+
+        return HttpAccounts(self._connection)
 
     @cached_property
     def commands(self) -> CommandOperations:

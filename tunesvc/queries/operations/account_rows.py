@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.service_tables import members, projects, tokens, users
@@ -79,7 +78,7 @@ def list_users(database: Database, name: str | None = None) -> tuple[UserRow, ..
         users.c.created_at,
         users.c.disabled_at,
         used_at.scalar_subquery().label("used_at"),
-        sa.func.coalesce(roles, sa.cast("{}", pg.JSONB)).label("roles"),
+        sa.func.coalesce(roles, sa.text("CAST('{}' AS jsonb)")).label("roles"),
     ).order_by(users.c.name)
     if name is not None:
         query = query.where(users.c.name == name)

@@ -11,13 +11,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tunesvc import __version__
 from tunesvc.client.problems import MEDIA_TYPE, Problem
 from tunesvc.client.remote.connection import API as API
-from tunesvc.web.api import command_routes, study_routes, submission_routes, trial_routes
+from tunesvc.web.api import (
+    account_routes,
+    command_routes,
+    study_routes,
+    submission_routes,
+    trial_routes,
+)
 from tunesvc.web.api.api_requests import NotModified, not_modified
 from tunesvc.web.api.problem_details import add_handlers, internal_error
 from tunesvc.web.middleware.error_pages import ErrorMiddleware
 from tunesvc.web.reading import reading
 
-ROUTES = (study_routes, trial_routes, command_routes, submission_routes)
+ROUTES = (study_routes, trial_routes, command_routes, submission_routes, account_routes)
 """Modules that each have a `router`."""
 
 

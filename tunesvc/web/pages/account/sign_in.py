@@ -11,8 +11,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from tunesvc.db import audit_log
-from tunesvc.db.accounts import TokenKind, create_session, redeem_link, revoke_token
+from tunesvc.db.people import audit_log
+from tunesvc.db.people.accounts import TokenKind, create_session, redeem_link, revoke_token
 from tunesvc.web.access import AccountUser, forget_page, remembered_page
 from tunesvc.web.account_access import AccountAccess
 from tunesvc.web.audit_trail import address_of

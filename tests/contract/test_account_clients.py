@@ -1,0 +1,163 @@
+"""One suite for the accounts of both clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.support.accounts import make_team, serving_accounts
+from tunesvc.client.account_operations import AccountOperations
+from tunesvc.client.local.local_client import LocalClient
+from tunesvc.client.remote.http_client import Client
+from tunesvc.db.engine.database import Database
+from tunesvc.db.people.accounts import Role
+from tunesvc.errors import (
+    AccountExists,
+    AccountNotFound,
+    Forbidden,
+    SpecError,
+    TuneError,
+    Unauthenticated,
+)
+
+
+@pytest.fixture(scope="module")
+def clients(shared_database: Database) -> Iterator[dict[str, AccountOperations]]:
+    team = make_team(shared_database)
+    with serving_accounts(shared_database) as (server, _):
+        made = {name: Client(server.url, secret) for name, secret in team.secrets.items()}
+        stranger = Client(server.url, "tune_token_wrong")
+        yield {
+            "local": LocalClient(shared_database, "admin").accounts,
+            "http": made["admin"].accounts,
+            **{name: client.accounts for name, client in made.items()},
+            "stranger": stranger.accounts,
+        }
+        for client in (*made.values(), stranger):
+            client.close()
+
+
+@pytest.fixture(params=["local", "http"])
+def accounts(
+    request: pytest.FixtureRequest, clients: dict[str, AccountOperations]
+) -> AccountOperations:
+    return clients[request.param]
+
+
+@pytest.fixture
+def suffix(request: pytest.FixtureRequest) -> str:
+    """Names that each run of a test has for itself."""
+    return request.node.callspec.id
+
+
+def test_a_user_sees_itself(accounts: AccountOperations) -> None:
+    me = accounts.me()
+    assert (me.name, me.is_admin, me.roles) == ("admin", True, {})
+
+
+def test_a_token_is_listed_without_its_secret_until_it_is_revoked(
+    accounts: AccountOperations,
+) -> None:
+    issued = accounts.create_token("laptop", days=2)
+    assert issued.user == "admin"
+    assert issued.secret not in repr(issued)
+    token = accounts.tokens()[0]
+    assert (token.label, token.kind) == ("laptop", "token")
+    assert token.expires_at is not None
+    assert abs(token.expires_at - datetime.now(UTC) - timedelta(days=2)) < timedelta(minutes=1)
+    accounts.revoke_token(token.token_id)
+    assert token.token_id not in [one.token_id for one in accounts.tokens()]
+    accounts.create_token("for ever", days=None)
+    assert accounts.tokens()[0].expires_at is None
+
+
+@pytest.mark.parametrize("days", [0.0, -1.0, 1e300])
+def test_a_token_lasts_for_a_positive_time(accounts: AccountOperations, days: float) -> None:
+    with pytest.raises(SpecError):
+        accounts.create_token("", days)
+
+
+def test_users_are_added_disabled_and_enabled(accounts: AccountOperations, suffix: str) -> None:
+    name = f"new.{suffix}@example.org"
+    link = accounts.add_user(name)
+    assert link.secret.startswith("tune_link_")
+    with pytest.raises(AccountExists, match="exists already"):
+        accounts.add_user(name)
+    accounts.disable_user(name)
+    assert {user.name: user.disabled_at is None for user in accounts.users()}[name] is False
+    accounts.enable_user(name)
+    assert {user.name: user.disabled_at is None for user in accounts.users()}[name]
+    assert accounts.make_link(name).secret != link.secret
+    with pytest.raises(AccountNotFound, match="there is no user 'nobody'"):
+        accounts.disable_user("nobody")
+    with pytest.raises(SpecError, match="cannot name a user"):
+        accounts.add_user("a b/..")
+
+
+def test_projects_have_members(accounts: AccountOperations, suffix: str) -> None:
+    name = f"project.{suffix}"
+    assert accounts.add_project(name, 2.5) == name
+    accounts.set_member(name, "outsider", Role.VIEWER)
+    accounts.set_member(name, "outsider", Role.OPERATOR)
+    assert [(one.user, one.role) for one in accounts.members(name)] == [("outsider", "operator")]
+    (project,) = [one for one in accounts.projects() if one.name == name]
+    assert (project.weight, project.members, project.studies) == (2.5, 1, 0)
+    accounts.set_member(name, "outsider", None)
+    accounts.set_member(name, "outsider", None)
+    assert accounts.members(name) == ()
+    for project_name, user in (("none", "outsider"), (name, "nobody")):
+        with pytest.raises(AccountNotFound):
+            accounts.set_member(project_name, user, Role.VIEWER)
+    with pytest.raises(SpecError):
+        accounts.add_project(f"{name}-2", 0.0)
+
+
+def test_the_audit_log_comes_in_pages(
+    accounts: AccountOperations, clients: dict[str, AccountOperations]
+) -> None:
+    for label in ("a", "b", "c"):
+        clients["http"].create_token(label)
+    first = accounts.audit(user="admin", limit=2)
+    rest = accounts.audit(user="admin", after=first.after or "", limit=1)
+    ids = [entry.audit_id for entry in (*first.rows, *rest.rows)]
+    assert ids == sorted(ids, reverse=True)
+    assert {(one.action, one.outcome) for one in (*first.rows, *rest.rows)} == {
+        ("POST /tokens", 201)
+    }
+    with pytest.raises(TuneError):
+        accounts.audit(after="x")
+
+
+def test_a_project_is_managed_by_its_administrators(
+    clients: dict[str, AccountOperations],
+) -> None:
+    clients["manager"].set_member("vision", "outsider", Role.VIEWER)
+    assert [one.name for one in clients["outsider"].projects()] == ["vision"]
+    for user in ("outsider", "operator"):
+        with pytest.raises(Forbidden):
+            clients[user].set_member("vision", user, Role.ADMIN)
+    clients["manager"].set_member("vision", "outsider", None)
+    with pytest.raises(AccountNotFound, match="there is no project 'vision'"):
+        clients["outsider"].members("vision")
+    for user in ("outsider", "manager"):
+        with pytest.raises(Forbidden):
+            clients[user].users()
+        with pytest.raises(Forbidden):
+            clients[user].audit()
+    clients["admin"].add_project("elsewhere")
+    with pytest.raises(AccountNotFound):
+        clients["manager"].set_member("elsewhere", "manager", Role.ADMIN)
+    with pytest.raises(Unauthenticated, match="tune login"):
+        clients["stranger"].me()
+
+
+def test_a_token_of_another_user_cannot_be_revoked(
+    clients: dict[str, AccountOperations],
+) -> None:
+    clients["viewer"].create_token("mine")
+    mine = clients["viewer"].tokens()[0].token_id
+    with pytest.raises(AccountNotFound):
+        clients["admin"].revoke_token(mine)
+    assert mine in [one.token_id for one in clients["viewer"].tokens()]

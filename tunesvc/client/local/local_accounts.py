@@ -1,0 +1,133 @@
+"""Accounts, on a database. Permissions are checked by the routes of a server, not here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import tunesvc.db.people.accounts as stored
+from tunesvc.client.account_operations import TOKEN_DAYS, IssuedSecret, OwnAccount
+from tunesvc.client.local.keyset import key_of, page_of
+from tunesvc.db.engine.database import Database
+from tunesvc.db.people.accounts import LINK_LASTS, Role, TokenKind
+from tunesvc.db.study_scope import StudyScope
+from tunesvc.errors import AccountNotFound, SpecError
+from tunesvc.queries.operations import account_rows as rows
+from tunesvc.queries.operations.account_rows import MemberRow, ProjectRow, TokenRow, UserRow
+from tunesvc.queries.operations.audit_entries import AuditEntry, list_audit
+from tunesvc.queries.rows import RowPage
+
+
+class LocalAccounts:
+    """See `AccountOperations`."""
+
+    def __init__(self, database: Database, user: str, among: StudyScope) -> None:
+        self._database = database
+        self._user = user
+        self._among = among
+
+    def me(self) -> OwnAccount:
+        """Return the user of this client; the owner of the machine needs no account."""
+        found = rows.list_users(self._database, self._user)
+        if not found:
+            return OwnAccount(self._user, True, {})
+        return OwnAccount(self._user, found[0].is_admin, found[0].roles)
+
+    def tokens(self) -> tuple[TokenRow, ...]:
+        """Return the user's valid tokens and sessions, the newest first."""
+        return rows.list_tokens(self._database, self._own_id())
+
+    def create_token(self, label: str = "", days: float | None = TOKEN_DAYS) -> IssuedSecret:
+        """Create a token of the user; with None it does not expire."""
+        user_id = self._own_id()
+        with self._database.engine.begin() as connection:
+            token = stored.create_token(
+                connection,
+                user_id,
+                TokenKind.TOKEN,
+                label,
+                None if days is None else _duration(days),
+            )
+        return IssuedSecret(self._user, token.secret)
+
+    def revoke_token(self, token_id: int) -> None:
+        """Revoke a token of the user. Repeatable."""
+        user_id = self._own_id()
+        with self._database.engine.begin() as connection:
+            stored.revoke_token(connection, token_id, user_id)
+
+    def users(self) -> tuple[UserRow, ...]:
+        """Return all users by name."""
+        return rows.list_users(self._database)
+
+    def add_user(self, name: str, *, is_admin: bool = False) -> IssuedSecret:
+        """Add a user; return a link that signs in once."""
+        with self._database.engine.begin() as connection:
+            user_id = stored.add_user(connection, name, is_admin=is_admin)
+            link = stored.create_token(connection, user_id, TokenKind.LINK, "", LINK_LASTS)
+        return IssuedSecret(name, link.secret)
+
+    def make_link(self, name: str) -> IssuedSecret:
+        """Make another link for a user."""
+        with self._database.engine.begin() as connection:
+            user_id = stored.find_user(connection, name)
+            link = stored.create_token(connection, user_id, TokenKind.LINK, "", LINK_LASTS)
+        return IssuedSecret(name, link.secret)
+
+    def disable_user(self, name: str) -> None:
+        """Disable a user and revoke its tokens. Repeatable."""
+        with self._database.engine.begin() as connection:
+            stored.disable_user(connection, name)
+
+    def enable_user(self, name: str) -> None:
+        """Enable a user again, who then needs a link. Repeatable."""
+        with self._database.engine.begin() as connection:
+            stored.enable_user(connection, name)
+
+    def projects(self) -> tuple[ProjectRow, ...]:
+        """Return the user's projects by name; all of them for an administrator."""
+        return rows.list_projects(self._database, self._among.projects)
+
+    def add_project(self, name: str, weight: float = 1.0) -> str:
+        """Add a project; return its name."""
+        with self._database.engine.begin() as connection:
+            stored.add_project(connection, name, weight)
+        return name
+
+    def members(self, project: str) -> tuple[MemberRow, ...]:
+        """Return the members of a project by name."""
+        with self._database.engine.begin() as connection:
+            project_id = stored.find_project(connection, project)
+        return rows.list_members(self._database, project_id)
+
+    def set_member(self, project: str, user: str, role: Role | None) -> None:
+        """Give a user a role in a project, or with None remove the user. Repeatable."""
+        with self._database.engine.begin() as connection:
+            project_id = stored.find_project(connection, project)
+            user_id = stored.find_user(connection, user)
+            stored.set_member(connection, project_id, user_id, role)
+
+    def audit(
+        self,
+        *,
+        user: str | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> RowPage[AuditEntry]:
+        """Return the audit log, of one user or of all, the newest first."""
+        found = list_audit(self._database, user_name=user, before=key_of(after), limit=limit + 1)
+        return page_of(found, limit, lambda entry: entry.audit_id)
+
+    def _own_id(self) -> int:
+        with self._database.engine.connect() as connection:
+            try:
+                return stored.find_user(connection, self._user)
+            except AccountNotFound:
+                text = f"you, {self._user!r}, have no account: `tune user add {self._user}` adds it"
+                raise AccountNotFound(text) from None
+
+
+def _duration(days: float) -> timedelta:
+    try:
+        return timedelta(days=days)
+    except (OverflowError, ValueError):
+        raise SpecError(f"a token cannot last {days:g} days: leave the number out") from None

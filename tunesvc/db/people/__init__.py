@@ -1,0 +1,1 @@
+"""Users and what is kept about them: accounts, the audit log, personal data."""
