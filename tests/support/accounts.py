@@ -57,7 +57,7 @@ def make_team(database: Database, project: str = "vision") -> Team:
 def serving_accounts(database: Database) -> Iterator[tuple[DashboardServer, httpx.Client]]:
     """A server with accounts on loopback, and a client without any."""
     with (
-        DashboardServer(database, accounts=Binding(port=0)) as server,
+        DashboardServer(database, accounts=Binding(port=0), find_problems=tuple) as server,
         httpx.Client(base_url=server.url, headers={"Origin": server.url}) as client,
     ):
         yield server, client

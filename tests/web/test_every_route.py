@@ -26,6 +26,8 @@ ADMIN = "admin"
 API = "/api/v1"
 EXPECTED: dict[str, str] = {
     "GET /": EVERYBODY,
+    "GET /healthz": EVERYBODY,
+    "GET /readyz": EVERYBODY,
     "GET /enter": EVERYBODY,
     "POST /enter": EVERYBODY,
     "POST /leave": USER,
@@ -55,6 +57,9 @@ EXPECTED: dict[str, str] = {
     f"GET {API}/studies/{{study}}/trials/{{number}}": MEMBER,
     f"GET {API}/studies/{{study}}/commands": MEMBER,
     f"POST {API}/studies/{{study}}/commands": OPERATOR,
+    f"GET {API}/snapshots/{{digest}}": OPERATOR,
+    f"PUT {API}/snapshots/{{digest}}": OPERATOR,
+    f"POST {API}/submissions": OPERATOR,
     f"GET {API}/me": USER,
     f"GET {API}/tokens": USER,
     f"POST {API}/tokens": USER,
