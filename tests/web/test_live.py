@@ -28,7 +28,7 @@ from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Decision
 from tunesvc.web import DashboardServer
-from tunesvc.web.live.sse import EventHub, EventStream
+from tunesvc.web.live.sse import EventHub, EventStream, page_events
 from tunesvc.web.live.watcher import LISTENING_POLL_S, POLL_S, Watcher
 
 
@@ -210,7 +210,7 @@ def test_a_page_that_reads_nothing_is_dropped_and_costs_a_set_until_then() -> No
             return await asyncio.Event().wait()
 
         answering = asyncio.create_task(
-            EventStream(hub, stall_s=0.2)({"type": "http"}, receive, send)
+            EventStream(page_events(hub), stall_s=0.2)({"type": "http"}, receive, send)
         )
         while len(sent) < 3:
             await asyncio.sleep(0)

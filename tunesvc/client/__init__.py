@@ -3,7 +3,7 @@
     interface       what every client offers, in groups
     local/          on an open database
     remote/         through the API of a server
-    wire            values as JSON
+    wire_format     values as JSON
     problems        errors as problem details, and back
     stored_login    the server that `tune login` remembers
 

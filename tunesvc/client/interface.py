@@ -1,16 +1,21 @@
-"""What every client offers, in groups: `client.studies`, `client.trials`, `client.commands`.
+"""What every client offers, in groups: `client.studies`, `client.trials` and so on.
 
 Both implementations return the same values and raise the same errors of `tunesvc.errors`. Studies
 are named, trials are numbered. Lists come in pages: `after` of a page is the start of the next.
+Every method about a study raises `StudyNotFound` if the user may view no such study or trial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunesvc.client.account_operations import AccountOperations
 from tunesvc.queries.rows import (
+    AttemptRow,
+    DecisionRow,
+    LogRow,
+    ReportCurve,
     RequestRow,
     RowPage,
     StudyRow,
@@ -22,10 +27,28 @@ from tunesvc.queries.rows import (
 
 if TYPE_CHECKING:
     from tunesvc.artifacts.snapshot import Snapshot
+    from tunesvc.client.answers import (
+        BestTrials,
+        FigureData,
+        ServerInfo,
+        StudyNews,
+        StudyOverview,
+    )
+    from tunesvc.client.study_inputs import NewStudy, StudyPatch
+    from tunesvc.queries.checkpoint_files import KeptCheckpoint
+    from tunesvc.queries.comparison import Fact
+    from tunesvc.queries.confirmation import Confirmation
+    from tunesvc.queries.explain.explanation import Explanation
+    from tunesvc.queries.health import Health
+    from tunesvc.queries.operations.cluster_view import ClusterView
+    from tunesvc.queries.operations.study_diagnosis import Diagnosis
+    from tunesvc.queries.study_replay import StudyReplay
     from tunesvc.runtime.new_submission import NewSubmission
+    from tunesvc.search.replay import PrunerComparison, ReplayedProposal
 
 PAGE_MAX = 1_000
 """Most rows of a page."""
+ExportFormat = Literal["csv", "json", "jsonl", "parquet"]
 
 
 class StudyOperations(Protocol):
@@ -44,12 +67,56 @@ class StudyOperations(Protocol):
         """Return studies, the newest first: those that meet all conditions."""
         ...
 
+    def names(self, prefix: str = "", *, limit: int = 100) -> tuple[str, ...]:
+        """Return names of studies that begin with a text, the newest first."""
+        ...
+
     def get(self, name: str) -> StudyView:
-        """Return a study.
+        """Return a study."""
+        ...
+
+    def create(self, new: NewStudy) -> StudyView:
+        """Store a study, without running it: `submissions.submit` queues one for servers.
 
         Raises:
-            StudyNotFound: there is no such study.
+            StudyExists: the name is taken.
+            SpecError: the spec cannot be used.
         """
+        ...
+
+    def change(self, name: str, patch: StudyPatch) -> tuple[str, ...]:
+        """Change a study; return the answers, a sentence for each change.
+
+        Raises:
+            SpecError: a change makes no sense for this study.
+        """
+        ...
+
+    def delete(self, name: str) -> str:
+        """Delete a study with its trials, logs and checkpoints; return a sentence about it.
+
+        Raises:
+            StudyBusy: a coordinator runs it.
+        """
+        ...
+
+    def tag(
+        self,
+        name: str,
+        *,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        number: int | None = None,
+    ) -> tuple[str, ...]:
+        """Add and remove tags of a study, or of its trial `number`; return the new tags."""
+        ...
+
+    def note(self, name: str, text: str, *, number: int | None = None) -> str:
+        """Replace the note of a study, or of its trial `number`; return it."""
+        ...
+
+    def compare(self, names: Sequence[str]) -> tuple[Fact, ...]:
+        """Return results and specs of several studies by key. Times are text."""
         ...
 
 
@@ -77,11 +144,164 @@ class TrialOperations(Protocol):
         ...
 
     def get(self, study: str, number: int) -> TrialDetail:
-        """Return a trial with its attempts, decisions and attributes.
+        """Return a trial with its attempts, decisions and attributes."""
+        ...
+
+    def curve(self, study: str, number: int) -> ReportCurve:
+        """Return the reports of a trial by step."""
+        ...
+
+    def curves(
+        self,
+        study: str,
+        *,
+        max_points: int | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> RowPage[ReportCurve]:
+        """Return the curves of the next `limit` trials, without trials that reported nothing.
+
+        Args:
+            study: Name of the study.
+            max_points: Approximate number of points to thin each curve to.
+            after: `after` of the previous page.
+            limit: Number of trials.
+        """
+        ...
+
+    def attempts(
+        self,
+        study: str,
+        *,
+        after: str = "",
+        limit: int = 100,
+    ) -> RowPage[AttemptRow]:
+        """Return the attempts of the next `limit` trials."""
+        ...
+
+    def decisions(
+        self,
+        study: str,
+        *,
+        after: str = "",
+        limit: int = 100,
+    ) -> RowPage[DecisionRow]:
+        """Return decisions about the study and its trials, the oldest first."""
+        ...
+
+    def logs(
+        self,
+        study: str,
+        number: int,
+        *,
+        attempt: int | None = None,
+        after: str = "",
+        limit: int = 1_000,
+    ) -> RowPage[LogRow]:
+        """Return a trial's output in order, of one attempt or of all."""
+        ...
+
+    def follow(
+        self,
+        study: str,
+        number: int,
+        *,
+        attempt: int | None = None,
+        after: str = "",
+    ) -> Iterator[LogRow]:
+        """Yield a trial's output as it comes, until the trial has finished.
+
+        Args:
+            study: Name of the study.
+            number: Number of the trial.
+            attempt: Attempt to follow; all if None.
+            after: `log_position` of the last piece that was read.
+        """
+        ...
+
+    def export(
+        self,
+        study: str,
+        format: ExportFormat,
+        *,
+        where: str = "",
+        sort: str = "number",
+        limit: int | None = None,
+    ) -> Iterator[bytes]:
+        """Return trials as a file in pieces, with all columns of `Study.trials_dataframe`."""
+        ...
+
+    def compare(self, study: str, numbers: Sequence[int]) -> tuple[Fact, ...]:
+        """Return results, parameters and execution of several trials by key. Times are text."""
+        ...
+
+    def best_checkpoint(self, study: str, number: int | None = None) -> KeptCheckpoint:
+        """Return the best checkpoint of the best trial, or of a trial.
+
+        Its path is one of the machine of the database or server.
 
         Raises:
-            StudyNotFound: it does not exist.
+            TuneError: there is none on that machine.
         """
+        ...
+
+
+class InsightOperations(Protocol):
+    """What a study has found, and why."""
+
+    def best(self, study: str) -> BestTrials:
+        """Return the recommended trial; with several objectives, the Pareto front."""
+        ...
+
+    def overview(self, study: str) -> StudyOverview:
+        """Return a study with its answer, its newest trials and what to expect."""
+        ...
+
+    def explain(self, study: str, number: int | None = None) -> Explanation:
+        """Explain a study, or one of its trials, in sentences."""
+        ...
+
+    def health(self, study: str) -> Health:
+        """Return the findings of all health checks, with advice."""
+        ...
+
+    def diagnose(self, study: str) -> Diagnosis:
+        """Return a study's lease, live attempts, waiting trials, requests and failures."""
+        ...
+
+    def confirmation(self, study: str) -> Confirmation | None:
+        """Return the repeats of a study's finalists so far; None if it was never confirmed."""
+        ...
+
+    def replay(self, study: str) -> StudyReplay:
+        """Repeat every decision of a study from what is stored, and compare."""
+        ...
+
+    def replay_pruner(self, study: str, pruner: str) -> PrunerComparison:
+        """Run another pruner, written as in a study file, on the recorded curves."""
+        ...
+
+    def replay_sampler(self, study: str, sampler: str) -> tuple[ReplayedProposal, ...]:
+        """Return the proposals of another sampler at each ask of the recorded history."""
+        ...
+
+    def figure(
+        self,
+        study: str,
+        kind: str,
+        *,
+        objective: int = 0,
+        params: Sequence[str] = (),
+    ) -> FigureData:
+        """Return a figure as Plotly's JSON; `charts.FigureKind` has the kinds.
+
+        Raises:
+            TuneError: a study of this kind has no such figure.
+        """
+        ...
+
+    def report(self, study: str) -> str:
+        """Return a study as one self-contained HTML page."""
         ...
 
 
@@ -129,6 +349,31 @@ class SubmissionOperations(Protocol):
         ...
 
 
+class ServiceOperations(Protocol):
+    """All studies together, and the machines that run them."""
+
+    def info(self) -> ServerInfo:
+        """Return the version of the program, and the user."""
+        ...
+
+    def cluster(self) -> ClusterView:
+        """Return nodes with their attempts, what waits, and the coordinators."""
+        ...
+
+    def queue(self, *, after: str = "", limit: int = 100) -> RowPage[StudyRow]:
+        """Return studies that wait for a server, the next one first."""
+        ...
+
+    def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:
+        """Yield changes as they come, of one study or of all; without end.
+
+        Args:
+            study: Name of the study; all studies if None.
+            after: `StudyNews.position` of the last change that was read.
+        """
+        ...
+
+
 class TuneClient(Protocol):
     """A client of one user."""
 
@@ -148,6 +393,11 @@ class TuneClient(Protocol):
         ...
 
     @property
+    def insights(self) -> InsightOperations:
+        """What a study has found, and why."""
+        ...
+
+    @property
     def commands(self) -> CommandOperations:
         """Requests to a study."""
         ...
@@ -155,4 +405,9 @@ class TuneClient(Protocol):
     @property
     def submissions(self) -> SubmissionOperations:
         """Studies that are handed to servers."""
+        ...
+
+    @property
+    def service(self) -> ServiceOperations:
+        """All studies together."""
         ...

@@ -52,8 +52,10 @@ class Problem:
 
 def describe_error(error: Exception) -> Problem:
     """Describe an exception of `tunesvc.errors`."""
-    kind = type(error)
-    status = next((_STATUS[one.__name__] for one in kind.__mro__ if one.__name__ in _STATUS), 400)
+    kinds = type(error).__mro__
+    status = next((_STATUS[kind.__name__] for kind in kinds if kind.__name__ in _STATUS), 400)
+    # A subclass elsewhere is nothing that a client knows.
+    kind = next((kind for kind in kinds if kind.__module__ == errors.__name__), errors.TuneError)
     title = (kind.__doc__ or kind.__name__).partition("\n")[0].rstrip(".")
     members = {name: value for name, value in vars(error).items() if isinstance(value, _PLAIN)}
     return Problem(f"{_PREFIX}{kind.__name__}", title, status, str(error), members)

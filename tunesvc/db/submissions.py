@@ -92,6 +92,14 @@ def get(connection: sa.Connection, study_id: int) -> Submission | None:
     return None if row is None else _submission(row)
 
 
+def set_priority(connection: sa.Connection, study_id: int, priority: Priority) -> bool:
+    """Give a submitted study another priority; return False for another study."""
+    change = sa.update(submissions).where(submissions.c.study_id == study_id)
+    changed = connection.execute(change.values(priority=priority)).rowcount == 1
+    notifications.notify(connection, study_id)
+    return changed
+
+
 def requeue(connection: sa.Connection, study_id: int) -> bool:
     """Let servers take a submitted study at once; return False for another one.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any, TypedDict, Unpack
 
@@ -93,12 +93,15 @@ def list_queue(
     database: Database,
     limit: int = 200,
     among: StudyScope = ALL_STUDIES,
+    *,
+    after: int = 0,
 ) -> tuple[StudyRow, ...]:
-    """Return at most `limit` studies that wait for a server, the next one first.
+    """Return at most `limit` studies that wait for a server, the next one after a position first.
 
     Their positions count all studies, also those that the reader may not view.
     """
     query = _filtered(_overview(), {"states": [StudyStatus.QUEUED], "among": among})
+    query = query.where(sa.literal_column("places.position") > after)
     query = query.order_by(sa.column("position")).limit(limit)
     return tuple(_study_row(row) for row in database.rows(query))
 
@@ -200,6 +203,17 @@ def get_study_by_id(database: Database, study_id: int) -> StudyView:
     """
     with database.engine.connect() as connection:
         return _view(connection, stored.get(connection, study_id))
+
+
+def names_by_id(
+    database: Database,
+    ids: Collection[int],
+    among: StudyScope = ALL_STUDIES,
+) -> dict[int, str]:
+    """Return the names of studies that exist and that the reader may view."""
+    query = sa.select(table.c.study_id, table.c.name).where(table.c.study_id.in_(ids))
+    rows = database.rows(query.where(among.condition()).order_by(table.c.study_id)) if ids else ()
+    return {row.study_id: row.name for row in rows}
 
 
 def project_of(database: Database, study_id: int) -> int | None:

@@ -38,7 +38,7 @@ from tunesvc.db import lease, recovery, study_annotations, study_records, submis
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.ids import trial_id
-from tunesvc.db.schema.states import StudyState
+from tunesvc.db.schema.states import Priority, StudyState
 from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_records import Command, StudyRecord
 from tunesvc.db.study_writer import StudyWriter
@@ -165,6 +165,20 @@ def remove(database: Database, study_id: int, who: str) -> str:
     shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
     _logger.warning("deleted by %s", who, extra={"study": record.name})
     return f"deleted {record.name}{left}"
+
+
+def prioritize(database: Database, study_id: int, priority: Priority, who: str) -> None:
+    """Give a submitted study another priority in the queue.
+
+    Raises:
+        SpecError: servers do not run this study.
+    """
+    with database.engine.begin() as connection:
+        if not submissions.set_priority(connection, study_id, priority):
+            raise SpecError("only a submitted study has a priority: `tune run` runs this one")
+        payload = {"priority": priority}
+        study_records.request(connection, study_id, "priority", payload, who, answer="")
+    _logger.info("priority %s, requested by %s", priority, who)
 
 
 def tag(

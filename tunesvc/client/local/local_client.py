@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tunesvc.client.account_operations import AccountOperations
     from tunesvc.client.interface import (
         CommandOperations,
+        InsightOperations,
+        ServiceOperations,
         StudyOperations,
         SubmissionOperations,
         TrialOperations,
@@ -42,7 +44,7 @@ class LocalClient:
         """Studies as a whole."""
         from tunesvc.client.local.local_studies import LocalStudies
 
-        return LocalStudies(self._database, self._among)
+        return LocalStudies(self._database, self._user, self._among)
 
     @cached_property
     def trials(self) -> TrialOperations:
@@ -50,6 +52,20 @@ class LocalClient:
         from tunesvc.client.local.local_trials import LocalTrials
 
         return LocalTrials(self._database, self._among)
+
+    @cached_property
+    def insights(self) -> InsightOperations:
+        """What a study has found, and why."""
+        from tunesvc.client.local.local_insights import LocalInsights
+
+        return LocalInsights(self._database, self._among)
+
+    @cached_property
+    def service(self) -> ServiceOperations:
+        """All studies together."""
+        from tunesvc.client.local.local_service import LocalService
+
+        return LocalService(self._database, self._user, self._among)
 
     @cached_property
     def accounts(self) -> AccountOperations:

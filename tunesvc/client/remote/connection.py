@@ -11,14 +11,15 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
 from pydantic import ValidationError
 
 from tunesvc.client.problems import MEDIA_TYPE, Problem, to_error
-from tunesvc.client.wire import decode, encode
+from tunesvc.client.remote.event_source import ServerEvent, read_events
+from tunesvc.client.wire_format import decode, encode
 from tunesvc.errors import DatabaseUnavailable, ServerError, TuneError
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ CONNECT_S = 5.0
 RETRY_S = 10.0
 """How long a request is tried again while the server cannot be reached."""
 _PAUSE_S = 0.25
+SILENCE_S = 45.0
+"""A stream of events without a heartbeat for so long is opened again: servers send three."""
 
 
 class ServerConnection:
@@ -60,18 +63,18 @@ class ServerConnection:
         self._http.close()
 
     def get(self, kind: type[T], path: str, **query: object) -> T:
-        """Return the value at a path; see `wire.decode` for `kind`."""
+        """Return the value at a path; see `wire_format.decode` for `kind`."""
         return self._read(kind, self._send("GET", path, query=query))
 
-    def post(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
+    def post(self, kind: type[T], path: str, body: object) -> T:
         """Create something, or send a command; return the answer."""
         return self._read(kind, self._send("POST", path, body=body))
 
-    def patch(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
+    def patch(self, kind: type[T], path: str, body: object) -> T:
         """Change something; return the answer."""
         return self._read(kind, self._send("PATCH", path, body=body))
 
-    def put(self, kind: type[T], path: str, body: Mapping[str, Any]) -> T:
+    def put(self, kind: type[T], path: str, body: object) -> T:
         """Replace something; return the answer."""
         return self._read(kind, self._send("PUT", path, body=body))
 
@@ -94,17 +97,46 @@ class ServerConnection:
             )
         )
 
+    def events(self, path: str, after: str = "", **query: object) -> Iterator[ServerEvent]:
+        """Yield events, and reconnect where the connection is lost, without losing one.
+
+        Args:
+            path: Path of the stream.
+            after: Position of the last event that was read; empty for the newest.
+            query: Parameters.
+        """
+        failing_since = None
+        while True:
+            try:
+                headers = {"Last-Event-ID": after} if after else {}
+                with self.stream(path, headers, timeout_s=SILENCE_S, **query) as response:
+                    failing_since = None
+                    for event in read_events(response.iter_lines(), after):
+                        after = event.id
+                        yield event
+            except (ServerError, DatabaseUnavailable):
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since >= self._retry_s:
+                    raise
+            time.sleep(_PAUSE_S)
+
     @contextmanager
     def stream(
         self,
         path: str,
         headers: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
         **query: object,
     ) -> Iterator[httpx.Response]:
         """Open a response that is read in pieces."""
         try:
             with self._http.stream(
-                "GET", path, params=_params(query), headers=dict(headers or {})
+                "GET",
+                path,
+                params=_params(query),
+                headers=dict(headers or {}),
+                timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
             ) as response:
                 if response.is_error:
                     response.read()
@@ -119,7 +151,7 @@ class ServerConnection:
         path: str,
         *,
         query: Mapping[str, object] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: object = None,
     ) -> httpx.Response:
         headers = {} if method == "GET" else {"Idempotency-Key": str(uuid.uuid4())}
         if body is not None:

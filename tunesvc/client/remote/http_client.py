@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tunesvc.client.account_operations import AccountOperations
     from tunesvc.client.interface import (
         CommandOperations,
+        InsightOperations,
+        ServiceOperations,
         StudyOperations,
         SubmissionOperations,
         TrialOperations,
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 class Client:
     """Client of a tunesvc server: `Client("https://tune.example.org", token)`. Thread-safe.
 
-    Its groups of operations are `studies`, `trials`, `commands` and `submissions`. It is a context
-    manager that closes its connections.
+    Its groups of operations are `studies`, `trials`, `insights`, `commands`,
+    `submissions` and `service`. It is a context manager that closes its connections.
 
     Args:
         url: Address of the server.
@@ -61,6 +63,20 @@ class Client:
         from tunesvc.client.remote.http_trials import HttpTrials
 
         return HttpTrials(self._connection)
+
+    @cached_property
+    def insights(self) -> InsightOperations:
+        """What a study has found, and why."""
+        from tunesvc.client.remote.http_insights import HttpInsights
+
+        return HttpInsights(self._connection)
+
+    @cached_property
+    def service(self) -> ServiceOperations:
+        """All studies together."""
+        from tunesvc.client.remote.http_service import HttpService
+
+        return HttpService(self._connection)
 
     @cached_property
     def accounts(self) -> AccountOperations:

@@ -300,7 +300,7 @@ decisions = sa.Table(
 COMMANDS = [
     *("pause", "resume", "stop", "extend", "parallelism", "widen"),
     *("enqueue", "retry", "stop_trial"),
-    *("tag", "note"),
+    *("tag", "note", "priority"),
 ]
 
 commands = sa.Table(

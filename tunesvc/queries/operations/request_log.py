@@ -67,6 +67,8 @@ def describe(kind: str, payload: Mapping[str, Any]) -> str:
             return f"enqueue {formatting.parameters(payload.get('params', {})) or 'a trial'}"
         case "retry" | "stop_trial":
             return f"{kind.removesuffix('_trial')} trial {number}"
+        case "priority":
+            return f"priority {payload.get('priority')}"
         case "tag":
             added = [f"+{tag}" for tag in payload.get("add", ())]
             removed = [f"-{tag}" for tag in payload.get("remove", ())]

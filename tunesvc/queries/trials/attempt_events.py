@@ -60,13 +60,26 @@ def list_decisions(
     database: Database,
     study_id: int,
     number: int | None = None,
+    *,
+    after: int | None = None,
+    limit: int | None = None,
 ) -> tuple[DecisionRow, ...]:
-    """Return decisions about a trial, or all, in the order in which they were made."""
+    """Return decisions about a trial, or all, in the order in which they were made.
+
+    Args:
+        database: Database to read.
+        study_id: Study of the decisions.
+        number: Number of the trial; None for decisions about the study and all trials.
+        after: Last `decision_id` of the previous page.
+        limit: Most decisions to return.
+    """
     columns = tables.decisions.c
     query = sa.select(*DECISION_COLUMNS).where(columns.study_id == study_id)
     if number is not None:
         query = query.where(columns.trial_number == number)
-    rows = database.rows(query.order_by(columns.decision_id))
+    if after is not None:
+        query = query.where(columns.decision_id > after)
+    rows = database.rows(query.order_by(columns.decision_id).limit(limit))
     return tuple(DecisionRow(*row) for row in rows)
 
 

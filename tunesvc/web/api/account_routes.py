@@ -17,7 +17,7 @@ from tunesvc.client.account_operations import (
     OwnAccount,
 )
 from tunesvc.client.local.local_accounts import LocalAccounts
-from tunesvc.client.wire import encode
+from tunesvc.client.wire_format import encode
 from tunesvc.db.people.accounts import Role
 from tunesvc.queries.operations.account_rows import MemberRow, ProjectRow, TokenRow, UserRow
 from tunesvc.queries.operations.audit_entries import AuditEntry, iterate_audit

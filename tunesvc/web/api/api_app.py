@@ -14,16 +14,22 @@ from tunesvc.client.remote.connection import API as API
 from tunesvc.web.api import (
     account_routes,
     command_routes,
+    insight_routes,
+    service_routes,
     study_routes,
     submission_routes,
     trial_routes,
 )
+from tunesvc.web.api.api_document import document
 from tunesvc.web.api.api_requests import NotModified, not_modified
 from tunesvc.web.api.problem_details import add_handlers, internal_error
 from tunesvc.web.middleware.error_pages import ErrorMiddleware
 from tunesvc.web.reading import reading
 
-ROUTES = (study_routes, trial_routes, command_routes, submission_routes, account_routes)
+ROUTES = (
+    *(study_routes, trial_routes, insight_routes, command_routes, service_routes),
+    *(submission_routes, account_routes),
+)
 """Modules that each have a `router`."""
 
 
@@ -46,6 +52,7 @@ def make_api(state: State, body_max: int) -> FastAPI:
         responses={"4XX": _PROBLEM, "503": _PROBLEM},
     )
     api.state = state
+    api.openapi = lambda: document(api)  # type: ignore[method-assign]
     for module in ROUTES:
         api.include_router(module.router)
     add_handlers(api)

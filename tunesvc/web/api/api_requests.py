@@ -8,17 +8,19 @@ durations in answers grow between two changes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 
 from tunesvc.client.interface import PAGE_MAX, TuneClient
 from tunesvc.client.local.local_client import LocalClient
-from tunesvc.client.wire import encode
+from tunesvc.client.wire_format import encode
 from tunesvc.queries.change_token import fingerprint
 from tunesvc.web.access import Creator, Deleter, Steerer, User, Viewer, viewable_studies
+from tunesvc.web.api.idempotency import HEADER, KEY_MAX, carry_out_once, read_body
 
 After = Annotated[
     str,
@@ -49,16 +51,20 @@ class ApiRequest:
     """Name of the study of the path."""
     tag: str = ""
     """Entity tag of the study's answers; empty if there is none."""
+    body: bytes = b""
+    """Body of a request that changes something."""
 
-    def answer(self, value: object, status: int = 200) -> Response:
-        """Return a value as JSON, with an entity tag if it was read."""
+    def answer(self, value: object) -> Response:
+        """Return a value that was read as JSON, with an entity tag."""
         body = encode(value)
-        headers = {}
-        if self.request.method == "GET":
-            tag = self.tag or _weak(hashlib.sha256(body))
-            check_tag(self.request, tag)
-            headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-        return Response(body, status, headers, "application/json")
+        tag = self.tag or _weak(hashlib.sha256(body))
+        check_tag(self.request, tag)
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+        return Response(body, 200, headers, "application/json")
+
+    def carry_out(self, make: Callable[[], object], status: int = 200) -> Response:
+        """Carry out a request, once for an idempotency key, and return what it makes as JSON."""
+        return carry_out_once(self.request, self.user.name, self.body, make, status)
 
 
 def check_tag(request: Request, tag: str) -> None:
@@ -74,10 +80,16 @@ def not_modified(_: Request, error: Exception) -> Response:
     return Response(status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
 
 
-def _request_of(request: Request, user: User, study: str = "") -> ApiRequest:
-    database = request.app.state.database
-    client = LocalClient(database, user.name, viewable_studies(request, user))
-    return ApiRequest(request, user, client, study)
+Body = Annotated[bytes, Depends(read_body)]
+Key = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        min_length=1,
+        max_length=KEY_MAX,
+        description="Random text: a repeated request with it is carried out once.",
+    ),
+]
 
 
 def _viewing(request: Request, user: Viewer) -> ApiRequest:
@@ -88,20 +100,41 @@ def _creating(request: Request, user: Creator) -> ApiRequest:
     return _request_of(request, user)
 
 
+def _creating_once(request: Request, user: Creator, body: Body, key: Key = None) -> ApiRequest:
+    return _request_of(request, user, body=body)
+
+
 def _viewing_study(request: Request, user: Viewer, study: StudyName) -> ApiRequest:
-    found = _request_of(request, user, request.state.study)
-    tag = fingerprint(request.app.state.database, request.state.study_id)
-    weak = _weak(hashlib.sha256(f"{tag} {request.url.path}?{request.url.query}".encode()))
-    check_tag(request, weak)
-    return ApiRequest(request, user, found.client, found.study, weak)
+    fresh = fingerprint(request.app.state.database, request.state.study_id)
+    tag = _weak(hashlib.sha256(f"{fresh} {request.url.path}?{request.url.query}".encode()))
+    check_tag(request, tag)
+    return _request_of(request, user, tag=tag)
 
 
-def _steering_study(request: Request, user: Steerer, study: StudyName) -> ApiRequest:
-    return _request_of(request, user, request.state.study)
+def _steering_study(
+    request: Request,
+    user: Steerer,
+    study: StudyName,
+    body: Body,
+    key: Key = None,
+) -> ApiRequest:
+    return _request_of(request, user, body=body)
 
 
-def _deleting_study(request: Request, user: Deleter, study: StudyName) -> ApiRequest:
-    return _request_of(request, user, request.state.study)
+def _deleting_study(
+    request: Request,
+    user: Deleter,
+    study: StudyName,
+    body: Body,
+    key: Key = None,
+) -> ApiRequest:
+    return _request_of(request, user, body=body)
+
+
+def _request_of(request: Request, user: User, *, tag: str = "", body: bytes = b"") -> ApiRequest:
+    database = request.app.state.database
+    client = LocalClient(database, user.name, viewable_studies(request, user))
+    return ApiRequest(request, user, client, getattr(request.state, "study", ""), tag, body)
 
 
 def _weak(digest: hashlib._Hash) -> str:
@@ -110,6 +143,7 @@ def _weak(digest: hashlib._Hash) -> str:
 
 Viewing = Annotated[ApiRequest, Depends(_viewing)]
 Creating = Annotated[ApiRequest, Depends(_creating)]
+CreatingOnce = Annotated[ApiRequest, Depends(_creating_once)]
 ViewingStudy = Annotated[ApiRequest, Depends(_viewing_study)]
 SteeringStudy = Annotated[ApiRequest, Depends(_steering_study)]
 DeletingStudy = Annotated[ApiRequest, Depends(_deleting_study)]

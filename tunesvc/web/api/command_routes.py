@@ -42,7 +42,8 @@ def send_command(
     body: Annotated[CommandBody, Body(openapi_examples=_EXAMPLES)],
 ) -> Response:
     """Send a request to a study, and return its answer, a sentence."""
-    return asked.answer(asked.client.commands.send(asked.study, body.kind, body.payload))
+    commands = asked.client.commands
+    return asked.carry_out(lambda: commands.send(asked.study, body.kind, body.payload))
 
 
 @router.get("", response_model=RowPage[RequestRow])

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from tunesvc.client.problems import MEDIA_TYPE, Problem, describe_error
-from tunesvc.client.wire import encode
+from tunesvc.client.wire_format import encode
 from tunesvc.errors import DatabaseUnavailable, TooManyRequests, TuneError, Unauthenticated
 
 RETRY_AFTER_S = 2

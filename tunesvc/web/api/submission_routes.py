@@ -23,7 +23,7 @@ from tunesvc.runtime.submission import SNAPSHOT_BYTES_MAX
 from tunesvc.search.registry.component_check import option_issues
 from tunesvc.spec import StudySpec
 from tunesvc.spec.yaml.document import parse
-from tunesvc.web.api.api_requests import Creating
+from tunesvc.web.api.api_requests import Creating, CreatingOnce
 
 router = APIRouter(tags=["submissions"])
 
@@ -97,11 +97,11 @@ _EXAMPLES: Any = {
 
 @router.post("/submissions", response_model=StudyView, status_code=201)
 def submit_study(
-    asked: Creating,
+    asked: CreatingOnce,
     body: Annotated[SubmissionBody, Body(openapi_examples=_EXAMPLES)],
 ) -> Response:
     """Queue a study for the next server with room, and return it."""
-    return asked.answer(asked.client.submissions.submit(_submission(body)), 201)
+    return asked.carry_out(lambda: asked.client.submissions.submit(_submission(body)), 201)
 
 
 def _submission(body: SubmissionBody) -> NewSubmission:

@@ -11,6 +11,7 @@ import asyncio
 import json
 import secrets
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,11 @@ HEARTBEAT_S = 15.0
 STALL_S = 10.0
 """A page that reads nothing for this long is dropped."""
 RETRY_MS = 1000
+HEARTBEAT = ": still here\n\n"
+STREAMS_MAX = 600
+"""Most streams at a time, because each takes a connection."""
+HISTORY = 2_000
+"""Newest changes that a subscriber which was away can still get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,14 @@ class Subscription:
     """Position of the last change in `changed`, or of the last one that was sent."""
     knows_outage: bool = False
     """True if the page was sent the current outage, or its end."""
+    has_gap: bool = False
+    """True if changes after the requested position are not known any more."""
+
+    async def wait(self) -> None:
+        """Wait for news, but not longer than until the next heartbeat is due."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.woken.wait(), HEARTBEAT_S)
+        self.woken.clear()
 
 
 class EventHub:
@@ -57,6 +71,7 @@ class EventHub:
         self.outage: DatabaseOutage | None = None
         self._epoch = secrets.token_hex(4)
         self._changes = 0
+        self._history: deque[frozenset[int]] = deque(maxlen=HISTORY)
         self.is_closed = False
 
     def __len__(self) -> int:
@@ -71,6 +86,7 @@ class EventHub:
         """Notify pages of a commit for these studies."""
         with self._lock:
             self._changes += 1
+            self._history.append(studies)
             position = self.position
         for one in self._open_subscriptions():
             one.loop.call_soon_threadsafe(_add, one, studies, position)
@@ -88,12 +104,19 @@ class EventHub:
         self.is_closed = True
         self._wake()
 
-    def subscribe(self) -> Subscription:
-        """Return a new subscription for the running event loop."""
+    def subscribe(self, after: str = "") -> Subscription:
+        """Return a new subscription for the running event loop.
+
+        Args:
+            after: Position of the last change that is known; empty for the newest.
+        """
         loop = asyncio.get_running_loop()
         subscription = Subscription(loop, knows_outage=self.outage is None)
         with self._lock:
             subscription.position = self.position
+            missed = self._since(after or self.position)
+            subscription.has_gap = missed is None
+            subscription.changed = missed or set()
             self._subscriptions.add(subscription)
         return subscription
 
@@ -101,6 +124,17 @@ class EventHub:
         """Remove a subscription. Repeatable."""
         with self._lock:
             self._subscriptions.discard(subscription)
+
+    def _since(self, position: str) -> set[int] | None:
+        """Return the studies that changed after a position; None if that is not known."""
+        epoch, _, count = position.partition("-")
+        if epoch != self._epoch or not count.isdecimal():
+            return None
+        missed = self._changes - int(count)
+        if not 0 <= missed <= len(self._history):
+            return None
+        newest = list(self._history)[len(self._history) - missed :]
+        return set().union(*newest)
 
     def _set_outage(self, outage: DatabaseOutage | None) -> None:
         self.outage = outage
@@ -124,12 +158,12 @@ def _add(subscription: Subscription, studies: frozenset[int], position: str) -> 
 
 
 class EventStream(StreamingResponse):
-    """Response that ends when the page disconnects, reads nothing for `STALL_S`, or the hub
-    closes."""
+    """Response that ends when its events end, or the client disconnects or reads nothing for
+    `STALL_S`."""
 
-    def __init__(self, hub: EventHub, *, stall_s: float = STALL_S) -> None:
+    def __init__(self, events: AsyncGenerator[str], *, stall_s: float = STALL_S) -> None:
         headers = {"X-Accel-Buffering": "no"}
-        self._events = _events(hub)
+        self._events = events
         super().__init__(self._events, media_type="text/event-stream", headers=headers)
         self._stall_s = stall_s
 
@@ -144,16 +178,15 @@ class EventStream(StreamingResponse):
                 await super().__call__(scope, receive, send_in_time)
 
 
-async def _events(hub: EventHub) -> AsyncGenerator[str]:
+async def page_events(hub: EventHub) -> AsyncGenerator[str]:
+    """Yield what open pages need to know, until the hub closes."""
     subscription = hub.subscribe()
     try:
-        opened = _event("position", None, subscription.position)
+        opened = event_text("position", None, subscription.position)
         yield f"retry: {RETRY_MS}\n\n{opened}"
         while not hub.is_closed:
-            yield _news(hub, subscription) or ": still here\n\n"
-            with suppress(TimeoutError):
-                await asyncio.wait_for(subscription.woken.wait(), HEARTBEAT_S)
-            subscription.woken.clear()
+            yield _news(hub, subscription) or HEARTBEAT
+            await subscription.wait()
     finally:
         hub.unsubscribe(subscription)
 
@@ -164,17 +197,18 @@ def _news(hub: EventHub, subscription: Subscription) -> str:
         subscription.knows_outage = True
         text += _outage_event(hub.outage)
     if subscription.changed:
-        text += _event("changed", sorted(subscription.changed), subscription.position)
+        text += event_text("changed", sorted(subscription.changed), subscription.position)
         subscription.changed.clear()
     return text
 
 
 def _outage_event(outage: DatabaseOutage | None) -> str:
     if outage is None:
-        return _event("fresh", {})
-    return _event("stale", {"since": outage.since.isoformat(), "reason": outage.reason})
+        return event_text("fresh", {})
+    return event_text("stale", {"since": outage.since.isoformat(), "reason": outage.reason})
 
 
-def _event(name: str, data: object, position: str = "") -> str:
+def event_text(name: str, data: object, position: str = "") -> str:
+    """Return an event; `position` is where a client continues after it."""
     id_line = f"id: {position}\n" if position else ""
     return f"event: {name}\ndata: {json.dumps(data)}\n{id_line}\n"

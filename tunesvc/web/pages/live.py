@@ -5,12 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException, Request
 
 from tunesvc.web.access import Viewer
-from tunesvc.web.live.sse import EventStream
+from tunesvc.web.live.sse import STREAMS_MAX, EventStream, page_events
 
 router = APIRouter()
-
-STREAMS_MAX = 600
-"""Most streams at a time, because each takes a connection."""
 
 
 @router.get("/events")
@@ -18,4 +15,4 @@ def events(request: Request, _: Viewer) -> EventStream:
     """Stream changes of studies as server-sent events."""
     if len(request.app.state.hub) >= STREAMS_MAX:
         raise HTTPException(503, f"{STREAMS_MAX} pages are open already: close some")
-    return EventStream(request.app.state.hub)
+    return EventStream(page_events(request.app.state.hub))

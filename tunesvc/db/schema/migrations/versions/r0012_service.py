@@ -10,7 +10,15 @@ revision = "0012"
 down_revision = "0011"
 
 
+COMMANDS = (
+    "'pause', 'resume', 'stop', 'extend', 'parallelism', 'widen', 'enqueue', 'retry', "
+    "'stop_trial', 'tag', 'note', 'priority'"
+)
+
+
 def upgrade() -> None:
+    op.drop_constraint(op.f("ck_commands_kind"), "commands", type_="check")
+    op.create_check_constraint(op.f("ck_commands_kind"), "commands", f"kind IN ({COMMANDS})")
     op.create_table(
         "audit",
         sa.Column("audit_id", sa.BigInteger(), sa.Identity(), nullable=False),

@@ -1,0 +1,72 @@
+"""Values that clients return, beside those of `queries`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunesvc.queries.explain.pruning_audit import Audit
+from tunesvc.queries.rows import StudyView, TrialRow
+from tunesvc.search.analysis.recommend import Recommendation
+
+
+@dataclass(frozen=True, slots=True)
+class BestTrials:
+    """The answer of a study: its recommended trial, or its Pareto front."""
+
+    study: StudyView
+    recommendation: Recommendation | None
+    """None with several objectives, or without a feasible result."""
+    rows: tuple[TrialRow, ...]
+    """The recommended trial, then the one with the best observed value if it differs; with several
+    objectives the Pareto front."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOverview:
+    """A study with its answer and its newest trials."""
+
+    best: BestTrials
+    newest: tuple[TrialRow, ...]
+    forecast: str | None
+    """The improvement to expect; None with several objectives, or with too few trials."""
+    audit: Audit | None
+    """The measured error rate of the pruner; None if it audits nothing."""
+
+    @property
+    def study(self) -> StudyView:
+        """The study."""
+        return self.best.study
+
+
+@dataclass(frozen=True, slots=True)
+class FigureData:
+    """A figure of a study, as Plotly's JSON."""
+
+    title: str
+    note: str
+    """What is shown and what is left out, or the reason why there is no figure."""
+    figure: Mapping[str, Any] | None
+    """`data` and `layout` for Plotly; None if there is nothing to draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """The program that answers, and for whom."""
+
+    version: str
+    user: str
+    """Name of the user in the log of requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyNews:
+    """Studies that have changed."""
+
+    studies: tuple[str, ...]
+    """Their names."""
+    position: str
+    """Position after this change, to continue there; empty where that is not possible."""
+    is_gap: bool = False
+    """True if earlier changes may have been missed: all studies may have changed."""

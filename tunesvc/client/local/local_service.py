@@ -1,0 +1,65 @@
+"""All studies together, on a database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from tunesvc.client.local.keyset import key_of, page_of
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_scope import StudyScope
+from tunesvc.queries.rows import RowPage, StudyRow
+from tunesvc.queries.studies import get_study_id, list_queue, names_by_id
+
+if TYPE_CHECKING:
+    from tunesvc.client.answers import ServerInfo, StudyNews
+    from tunesvc.queries.operations.cluster_view import ClusterView
+
+POLL_S = 0.5
+
+
+class LocalService:
+    """See `ServiceOperations`."""
+
+    def __init__(self, database: Database, user: str, among: StudyScope) -> None:
+        self._database = database
+        self._user = user
+        self._among = among
+
+    def info(self) -> ServerInfo:
+        """Return the version of the program, and the user."""
+        from tunesvc.client.answers import ServerInfo
+
+        return ServerInfo(metadata.version("tunesvc"), self._user)
+
+    def cluster(self) -> ClusterView:
+        """Return nodes with their attempts, what waits, and the coordinators."""
+        from tunesvc.queries.operations.cluster_view import get_cluster
+
+        return get_cluster(self._database, self._among)
+
+    def queue(self, *, after: str = "", limit: int = 100) -> RowPage[StudyRow]:
+        """Return studies that wait for a server, the next one first."""
+        rows = list_queue(self._database, limit + 1, self._among, after=key_of(after) or 0)
+        return page_of(rows, limit, lambda row: row.submission and row.submission.position)
+
+    def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:
+        """Yield changes as they come, of one study or of all."""
+        from tunesvc.client.answers import StudyNews
+        from tunesvc.queries.change_token import change_tokens
+
+        only = None if study is None else get_study_id(self._database, study, self._among)
+        before = change_tokens(self._database)
+        if after:
+            yield StudyNews((), "", is_gap=True)
+        while True:
+            time.sleep(POLL_S)
+            now = change_tokens(self._database)
+            ids = {one for one in before.keys() | now.keys() if before.get(one) != now.get(one)}
+            before = now
+            names = names_by_id(self._database, ids, self._among)
+            changed = tuple(name for one, name in names.items() if only in (None, one))
+            if changed:
+                yield StudyNews(changed, "")

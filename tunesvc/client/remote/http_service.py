@@ -1,0 +1,47 @@
+"""All studies together, over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tunesvc.client.remote.connection import ServerConnection
+from tunesvc.queries.rows import RowPage, StudyRow
+
+if TYPE_CHECKING:
+    from tunesvc.client.answers import ServerInfo, StudyNews
+    from tunesvc.queries.operations.cluster_view import ClusterView
+
+
+class HttpService:
+    """See `ServiceOperations`."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
+
+    def info(self) -> ServerInfo:
+        """Return the version of the program, and the user."""
+        from tunesvc.client.answers import ServerInfo
+
+        return self._connection.get(ServerInfo, "/server")
+
+    def cluster(self) -> ClusterView:
+        """Return nodes with their attempts, what waits, and the coordinators."""
+        from tunesvc.queries.operations.cluster_view import ClusterView
+
+        return self._connection.get(ClusterView, "/cluster")
+
+    def queue(self, *, after: str = "", limit: int = 100) -> RowPage[StudyRow]:
+        """Return studies that wait for a server, the next one first."""
+        return self._connection.get(RowPage[StudyRow], "/queue", after=after, limit=limit)
+
+    def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:
+        """Yield changes as they come, of one study or of all."""
+        from tunesvc.client.answers import StudyNews
+
+        for event in self._connection.events("/events", after, study=study):
+            if event.name == "changed":
+                yield StudyNews(tuple(json.loads(event.data)["studies"]), event.id)
+            elif event.name == "gap":
+                yield StudyNews((), event.id, is_gap=True)

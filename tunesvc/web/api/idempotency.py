@@ -1,0 +1,92 @@
+"""Requests with an `Idempotency-Key` are carried out once, however often they are sent.
+
+The answer is kept for a day. A repeated one waits while the first is carried out. One that failed
+is carried out again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from tunesvc.client.wire_format import encode
+from tunesvc.db import stored_answers
+from tunesvc.db.engine.database import Database
+from tunesvc.db.stored_answers import StoredAnswer
+from tunesvc.errors import SpecError, StudyBusy
+
+HEADER = "Idempotency-Key"
+KEY_MAX = 200
+WAIT_S = 10.0
+"""Longest wait for the same request that is carried out now."""
+_LOOK_S = 0.1
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body of a request, for its digest."""
+    return await request.body()
+
+
+def carry_out_once(
+    request: Request,
+    user: str,
+    body: bytes,
+    make: Callable[[], object],
+    status: int,
+) -> Response:
+    """Carry out a request, or return the answer to an earlier one with its key.
+
+    Raises:
+        SpecError: the key was sent with another request.
+        StudyBusy: the first request is still being carried out.
+    """
+    key = request.headers.get(HEADER)
+    if key is None:
+        return _response(encode(make()), status)
+    if not 0 < len(key) <= KEY_MAX:
+        raise SpecError(f"{HEADER} has 1 to {KEY_MAX} characters: a random UUID is a good one")
+    database: Database = request.app.state.database
+    digest = _digest(request, body)
+    earlier = _claim(database, user, key, digest)
+    if earlier is not None:
+        answer = _response(json.dumps(earlier.body).encode(), earlier.status or status)
+        answer.headers["Idempotency-Replayed"] = "true"
+        return answer
+    try:
+        content = encode(make())
+    except BaseException:
+        with database.engine.begin() as connection:
+            stored_answers.release(connection, user, key)
+        raise
+    with database.engine.begin() as connection:
+        stored_answers.store(connection, user, key, status, json.loads(content))
+    return _response(content, status)
+
+
+def _claim(database: Database, user: str, key: str, digest: bytes) -> StoredAnswer | None:
+    """Return the stored answer to a key; None if this request now has it."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        with database.engine.begin() as connection:
+            earlier = stored_answers.claim(connection, user, key, digest)
+        if earlier is None or (earlier.digest == digest and earlier.status is not None):
+            return earlier
+        if earlier.digest != digest:
+            raise SpecError(f"{HEADER} was sent with another request: each needs a key of its own")
+        if time.monotonic() >= deadline:
+            raise StudyBusy("the same request is still being carried out: send it again later")
+        time.sleep(_LOOK_S)
+
+
+def _digest(request: Request, body: bytes) -> bytes:
+    line = f"{request.method} {request.url.path}?{request.url.query}\n"
+    return hashlib.sha256(line.encode("utf-8", "surrogatepass") + body).digest()
+
+
+def _response(content: bytes, status: int) -> Response:
+    return Response(content, status, media_type="application/json")
