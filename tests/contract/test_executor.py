@@ -139,7 +139,7 @@ def process_on_ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool],
             define_by_run=asking,
             resources=Resources(cpu=1, gpu=1),
         ),
-        RayLauncher(address_of_local_ray(), source=str(OBJECTIVES)),
+        RayLauncher(address_of_local_ray()),
     )
 
 

@@ -40,7 +40,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         *, address: str | None = None, local: LocalResources | None = None, **changes: Any
     ) -> DriverExecutor:
         fields = {"source": str(OBJECTIVES), "entrypoint": "behaviours:act"} | changes
-        start = RayLauncher(address, source=fields["source"], local=local)
+        start = RayLauncher(address, local=local)
         made.append(DriverExecutor(make_job(tmp_path, **fields), start))
         return made[-1]
 
@@ -152,7 +152,7 @@ interrupted = []
 signal.signal(signal.SIGINT, lambda *_: interrupted.append("SIGINT"))
 signal.signal(signal.SIGTERM, lambda *_: interrupted.append("SIGTERM"))
 job = make_job(Path({folder!r}), source=str(OBJECTIVES), entrypoint="behaviours:act")
-executor = DriverExecutor(job, RayLauncher(source=job.source, local=LocalResources(cpu=1)))
+executor = DriverExecutor(job, RayLauncher(local=LocalResources(cpu=1)))
 listener, launch = Listener(executor), make_launch(behaviour="patient")
 executor.launch(launch)
 listener.until(lambda heard: heard.has(launch, Reported))
@@ -194,7 +194,7 @@ from tunesvc.execution.driver.launcher import RayLauncher
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1}})
 address = cluster.address
 job = make_job(Path({folder!r}), source=str(OBJECTIVES), entrypoint="behaviours:act")
-executor = DriverExecutor(job, RayLauncher(address, source=job.source))
+executor = DriverExecutor(job, RayLauncher(address))
 listener, lost, after = Listener(executor), make_launch(0, behaviour="patient"), make_launch(1, behaviour="reports")
 executor.launch(lost)
 listener.until(lambda heard: heard.has(lost, Reported))

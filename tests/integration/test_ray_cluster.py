@@ -160,6 +160,50 @@ def test_code_travels_to_a_cluster_and_a_lost_node_is_reported(tmp_path: Path) -
     assert done.stdout.splitlines()[-2:] == [lost, "None"]
 
 
+FOLDERS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from ray.cluster_utils import Cluster
+from tests.support.jobs_and_events import Listener, make_job, make_launch
+from tunesvc.execution.ray.actors import RayBackend
+from tunesvc.execution.ray.cluster_connection import Connection, connect
+from tunesvc.execution.ray.ray_executor import RayExecutor
+
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 2}})
+folder, connection = Path({folder!r}), connect(cluster.address)
+for name in ("a", "b"):
+    job = make_job(folder, source=str(folder / name), entrypoint="mine:train", is_snapshot=True, key=name)
+    backend = RayBackend(job, Connection(owned=False, remote=True))
+    executor = RayExecutor(job, backend=backend)
+    executor.adopt(1, {{}})
+    for number in range(3):  # the second one meets the worker that was killed
+        listener, launch = Listener(executor), make_launch(number)
+        listener.run(launch)
+        if number != 1:
+            print(name, listener.outcome(launch).metrics)
+        (folder / name / "mine.py").write_text("raise SystemExit")
+        for worker in backend.names():
+            backend.end_named(worker)
+    executor.close()
+connection.close()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_one_driver_gives_each_job_its_own_folder_whole_and_as_it_was(tmp_path: Path) -> None:
+    for name, number in (("a", 1), ("b", 2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / ".gitignore").write_text("data.txt\n")
+        (folder / "data.txt").write_text(str(number))
+        (folder / "mine.py").write_text("def train(): return float(open('data.txt').read())\n")
+    done = python(FOLDERS.format(tests=str(Path(__file__).parents[2]), folder=str(tmp_path)))
+    expected = ["a {'loss': 1.0}"] * 2 + ["b {'loss': 2.0}"] * 2
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
 TOKENS = """
 import os, subprocess, sys
 os.environ["RAY_AUTH_MODE"] = "token"

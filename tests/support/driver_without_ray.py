@@ -175,7 +175,6 @@ class PretendedRay:
         self,
         address: str | None,
         local: LocalResources | None,
-        source: str | None,
         event_loop: EventLoop,
     ) -> None:
         self._event_loop = event_loop

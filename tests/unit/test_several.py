@@ -33,9 +33,7 @@ def write(folder: Path, name: str, more: str = "") -> Path:
 
 
 def place(label: str, **changes: Any) -> StudyLocation:
-    return StudyLocation(
-        **({"label": f"{label}.yaml", "name": label, "cluster": None, "folder": "/here"} | changes)
-    )
+    return StudyLocation(**({"label": f"{label}.yaml", "name": label, "cluster": None} | changes))
 
 
 def test_what_the_command_line_says_holds_for_each_file(tmp_path: Path) -> None:
@@ -71,22 +69,6 @@ def test_files_of_different_clusters_are_both_named() -> None:
         match=r"a\.yaml runs on no `cluster` and b\.yaml on the cluster at head:6379: give",
     ):
         check_together([place("a"), place("b", cluster="head:6379")])
-
-
-def test_different_folders_are_no_matter_here_and_an_error_on_a_cluster(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    check_together([place("a"), place("b", folder="/there")])
-    with pytest.raises(
-        SpecError, match=r"a\.yaml and b\.yaml are in different folders.*side by side"
-    ):
-        check_together(
-            [place("a", cluster="head:1"), place("b", cluster="head:1", folder="/there")]
-        )
-    monkeypatch.setenv("RAY_ADDRESS", "head:1")
-    with pytest.raises(SpecError, match="different folders"):
-        check_together([place("a"), place("b", folder="/there")])
 
 
 def test_the_worst_code_is_that_of_all() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tunesvc.errors import SpecError
-from tunesvc.execution.driver.ray_pool import is_shared
 from tunesvc.spec.yaml.document import StudyDocument, load
 
 
@@ -25,13 +24,12 @@ class Changes:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StudyLocation:
-    """Cluster and folder of a study."""
+    """Cluster of a study."""
 
     label: str
     """Name that the user gave for it."""
     name: str
     cluster: str | None
-    folder: str | None
 
 
 def read_all(files: Sequence[Path], changes: Changes) -> list[StudyDocument]:
@@ -51,7 +49,6 @@ def read_all(files: Sequence[Path], changes: Changes) -> list[StudyDocument]:
                 str(file),
                 document.spec.name,
                 document.spec.cluster,
-                str(document.folder),
             )
             for file, document in zip(files, documents, strict=True)
         ]
@@ -91,7 +88,6 @@ def locations(studies: Sequence[str], database_url: str | None) -> list[StudyLoc
             repr(view.name),
             view.name,
             None if view.spec is None else view.spec.cluster,
-            view.source_dir,
         )
         for view in views
     ]
@@ -101,7 +97,7 @@ def check_together(locations: Sequence[StudyLocation]) -> None:
     """Check that studies can run in one process, on one Ray.
 
     Raises:
-        SpecError: two share a name, use different clusters, or one cluster from several folders.
+        SpecError: two share a name, or use different clusters.
     """
     first, *others = locations
     named = {location.name: location for location in reversed(locations)}
@@ -115,11 +111,6 @@ def check_together(locations: Sequence[StudyLocation]) -> None:
             raise SpecError(
                 f"{first.label} runs on {_where(first)} and {other.label} on {_where(other)}: give "
                 "both the same `cluster`, or run them with a command each"
-            )
-        if is_shared(first.cluster) and other.folder != first.folder:
-            raise SpecError(
-                f"{first.label} and {other.label} are in different folders, and a cluster gets a "
-                "copy of one: put them side by side, or run them with a command each"
             )
 
 

@@ -53,6 +53,8 @@ class Job:
     """A directory that coordinator and workers share, with one folder per trial."""
     source: str | None = None
     """The user's directory: on the workers' import path and their working directory."""
+    is_snapshot: bool = False
+    """True if the directory is a snapshot, of which workers get every file."""
     entrypoint: str | None = None
     command: tuple[str, ...] | None = None
     function: bytes | None = None

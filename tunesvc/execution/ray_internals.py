@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +56,55 @@ def accelerator_counts() -> dict[str, int]:
     for manager in get_all_accelerator_managers():
         counts[manager.get_resource_name()] = manager.get_current_node_num_accelerators()
     return counts
+
+
+def package_of(folder: str, *, whole: bool) -> str:
+    """Return the address at which a cluster gets a copy of a folder: it names the content.
+
+    The public way, `working_dir` of `ray.init`, is one folder for a driver and all its jobs. An
+    actor's own may only be an address.
+
+    Args:
+        folder: the folder.
+        whole: take all files; otherwise those that Ray takes for a driver, without `.gitignore`d.
+    """
+    from ray._private.runtime_env import packaging
+
+    excludes, gitignore = _left_out(whole=whole)
+    address: str = packaging.get_uri_for_directory(
+        folder, include_gitignore=gitignore, excludes=excludes
+    )
+    return address
+
+
+def upload_package(address: str, folder: str, *, whole: bool) -> None:
+    """Give a cluster a copy of a folder, unless it has it, and keep it there for ten minutes.
+
+    Raises:
+        Exception: it is too large, or the cluster does not answer.
+    """
+    from ray._private.runtime_env import packaging
+
+    excludes, gitignore = _left_out(whole=whole)
+    with tempfile.TemporaryDirectory(prefix="tunesvc-") as scratch:
+        packaging.upload_package_if_needed(
+            address,
+            scratch,
+            folder,
+            include_gitignore=gitignore,
+            excludes=excludes,
+            logger=logging.getLogger(__name__),
+        )
+
+
+def _left_out(*, whole: bool) -> tuple[list[str], bool]:
+    """Return the patterns to leave out, and whether to read `.gitignore`, as `ray.init` does."""
+    from ray._private import ray_constants
+
+    if whole:
+        return [], False
+    excludes: list[str] = ray_constants.get_runtime_env_default_excludes()
+    return excludes, os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1"
 
 
 def mute_worker_logs() -> None:

@@ -84,6 +84,8 @@ class StudySource:
     sampler: BaseSampler | None = None
     """A sampler object, given from Python instead of a name."""
     pruner: BasePruner | None = None
+    is_snapshot: bool = False
+    """True if the folder is one that `tune submit` has packed."""
 
 
 def create(
@@ -389,7 +391,7 @@ def _require_objective(spec: StudySpec, source: StudySource) -> None:
 def _check_folder(record: StudyRecord, source: StudySource) -> None:
     """Refuse a study without its objective: each of its trials would fail."""
     spec = _spec_of(record)
-    named = source.folder or record.source_dir
+    named = source.folder if source.is_snapshot else record.source_dir
     if source.function is not None or named is None:
         return
     folder = Path(named)
@@ -426,7 +428,7 @@ def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
 
 def _job_of(record: StudyRecord, source: StudySource) -> Job:
     if source.function is None:
-        source = StudySource(record.source_text, source.folder or record.source_dir)
+        source = source if source.is_snapshot else StudySource(folder=record.source_dir)
     return make_job(_spec_of(record), record.key, source, checkpoint_folder(record))
 
 
@@ -612,6 +614,7 @@ def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: Path) 
         environment=spec.environment,
         checkpoint_root=str(checkpoints),
         source=source.folder,
+        is_snapshot=source.is_snapshot,
         entrypoint=None if function is not None else spec.entrypoint,
         command=None if function is not None else spec.command,
         function=function,

@@ -153,12 +153,14 @@ def submitted_source(
     if submission is None:
         raise TuneError(f"study {record.name!r} was not submitted: `tune run` runs it")
     root = home_directory() / "snapshots"
-    if submission.snapshot is None:
+    if submission.snapshot is not None:
+        folder = unpacked(store or ArtifactStore.open(), submission.snapshot, root)
+    elif record.source_dir is not None:
+        return StudySource(record.source_text, record.source_dir)
+    else:  # its program is installed where workers run
         folder = root / "none"
         folder.mkdir(parents=True, exist_ok=True)
-        return StudySource(record.source_text, record.source_dir or str(folder))
-    folder = unpacked(store or ArtifactStore.open(), submission.snapshot, root)
-    return StudySource(record.source_text, str(folder))
+    return StudySource(record.source_text, str(folder), is_snapshot=True)
 
 
 def collect_snapshots(database: Database, store: ArtifactStore) -> int:

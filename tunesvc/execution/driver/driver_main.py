@@ -68,7 +68,6 @@ class RayConnector(Protocol):
         self,
         address: str | None,
         local: LocalResources | None,
-        source: str | None,
         event_loop: EventLoop,
     ) -> JoinedRay: ...
 
@@ -112,7 +111,6 @@ class Driver:
             self._ray = self._connector(
                 join.address,
                 join.local,
-                join.source,
                 self._event_loop,
             )
         except Exception as error:  # noqa: BLE001  # the coordinator raises it

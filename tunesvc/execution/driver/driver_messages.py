@@ -24,8 +24,6 @@ class Join:
 
     address: str | None
     local: LocalResources | None
-    source: str | None
-    """The user's directory. A cluster gets a copy."""
     program: str
     """The coordinator's `sys.argv[0]`.
 

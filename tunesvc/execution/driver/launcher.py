@@ -61,7 +61,6 @@ class RayLauncher:
         self,
         address: str | None = None,
         *,
-        source: str | None = None,
         local: LocalResources | None = None,
         timeouts: DriverTimeouts | None = None,
         clock: Clock | None = None,
@@ -73,7 +72,6 @@ class RayLauncher:
 
         Args:
             address: address of a cluster. None means RAY_ADDRESS, or a local Ray without it.
-            source: the user's directory. A cluster gets a copy.
             local: resources of a local Ray.
             timeouts: timeouts for the driver.
             clock: measures the timeouts.
@@ -90,7 +88,7 @@ class RayLauncher:
         self._driver: DriverProcess | None = None
         """The current driver, once its Ray is up."""
         self._last: Message | DriverEnded | None = None
-        join = Join(address, local, source, sys.argv[0])
+        join = Join(address, local, sys.argv[0])
         self._supervisor = DriverSupervisor(
             driver_module,
             join,

@@ -39,7 +39,7 @@ class RayPool:
         `of_several`: more studies may follow later, so a local Ray claims all that is free.
         """
         self._of_several = of_several
-        self._launchers: dict[tuple[str | None, str | None], RayLauncher] = {}
+        self._launchers: dict[str | None, RayLauncher] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> RayPool:
@@ -68,12 +68,8 @@ class RayPool:
         self._launchers.clear()
 
     def _launch(self, specs: Sequence[StudySpec], source: str | None) -> RayLauncher:
-        """Return the launcher for a cluster and folder.
-
-        A driver uploads only one folder; a local Ray needs no copy.
-        """
-        address = specs[0].cluster
-        key = address, source if is_shared(address) else None
+        """Return the launcher for a cluster."""
+        key = specs[0].cluster
         with self._lock:
             if key not in self._launchers:
                 self._launchers[key] = _launch_ray(
@@ -111,7 +107,7 @@ def _launch_ray(
     """Start the Ray of studies. A local one gets the part of this machine that they claim."""
     address = specs[0].cluster
     if is_shared(address):
-        return RayLauncher(address, source=source, keep_alive=keep_alive)
+        return RayLauncher(address, keep_alive=keep_alive)
     folder = Path(source or ".")
     may_bring_gpus = any(mentions_resources(spec.entrypoint, folder) for spec in specs)
     demand = Demand.of(specs, may_bring_gpus=may_bring_gpus)
@@ -123,7 +119,6 @@ def _launch_ray(
         local = _local(machine, demand, held_claim.claim)
         return RayLauncher(
             address,
-            source=source,
             local=local,
             keep_alive=keep_alive,
             claim=held_claim,

@@ -28,6 +28,7 @@ from ray.util.scheduling_strategies import (
     PlacementGroupSchedulingStrategy,
 )
 
+from tunesvc.errors import ExecutorError
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job, NodeInfo
@@ -91,6 +92,7 @@ class RayBackend:
         is_large = len(self.job.function or b"") > _INLINE_BYTES
         self._shared_job = ray.put(self.job) if is_large else self.job
         self._nodes = nodes or living_nodes
+        self._package = self._upload()
         self._named = re.compile(re.escape(job.key) + r":(\d+)-[0-9a-f]+")
 
     @classmethod
@@ -107,7 +109,7 @@ class RayBackend:
         Raises:
             ExecutorError: Ray could not be started or reached.
         """
-        return cls(job, connect(address, local, source=job.source))
+        return cls(job, connect(address, local))
 
     def nodes(self) -> list[NodeInfo]:
         """Return the living nodes. Any thread may call this."""
@@ -230,9 +232,40 @@ class RayBackend:
             return None
         return str(Path(self.job.source or ".").resolve())
 
+    def _upload(self) -> str | None:
+        """Give a cluster a copy of the user's directory; return its address.
+
+        One driver may so serve jobs of many directories.
+
+        Raises:
+            ExecutorError: the cluster cannot take it.
+        """
+        folder = self.job.source
+        if not self.shared or folder is None:
+            return None
+        try:
+            address = ray_internals.package_of(folder, whole=self.job.is_snapshot)
+            ray_internals.upload_package(address, folder, whole=self.job.is_snapshot)
+        except Exception as error:  # Ray has no class for it
+            reason = " ".join(str(error).split())
+            raise ExecutorError(
+                f"the folder {folder} cannot be copied to the cluster: {reason}. Name what its "
+                "workers do not need in .gitignore, or for `tune submit` in .tuneignore"
+            ) from error
+        return address
+
     def _runtime_env(self) -> dict[str, Any] | None:
         environment = self.job.environment
         runtime_env: dict[str, Any] = {}
+        if self._package is not None and self.job.source is not None:
+            # Each time, because the cluster forgets a copy that no worker has used for a while.
+            with suppress(Exception):  # its head is away: the worker's start shows it
+                ray_internals.upload_package(
+                    self._package,
+                    self.job.source,
+                    whole=self.job.is_snapshot,
+                )
+            runtime_env["working_dir"] = self._package
         if environment.env:
             runtime_env["env_vars"] = dict(environment.env)
         if environment.pip:

@@ -79,14 +79,10 @@ class Connection:
 def connect(
     address: str | None = None,
     local: LocalResources | None = None,
-    *,
-    source: str | None = None,
 ) -> Connection:
     """Use the Ray of this process, or join a cluster, or start a local Ray.
 
     The cluster is the one at `address`, or else at RAY_ADDRESS.
-
-    A cluster gets a copy of the folder `source`. Its workers start in the copy.
 
     Raises:
         ExecutorError: Ray could not be started or reached. The text contains a remedy.
@@ -101,7 +97,7 @@ def connect(
     address = address or os.environ.get("RAY_ADDRESS")
     with _quiet(), _signals_kept():
         if address and address != "local":
-            _join(address, source)
+            _join(address)
             return Connection(owned=True, remote=True)
         _start(local or LocalResources.from_environment())
         return Connection(owned=True, remote=False)
@@ -125,7 +121,7 @@ def _start(local: LocalResources) -> None:
         )
 
 
-def _join(address: str, source: str | None) -> None:
+def _join(address: str) -> None:
     _check_reachable(address)
     if not address.startswith("ray://") and address != "auto":
         _match_authentication(address)
@@ -133,7 +129,6 @@ def _join(address: str, source: str | None) -> None:
         f"the Ray cluster at {address} could not be joined",
         "its Ray and Python must be of the same version as here",
         address=address,
-        runtime_env={"working_dir": source} if source else None,  # Ray uploads it
     )
 
 

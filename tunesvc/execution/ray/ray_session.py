@@ -23,7 +23,6 @@ class RaySession:
         self,
         address: str | None,
         local: LocalResources | None,
-        source: str | None,
         event_loop: EventLoop,
     ) -> None:
         """Join or start Ray, see `cluster_connection.connect`.
@@ -31,7 +30,7 @@ class RaySession:
         Raises:
             ExecutorError: Ray could not be started or reached.
         """
-        self._connection = connect(address, local, source=source)
+        self._connection = connect(address, local)
         self._event_loop = event_loop
         self._fair_shares = FairShares()
         self._clock = SystemClock()
