@@ -27,6 +27,7 @@
     │   └── ArtifactTooLarge     content beyond the size that is taken
     ├── SnapshotError            a folder that cannot be packed, or an archive not unpacked
     ├── ServerError              a server could not be reached, or its answer not understood
+    │   └── ServerAway           no answer for now: the same request may succeed later
     ├── FilterError              a filter of trials that cannot be understood (place, suggestion)
     ├── BadName                  a name that cannot be stored: it holds NUL or is no valid Unicode
     └── BadReport                a reported metric or step that is not a number, in the objective
@@ -181,6 +182,10 @@ class SnapshotError(TuneError):
 
 class ServerError(TuneError):
     """A server of tunesvc could not be reached, or its answer could not be understood."""
+
+
+class ServerAway(ServerError):
+    """A server of tunesvc does not answer for now: the same request may succeed later."""
 
 
 class FilterError(TuneError):

@@ -75,6 +75,17 @@ EXPECTED: dict[str, str] = {
     f"DELETE {API}/projects/{{project}}/members/{{user}}": MANAGER,
     f"GET {API}/audit": ADMIN,
     f"GET {API}/audit/export": ADMIN,
+    f"GET {API}/studies/{{study}}/snapshot": OPERATOR,
+    f"POST {API}/studies/{{study}}/agents": OPERATOR,
+    f"POST {API}/studies/{{study}}/agents/{{agent}}/poll": OPERATOR,
+    f"POST {API}/studies/{{study}}/agents/{{agent}}/end": OPERATOR,
+    f"POST {API}/studies/{{study}}/ask": OPERATOR,
+    f"POST {API}/studies/{{study}}/attempts/{{token}}/events": OPERATOR,
+    f"POST {API}/studies/{{study}}/attempts/{{token}}/heartbeat": OPERATOR,
+    f"POST {API}/studies/{{study}}/attempts/{{token}}/report": OPERATOR,
+    f"POST {API}/studies/{{study}}/attempts/{{token}}/tell": OPERATOR,
+    f"PUT {API}/studies/{{study}}/attempts/{{token}}/checkpoint": OPERATOR,
+    f"GET {API}/studies/{{study}}/attempts/{{token}}/checkpoint": OPERATOR,
 }
 """Least role by method and path. Pages of a study that only show it are not listed one by one."""
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from tunesvc import __version__
 from tunesvc.cli.commands import (
+    agents,
     control,
     dashboard,
     database,
@@ -140,6 +141,7 @@ for panel, commands in (
             run.run,
             run.resume,
             submit.submit,
+            agents.agent,
             explain.confirm,
             files.init,
             files.validate,

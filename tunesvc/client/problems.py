@@ -19,6 +19,7 @@ _STATUS: Mapping[str, int] = {
     "AccountExists": 409,
     "StudyBusy": 409,
     "LeaseLost": 409,
+    "LeaseRefused": 409,
     "StudyWithoutSpec": 409,
     "StudyFailed": 409,
     "SpecError": 422,

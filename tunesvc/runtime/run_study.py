@@ -40,6 +40,8 @@ from tunesvc.errors import (
     StudyWithoutSpec,
     TuneError,
 )
+from tunesvc.execution.agents.agent_executor import AgentExecutor
+from tunesvc.execution.agents.executor_choice import with_agents
 from tunesvc.execution.driver.ray_pool import ExecutorMaker, is_shared
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.interpreter import Interpreter
@@ -202,6 +204,7 @@ def run_study(
     observer = observer or SilentObserver()
     interrupt = interrupt or threading.Event()
     run = _Run(database, source, observer, interrupt, standby, on_serve)
+    make_executor = with_agents(database, make_executor)
     # Before Ray starts, which takes seconds.
     _require_objective(_spec_of(record), source)
     _check_folder(record, source)
@@ -210,7 +213,8 @@ def run_study(
         if interrupt.is_set():
             return _INTERRUPTED
     while True:
-        observer.on_event(ProgressEvent("phase", "waiting for Ray"))
+        waits_for = "agents" if _spec_of(record).agents == "only" else "Ray"
+        observer.on_event(ProgressEvent("phase", f"waiting for {waits_for}"))
         job = _job_of(record, source)
         executor = _executor(make_executor, job, _spec_of(record), observer, interrupt)
         if executor is None:
@@ -305,7 +309,8 @@ def _run_on(
                 continue
             if not isinstance(coordinator, Coordinator):
                 return coordinator
-            hands_over = run.on_serve is not None and is_shared(coordinator.spec.cluster)
+            outlives = coordinator.spec.agents is not None or is_shared(coordinator.spec.cluster)
+            hands_over = run.on_serve is not None and outlives
             if run.on_serve is not None:
                 run.on_serve(coordinator)
             with one_blas_thread():
@@ -563,25 +568,28 @@ def _refit(
     optimizer.widen(space, sampler, make_pruner(spec, pruner), trials_max(spec, space))
 
 
-def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -> str:
-    """End the attempts that a dead coordinator left on a cluster; return a text for the answer.
+def end_workers(
+    database: Database, record: StudyRecord, token: int, make_executor: ExecutorMaker
+) -> str:
+    """End the attempts that a dead coordinator left on a cluster or on agents.
 
     Args:
         token: fencing token of the caller's lease.
 
     Returns:
-        A clause that starts with a semicolon; empty when there is nothing to report.
+        A clause for the answer, which starts with a semicolon; empty when there is nothing to
+        report.
     """
     spec = _spec_of(record)
     address = spec.cluster or os.environ.get("RAY_ADDRESS")
-    if not address:
+    source = StudySource(function=_nothing)
+    job = make_job(spec, record.key, source, checkpoint_folder(record))
+    if spec.agents is not None:
+        agents = AgentExecutor(job, database)
+        agents.adopt(token, {})
+        agents.close()
+    if not address or spec.agents == "only":
         return ""
-    job = make_job(
-        spec,
-        record.key,
-        StudySource(function=_nothing),
-        checkpoint_folder(record),
-    )
     try:
         executor = make_executor(job, spec)
     except TuneError as error:

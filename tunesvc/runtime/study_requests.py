@@ -152,6 +152,7 @@ def remove(database: Database, study_id: int, who: str) -> str:
     study_writer = StudyWriter.open(database, record.study_id)
     left = (
         end_workers(
+            database,
             record,
             study_writer.token,
             ray_executor,
@@ -244,7 +245,7 @@ def _apply_when_idle(database: Database, record: StudyRecord, command: Command) 
         study.changes.answered[command.command_id] = answer
         study_writer.commit(study.changes)
         if is_abandoned and study.changes.study_state == (StudyState.STOPPED, _BY_REQUEST):
-            answer += end_workers(record, study_writer.token, ray_executor)
+            answer += end_workers(database, record, study_writer.token, ray_executor)
     finally:
         study_writer.release()
     if study.is_queued_by(command.kind):

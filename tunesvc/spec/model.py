@@ -504,6 +504,11 @@ class StudySpec(SpecModel):
         None,
         description="Address of a Ray cluster; a local one when left out.",
     )
+    agents: Literal["only", "also"] | None = Field(
+        None,
+        description="`only`: agents (`tune agent`) and programs that ask for trials run the study,"
+        " and no Ray. `also`: they and Ray do. Left out, Ray does.",
+    )
     seed: int | None = Field(
         None,
         ge=0,

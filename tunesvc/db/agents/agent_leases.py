@@ -79,6 +79,11 @@ class AgentLeases:
             if study is not None:
                 notifications.notify(connection, study, notifications.AGENT_EVENTS)
 
+    def forget(self, agent_id: int) -> None:
+        """Delete an agent that has taken nothing. Repeatable."""
+        with translate_unavailable(), self._database.engine.begin() as connection:
+            connection.execute(_FORGET, {"agent": agent_id})
+
     def poll(self, agent_id: int, poll: AgentPoll, lease_s: float | None = None) -> AgentOrders:
         """Renew an agent's leases, take launches for its free slots, and return what is new.
 
@@ -99,9 +104,15 @@ class AgentLeases:
             connection.execute(_RENEW, held)
             job = connection.execute(_JOB, {"study": seen.study_id}).one_or_none()
             rows = connection.execute(_OF_AGENT, held).all()
-            if job is not None and poll.takes and job.digest == poll.job:
+            if job is not None and poll.takes and poll.job in (None, job.digest):
                 rows = [*rows, *_take(connection, agent_id, seen.study_id, poll, rows, lease_s)]
         return _orders(seen.state, job, rows, poll)
+
+    def snapshot_of(self, study_id: int) -> str | None:
+        """Return the digest of the folder that a study was submitted with, if it has one."""
+        with translate_unavailable():
+            rows = self._database.rows(_SNAPSHOT, {"study": study_id})
+        return rows[0].snapshot if rows else None
 
     # --- a lease --------------------------------------------------------------------------------
 
@@ -132,17 +143,19 @@ class AgentLeases:
     def append(self, token: int, events: Sequence[AgentEvent]) -> LeaseStatus:
         """Add events to those that the coordinator will record, and renew the lease.
 
-        Events that have arrived before are left out, so a call may be repeated. An outcome ends the
-        lease.
+        Events that have arrived before are left out, so a call may be repeated. One with number 0
+        follows the last one. An outcome ends the lease.
 
         Raises:
             LeaseRefused: the lease was lost. Nothing is added.
         """
         with translate_unavailable(), self._database.engine.begin() as connection:
             row = connection.execute(_LOCK, {"token": token}).one_or_none()
-            new = [event for event in events if row is None or event.number > row.received]
-            if row is None or row.state == "revoked" or (row.state == "ended" and new):
+            if row is None or row.state == "revoked":
                 raise LeaseRefused(_LOST)
+            new = [event for event in events if not event.number or event.number > row.received]
+            if row.state == "ended" and new:
+                raise LeaseRefused(_OVER)
             if row.state == "leased":
                 self._append(connection, row, new)
         return _status(row, 0)
@@ -159,7 +172,7 @@ class AgentLeases:
         questions = [payload for payload in payloads if payload["type"] == QUESTION]
         changes = {
             "launch": row.launch_id,
-            "received": new[-1].number if new else row.received,
+            "received": (new[-1].number or row.received + 1) if new else row.received,
             "last_seq": row.last_seq + len(new),
             "state": "ended" if is_over else "leased",
             "question": json.dumps(questions[-1]) if questions else None,
@@ -180,6 +193,7 @@ _LOST = (
     "this attempt's lease was lost: it ran out without a heartbeat, or the attempt was ended."
     " Drop the attempt; its trial runs again elsewhere if the study needs it"
 )
+_OVER = "this attempt's outcome was told already: ask for another trial"
 
 
 def _take(
@@ -208,7 +222,7 @@ def _orders(state: str, job: Any, rows: Iterable[Any], poll: AgentPoll) -> Agent
     known = {row.launch_id: row for row in rows}
     leased = {token: row for token, row in known.items() if row.state == "leased"}
     new_job = None
-    if job is not None and job.digest != poll.job:
+    if job is not None and poll.job not in (None, job.digest):
         new_job = AgentJob(job.digest, job.job, job.lease_s, job.snapshot)
     return AgentOrders(
         state,
@@ -258,6 +272,10 @@ _END = sa.text("""
     UPDATE agents SET ended_at = now(), reason = :reason
     WHERE agent_id = :agent AND ended_at IS NULL RETURNING study_id
 """)
+_FORGET = sa.text("""
+    DELETE FROM agents WHERE agent_id = :agent
+      AND NOT EXISTS (SELECT FROM agent_launches WHERE agent_id = :agent)
+""")
 _LAPSE = sa.text("""
     UPDATE agent_launches SET expires_at = now() WHERE agent_id = :agent AND state = 'leased'
 """)
@@ -281,6 +299,7 @@ _OF_AGENT = sa.text("""
       AND (state = 'leased' OR launch_id = ANY(CAST(:tokens AS bigint[])) AND state = 'ended')
     ORDER BY launch_id
 """)
+_SNAPSHOT = sa.text("SELECT snapshot FROM submissions WHERE study_id = :study")
 _IS_OFFERED = sa.text("""
     SELECT EXISTS (SELECT FROM agent_launches WHERE study_id = :study AND state = 'offered')
 """)

@@ -44,8 +44,8 @@ class AgentPoll:
     """Number of attempts that it runs at a time."""
     takes: bool = True
     """False if it takes no more launches."""
-    job: str = ""
-    """Digest of the job that it has."""
+    job: str | None = ""
+    """Digest of the job that it has; it takes launches of this job only. None if it needs none."""
     held: tuple[HeldLease, ...] = ()
     """All its leases. One that is left out did not arrive, and is sent again."""
 
@@ -106,3 +106,27 @@ class AgentEvent:
     """1, 2, 3, ... as the attempt's outbox numbers it."""
     payload: Mapping[str, Any] = field(default_factory=dict)
     """As `execution.agents.wire` writes it."""
+
+
+# --- for programs and people that ask for one trial at a time -------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AskedTrial:
+    """A trial that was asked for, and the lease under which its result may be told."""
+
+    token: int
+    """Names the lease in addresses. It is refused once the lease is lost."""
+    study: str
+    trial: int
+    """Number of the trial."""
+    attempt: int
+    """1 for the first execution of the trial."""
+    params: Mapping[str, Any]
+    seed: int
+    metrics: tuple[str, ...]
+    """Names of the study's objectives."""
+    lease_s: float
+    """Time until the lease runs out, unless a heartbeat or report renews it."""
+    has_checkpoint: bool = False
+    """True if an earlier attempt has left a checkpoint to continue from."""

@@ -136,6 +136,12 @@ class AgentOffers:
             if str(row.key) in keys
         ]
 
+    def offered(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Return those of these attempts, trial and number, that were ever offered."""
+        with translate_unavailable():
+            rows = self._database.rows(_STORED, self._study)
+        return {(row.trial_id, row.attempt) for row in rows} & set(attempts)
+
     def commit(self, token: int, changes: OfferChanges) -> bool:
         """Commit changes. Return False if a coordinator with a higher token has the study."""
         with translate_unavailable(), self._database.engine.begin() as connection:
@@ -162,11 +168,16 @@ class AgentOffers:
                 connection.execute(_REVOKE_OTHERS, {**self._study, "keys": []})
                 notifications.notify(connection, self._study_id, notifications.AGENT_LAUNCHES)
 
-    def expire(self, lost: Payload) -> None:
-        """Revoke leases that have run out, with `lost` as their last event."""
+    def expire(self, lost: Payload, gone: Payload) -> None:
+        """Revoke leases that have run out.
+
+        Args:
+            lost: their last event.
+            gone: the last event of those of which nothing has arrived.
+        """
         with translate_unavailable(), self._database.engine.begin() as connection:
             rows = connection.execute(_EXPIRE, self._study).all()
-            self._add(connection, [(row, lost) for row in rows])
+            self._add(connection, [(row, lost if row.received else gone) for row in rows])
 
     def renew(self) -> None:
         """Begin all leases anew: agents could not reach the database for a while."""
@@ -310,7 +321,7 @@ _REVOKE = sa.text("""
 _EXPIRE = sa.text("""
     UPDATE agent_launches SET state = 'revoked', ended_at = now(), last_seq = last_seq + 1
     WHERE study_id = :study AND state = 'leased' AND expires_at <= now()
-    RETURNING launch_id, key, last_seq
+    RETURNING launch_id, key, last_seq, received
 """)
 _ADD_EVENT = sa.text("""
     INSERT INTO agent_events (launch_id, seq, payload)
@@ -344,11 +355,11 @@ _EVENTS = sa.text("""
     ORDER BY event.launch_id, event.seq LIMIT :count
 """)
 _AGENTS = sa.text("""
-    SELECT agent.agent_id, agent.name, agent.total, agent.slots,
-           (SELECT count(*) FROM agent_launches launch
-            WHERE launch.agent_id = agent.agent_id AND launch.state = 'leased')
-    FROM agents agent
-    WHERE study_id = :study AND ended_at IS NULL
-      AND seen_at > now() - make_interval(secs => :seconds)
-    ORDER BY agent_id
+    SELECT agent.agent_id, agent.name, agent.total, agent.slots, work.leased
+    FROM agents agent, LATERAL (
+        SELECT count(*) AS leased FROM agent_launches
+        WHERE agent_id = agent.agent_id AND state = 'leased') AS work
+    WHERE agent.study_id = :study AND agent.ended_at IS NULL
+      AND (work.leased > 0 OR agent.seen_at > now() - make_interval(secs => :seconds))
+    ORDER BY agent.agent_id
 """)

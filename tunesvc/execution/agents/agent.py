@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from tunesvc.db.agents.agent_messages import AgentJob, AgentOrders, AgentPoll, LeasedLaunch
-from tunesvc.errors import LeaseRefused, TuneError, UnsatisfiableRequest
+from tunesvc.errors import LeaseRefused, ServerAway, TuneError, UnsatisfiableRequest
 from tunesvc.execution.agents import wire
-from tunesvc.execution.agents.agent_server import AgentServer, ServerAway
+from tunesvc.execution.agents.agent_server import AgentServer
 from tunesvc.execution.agents.agent_slot import AgentSlot, devices_of_slots
 from tunesvc.execution.agents.attempt_runner import AttemptRunner, Backoff
 from tunesvc.execution.executor import Job

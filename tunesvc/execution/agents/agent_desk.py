@@ -11,13 +11,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunesvc.db.agents.agent_leases import AgentLeases, LeaseRecord
-from tunesvc.db.agents.agent_messages import AgentEvent, AgentOrders, AgentPoll, LeaseStatus
+from tunesvc.db.agents.agent_messages import (
+    AgentEvent,
+    AgentOrders,
+    AgentPoll,
+    AskedTrial,
+    LeasedLaunch,
+    LeaseStatus,
+)
 from tunesvc.db.engine.database import Database
-from tunesvc.errors import BadReport
+from tunesvc.errors import BadReport, TuneError
 from tunesvc.execution.agents import wire
 from tunesvc.execution.agents.checkpoint_archive import pack, unpack
 from tunesvc.execution.agents.wire import WireError
-from tunesvc.execution.executor import Checkpointed, Finished, Payload, Reported
+from tunesvc.execution.executor import (
+    Checkpointed,
+    Failed,
+    Finished,
+    Outcome,
+    Payload,
+    Reported,
+    Started,
+)
 from tunesvc.trial import as_number, as_step
 
 TEXT_MAX = 1_000_000
@@ -54,7 +69,72 @@ class AgentDesk:
                 raise WireError("Checkpointed: `path` is not what the upload has answered")
         return replace(event, payload=wire.dump_payload(checked(payload)))
 
+    # --- one trial at a time --------------------------------------------------------------------
+
+    def begin(self, asked: LeasedLaunch, name: str) -> AskedTrial:
+        """Begin an attempt that a program or a person has asked for; `name` is its node."""
+        started = wire.dump_payload(Started(name, 0))
+        self.leases.append(asked.token, [AgentEvent(1, started)])
+        record = self.leases.find(asked.token)
+        launch, job = wire.load_launch(asked.launch), wire.load_job(record.job)
+        if job.define_by_run:
+            self.tell(asked.token, Failed("error", _DEFINE_BY_RUN))
+            raise TuneError(_DEFINE_BY_RUN)
+        return AskedTrial(
+            asked.token,
+            job.study,
+            launch.trial_number,
+            asked.attempt,
+            launch.params,
+            launch.seed,
+            job.metrics,
+            asked.lease_s,
+            launch.checkpoint is not None and Path(launch.checkpoint).exists(),
+        )
+
+    def report(self, token: int, step: int, metrics: Mapping[str, float]) -> LeaseStatus:
+        """Store a report of an attempt."""
+        return self._add(token, Reported(step, metrics))
+
+    def tell(self, token: int, outcome: Outcome) -> LeaseStatus:
+        """Store the outcome of an attempt."""
+        return self._add(token, outcome)
+
+    def metrics_of(self, token: int) -> tuple[str, ...]:
+        """Return the names of the objectives of an attempt's study."""
+        return wire.load_job(self.leases.find(token).job).metrics
+
+    def _add(self, token: int, payload: Payload) -> LeaseStatus:
+        message = wire.dump_payload(checked(payload))
+        return self.leases.append(token, [AgentEvent(0, message)])
+
     # --- checkpoints ----------------------------------------------------------------------------
+
+    def save_file(self, token: int, step: int | None, name: str, chunks: Iterable[bytes]) -> None:
+        """Store a file as the checkpoint after a step, which the trial's next attempt gets.
+
+        Raises:
+            LeaseRefused: the lease was lost.
+            WireError: the name is none of a file.
+        """
+        record = self.leases.find(token)
+        if name != Path(name).name or name in ("", ".", ".."):
+            raise WireError(f"{name!r} is no name of a file: leave the folder out")
+        trial, after = _folder(record), "start" if step is None else f"step-{step}"
+        number = 1 + len(list(trial.glob(f"attempt-{record.attempt}-*")))
+        folder = trial / f"attempt-{record.attempt}-{after}-{number}"
+        partial = folder.with_name(f"{folder.name}.partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        with (partial / name).open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        partial.rename(folder)
+        self._add(token, Checkpointed(str(folder / name), step))
+
+    def restored(self, token: int) -> Path | None:
+        """Return the checkpoint that an attempt starts from, on this machine; None for none."""
+        path = wire.load_launch(self.leases.find(token).launch).checkpoint
+        return Path(path) if path and Path(path).exists() else None
 
     def upload(self, token: int, name: str, chunks: Iterable[bytes]) -> str:
         """Store a checkpoint and return its path, which its event then names.
@@ -89,11 +169,14 @@ class AgentDesk:
         Raises:
             LeaseRefused: the lease was lost.
         """
-        record = self.leases.find(token)
-        path = wire.load_launch(record.launch).checkpoint
-        if path is None or not Path(path).exists():
-            return None
-        return Path(path).parent.name, pack(Path(path))
+        path = self.restored(token)
+        return None if path is None else (path.parent.name, pack(path))
+
+
+_DEFINE_BY_RUN = (
+    "the objective of this study declares its parameters itself, with `trial.suggest_*`: "
+    "only `tune agent` can run it; or list the `parameters` in the study"
+)
 
 
 def checked(payload: Payload) -> Payload:

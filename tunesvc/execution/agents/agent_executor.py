@@ -58,6 +58,7 @@ GAP_S = 5.0
 _NO_LIMIT = 2**31 - 1
 _SUPERSEDED = "another coordinator has taken over the study's agents"
 _EXPIRED = Lost("its agent sent no heartbeat: its lease ran out", "stalled")
+_NEVER_BEGAN = Lost("its agent took it, but never began it", "gone")
 _GONE = Lost("no agent has it", "gone")
 
 
@@ -135,6 +136,14 @@ class AgentExecutor:
         """Tell agents the job before the first launch, unless a coordinator has the study."""
         with self._watched():
             self._offers.commit(self._token, OfferChanges())
+
+    def offered(self, attempts: Collection[AttemptId]) -> Collection[AttemptId]:
+        """Return those of these attempts that were offered to agents.
+
+        Raises:
+            DatabaseUnavailable: nothing is known now.
+        """
+        return {AttemptId(*one) for one in self._offers.offered(attempts)}
 
     # --- the protocol ---------------------------------------------------------------------------
 
@@ -331,7 +340,7 @@ class AgentExecutor:
             self._offers.renew()
         self._live = self._offers.live()
         if any(self._live.values()):
-            self._offers.expire(wire.dump_payload(_EXPIRED))
+            self._offers.expire(wire.dump_payload(_EXPIRED), wire.dump_payload(_NEVER_BEGAN))
         self._checked_s = now
 
     def _receive(self) -> None:

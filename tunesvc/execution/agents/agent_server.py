@@ -7,11 +7,6 @@ from pathlib import Path
 from typing import Protocol
 
 from tunesvc.db.agents.agent_messages import AgentEvent, AgentOrders, AgentPoll, LeaseStatus
-from tunesvc.errors import TuneError
-
-
-class ServerAway(TuneError):
-    """The server does not answer for now: the same call may succeed later."""
 
 
 class AgentServer(Protocol):
@@ -39,8 +34,12 @@ class AgentServer(Protocol):
         """Copy a checkpoint, whose folder is named by `Checkpoints`; return the copy's path."""
         ...
 
-    def download(self, token: int, folder: Path) -> Path:
-        """Copy the checkpoint that the attempt starts from into a folder; return its path there."""
+    def download(self, token: int, folder: Path) -> Path | None:
+        """Copy the checkpoint that the attempt starts from into a folder.
+
+        Returns:
+            Its path there; None if it is gone.
+        """
         ...
 
     def snapshot(self, digest: str, folder: Path) -> None:

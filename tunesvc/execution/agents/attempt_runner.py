@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from tunesvc.db.agents.agent_messages import AgentEvent, HeldLease, LeasedLaunch, LeaseStatus
-from tunesvc.errors import LeaseRefused
+from tunesvc.errors import LeaseRefused, ServerAway
 from tunesvc.execution.agents import wire
-from tunesvc.execution.agents.agent_server import AgentServer, ServerAway
+from tunesvc.execution.agents.agent_server import AgentServer
 from tunesvc.execution.agents.worker_process import WorkerProcess
 from tunesvc.execution.executor import (
     AttemptId,
@@ -156,7 +156,8 @@ class AttemptRunner:
         """Copy the checkpoint that the attempt starts from to this machine."""
         if self._launch.checkpoint is not None:
             path = self._retry(lambda: self._server.download(self.token, self._folder))
-            self._launch = replace(self._launch, checkpoint=str(path))
+            if path is not None:
+                self._launch = replace(self._launch, checkpoint=str(path))
 
     def _begin(self, process: WorkerProcess) -> None:
         process.command(WorkerCommand("run", self.id, (self._launch,)))

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 CHUNK_BYTES = 2**20
-_CHUNKS_MAX = 4
+_WAITING_MAX = 4
 _END_S = 60.0
 
 
@@ -22,7 +22,7 @@ def pack(path: Path) -> Iterator[bytes]:
     Raises:
         OSError: it cannot be read.
     """
-    chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(_CHUNKS_MAX)
+    chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(_WAITING_MAX)
     is_abandoned = threading.Event()
     writer = threading.Thread(target=_write, args=(path, chunks, is_abandoned), daemon=True)
     writer.start()
@@ -44,7 +44,7 @@ def _write(
     is_abandoned: threading.Event,
 ) -> None:
     try:
-        sink = _Chunks(chunks, is_abandoned)
+        sink = _ChunkWriter(chunks, is_abandoned)
         with tarfile.open(fileobj=sink, mode="w|", bufsize=CHUNK_BYTES) as archive:
             archive.add(path, path.name)
         chunks.put(None)
@@ -53,7 +53,7 @@ def _write(
             chunks.put(error, timeout=0 if is_abandoned.is_set() else _END_S)
 
 
-class _Chunks(io.RawIOBase):
+class _ChunkWriter(io.RawIOBase):
     def __init__(
         self, chunks: queue.Queue[bytes | BaseException | None], is_abandoned: threading.Event
     ) -> None:
@@ -82,7 +82,7 @@ def unpack(chunks: Iterable[bytes], folder: Path) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        with tarfile.open(fileobj=_Reader(chunks), mode="r|", bufsize=CHUNK_BYTES) as archive:
+        with tarfile.open(fileobj=_ChunkReader(chunks), mode="r|", bufsize=CHUNK_BYTES) as archive:
             archive.extractall(partial, filter="data")
         (content,) = partial.iterdir()
         shutil.rmtree(folder, ignore_errors=True)
@@ -94,7 +94,7 @@ def unpack(chunks: Iterable[bytes], folder: Path) -> Path:
     return folder / content.name
 
 
-class _Reader(io.RawIOBase):
+class _ChunkReader(io.RawIOBase):
     """A file of chunks, for reading from start to end."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:

@@ -50,7 +50,8 @@ class RayPool:
 
     def prestart(self, specs: Sequence[StudySpec], source: str | None) -> RayPool:
         """Start the Ray of these studies before it is needed, unless the machine is busy."""
-        if not _is_in_use():
+        specs = [spec for spec in specs if spec.agents != "only"]
+        if specs and not _is_in_use():
             with suppress(MachineBusy):
                 self._launch(specs, source)
         return self

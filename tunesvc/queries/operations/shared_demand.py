@@ -22,6 +22,8 @@ from tunesvc.spec import Resources
 
 UNLIMITED = 1_000_000
 """Slots that a study without a limit of its own could use."""
+AGENTS_MAX = 1_000
+"""The same on agents only: they are not counted here."""
 STALE_S = 60.0
 """Nodes that no coordinator has recorded for this long are not counted."""
 LIMITS = ("gpus", "trials", "gpu_hours", "cost")
@@ -99,7 +101,8 @@ def _total(connection: sa.Connection) -> dict[str, float]:
     newest = (
         sa.select(nodes.c.total)
         .ext(pg.distinct_on(nodes.c.key))
-        .where(nodes.c.seen_at > seen)
+        .join(studies, studies.c.study_id == nodes.c.study_id)
+        .where(nodes.c.seen_at > seen, _is_agents_only().is_not(True))
         .order_by(nodes.c.key, nodes.c.seen_at.desc())
     )
     total: dict[str, float] = {}
@@ -144,14 +147,16 @@ def _studies(connection: sa.Connection) -> Sequence[StudyDemand]:
 def _demand(row: Any) -> StudyDemand:
     resources = Resources.model_validate(row.spec.get("resources") or {})
     budget = row.spec.get("budget") or {}
-    wanted = row.spec.get("parallelism") or UNLIMITED
+    is_agents_only = row.spec.get("agents") == "only"
+    wanted = row.spec.get("parallelism") or (AGENTS_MAX if is_agents_only else UNLIMITED)
     if budget.get("trials") is not None:
         wanted = min(wanted, max(0, budget["trials"] - row.ended))
     return StudyDemand(
         study_id=row.study_id,
         project=row.project,
         user=row.submitted_by,
-        slot={name: amount * resources.workers for name, amount in bundle_of(resources).items()},
+        # agents are no part of the cluster
+        slot={} if is_agents_only else _slot(resources),
         wanted=max(wanted, row.held),
         priority=Priority(row.priority),
         running=row.running,
@@ -160,6 +165,15 @@ def _demand(row: Any) -> StudyDemand:
         name=row.name,
         is_attended=row.attended,
     )
+
+
+def _slot(resources: Resources) -> dict[str, float]:
+    return {name: amount * resources.workers for name, amount in bundle_of(resources).items()}
+
+
+def _is_agents_only() -> sa.ColumnElement[bool]:
+    is_only: sa.ColumnElement[bool] = studies.c.spec["agents"].as_string() == "only"
+    return is_only
 
 
 def _parties(

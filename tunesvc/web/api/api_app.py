@@ -13,6 +13,7 @@ from tunesvc.client.problems import MEDIA_TYPE, Problem
 from tunesvc.client.remote.connection import API as API
 from tunesvc.web.api import (
     account_routes,
+    agent_routes,
     command_routes,
     insight_routes,
     service_routes,
@@ -28,7 +29,7 @@ from tunesvc.web.reading import reading
 
 ROUTES = (
     *(study_routes, trial_routes, insight_routes, command_routes, service_routes),
-    *(submission_routes, account_routes),
+    *(submission_routes, account_routes, agent_routes),
 )
 """Modules that each have a `router`."""
 
