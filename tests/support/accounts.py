@@ -15,6 +15,7 @@ from tunesvc.db.people.accounts import Role, TokenKind
 from tunesvc.db.schema.tables import studies
 from tunesvc.web import DashboardServer
 from tunesvc.web.binding import Binding
+from tunesvc.web.probes import probe_router
 
 PEOPLE = ("outsider", "viewer", "operator", "manager", "admin")
 
@@ -56,8 +57,10 @@ def make_team(database: Database, project: str = "vision") -> Team:
 @contextmanager
 def serving_accounts(database: Database) -> Iterator[tuple[DashboardServer, httpx.Client]]:
     """A server with accounts on loopback, and a client without any."""
+    made = DashboardServer(database, accounts=Binding(port=0))
+    made.app.include_router(probe_router(tuple))
     with (
-        DashboardServer(database, accounts=Binding(port=0), find_problems=tuple) as server,
+        made as server,
         httpx.Client(base_url=server.url, headers={"Origin": server.url}) as client,
     ):
         yield server, client

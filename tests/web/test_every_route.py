@@ -60,6 +60,7 @@ EXPECTED: dict[str, str] = {
     f"GET {API}/snapshots/{{digest}}": OPERATOR,
     f"PUT {API}/snapshots/{{digest}}": OPERATOR,
     f"POST {API}/submissions": OPERATOR,
+    f"POST {API}/links/redeem": EVERYBODY,
     f"GET {API}/me": USER,
     f"GET {API}/tokens": USER,
     f"POST {API}/tokens": USER,
@@ -90,7 +91,7 @@ EXPECTED: dict[str, str] = {
 """Least role by method and path. Pages of a study that only show it are not listed one by one."""
 
 SHOWS_A_STUDY = re.compile(r"GET /studies/\{study_id\}(?!/(ask|delete)\b).*")
-APART = {"GET /events", "POST /enter", "POST /leave"}
+APART = {"GET /events", "POST /enter", "POST /leave", f"POST {API}/links/redeem"}
 """One never ends; the others answer by the secret, see test_accounts."""
 VALUES = {
     "ask": "note",

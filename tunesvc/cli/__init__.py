@@ -23,7 +23,9 @@ from tunesvc.cli.commands import (
     explain,
     export,
     files,
+    login,
     notes,
+    people,
     run,
     serve,
     show,
@@ -182,8 +184,17 @@ for panel, commands in (
             ),
         ),
     ),
-    (_SETUP, (serve.serve, doctor.doctor, files.schema)),
+    (
+        _SETUP,
+        (serve.serve, login.login, login.logout, people.audit, doctor.doctor, files.schema),
+    ),
 ):
     for command in commands:
         app.command(cls=HelpCommand, rich_help_panel=panel)(command)
-app.add_typer(database.app, name="db", rich_help_panel=_SETUP)
+for name, group in (
+    ("token", people.token_app),
+    ("user", people.user_app),
+    ("project", people.project_app),
+    ("db", database.app),
+):
+    app.add_typer(group, name=name, rich_help_panel=_SETUP)

@@ -13,16 +13,23 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened_client(database_url: str | None, server: str | None) -> Iterator[TuneClient]:
-    """Open the client of a server, or that of a database without one.
+    """Open the client of a server, or that of a database.
+
+    Without a server and a database, it is the server of `tune login`, if there is one.
 
     Raises:
         ServerError: the address is not one of a server.
         DatabaseError: the database cannot be started or reached.
     """
+    from tunesvc.client.stored_login import load_login
+
+    login = load_login()
+    server = server or (None if database_url else login.server)
     if server:
         from tunesvc.client.remote.http_client import Client
 
-        with Client(server, os.environ.get("TUNE_TOKEN")) as remote:
+        token = os.environ.get("TUNE_TOKEN") or login.tokens.get(server.rstrip("/"))
+        with Client(server, token) as remote:
             yield remote
         return
     from tunesvc.client.local.local_client import LocalClient

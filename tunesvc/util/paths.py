@@ -1,4 +1,5 @@
-"""Location of this user's data: the embedded database, checkpoints and all else on a machine.
+"""Location of this user's data: the embedded database, checkpoints and all else on a machine; and
+of settings.
 
 Owns `TUNE_HOME` and its default. Creates nothing, and imports nothing of tunesvc.
 """
@@ -21,3 +22,10 @@ def home_directory() -> Path:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return ROOT_HOME
     return Path(platformdirs.user_data_dir("tunesvc", appauthor=False))
+
+
+def config_directory() -> Path:
+    """Return the absolute path of settings: below `TUNE_HOME`, else the system's default."""
+    if os.environ.get("TUNE_HOME"):
+        return home_directory() / "config"
+    return Path(platformdirs.user_config_dir("tunesvc", appauthor=False))

@@ -21,6 +21,7 @@ from tunesvc.db.people.accounts import (
     authenticate,
     find_project,
     no_project,
+    redeem_link,
 )
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.errors import AccountNotFound, Forbidden, SpecError
@@ -126,6 +127,20 @@ class AccountAccess:
         else:
             self.limits.succeeded(secret, account.token_id)
         return account
+
+    def redeem(self, request: Request, secret: str) -> int | None:
+        """Use up a link, within the limits; return its user's id, or None if it is not valid.
+
+        Raises:
+            TooManyRequests: too many failures from the address.
+        """
+        origin = _origin(request, TokenKind.LINK)
+        self.limits.check(origin, secret)
+        with self._database.engine.begin() as connection:
+            user_id = redeem_link(connection, secret)
+        if user_id is None:
+            self.limits.failed(origin)
+        return user_id
 
     def _account(self, request: Request) -> Account | None:
         header = request.headers.get("authorization")

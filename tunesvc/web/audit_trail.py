@@ -32,6 +32,23 @@ def begin(request: Request, user_name: str, token_id: int | None = None) -> None
     )
 
 
+def record_sign_in(
+    request: Request,
+    user_name: str,
+    outcome: int,
+    token_id: int | None = None,
+) -> None:
+    """Write the entry of an attempt to sign in; the user's name is empty if it failed."""
+    audit_log.begin(
+        request.app.state.database,
+        user_name,
+        "sign in",
+        address=address_of(request),
+        token_id=token_id,
+        outcome=outcome,
+    )
+
+
 def address_of(request: Request) -> str:
     """Return the address from which a request comes; empty if it is unknown."""
     return "" if request.client is None else request.client.host

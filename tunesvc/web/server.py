@@ -11,6 +11,7 @@ import threading
 import uvicorn
 
 from tunesvc.db.engine.database import Database
+from tunesvc.db.people.accounts import has_users
 from tunesvc.errors import TuneError
 from tunesvc.util.logs import get_logger
 from tunesvc.util.user import whoami
@@ -50,6 +51,7 @@ class DashboardServer:
         accounts: Binding | None = None,
     ) -> None:
         self.binding = accounts or Binding(port=port)
+        self.binding.check(has_accounts=accounts is not None and has_users(database))
         self._socket = self.binding.bind()
         self.port: int = self._socket.getsockname()[1]
         self._keys = None if accounts else KeyAccess(whoami() or "somebody", self._cookie)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,9 +21,11 @@ from tunesvc.util import logs
 
 if TYPE_CHECKING:
     from tunesvc.db.engine.database import Database
+    from tunesvc.db.people.accounts import FirstSecrets
     from tunesvc.execution.driver.ray_pool import RayPool
     from tunesvc.service.study_supervisor import StudySupervisor
     from tunesvc.web import DashboardServer
+    from tunesvc.web.binding import Binding
 
 
 def serve(
@@ -35,6 +38,30 @@ def serve(
         ),
     ] = None,
     port: Port = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on; another one needs TLS or a proxy."),
+    ] = "127.0.0.1",
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(help="File with the certificate chain, PEM.", show_default=False),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(help="File with the certificate's key, PEM.", show_default=False),
+    ] = None,
+    behind_proxy: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address or network of the proxy that encrypts; its forwarded headers count.",
+            show_default=False,
+        ),
+    ] = "",
+    path_prefix: Annotated[
+        str,
+        typer.Option(help="Path of the service at the proxy, as /tune.", show_default=False),
+    ] = "",
     studies: Annotated[
         int,
         typer.Option(min=1, help="Most studies that this server runs at a time."),
@@ -49,7 +76,13 @@ def serve(
     gone by another. SIGTERM or Ctrl-C ends it in order: on a shared cluster, trials run on and the
     next server continues their studies; on a local Ray, trials are interrupted and continue later.
     A second signal ends it at once.
+
+    The first start adds an administrator and prints a link that signs in a browser. It listens to
+    this machine only, unless --tls-cert and --tls-key, or --behind-proxy, protect the way to it.
     """
+    from tunesvc.web.binding import Binding
+
+    binding = Binding(host, port, tls_cert, tls_key, behind_proxy, path_prefix)
     if cluster is not None:
         os.environ["RAY_ADDRESS"] = cluster  # its driver processes inherit it
     os.environ.setdefault(logs.LEVEL, "info")
@@ -58,9 +91,10 @@ def serve(
         stopped = stack.enter_context(_signals())
         database, rays = _open(stack, database_url)
         supervisor = _supervisor(database, rays, studies)
-        server = stack.enter_context(_served(database, supervisor, port, gpu_price))
+        first = _first_secrets(database)
+        server = stack.enter_context(_served(database, supervisor, binding, gpu_price))
         supervisor.start()
-        _print_address(server, database, as_json=as_json)
+        _print_address(server, database, first, as_json=as_json)
         stopped.wait()
         supervisor.stop()
 
@@ -91,35 +125,63 @@ def _supervisor(database: Database, rays: RayPool, studies_max: int) -> StudySup
 def _served(
     database: Database,
     supervisor: StudySupervisor,
-    port: int | None,
+    binding: Binding,
     gpu_price: float,
 ) -> DashboardServer:
     from tunesvc.service.readiness import find_problems
     from tunesvc.web import DashboardServer
     from tunesvc.web.probes import probe_router
 
-    server = DashboardServer(database, port=port, gpu_price=gpu_price)
+    server = DashboardServer(database, gpu_price=gpu_price, accounts=binding)
     server.app.include_router(probe_router(partial(find_problems, database, supervisor)))
     return server
 
 
-def _print_address(server: DashboardServer, database: Database, *, as_json: bool) -> None:
+def _first_secrets(database: Database) -> FirstSecrets | None:
+    from tunesvc.db.people.accounts import bootstrap
+    from tunesvc.util.user import whoami
+
+    return bootstrap(database, whoami())
+
+
+def _print_address(
+    server: DashboardServer,
+    database: Database,
+    first: FirstSecrets | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print where it serves, and until the first administrator has signed in, how to do that.
+
+    A token is printed to this machine only: what a server elsewhere prints is kept in logs.
+    """
     from tunesvc.views.terminal import out, print_json
 
-    address = server.new_address()
+    link = server.address_of(first.link) if first else None
+    token = first.token if first and server.binding.is_loopback else None
     if as_json:
         print_json(
             {
                 "event": "serving",
                 "url": server.url,
-                "address": address,
+                "link": link,
+                "token": token,
                 "database": database.name,
                 "pid": os.getpid(),
             }
         )
         return
-    out().print(f"serving    {address}", markup=False, soft_wrap=True)
-    out().print(f"database   {database.name}", markup=False, soft_wrap=True)
+    lines = {
+        "serving": server.url,
+        "sign in": link and f"{link} (works once, within a day)",
+        "token": token and f"{token} (for `tune login {server.url}`)",
+        "database": database.name,
+    }
+    for name, text in lines.items():
+        if text:
+            out().print(f"{name:10} {text}", markup=False, soft_wrap=True)
+    if first is None:
+        out().print("Sign in with a token; `tune token create` here makes one.", markup=False)
     out().print("Ctrl-C ends the server.", markup=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from tunesvc.client.account_operations import IssuedSecret
 from tunesvc.client.remote.connection import RETRY_S, ServerConnection
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ class Client:
         from tunesvc.client.remote.http_trials import HttpTrials
 
         return HttpTrials(self._connection)
+
+    def redeem_link(self, label: str) -> IssuedSecret:
+        """Exchange a link, whose secret is this client's token, for a token.
+
+        Raises:
+            Unauthenticated: the link is not valid, or was used.
+        """
+        return self._connection.post(IssuedSecret, "/links/redeem", {"label": label})
 
     @cached_property
     def insights(self) -> InsightOperations:

@@ -86,6 +86,11 @@ class FirstSecrets:
     """For `tune login`."""
 
 
+def prefix_of(kind: TokenKind) -> str:
+    """Return what secrets of a kind begin with."""
+    return f"{SECRET_PREFIX}{kind}_"
+
+
 def digest_of(secret: str) -> bytes:
     """Return what is stored of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
@@ -135,7 +140,7 @@ def create_token(
         raise SpecError(f"a token's label is text of at most {MAX_LABEL} characters")
     if lasts is not None and lasts <= timedelta(0):
         raise SpecError("a token lasts for a positive time: name more than 0 days")
-    secret = f"{SECRET_PREFIX}{kind}_{secrets.token_urlsafe(32)}"
+    secret = prefix_of(kind) + secrets.token_urlsafe(32)
     row = {
         "user_id": user_id,
         "kind": kind,
@@ -149,10 +154,15 @@ def create_token(
 
 def create_session(connection: sa.Connection, user_id: int) -> tuple[str, NewToken]:
     """Create a session of a browser; return the user's name with it."""
-    name: str = connection.execute(
-        sa.select(users.c.name).where(users.c.user_id == user_id)
-    ).scalar_one()
-    return name, create_token(connection, user_id, TokenKind.SESSION, "browser", SESSION_LASTS)
+    session = create_token(connection, user_id, TokenKind.SESSION, "browser", SESSION_LASTS)
+    return user_name(connection, user_id), session
+
+
+def user_name(connection: sa.Connection, user_id: int) -> str:
+    """Return the name of a user."""
+    query = sa.select(users.c.name).where(users.c.user_id == user_id)
+    name: str = connection.execute(query).scalar_one()
+    return name
 
 
 def redeem_link(connection: sa.Connection, secret: str) -> int | None:

@@ -18,7 +18,8 @@ from tunesvc.client.account_operations import (
 )
 from tunesvc.client.local.local_accounts import LocalAccounts
 from tunesvc.client.wire_format import encode
-from tunesvc.db.people.accounts import Role
+from tunesvc.db.people.accounts import TOKEN_LASTS, Role, TokenKind, create_token, user_name
+from tunesvc.errors import Unauthenticated
 from tunesvc.queries.operations.account_rows import MemberRow, ProjectRow, TokenRow, UserRow
 from tunesvc.queries.operations.audit_entries import AuditEntry, iterate_audit
 from tunesvc.queries.rows import RowPage
@@ -28,10 +29,12 @@ from tunesvc.web.access import (
     Manager,
     Permission,
     User,
+    bearer_token,
     viewable_studies,
 )
-from tunesvc.web.account_access import authorize_project
+from tunesvc.web.account_access import AccountAccess, authorize_project
 from tunesvc.web.api.api_requests import After, Limit
+from tunesvc.web.audit_trail import record_sign_in
 
 router = APIRouter(tags=["accounts"])
 
@@ -45,6 +48,14 @@ class TokenBody:
     label: str = ""
     days: float | None = TOKEN_DAYS
     """None for a token that does not expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkBody:
+    """A token to be made for a link."""
+
+    label: str = ""
+    """What the token is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +118,22 @@ Showing = Annotated[AccountOperations, Depends(_showing)]
 Managing = Annotated[AccountOperations, Depends(_managing)]
 
 
+@router.post("/links/redeem", response_model=IssuedSecret, status_code=201)
+def redeem_link(request: Request, body: Annotated[LinkBody, Body()]) -> Response:
+    """Exchange a link, whose secret is this request's bearer token, for a token. Works once."""
+    access = request.app.state.access
+    secret = bearer_token(request) or ""
+    user_id = access.redeem(request, secret) if isinstance(access, AccountAccess) else None
+    if user_id is None:
+        record_sign_in(request, "", 401)
+        raise Unauthenticated("this link is not valid, or was used: `tune user link` makes another")
+    with request.app.state.database.engine.begin() as connection:
+        name = user_name(connection, user_id)
+        token = create_token(connection, user_id, TokenKind.TOKEN, body.label, TOKEN_LASTS)
+    record_sign_in(request, name, 201, token.token_id)
+    return _answer(IssuedSecret(name, token.secret), 201)
+
+
 @router.get("/me", response_model=OwnAccount)
 def get_me(own: Own) -> Response:
     """Return the user of the token, with its roles."""
@@ -120,7 +147,7 @@ def list_tokens(own: Own) -> Response:
 
 
 @router.post("/tokens", response_model=IssuedSecret, status_code=201)
-def create_token(own: Own, body: Annotated[TokenBody, Body()]) -> Response:
+def issue_token(own: Own, body: Annotated[TokenBody, Body()]) -> Response:
     """Create a token. Its secret is in this answer only."""
     return _answer(own.create_token(body.label, body.days), 201)
 

@@ -11,11 +11,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from tunesvc.db.people import audit_log
-from tunesvc.db.people.accounts import TokenKind, create_session, redeem_link, revoke_token
+from tunesvc.db.people.accounts import TokenKind, create_session, prefix_of, revoke_token
 from tunesvc.web.access import AccountUser, forget_page, remembered_page
 from tunesvc.web.account_access import AccountAccess
-from tunesvc.web.audit_trail import address_of
+from tunesvc.web.audit_trail import record_sign_in
 from tunesvc.web.render import page
 
 router = APIRouter()
@@ -37,18 +36,11 @@ def enter(request: Request, secret: Secret = "") -> Response:
     database = request.app.state.database
     user_id = _user_of(request, access, secret.strip())
     if user_id is None:
-        audit_log.begin(database, "", "sign in", address=address_of(request), outcome=401)
+        record_sign_in(request, "", 401)
         return page(request, "sign_in.html", 401, secret="", problem=_WRONG)
     with database.engine.begin() as connection:
         name, session = create_session(connection, user_id)
-    audit_log.begin(
-        database,
-        name,
-        "sign in",
-        address=address_of(request),
-        token_id=session.token_id,
-        outcome=303,
-    )
+    record_sign_in(request, name, 303, session.token_id)
     at = remembered_page(request) or request.url_for("studies_page").path
     response = RedirectResponse(at, status_code=303)
     access.remember(request, response, session)
@@ -70,8 +62,7 @@ def leave(request: Request, user: AccountUser) -> Response:
 
 def _user_of(request: Request, access: AccountAccess, secret: str) -> int | None:
     """Return the id of the user of a token or a link; None if it is not valid."""
+    if secret.startswith(prefix_of(TokenKind.LINK)):
+        return access.redeem(request, secret)
     account = access.find(request, secret, TokenKind.TOKEN)
-    if account is not None:
-        return account.user_id
-    with request.app.state.database.engine.begin() as connection:
-        return redeem_link(connection, secret)
+    return None if account is None else account.user_id
