@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.support.accounts import make_team, serving_accounts
+from tests.support.accounts import Team, make_team, serving_accounts
 from tunesvc.client.account_operations import AccountOperations
 from tunesvc.client.local.local_client import LocalClient
 from tunesvc.client.remote.http_client import Client
@@ -24,19 +24,27 @@ from tunesvc.errors import (
 
 
 @pytest.fixture(scope="module")
-def clients(shared_database: Database) -> Iterator[dict[str, AccountOperations]]:
-    team = make_team(shared_database)
-    with serving_accounts(shared_database) as (server, _):
-        made = {name: Client(server.url, secret) for name, secret in team.secrets.items()}
-        stranger = Client(server.url, "tune_token_wrong")
-        yield {
-            "local": LocalClient(shared_database, "admin").accounts,
-            "http": made["admin"].accounts,
-            **{name: client.accounts for name, client in made.items()},
-            "stranger": stranger.accounts,
-        }
-        for client in (*made.values(), stranger):
-            client.close()
+def team(shared_database: Database) -> Team:
+    return make_team(shared_database)
+
+
+@pytest.fixture(scope="module")
+def address(team: Team) -> Iterator[str]:
+    with serving_accounts(team.database) as (server, _):
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def clients(team: Team, address: str) -> Iterator[dict[str, AccountOperations]]:
+    secrets = {**team.secrets, "stranger": "tune_token_wrong"}
+    made = {name: Client(address, secret) for name, secret in secrets.items()}
+    yield {
+        "local": LocalClient(team.database, "admin").accounts,
+        "http": made["admin"].accounts,
+        **{name: client.accounts for name, client in made.items()},
+    }
+    for client in made.values():
+        client.close()
 
 
 @pytest.fixture(params=["local", "http"])
@@ -161,3 +169,19 @@ def test_a_token_of_another_user_cannot_be_revoked(
     with pytest.raises(AccountNotFound):
         clients["admin"].revoke_token(mine)
     assert mine in [one.token_id for one in clients["viewer"].tokens()]
+
+
+def test_a_link_is_exchanged_for_a_token_once(
+    clients: dict[str, AccountOperations], address: str
+) -> None:
+    link = clients["admin"].add_user("linked").secret
+    with Client(address, link) as client:
+        issued = client.redeem_link("laptop")
+        assert issued.user == "linked"
+        with pytest.raises(Unauthenticated, match="was used"):
+            client.redeem_link("again")
+        with pytest.raises(Unauthenticated):
+            client.accounts.me()
+    with Client(address, issued.secret) as client:
+        assert client.accounts.me().name == "linked"
+        assert [one.label for one in client.accounts.tokens()] == ["laptop"]
