@@ -1,0 +1,281 @@
+"""Sharing of one cluster by two projects: shares, limits, and the time until an urgent study runs.
+
+    python -m benchmarks.sharing [--seconds 120] [--gpus 8]
+
+A Ray cluster with logical GPUs, a `tune serve`, and five studies of two users in two projects with
+weights 1 and 3; one user may use 3 GPUs at most. Each trial holds a GPU, trains for ten steps of
+half a second, and saves a checkpoint with each. Half-way, an urgent study of four trials comes. All
+numbers are read from the stored attempts:
+
+    share     GPU time of each project in the time before the urgent study, beside its weight; the
+              first third is left out, in which trials begin that run into the rest
+    limit     the most GPUs at a time of the limited user
+    urgent    time from its submission until four of its trials run at once
+    lost      trials of all studies that did not complete, and attempts that failed
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+STEP_S = 0.5
+STEPS = 10
+WEIGHTS = {"text": 1.0, "vision": 3.0}
+LIMITED_USER, LIMIT = "eve", 3
+PATIENCE_S = 600.0
+
+OBJECTIVE = f"""
+import time
+from pathlib import Path
+
+
+def train(x, *, trial):
+    first = 0
+    if (state := trial.restored()) is not None:
+        first = int(Path(state).read_text()) + 1
+    for step in range(first, {STEPS}):
+        time.sleep({STEP_S})
+        trial.report(step, loss=x + 1 / (1 + step))
+        Path("state").write_text(str(step))
+        trial.checkpoint("state")
+    return x
+"""
+
+STUDY = """
+name: {name}
+entrypoint: objective:train
+metric: {{name: loss, goal: minimize}}
+parameters:
+  x: {{type: float, min: 0.0, max: 1.0}}
+sampler: random
+pruner: none
+budget: {{trials: {trials}}}
+resources: {{cpu: 0, gpu: 1}}
+"""
+
+CLUSTER = """
+import signal, sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 4, "num_gpus": {gpus}}})
+print(cluster.address, flush=True)
+signal.sigwait([signal.SIGTERM])
+cluster.shutdown()
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--gpus", type=int, default=8)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        print(json.dumps(_measure(Path(folder), stack, options.seconds, options.gpus), indent=2))
+
+
+def _measure(folder: Path, stack: ExitStack, seconds: float, gpus: int) -> dict[str, Any]:
+    (folder / "objective.py").write_text(OBJECTIVE)
+    os.environ["TUNE_HOME"] = str(folder / "home")
+    address = stack.enter_context(_cluster(gpus))
+    from tunesvc.db.engine.database import open_database
+
+    database = stack.enter_context(open_database(None))
+    _make_projects(database)
+    stack.enter_context(_server(address))
+    per_gpu = seconds / (STEPS * STEP_S)
+    trials = max(4, int(per_gpu * gpus / 4))
+    for name, user, project in (
+        ("a", "ann", "vision"),
+        ("b", "ann", "vision"),
+        ("c", "eve", "vision"),
+        ("d", "bob", "text"),
+        ("e", "bob", "text"),
+    ):
+        _submit(database, folder, name, user, project, trials, "normal")
+    time.sleep(seconds / 2)
+    asked_at = _now(database)
+    _submit(database, folder, "now", "bob", "text", 4, "urgent")
+    _await_end(database)
+    return {
+        "share": _shares(database, asked_at),
+        "weights": WEIGHTS,
+        "limit": {"allowed": LIMIT, "most": _most_at_a_time(database, LIMITED_USER)},
+        "urgent_s": _urgent_s(database, asked_at),
+        "lost": _lost(database),
+        "preempted": _scalar(
+            database, "SELECT count(*) FROM attempts WHERE stop_cause = 'preempt'"
+        ),
+        "superseded_reports": _scalar(database, "SELECT count(*) FROM reports WHERE superseded"),
+    }
+
+
+@contextmanager
+def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    return "" if process.stdout is None else process.stdout.readline().strip()
+
+
+@contextmanager
+def _cluster(gpus: int) -> Iterator[str]:
+    with _process(sys.executable, "-c", CLUSTER.format(gpus=gpus)) as process:
+        yield _first_line(process)
+
+
+@contextmanager
+def _server(address: str) -> Iterator[None]:
+    command = ("-m", "tunesvc", "serve", "--cluster", address, "--port", "0", "--json")
+    with _process(sys.executable, *command) as process:
+        print("server:", _first_line(process), file=sys.stderr)
+        yield
+
+
+def _make_projects(database: Any) -> None:
+    from tunesvc.db import accounts
+
+    with database.engine.begin() as connection:
+        for name, weight in WEIGHTS.items():
+            accounts.add_project(connection, name, weight)
+        for name in ("ann", "bob", "eve"):
+            accounts.add_user(connection, name)
+        connection.execute(
+            sa.text("UPDATE users SET limits = CAST(:limits AS jsonb) WHERE name = :name"),
+            {"limits": json.dumps({"gpus": LIMIT}), "name": LIMITED_USER},
+        )
+
+
+def _submit(
+    database: Any, folder: Path, name: str, user: str, project: str, trials: int, priority: str
+) -> None:
+    from tunesvc.db import submissions
+    from tunesvc.db.schema.states import Priority
+    from tunesvc.runtime.run_study import StudySource, create
+    from tunesvc.spec.yaml.document import load
+
+    path = folder / f"{name}.yaml"
+    path.write_text(STUDY.format(name=name, trials=trials))
+    document = load(path)
+    source = StudySource(document.text, str(folder))
+    record = create(database, document.spec, source, owner=user)
+    with database.engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "UPDATE studies SET project_id = (SELECT project_id FROM projects WHERE name = :p) "
+                "WHERE study_id = :study"
+            ),
+            {"p": project, "study": record.study_id},
+        )
+        submissions.submit(
+            connection, record.study_id, submitted_by=user, priority=Priority(priority)
+        )
+
+
+def _rows(database: Any, statement: str, **values: object) -> list[Any]:
+    with database.engine.connect() as connection:
+        return list(connection.execute(sa.text(statement), values))
+
+
+def _scalar(database: Any, statement: str, **values: object) -> Any:
+    return _rows(database, statement, **values)[0][0]
+
+
+def _now(database: Any) -> datetime:
+    now: datetime = _scalar(database, "SELECT now()")
+    return now
+
+
+def _await_end(database: Any) -> None:
+    give_up_s = time.monotonic() + PATIENCE_S
+    open_studies = "SELECT count(*) FROM studies WHERE state IN ('created', 'running')"
+    while _scalar(database, open_studies):
+        if time.monotonic() > give_up_s:
+            raise SystemExit(f"still running after {PATIENCE_S:g} s")
+        time.sleep(1)
+
+
+SHARES = """
+WITH bounds AS (
+    SELECT min(started_at) + (:until - min(started_at)) / 3 AS since FROM attempts
+)
+SELECT projects.name,
+       sum(extract(epoch FROM least(coalesce(a.ended_at, now()), :until)
+                              - greatest(a.started_at, bounds.since)) * a.gpus)
+FROM bounds, attempts a
+JOIN trials USING (trial_id) JOIN studies USING (study_id) JOIN projects USING (project_id)
+WHERE a.started_at < :until AND coalesce(a.ended_at, now()) > bounds.since
+GROUP BY projects.name
+"""
+
+
+def _shares(database: Any, until: datetime) -> dict[str, float]:
+    used = {name: float(gpu_s) for name, gpu_s in _rows(database, SHARES, until=until)}
+    total = sum(used.values())
+    return {name: round(gpu_s / total, 3) for name, gpu_s in sorted(used.items())}
+
+
+CHANGES = """
+SELECT at, change FROM (
+    SELECT a.started_at AS at, 1 AS change, a.trial_id FROM attempts a WHERE a.gpus > 0
+    UNION ALL
+    SELECT a.ended_at, -1, a.trial_id FROM attempts a WHERE a.gpus > 0
+) AS changes
+JOIN trials USING (trial_id) JOIN submissions USING (study_id)
+WHERE submitted_by = :name AND at IS NOT NULL
+ORDER BY at, change
+"""
+
+
+def _most_at_a_time(database: Any, user: str) -> int:
+    running = most = 0
+    for _, change in _rows(database, CHANGES, name=user):
+        running += change
+        most = max(most, running)
+    return most
+
+
+def _urgent_s(database: Any, asked_at: datetime) -> float | None:
+    """Return the time until the urgent study's four trials run at once; None if they never do."""
+    started = _rows(
+        database,
+        "SELECT max(started_at), count(*) FROM attempts JOIN trials USING (trial_id) "
+        "JOIN studies USING (study_id) WHERE studies.name = 'now' AND attempts.number = 1",
+    )[0]
+    first_end = _scalar(
+        database,
+        "SELECT min(attempts.ended_at) FROM attempts JOIN trials USING (trial_id) "
+        "JOIN studies USING (study_id) WHERE studies.name = 'now'",
+    )
+    if started[1] < 4 or started[0] > first_end:
+        return None
+    return round((started[0] - asked_at).total_seconds(), 2)
+
+
+def _lost(database: Any) -> dict[str, int]:
+    return {
+        "trials": _scalar(database, "SELECT count(*) FROM trials WHERE state <> 'complete'"),
+        "attempts": _scalar(database, "SELECT count(*) FROM attempts WHERE failure IS NOT NULL"),
+    }
+
+
+if __name__ == "__main__":
+    main()
