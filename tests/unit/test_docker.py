@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
 import tunesvc
+from tunesvc.cli import app
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = [name for name in SERVICES if name != "postgres"]
+OURS = [name for name, service in SERVICES.items() if service["image"].startswith("tunesvc:")]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
 
 every_service = pytest.mark.parametrize("name", SERVICES)
@@ -61,6 +63,14 @@ def test_our_services_run_without_privileges_and_with_the_token(name: str) -> No
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["environment"]["RAY_AUTH_MODE"] == "token"
+
+
+def test_the_server_is_started_with_options_that_exist() -> None:
+    program, *options = SERVICES["tunesvc"]["command"]
+    assert program == "tune-serve"
+    assert "COPY docker/serve /usr/local/bin/tune-serve" in DOCKERFILE
+    known = {name for one in get_command(app).commands["serve"].params for name in one.opts}
+    assert {option.partition("=")[0] for option in options} <= known
 
 
 def test_every_volume_secret_and_network_is_declared() -> None:

@@ -71,9 +71,9 @@ def test_every_file_is_applied() -> None:
 
 
 def test_a_server_is_started_with_options_that_exist() -> None:
-    program, command, *options = SERVER["command"]
-    assert program == "tunesvc"
-    known = {name for one in get_command(app).commands[command].params for name in one.opts}
+    program, *options = SERVER["command"]
+    assert program == "tune-serve"  # docker/serve
+    known = {name for one in get_command(app).commands["serve"].params for name in one.opts}
     assert {option.partition("=")[0] for option in options} <= known
 
 
