@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=8)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        Path(folder).chmod(0o755)  # run by root, Postgres runs as another user
         print(json.dumps(_measure(Path(folder), stack, options.seconds, options.gpus), indent=2))
 
 
@@ -133,7 +134,10 @@ def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:
-    return "" if process.stdout is None else process.stdout.readline().strip()
+    line = "" if process.stdout is None else process.stdout.readline().strip()
+    if not line:
+        raise SystemExit("a process does not start")
+    return line
 
 
 @contextmanager
@@ -151,7 +155,7 @@ def _server(address: str) -> Iterator[None]:
 
 
 def _make_projects(database: Any) -> None:
-    from tunesvc.db import accounts
+    from tunesvc.db.people import accounts
 
     with database.engine.begin() as connection:
         for name, weight in WEIGHTS.items():
@@ -257,7 +261,7 @@ def _urgent_s(database: Any, asked_at: datetime) -> float | None:
     """Return the time until the urgent study's four trials run at once; None if they never do."""
     started = _rows(
         database,
-        "SELECT max(started_at), count(*) FROM attempts JOIN trials USING (trial_id) "
+        "SELECT max(attempts.started_at), count(*) FROM attempts JOIN trials USING (trial_id) "
         "JOIN studies USING (study_id) WHERE studies.name = 'now' AND attempts.number = 1",
     )[0]
     first_end = _scalar(
