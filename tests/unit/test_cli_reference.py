@@ -44,13 +44,17 @@ def test_help_imports_nothing_that_takes_time() -> None:
             ("ray", "sqlalchemy", "alembic", "pandas", "plotly"),
         ),
         (
-            "import tunesvc.cli.commands.show, tunesvc.views.study_text\n"
-            "import tunesvc.queries.recommendation, tunesvc.db.engine.database",
-            ("ray", "alembic", "scipy", "pandas", "plotly"),
+            "import tunesvc.cli.commands.show, tunesvc.views.study_text, tunesvc.client.opened_client\n"
+            "from tunesvc.client.local.local_client import LocalClient\n"
+            "import tunesvc.client.answers, tunesvc.queries.recommendation\n"
+            "LocalClient(None, '').insights",
+            ("ray", "alembic", "scipy", "pandas", "plotly", "httpx", "fastapi"),
         ),
         (
-            "import tunesvc.cli.commands.show, tunesvc.queries.studies, tunesvc.db.engine.database",
-            ("ray", "alembic", "optuna", "numpy"),
+            "import tunesvc.cli.commands.show, tunesvc.client.paging, tunesvc.client.opened_client\n"
+            "from tunesvc.client.local.local_client import LocalClient\n"
+            "LocalClient(None, '').studies",
+            ("ray", "alembic", "optuna", "numpy", "httpx"),
         ),
     ],
     ids=["validate", "look", "list"],

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from tunesvc import __version__
+from tunesvc.cli.chosen_client import ClientCommand, MachineCommand
 from tunesvc.cli.commands import (
     agents,
     control,
@@ -32,7 +33,7 @@ from tunesvc.cli.commands import (
     submit,
 )
 from tunesvc.cli.exits import ExitCode, code_of, explained
-from tunesvc.cli.help import HelpCommand, tidy_help, without_type
+from tunesvc.cli.help import tidy_help, without_type
 from tunesvc.errors import TuneError
 from tunesvc.util import logs
 
@@ -100,6 +101,15 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def main(
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Work with the studies of this server instead of a database. Its token is in "
+            "TUNE_TOKEN, or stored by `tune login`.",
+            envvar="TUNE_SERVER",
+            metavar="URL",
+        ),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -135,6 +145,12 @@ _RUN = "Run"
 _LOOK = "Look"
 _STEER = "Steer"
 _SETUP = "Set up"
+
+_HERE = (
+    *(explain.confirm, dashboard.dashboard, serve.serve),
+    *(files.init, files.validate, files.preview, files.schema),
+)
+"""Commands that only work on this machine, beside those of `db`."""
 
 for panel, commands in (
     (
@@ -190,7 +206,8 @@ for panel, commands in (
     ),
 ):
     for command in commands:
-        app.command(cls=HelpCommand, rich_help_panel=panel)(command)
+        kind = MachineCommand if command in _HERE else ClientCommand
+        app.command(cls=kind, rich_help_panel=panel)(command)
 for name, group in (
     ("token", people.token_app),
     ("user", people.user_app),

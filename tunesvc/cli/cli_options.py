@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +11,12 @@ import typer
 
 def complete_study(incomplete: str) -> list[str]:
     """Complete names of studies for the shell; none if the database is unreachable."""
-    from tunesvc.db.engine.database import open_database
+    from tunesvc.client.opened_client import opened_client
     from tunesvc.errors import TuneError
-    from tunesvc.queries.studies import list_study_names
 
     try:
-        with open_database(migrate=False) as database:
-            return list(list_study_names(database, incomplete, limit=50))
+        with opened_client(None, os.environ.get("TUNE_SERVER"), is_brief=True) as client:
+            return list(client.studies.names(incomplete, limit=50))
     except TuneError:
         return []
 

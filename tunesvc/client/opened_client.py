@@ -12,10 +12,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened_client(database_url: str | None, server: str | None) -> Iterator[TuneClient]:
+def opened_client(
+    database_url: str | None,
+    server: str | None,
+    *,
+    is_brief: bool = False,
+) -> Iterator[TuneClient]:
     """Open the client of a server, or that of a database.
 
     Without a server and a database, it is the server of `tune login`, if there is one.
+
+    Args:
+        database_url: A Postgres; by default `TUNE_DATABASE_URL`, else the embedded one.
+        server: Address of the server.
+        is_brief: Give up at once where the server does not answer, and migrate no database.
 
     Raises:
         ServerError: the address is not one of a server.
@@ -26,15 +36,16 @@ def opened_client(database_url: str | None, server: str | None) -> Iterator[Tune
     login = load_login()
     server = server or (None if database_url else login.server)
     if server:
+        from tunesvc.client.remote.connection import RETRY_S
         from tunesvc.client.remote.http_client import Client
 
         token = os.environ.get("TUNE_TOKEN") or login.tokens.get(server.rstrip("/"))
-        with Client(server, token) as remote:
+        with Client(server, token, retry_s=0.0 if is_brief else RETRY_S) as remote:
             yield remote
         return
     from tunesvc.client.local.local_client import LocalClient
     from tunesvc.db.engine.database import open_database
     from tunesvc.util.user import whoami
 
-    with open_database(database_url) as database:
+    with open_database(database_url, migrate=not is_brief) as database:
         yield LocalClient(database, whoami())

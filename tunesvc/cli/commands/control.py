@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyName, TrialNumber
+from tunesvc.cli.chosen_client import opened_client
+from tunesvc.cli.cli_options import DatabaseUrl, Json, ServerUrl, StudyName, TrialNumber
 from tunesvc.util.characters import visible
 
 
 def pause(
     study: StudyName,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Start no more trials and let the running ones finish. `tune resume` continues."""
-    _request(study, "pause", {}, database_url, as_json)
+    _request(study, "pause", {}, server, database_url, as_json)
 
 
 def stop(
@@ -27,6 +29,7 @@ def stop(
         int | None,
         typer.Argument(help="This trial alone; the study continues.", metavar="TRIAL", min=0),
     ] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -35,9 +38,9 @@ def stop(
     For a study made through Optuna's API, running trials fail, since their processes may be gone.
     """
     if trial is None:
-        _request(study, "stop", {}, database_url, as_json)
+        _request(study, "stop", {}, server, database_url, as_json)
     else:
-        _request(study, "stop_trial", {"number": trial}, database_url, as_json)
+        _request(study, "stop_trial", {"number": trial}, server, database_url, as_json)
 
 
 def extend(
@@ -45,6 +48,7 @@ def extend(
     trials: Annotated[int | None, typer.Option(min=1, help="Trials to add.")] = None,
     wall: Annotated[str | None, typer.Option(help="Time to add, such as `30m` or `2h`.")] = None,
     gpu_hours: Annotated[float | None, typer.Option(min=0.0, help="GPU hours to add.")] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +61,7 @@ def extend(
     more = {name: amount for name, amount in more.items() if amount is not None}
     if not more:
         raise typer.BadParameter("give an amount: --trials, --wall or --gpu-hours")
-    _request(study, "extend", more, database_url, as_json)
+    _request(study, "extend", more, server, database_url, as_json)
 
 
 def parallelism(
@@ -66,6 +70,7 @@ def parallelism(
         str,
         typer.Argument(help="Trials at a time, or `all` that fit.", metavar="N"),
     ],
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -76,6 +81,7 @@ def parallelism(
         study,
         "parallelism",
         {"trials": None if trials == "all" else int(trials)},
+        server,
         database_url,
         as_json,
     )
@@ -90,6 +96,7 @@ def widen(
             metavar="NAME=MIN..MAX|NAME+=VALUE",
         ),
     ],
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -99,6 +106,7 @@ def widen(
         study,
         "widen",
         {"parameters": parse_widening(changes)},
+        server,
         database_url,
         as_json,
     )
@@ -107,11 +115,12 @@ def widen(
 def retry(
     study: StudyName,
     trial: TrialNumber,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Run a finished trial's parameters again, as a new trial."""
-    _request(study, "retry", {"number": trial}, database_url, as_json)
+    _request(study, "retry", {"number": trial}, server, database_url, as_json)
 
 
 def enqueue(
@@ -124,6 +133,7 @@ def enqueue(
         int | None,
         typer.Option(min=0, help="Use this trial's values, slightly changed."),
     ] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -133,22 +143,24 @@ def enqueue(
     payload: dict[str, Any] = {"near": near}
     if near is None:
         payload = {"params": dict(map(parse_assignment, params or ()))}
-    _request(study, "enqueue", payload, database_url, as_json)
+    _request(study, "enqueue", payload, server, database_url, as_json)
 
 
 def rm(
     study: StudyName,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Delete a study with its trials, logs and checkpoints."""
-    from tunesvc import api
     from tunesvc.views.terminal import out
 
-    loaded = api.load_study(study, database_url=database_url)
-    if not yes:
-        typer.confirm(f"Delete {study!r} with all its trials, logs and checkpoints?", abort=True)
-    out().print(visible(loaded.delete()), markup=False)
+    with opened_client(database_url, server) as client:
+        client.studies.get(study)
+        if not yes:
+            question = f"Delete {study!r} with all its trials, logs and checkpoints?"
+            typer.confirm(question, abort=True)
+        out().print(visible(client.studies.delete(study)), markup=False)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -201,13 +213,14 @@ def _request(
     study: str,
     kind: str,
     payload: dict[str, Any],
+    server: str | None,
     database_url: str | None,
     as_json: bool,
 ) -> None:
-    from tunesvc import api
     from tunesvc.views.terminal import out, print_json
 
-    answer = api.load_study(study, database_url=database_url).request(kind, **payload)
+    with opened_client(database_url, server) as client:
+        answer = client.commands.send(study, kind, payload)
     if as_json:
         print_json({"study": study, "request": kind, "answer": answer})
     else:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from tunesvc.cli.chosen_client import MachineCommand
 from tunesvc.cli.cli_options import DatabaseUrl, Json
-from tunesvc.cli.help import HelpCommand
 
 app = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=MachineCommand)
 def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     """Show which database is used, its schema's version and what it holds."""
     from tunesvc.db import backup
@@ -43,7 +43,7 @@ def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     terminal.out().print(grid)
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=MachineCommand)
 def upgrade(database_url: DatabaseUrl = None) -> None:
     """Bring the schema up to this program's version. Every other command does so by itself."""
     from tunesvc.db.engine.database import open_database
@@ -52,7 +52,7 @@ def upgrade(database_url: DatabaseUrl = None) -> None:
         typer.echo(f"{database.name} is up to date")
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=MachineCommand)
 def backup(
     file: Annotated[Path, typer.Argument(help="The backup to write.", metavar="FILE")],
     database_url: DatabaseUrl = None,
@@ -66,7 +66,7 @@ def backup(
     typer.echo(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=MachineCommand)
 def restore(
     file: Annotated[
         Path,
@@ -88,7 +88,7 @@ def restore(
     typer.echo(f"restored {file}")
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=MachineCommand)
 def grant(
     role: Annotated[str, typer.Argument(help="A Postgres role that exists.", metavar="ROLE")],
     kind: Annotated[
@@ -113,7 +113,7 @@ def grant(
         typer.echo(f"{role} is a {kind} of {database.name}")
 
 
-@app.command(cls=HelpCommand)
+@app.command(cls=MachineCommand)
 def path() -> None:
     """Print the folder that holds the embedded database, checkpoints and everything else on this
     machine."""

@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from tunesvc.cli.cli_options import DatabaseUrl, Json, complete_study
+from tunesvc.cli.chosen_client import opened_client, typed_server
+from tunesvc.cli.cli_options import DatabaseUrl, Json, ServerUrl, complete_study
 from tunesvc.cli.views.finding_text import DatabaseFinding
 
 LITTLE_SPACE = 2e9
@@ -26,32 +27,33 @@ def doctor(
         str | None,
         typer.Argument(help="A study to explain.", autocompletion=complete_study, metavar="STUDY"),
     ] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Check Python, Ray, Postgres, GPUs, disk space and the `tune` command, or explain a STUDY:
     which process runs it, what waits and why, and the health of its space, metric, pruner, sampler
-    and workers.
+    and workers. With `--server`, check the server from here.
 
     Exit code 1 if something is broken.
     """
     if study is not None:
-        _explain(study, database_url, as_json=as_json)
+        _explain(study, server, database_url, as_json=as_json)
         return
-    findings = list(examine(database_url))
+    if (named := typed_server()) is not None:
+        findings = list(examine_server(named))
+    else:
+        findings = list(examine(database_url))
     _print(findings, as_json=as_json)
 
 
-def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
+def _explain(name: str, server: str | None, database_url: str | None, *, as_json: bool) -> None:
     from tunesvc.cli.views import diagnosis_text
-    from tunesvc.db.engine.database import open_database
-    from tunesvc.queries.health import health
-    from tunesvc.queries.operations.study_diagnosis import diagnose
     from tunesvc.views import terminal
 
-    with open_database(database_url) as database:
-        diagnosis = diagnose(database, name)
-        examined = health(database, diagnosis.study)
+    with opened_client(database_url, server) as client:
+        diagnosis = client.insights.diagnose(name)
+        examined = client.insights.health(name)
     findings = [
         *diagnosis_text.findings(diagnosis),
         *diagnosis_text.format_health(name, examined),
@@ -108,6 +110,19 @@ def examine(database_url: str | None) -> Iterator[DatabaseFinding]:
     yield _ray()
     yield _gpus()
     yield _space()
+
+
+def examine_server(server: str) -> Iterator[DatabaseFinding]:
+    """Check from outside that a server answers, knows the user, and has this program's version."""
+
+    def look() -> str:
+        with opened_client(None, server) as client:
+            info = client.service.info()
+        return f"{server} answers {info.user or 'you'}; it has version {info.version}"
+
+    yield _python()
+    yield _packages()
+    yield _tried("Server", look)
 
 
 def _python() -> DatabaseFinding:

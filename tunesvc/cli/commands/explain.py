@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, StudyName
+from tunesvc.cli.chosen_client import opened_client
+from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, ServerUrl, StudyName
 from tunesvc.cli.exits import ExitCode
-from tunesvc.cli.opened_study import opened_study
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,20 +20,16 @@ def explain(
         int | None,
         typer.Argument(help="A trial's number; without it, the study.", metavar="TRIAL", min=0),
     ] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Explain a study's search, or why a trial has its parameters and why it was stopped or
     kept."""
-    from tunesvc.cli.commands.show import no_such_trial
-    from tunesvc.queries.explain.explanation import explain_study, explain_trial
     from tunesvc.views import study_text, terminal
 
-    with opened_study(study, database_url) as (database, view):
-        explanation = explain_study(database, view) if trial is None else None
-        explanation = explanation or explain_trial(database, view, trial or 0)
-    if explanation is None:
-        raise no_such_trial(view, trial or 0)
+    with opened_client(database_url, server) as client:
+        explanation = client.insights.explain(study, trial)
     if as_json:
         record = terminal.plain(explanation)
         record["said"] = record.pop("statements")  # the key that scripts know
@@ -96,6 +92,7 @@ def replay(
         str | None,
         typer.Option(help="Replay with this sampler, written as in a study file."),
     ] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +102,6 @@ def replay(
     Exit code 1 if a decision differs from the recorded one.
     """
     from tunesvc.cli.views import replay_text
-    from tunesvc.queries import study_replay as replays
     from tunesvc.views import terminal
 
     if pruner is not None and sampler is not None:
@@ -117,15 +113,15 @@ def replay(
         else:
             terminal.out().print(text)
 
-    with opened_study(study, database_url) as (database, view):
+    with opened_client(database_url, server) as client:
         if pruner is not None:
-            comparison = replays.replay_pruner(database, view, pruner)
+            comparison = client.insights.replay_pruner(study, pruner)
             show(comparison, replay_text.pruner(pruner, comparison))
         elif sampler is not None:
-            proposed = replays.replay_sampler(database, view, sampler)
+            proposed = client.insights.replay_sampler(study, sampler)
             show(proposed, replay_text.sampler(sampler, proposed))
         else:
-            repeated = replays.replay_study(database, view)
+            repeated = client.insights.replay(study)
             show(repeated, replay_text.replayed(repeated))
             counts = (repeated.asks, repeated.prunes, repeated.promotions)
             if any(count.first is not None for count in counts):

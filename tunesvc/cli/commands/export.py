@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyName, Where
-from tunesvc.cli.commands.show import print_no_trials
-from tunesvc.cli.opened_study import opened_study
+from tunesvc.cli.chosen_client import opened_client
+from tunesvc.cli.cli_options import DatabaseUrl, Json, ServerUrl, StudyName, Where
+from tunesvc.cli.commands.show import print_no_trials, texts_of
+from tunesvc.errors import TuneError
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
     from tunesvc.queries.checkpoint_files import KeptCheckpoint
-    from tunesvc.queries.export.export_files import Export
     from tunesvc.queries.rows import StudyView
 
 Format = Literal["csv", "parquet", "json"]
@@ -42,30 +42,23 @@ def export(
         ),
     ] = None,
     where: Where = "",
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write all trials of a study: a row each, with parameters, values, other metrics, states and
     times (UTC)."""
-    from tunesvc.queries.export.export_files import Export
-    from tunesvc.queries.trials.columns import names_of
-    from tunesvc.queries.trials.pagination import Selection
-
     selected = _format(format, out)
-    with opened_study(study, database_url) as (database, view):
-        names = names_of(database, view)
-        selection = Selection.of(view.study_id, names, where)
-        exported = Export(database, view, names, selection)
+    with opened_client(database_url, server) as client:
+        count = client.trials.count(study, where=where)
+        pieces = client.trials.export(study, selected, where=where)
         if out is None:
-            sys.stdout.writelines(_text(exported, selected))
-            if not exported.written:
-                print_no_trials(view)
+            sys.stdout.writelines(texts_of(pieces))
+            if not count:
+                print_no_trials(client.studies.get(study))
             return
         with out.open("wb") as file:
-            if selected == "parquet":
-                file.writelines(exported.parquet())
-            else:
-                file.writelines(text.encode() for text in _text(exported, selected))
-    typer.echo(f"wrote {exported.written} trials to {out}", err=True)
+            file.writelines(pieces)
+    typer.echo(f"wrote {count} trials to {out}", err=True)
 
 
 def _format(requested: Format | None, out: Path | None) -> Format:
@@ -95,38 +88,27 @@ _ENDINGS: Mapping[str, Format] = {
 }
 
 
-def _text(exported: Export, format: Format) -> Iterator[str]:
-    return _json(exported) if format == "json" else exported.csv()
-
-
-def _json(exported: Export) -> Iterator[str]:
-    from tunesvc.views.terminal import to_json
-
-    lines = ",\n ".join(to_json(line) for line in exported.lines())
-    yield f"[{lines}]\n"
-
-
 def report(
     study: StudyName,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Page to write; STUDY.html by default."),
     ] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write a study as one self-contained HTML page to share: its results and all figures.
 
     It loads nothing from anywhere, and prints well.
     """
-    from tunesvc import charts
-
     if out is not None and out.suffix.lower() not in ("", ".html", ".htm"):
         raise typer.BadParameter(f"--out {out}: a report is a page, so its name must end in .html")
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in study).lstrip(".") or "study"
     path = out or Path(f"{safe[:100]}.html")
-    with opened_study(study, database_url) as (database, view):
-        path.write_text(charts.report(database, view), encoding="utf-8")
-    typer.echo(f"wrote {path} ({view.counts.total} trials)")
+    with opened_client(database_url, server) as client:
+        total = client.studies.get(study).counts.total
+        path.write_text(client.insights.report(study), encoding="utf-8")
+    typer.echo(f"wrote {path} ({total} trials)")
 
 
 def checkpoint(
@@ -147,6 +129,7 @@ def checkpoint(
             file_okay=False,
         ),
     ] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -156,11 +139,11 @@ def checkpoint(
     The best is the one saved at the best value of the metric; `keep` in the study file sets how
     many are kept.
     """
-    from tunesvc.queries.checkpoint_files import find_best_checkpoint
     from tunesvc.views import terminal
 
-    with opened_study(study, database_url) as (database, view):
-        best = find_best_checkpoint(database, view, trial)
+    with opened_client(database_url, server) as client:
+        best = client.trials.best_checkpoint(study, trial)
+        view = client.studies.get(study)
     path = best.path if to is None else _copy(best.path, to)
     if as_json:
         terminal.print_json({**terminal.plain(best), "path": str(path)})
@@ -170,6 +153,8 @@ def checkpoint(
 
 
 def _copy(path: Path, folder: Path) -> Path:
+    if not path.exists():
+        raise TuneError(f"{path} is not on this machine: copy it where the server runs")
     copy = folder / path.name
     if copy.exists():
         raise typer.BadParameter(f"{copy} is there already: remove it, or name another folder")

@@ -3,12 +3,13 @@ note, requests."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from tunesvc.cli.cli_options import DatabaseUrl, Json, Limit, StudyName
-from tunesvc.cli.opened_study import opened_study
+from tunesvc.cli.chosen_client import opened_client
+from tunesvc.cli.cli_options import DatabaseUrl, Json, Limit, ServerUrl, StudyName
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
 
@@ -29,16 +30,16 @@ def tag(
         typer.Option("--remove", "-r", help="Tag to remove; may be repeated."),
     ] = None,
     trial: OfTrial = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Add and remove tags, and print the current ones. `tune ls --tag TAG` finds studies by
     them."""
-    from tunesvc import api
     from tunesvc.views.terminal import out, print_json
 
-    loaded = api.load_study(study, database_url=database_url)
-    now = loaded.tag(*(tags or ()), remove=remove or (), number=trial)
+    with opened_client(database_url, server) as client:
+        now = client.studies.tag(study, add=tags or (), remove=remove or (), number=trial)
     if as_json:
         print_json({"study": study, "trial": trial, "tags": now})
     else:
@@ -52,26 +53,28 @@ def note(
         typer.Argument(help="The note; it replaces the one before. Empty: none.", metavar="TEXT"),
     ],
     trial: OfTrial = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write a note on a study or a trial. `tune show` shows it."""
-    from tunesvc import api
-
-    api.load_study(study, database_url=database_url).note(text, number=trial)
+    with opened_client(database_url, server) as client:
+        client.studies.note(study, text, number=trial)
 
 
 def requests(
     study: StudyName,
     limit: Limit = 50,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """List the requests to a study, newest first: who asked for what, when, and the answer."""
-    from tunesvc.queries.operations.request_log import list_requests
+    from tunesvc.client.paging import rows_of_pages
     from tunesvc.views import terminal
 
-    with opened_study(study, database_url) as (database, view):
-        rows = list_requests(database, view.study_id, limit=limit)
+    with opened_client(database_url, server) as client:
+        pages = partial(client.commands.page, study)
+        rows = list(rows_of_pages(lambda after, most: pages(after=after, limit=most), limit))
     if as_json:
         terminal.print_json(rows)
         return

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tunesvc.cli.chosen_client import ClientCommand, opened_client
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Limit, ServerUrl
-from tunesvc.cli.help import HelpCommand
 
 if TYPE_CHECKING:
     from tunesvc.client.account_operations import AccountOperations, IssuedSecret
@@ -23,7 +23,7 @@ ProjectName = Annotated[str, typer.Argument(help="Name of the project.", metavar
 RoleName = Literal["viewer", "operator", "admin"]
 
 
-@token_app.command("create", cls=HelpCommand)
+@token_app.command("create", cls=ClientCommand)
 def create_token(
     label: Annotated[str, typer.Option(help="What it is for.")] = "",
     days: Annotated[float, typer.Option(help="How long it is valid.")] = 90.0,
@@ -38,7 +38,7 @@ def create_token(
     _print_secret(issued, as_json)
 
 
-@token_app.command("list", cls=HelpCommand)
+@token_app.command("list", cls=ClientCommand)
 def list_tokens(
     server: ServerUrl = None,
     database_url: DatabaseUrl = None,
@@ -51,7 +51,7 @@ def list_tokens(
     _print_rows(rows, columns, as_json)
 
 
-@token_app.command("revoke", cls=HelpCommand)
+@token_app.command("revoke", cls=ClientCommand)
 def revoke_token(
     token: Annotated[int, typer.Argument(help="Its number in `tune token list`.", min=0)],
     server: ServerUrl = None,
@@ -63,7 +63,7 @@ def revoke_token(
     typer.echo(f"revoked token {token}")
 
 
-@user_app.command("add", cls=HelpCommand)
+@user_app.command("add", cls=ClientCommand)
 def add_user(
     name: UserName,
     admin: Annotated[
@@ -80,7 +80,7 @@ def add_user(
     _print_secret(issued, as_json)
 
 
-@user_app.command("link", cls=HelpCommand)
+@user_app.command("link", cls=ClientCommand)
 def link(
     name: UserName,
     server: ServerUrl = None,
@@ -93,7 +93,7 @@ def link(
     _print_secret(issued, as_json)
 
 
-@user_app.command("list", cls=HelpCommand)
+@user_app.command("list", cls=ClientCommand)
 def list_users(
     server: ServerUrl = None,
     database_url: DatabaseUrl = None,
@@ -106,7 +106,7 @@ def list_users(
     _print_rows(rows, columns, as_json)
 
 
-@user_app.command("disable", cls=HelpCommand)
+@user_app.command("disable", cls=ClientCommand)
 def disable_user(
     name: UserName, server: ServerUrl = None, database_url: DatabaseUrl = None
 ) -> None:
@@ -116,7 +116,7 @@ def disable_user(
     typer.echo(f"disabled {name}")
 
 
-@user_app.command("enable", cls=HelpCommand)
+@user_app.command("enable", cls=ClientCommand)
 def enable_user(name: UserName, server: ServerUrl = None, database_url: DatabaseUrl = None) -> None:
     """Enable a user again, who then needs a link."""
     with _accounts(database_url, server) as accounts:
@@ -124,7 +124,7 @@ def enable_user(name: UserName, server: ServerUrl = None, database_url: Database
     typer.echo(f"enabled {name}: `tune user link {name}` lets the user in")
 
 
-@project_app.command("add", cls=HelpCommand)
+@project_app.command("add", cls=ClientCommand)
 def add_project(
     name: ProjectName,
     weight: Annotated[
@@ -140,7 +140,7 @@ def add_project(
     typer.echo(f"added {name}: `tune project grant {name} USER ROLE` adds members")
 
 
-@project_app.command("list", cls=HelpCommand)
+@project_app.command("list", cls=ClientCommand)
 def list_projects(
     server: ServerUrl = None,
     database_url: DatabaseUrl = None,
@@ -152,7 +152,7 @@ def list_projects(
     _print_rows(rows, ("name", "weight", "members", "studies", "created_at"), as_json)
 
 
-@project_app.command("members", cls=HelpCommand)
+@project_app.command("members", cls=ClientCommand)
 def members(
     name: ProjectName,
     server: ServerUrl = None,
@@ -165,7 +165,7 @@ def members(
     _print_rows(rows, ("user", "role", "is_disabled"), as_json)
 
 
-@project_app.command("grant", cls=HelpCommand)
+@project_app.command("grant", cls=ClientCommand)
 def grant_role(
     name: ProjectName,
     user: UserName,
@@ -184,7 +184,7 @@ def grant_role(
     typer.echo(f"{user} is {role} of {name}")
 
 
-@project_app.command("remove", cls=HelpCommand)
+@project_app.command("remove", cls=ClientCommand)
 def remove_member(
     name: ProjectName,
     user: UserName,
@@ -218,8 +218,6 @@ def audit(
 
 @contextmanager
 def _accounts(database_url: str | None, server: str | None) -> Iterator[AccountOperations]:
-    from tunesvc.client.opened_client import opened_client
-
     with opened_client(database_url, server) as client:
         yield client.accounts
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, complete_study
+from tunesvc.cli.chosen_client import chosen_server, opened_client, typed_server
+from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, ServerUrl, complete_study
 from tunesvc.cli.commands.submit import submit_document
 from tunesvc.cli.exits import ExitCode
 from tunesvc.cli.session import Observers, run_session
@@ -86,6 +87,7 @@ def run(
         raise typer.BadParameter("--name is for one file: with several, write `name` into each")
     _check_options(dashboard=dashboard, quiet=quiet)
     documents = read_all(files, Changes(trials, parallelism, name, seed))
+    server = server or typed_server()
     if server is not None:
         if resume or dashboard:
             raise typer.BadParameter("--resume and --dashboard are for studies that run here")
@@ -141,12 +143,13 @@ def resume(
         typer.Option(help="Folder that the objective was moved to; for one study only."),
     ] = None,
     dashboard: BesideDashboard = False,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Continue studies that were interrupted, paused, stopped or extended, or stand by for running
-    ones."""
+    ones. A server continues those that were submitted."""
     from tunesvc import api
     from tunesvc.cli.several_studies import check_together, locations
     from tunesvc.execution.driver.ray_pool import RayPool
@@ -154,7 +157,9 @@ def resume(
     if folder is not None and len(studies) > 1:
         raise typer.BadParameter("--folder is for one study: resume the others with a command each")
     _check_options(dashboard=dashboard, quiet=quiet)
-    studies = _queue_submitted(studies, database_url, as_json=as_json)
+    if chosen_server(server) is not None and (standby or folder is not None or dashboard):
+        raise typer.BadParameter("--standby, --folder and --dashboard are not for a server")
+    studies = _queue_submitted(studies, server, database_url, as_json=as_json)
     if not studies:
         return
     if len(studies) > 1:
@@ -189,23 +194,32 @@ def resume(
         )
 
 
-def _queue_submitted(studies: list[str], database_url: str | None, *, as_json: bool) -> list[str]:
+def _queue_submitted(
+    studies: list[str],
+    server: str | None,
+    database_url: str | None,
+    *,
+    as_json: bool,
+) -> list[str]:
     """Let servers run the submitted studies; return the others, which this process runs."""
-    from tunesvc import api
+    others = []
+    with opened_client(database_url, server) as client:
+        is_remote = chosen_server(server) is not None
+        for name in studies:
+            if not is_remote and client.studies.get(name).submission is None:
+                others.append(name)
+            else:
+                _print_answer(name, client.commands.send(name, "resume"), as_json=as_json)
+    return others
+
+
+def _print_answer(name: str, answer: str, *, as_json: bool) -> None:
     from tunesvc.views.terminal import out, print_json
 
-    others = []
-    for name in studies:
-        study = api.load_study(name, database_url=database_url)
-        if study.view.submission is None:
-            others.append(name)
-            continue
-        answer = study.request("resume")
-        if as_json:
-            print_json({"study": name, "request": "resume", "answer": answer})
-        else:
-            out().print(visible(answer), markup=False)
-    return others
+    if as_json:
+        print_json({"study": name, "request": "resume", "answer": answer})
+    else:
+        out().print(visible(answer), markup=False)
 
 
 def _run_on_server(
@@ -216,7 +230,6 @@ def _run_on_server(
     quiet: bool,
 ) -> ExitCode:
     from tunesvc.cli.following import follow
-    from tunesvc.client.opened_client import opened_client
 
     with opened_client(None, server) as client:
         for document in documents:

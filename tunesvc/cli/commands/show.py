@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tunesvc.cli.chosen_client import opened_client
 from tunesvc.cli.cli_options import (
     DatabaseUrl,
     Json,
     Limit,
+    ServerUrl,
     StudyName,
     TrialNumber,
     Where,
 )
-from tunesvc.cli.opened_study import opened_study
 from tunesvc.db.schema.states import STATES_SHOWN
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
@@ -25,8 +27,8 @@ from tunesvc.util.characters import visible
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tunesvc.db.engine.database import Database
-    from tunesvc.queries.rows import StudyRow, StudyView, TrialRow
+    from tunesvc.client.interface import TuneClient
+    from tunesvc.queries.rows import LogRow, StudyRow, StudyView, TrialRow
     from tunesvc.search.analysis.recommend import Recommendation
 
 
@@ -41,27 +43,24 @@ def parse_state(text: str) -> str:
     return "failed" if text == "fail" else text
 
 
-FOLLOW_S = 0.5
-"""Seconds between two polls of `logs --follow`."""
-
-
 def ls(
     tag: Annotated[
         list[str] | None,
         typer.Option(help="Only studies with this tag; may be repeated."),
     ] = None,
     owner: Annotated[str | None, typer.Option(help="Only studies of this owner.")] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
     """List studies, the newest first."""
-    from tunesvc.db.engine.database import open_database
-    from tunesvc.queries.studies import list_studies
+    from tunesvc.client.paging import rows_of_pages
     from tunesvc.views import terminal
 
-    with open_database(database_url) as database:
-        rows = list_studies(database, limit, tags=tag or (), owner=owner)
+    with opened_client(database_url, server) as client:
+        pages = partial(client.studies.page, tags=tag or (), owner=owner)
+        rows = list(rows_of_pages(lambda after, most: pages(after=after, limit=most), limit))
     if as_json:
         terminal.print_json(rows)
     elif not rows and (tag or owner):
@@ -125,75 +124,61 @@ def show(
         int | None,
         typer.Argument(help="A trial's number, to see it in detail.", metavar="TRIAL", min=0),
     ] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Show a study's progress and best trial, or one trial's attempts, decisions and failure."""
-    with opened_study(study, database_url) as (database, view):
+    with opened_client(database_url, server) as client:
         if trial is None:
-            _show_study(database, view, as_json)
+            _show_study(client, study, as_json)
         else:
-            _show_trial(database, view, trial, as_json)
+            _show_trial(client, study, trial, as_json)
 
 
-def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
-    from tunesvc.queries.explain.pruning_audit import get_audit
-    from tunesvc.queries.recommendation import answer_rows, forecast_value, get_recommendation
-    from tunesvc.queries.trials.trial_table import list_trials
+def _show_study(client: TuneClient, study: str, as_json: bool) -> None:
     from tunesvc.views import study_text, terminal
 
-    answer = get_recommendation(database, view)
-    best = answer_rows(database, view, answer)
-    forecast = forecast_value(database, view)
-    audit = get_audit(database, view)
+    overview = client.insights.overview(study)
+    view, rows = overview.study, overview.best.rows
     if as_json:
-        shown = best if len(view.objectives) > 1 else best[:1]
         extra = {
-            "best": shown,
-            "recommended": answer,
-            "forecast": forecast,
-            "audit": audit,
+            "best": rows if len(view.objectives) > 1 else rows[:1],
+            "recommended": overview.best.recommendation,
+            "forecast": overview.forecast,
+            "audit": overview.audit,
         }
         terminal.print_json({**terminal.plain(view), **terminal.plain(extra)})
         return
-    newest = list_trials(database, view.study_id, order="newest", limit=8)
     console = terminal.out()
     console.print(
         study_text.overview(
             view,
-            best,
-            newest,
+            rows,
+            overview.newest,
             console.width,
-            answer=answer,
-            forecast=forecast,
-            audit=audit,
+            answer=overview.best.recommendation,
+            forecast=overview.forecast,
+            audit=overview.audit,
         )
     )
 
 
-def _show_trial(
-    database: Database,
-    view: StudyView,
-    number: int,
-    as_json: bool,
-) -> None:
-    from tunesvc.queries.trials.attempt_events import get_curve
-    from tunesvc.queries.trials.trial_table import get_trial
+def _show_trial(client: TuneClient, study: str, number: int, as_json: bool) -> None:
     from tunesvc.views import study_text, terminal
 
-    detail = get_trial(database, view.study_id, number)
-    if detail is None:
-        raise no_such_trial(view, number)
-    curve = get_curve(database, view.study_id, number)
+    detail = client.trials.get(study, number)
+    curve = client.trials.curve(study, number)
     if as_json:
         terminal.print_json({**terminal.plain(detail), "curve": terminal.plain(curve.points)})
         return
-    terminal.out().print(study_text.trial(view, detail, curve))
+    terminal.out().print(study_text.trial(client.studies.get(study), detail, curve))
 
 
 def best(
     study: StudyName,
     yaml: Annotated[bool, typer.Option("--yaml", help="The parameters alone, as YAML.")] = False,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -203,12 +188,11 @@ def best(
     trials. If another trial has the best observed value, it is shown too: as probably a lucky draw,
     or as one that cannot be distinguished from the first.
     """
-    from tunesvc.queries.recommendation import answer_rows, get_recommendation
     from tunesvc.views import study_text, terminal
 
-    with opened_study(study, database_url) as (database, view):
-        answer = get_recommendation(database, view)
-        rows = answer_rows(database, view, answer)
+    with opened_client(database_url, server) as client:
+        best_trials = client.insights.best(study)
+    view, rows, answer = best_trials.study, best_trials.rows, best_trials.recommendation
     if as_json:
         several = len(view.objectives) > 1
         given = view.as_given(rows)
@@ -269,6 +253,7 @@ def trials(
         bool,
         typer.Option("--csv", help="Print CSV, as `tune export` does."),
     ] = False,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -278,26 +263,21 @@ def trials(
     `failure`, `step`, metrics, parameters and constraints (`constraints.cost.max > 0`), with `==`,
     `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put together by `and`, `or`, `not` and parentheses.
     """
-    from tunesvc.queries.export.export_files import Export
-    from tunesvc.queries.trials.columns import names_of
-    from tunesvc.queries.trials.pagination import Selection, count_trials, trial_page
+    from tunesvc.client.paging import rows_of_pages
     from tunesvc.views import study_text, terminal
 
     if as_csv and as_json:
         raise typer.BadParameter("write either --csv or --json")
-    with opened_study(study, database_url) as (database, view):
-        names = names_of(database, view)
-        selection = Selection.of(
-            view.study_id,
-            names,
-            _filter(where, state or ()),
-            _order(view, sort),
-        )
-        matching = count_trials(database, selection)
+    with opened_client(database_url, server) as client:
+        view = client.studies.get(study)
+        only, order = _filter(where, state or ()), _order(view, sort)
+        matching = client.trials.count(study, where=only)
         if as_csv:
-            sys.stdout.writelines(Export(database, view, names, selection, limit).csv())
+            exported = client.trials.export(study, "csv", where=only, sort=order, limit=limit)
+            sys.stdout.writelines(texts_of(exported))
         else:
-            rows = trial_page(database, selection, limit=limit).rows
+            pages = partial(client.trials.page, study, where=only, sort=order)
+            rows = list(rows_of_pages(lambda after, most: pages(after=after, limit=most), limit))
     if as_json:
         terminal.print_json(rows)
     if not matching:
@@ -307,6 +287,13 @@ def trials(
         console.print(study_text.trials(view, rows, console.width))
     if matching > limit:
         terminal.err().print(f"[dim]{limit} of {matching} trials; --limit shows more[/]")
+
+
+def texts_of(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Yield the text of pieces of UTF-8, which may end within a character."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for piece in pieces:
+        yield decoder.decode(piece)
 
 
 def _filter(where: str, states: Sequence[str]) -> str:
@@ -329,55 +316,37 @@ def logs(
         typer.Option("--follow", "-f", help="Print new output until the trial has finished."),
     ] = False,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt's output.")] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Print what a trial wrote to standard output and error."""
-    from tunesvc.queries.trials.trial_table import list_trials
+    from tunesvc.client.log_position import log_position
+    from tunesvc.client.paging import rows_of_pages
 
-    with opened_study(study, database_url) as (database, view):
-        after, is_reported = (0, 0), False
-        while True:
-            row = list_trials(database, view.study_id, after=trial - 1, limit=1)
-            if not row or row[0].number != trial:
-                raise no_such_trial(view, trial)
-            after = _print_logs(database, view, trial, attempt, after, as_json)
-            if after == (0, 0) and not is_reported:
-                is_reported = True
-                _print_no_output(row[0], attempt)
-            if not follow or row[0].is_finished:
-                return
-            time.sleep(FOLLOW_S)
+    with opened_client(database_url, server) as client:
+        row = client.trials.get(study, trial).row
+        pages = partial(client.trials.logs, study, trial, attempt=attempt)
+        after = ""
+        for piece in rows_of_pages(lambda after, most: pages(after=after, limit=most)):
+            _print_log(piece, as_json)
+            after = log_position(piece)
+        if not after:
+            _print_no_output(row, attempt)
+        if follow and not row.is_finished:
+            for piece in client.trials.follow(study, trial, attempt=attempt, after=after):
+                _print_log(piece, as_json)
 
 
-def _print_logs(
-    database: Database,
-    view: StudyView,
-    trial: int,
-    attempt: int | None,
-    after: tuple[int, int],
-    as_json: bool,
-) -> tuple[int, int]:
-    """Print output after the cursor; returns the new cursor."""
-    from tunesvc.queries.trials.attempt_events import list_logs
+def _print_log(row: LogRow, as_json: bool) -> None:
     from tunesvc.views import terminal
 
-    while rows := list_logs(
-        database,
-        view.study_id,
-        trial,
-        attempt=attempt,
-        after=after,
-    ):
-        for row in rows:
-            if as_json:
-                terminal.print_json(row)
-            else:
-                stream = sys.stderr if row.stream == "stderr" else sys.stdout
-                stream.write(row.text if not stream.isatty() else visible(row.text))
-                stream.flush()
-        after = rows[-1].cursor
-    return after
+    if as_json:
+        terminal.print_json(row)
+        return
+    stream = sys.stderr if row.stream == "stderr" else sys.stdout
+    stream.write(row.text if not stream.isatty() else visible(row.text))
+    stream.flush()
 
 
 def _print_no_output(row: TrialRow, attempt: int | None) -> None:
@@ -398,12 +367,3 @@ def print_no_trials(view: StudyView) -> None:
     if total:
         text = f"none of the {total} trials of {name} matches"
     terminal.err().print(text)
-
-
-def no_such_trial(view: StudyView, number: int) -> Exception:
-    """Return the error for a trial that does not exist."""
-    from tunesvc.errors import StudyNotFound
-
-    total = view.counts.total
-    there = f"its trials are 0 to {total - 1}" if total else "it has no trials yet"
-    return StudyNotFound(f"study {view.name!r} has no trial {number}: {there}")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tunesvc.cli.chosen_client import opened_client
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, ServerUrl, StudyFile
-from tunesvc.client.opened_client import opened_client
 
 if TYPE_CHECKING:
     from tunesvc.client.interface import TuneClient

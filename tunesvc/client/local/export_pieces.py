@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from tunesvc.client.wire_format import encode
+from tunesvc.db.engine import json_numbers
 from tunesvc.queries.export.export_files import Export
 
 if TYPE_CHECKING:
@@ -20,13 +21,21 @@ def export_pieces(export: Export, format: ExportFormat) -> Iterator[bytes]:
         case "parquet":
             return export.parquet()
         case "jsonl":
-            return (encode(line) + b"\n" for line in export.lines())
+            return (_object(line) + b"\n" for line in export.lines())
     return _array(export)
 
 
 def _array(export: Export) -> Iterator[bytes]:
     before = b"["
     for line in export.lines():
-        yield before + encode(line)
+        yield before + _object(line)
         before = b",\n "
     yield b"[]\n" if before == b"[" else b"]\n"
+
+
+def _object(line: Mapping[str, Any]) -> bytes:
+    return json_numbers.dump({name: _plain(value) for name, value in line.items()}).encode()
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
