@@ -93,6 +93,8 @@ class SubmitOptions(StudyOptions, total=False):
 
     priority: str
     """`low`, `normal` (default), `high` or `urgent`: its place in the queue."""
+    project: str | None
+    """Project that it belongs to; by default the user's only one."""
     server: str | None
     """Address of a server; `TUNE_SERVER` by default. Its token is in `TUNE_TOKEN`."""
     database_url: str | None

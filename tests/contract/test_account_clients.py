@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.support.accounts import Team, make_team, serving_accounts
+from tests.support.specs import make_spec
 from tunesvc.client.account_operations import AccountOperations
 from tunesvc.client.local.local_client import LocalClient
 from tunesvc.client.remote.http_client import Client
+from tunesvc.client.study_inputs import NewStudy
 from tunesvc.db.engine.database import Database
 from tunesvc.db.people.accounts import Role
 from tunesvc.errors import (
@@ -18,9 +20,12 @@ from tunesvc.errors import (
     AccountNotFound,
     Forbidden,
     SpecError,
+    StudyNotFound,
     TuneError,
     Unauthenticated,
 )
+from tunesvc.queries.rows import StudyView
+from tunesvc.runtime.new_submission import NewSubmission
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +190,57 @@ def test_a_link_is_exchanged_for_a_token_once(
     with Client(address, issued.secret) as client:
         assert client.accounts.me().name == "linked"
         assert [one.label for one in client.accounts.tokens()] == ["laptop"]
+
+
+SPEC = {
+    "command": ["python", "train.py"],
+    "metric": "loss",
+    "parameters": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+    "budget": {"trials": 5},
+}
+
+
+def test_a_study_belongs_to_a_project_in_which_its_user_may_create_studies(
+    clients: dict[str, AccountOperations], team: Team, address: str
+) -> None:
+    def create(user: str, name: str, project: str | None = None, **spec: object) -> StudyView:
+        with Client(address, team.secrets[user]) as client:
+            new = NewStudy(spec={**SPEC, "name": name, **spec}, project=project)
+            return client.studies.create(new)
+
+    assert create("operator", "first").project == "vision", "the only one"
+    assert create("admin", "free").project == ""
+    assert create("admin", "given", "vision").project == "vision"
+    for user, project, error in (
+        ("viewer", None, Forbidden),
+        ("viewer", "vision", Forbidden),
+        ("outsider", "vision", Forbidden),
+        ("operator", "no-such", AccountNotFound),
+    ):
+        with pytest.raises(error):
+            create(user, "refused", project)
+    clients["admin"].add_project("second")
+    with pytest.raises(AccountNotFound, match="there is no project 'second'"):
+        create("operator", "refused", "second")
+    clients["admin"].set_member("second", "operator", Role.VIEWER)
+    with pytest.raises(Forbidden):
+        create("operator", "refused", "second")
+    clients["admin"].set_member("second", "operator", Role.OPERATOR)
+    with pytest.raises(SpecError, match="name the project"):
+        create("operator", "refused")
+    assert create("operator", "named", "second").project == "second"
+    with pytest.raises(StudyNotFound, match="there is no study named 'free'"):
+        create("operator", "refused", "second", warm_start=["free"])
+    with Client(address, team.secrets["viewer"]) as client:
+        assert {row.name for row in client.studies.page().rows} == {"first", "given"}
+
+
+def test_a_submitted_study_has_its_users_project(team: Team, address: str) -> None:
+    new = NewSubmission(make_spec(name="sent"), project="vision")
+    with Client(address, team.secrets["manager"]) as client:
+        assert client.submissions.submit(new).project == "vision"
+    with (
+        Client(address, team.secrets["outsider"]) as client,
+        pytest.raises(Forbidden),
+    ):
+        client.submissions.submit(new)

@@ -49,6 +49,7 @@ def view(spec: StudySpec, *, state: StudyStatus = StudyStatus.RUNNING, **counts:
         created_at=NOW,
         ended_at=None,
         owner="",
+        project="",
         tags=(),
         note="",
         closing=None,

@@ -28,6 +28,7 @@ def send_study(
     *,
     text: str | None = None,
     priority: Priority = Priority.NORMAL,
+    project: str | None = None,
 ) -> StudyView:
     """Send a folder, unless it is there already, and queue its study; return the study.
 
@@ -44,6 +45,7 @@ def send_study(
         spec,
         text,
         digest,
+        project=project,
         priority=priority,
         provenance=provenance_of(folder or Path.cwd()),
     )
@@ -67,6 +69,7 @@ def submit_function(
     spec: StudySpec,
     *,
     priority: str = "normal",
+    project: str | None = None,
     server: str | None = None,
     database_url: str | None = None,
 ) -> StudyView:
@@ -80,7 +83,7 @@ def submit_function(
     entrypoint, folder = locate(function)
     spec = spec.model_copy(update={"entrypoint": entrypoint})
     with opened_client(database_url, server or os.environ.get("TUNE_SERVER")) as client:
-        return send_study(client, spec, folder, priority=Priority(priority))
+        return send_study(client, spec, folder, priority=Priority(priority), project=project)
 
 
 def locate(function: Callable[..., Any]) -> tuple[str, Path | None]:

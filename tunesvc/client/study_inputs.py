@@ -19,6 +19,8 @@ class NewStudy:
     """Instead of `text`: the keys of a study file."""
     folder: str | None = None
     """Folder of its entrypoint or command, on the machine that will run it."""
+    project: str | None = None
+    """Project that it belongs to. A server takes the user's only one by default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ def create(
     source_text: str | None = None,
     source_dir: str | None = None,
     owner: str | None = None,
+    project_id: int | None = None,
 ) -> StudyRecord:
     """Store a new study; its owner is the system's user by default.
 
@@ -79,7 +80,11 @@ def create(
         BadName: Postgres cannot store the name.
     """
     row = _row(spec, source_text, source_dir)
-    row |= {"owner": whoami() if owner is None else owner, "tags": list(dict.fromkeys(spec.tags))}
+    row |= {
+        "owner": whoami() if owner is None else owner,
+        "project_id": project_id,
+        "tags": list(dict.fromkeys(spec.tags)),
+    }
     try:
         with connection.begin_nested():
             connection.execute(sa.insert(studies).values(row))

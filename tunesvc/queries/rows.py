@@ -179,6 +179,8 @@ class StudyRow:
     ended_at: datetime | None
     owner: str
     """User that created it; empty if unknown."""
+    project: str
+    """Project whose members may view it; empty without one."""
     tags: tuple[str, ...]
     note: str
     closing: str | None

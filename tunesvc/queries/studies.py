@@ -12,7 +12,7 @@ from tunesvc import policy
 from tunesvc.db import study_records as stored
 from tunesvc.db.engine.database import Database, checked_name
 from tunesvc.db.engine.statements import PreparedStatement
-from tunesvc.db.schema.service_tables import submissions
+from tunesvc.db.schema.service_tables import projects, submissions
 from tunesvc.db.schema.states import Priority, StudyState
 from tunesvc.db.schema.tables import attempts, commands, leases, reports, trials
 from tunesvc.db.schema.tables import studies as table
@@ -267,6 +267,7 @@ def _overview() -> sa.Select[Any]:
             table.c.created_at,
             table.c.ended_at,
             table.c.owner,
+            sa.func.coalesce(projects.c.name, "").label("project"),
             table.c.tags,
             table.c.note,
             coordinator.label("coordinator"),
@@ -280,6 +281,7 @@ def _overview() -> sa.Select[Any]:
         )
         .select_from(table)
         .outerjoin(leases, leases.c.study_id == table.c.study_id)
+        .outerjoin(projects, projects.c.project_id == table.c.project_id)
         .outerjoin(submissions, submissions.c.study_id == table.c.study_id)
         .outerjoin(places, places.c.study_id == table.c.study_id)
         .join(counts, sa.true())

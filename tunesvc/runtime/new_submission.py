@@ -24,6 +24,8 @@ class NewSubmission:
 
     Without both, its program is installed where workers run.
     """
+    project: str | None = None
+    """Project that it belongs to. A server takes the user's only one by default."""
     priority: Priority = Priority.NORMAL
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """See `util.provenance`."""

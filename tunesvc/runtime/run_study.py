@@ -27,6 +27,7 @@ from tunesvc.db import recovery, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.people.accounts import find_project
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.db.study_writer import StudyWriter
@@ -96,13 +97,16 @@ def create(
     source: StudySource,
     *,
     owner: str | None = None,
+    project: str | None = None,
 ) -> StudyRecord:
     """Store a new study, which `run_study` can then begin.
 
     Args:
         owner: the system's user by default.
+        project: Name of the project that it belongs to, if any.
 
     Raises:
+        AccountNotFound: there is no such project.
         StudyExists: the name is taken.
         StudyNotFound: a study of `warm_start` does not exist.
         SpecError: see `check`.
@@ -117,6 +121,7 @@ def create(
             source.text,
             source.folder,
             owner,
+            None if project is None else find_project(connection, project),
         )
 
 

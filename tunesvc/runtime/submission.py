@@ -17,6 +17,7 @@ from tunesvc.artifacts.artifact_store import Artifact, ArtifactStore, checked_di
 from tunesvc.artifacts.unpacking import unpacked
 from tunesvc.db import study_records, submissions
 from tunesvc.db.engine.database import Database
+from tunesvc.db.people.accounts import find_project
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import ArtifactStoreUnavailable, SpecError, StudyExists, TuneError
 from tunesvc.runtime.new_submission import NewSubmission
@@ -77,6 +78,7 @@ def submit_study(
 
     Raises:
         StudyExists: the name is taken.
+        AccountNotFound: there is no such project.
         StudyNotFound: a study of `warm_start` does not exist.
         SpecError: the spec cannot be used, or names no program that a server could run.
         TuneError: its snapshot is not stored.
@@ -124,6 +126,7 @@ def _create(connection: sa.Connection, new: NewSubmission, submitted_by: str) ->
             new.source_text,
             new.folder,
             submitted_by,
+            None if new.project is None else find_project(connection, new.project),
         )
     except StudyExists:
         raise StudyExists(

@@ -25,6 +25,7 @@ from tunesvc.db.people.accounts import (
 )
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.errors import AccountNotFound, Forbidden, SpecError
+from tunesvc.queries.operations.account_rows import list_projects
 from tunesvc.queries.studies import project_of
 from tunesvc.web.access import Permission, User
 from tunesvc.web.audit_trail import address_of
@@ -178,7 +179,7 @@ def authorize_project(
     return project_id
 
 
-def project_for_study(request: Request, user: User, name: str | None) -> int | None:
+def project_for_study(request: Request, user: User, name: str | None) -> str | None:
     """Return the project of a new study: the named one, or the only one where the user may create.
 
     None without accounts, and for an administrator who names none.
@@ -189,14 +190,24 @@ def project_for_study(request: Request, user: User, name: str | None) -> int | N
         SpecError: the user has to name one.
     """
     if name is not None:
-        return authorize_project(request, user, Permission.CREATE, name)
-    account = user.account
-    if account is None or account.is_admin:
-        return None
-    able = [key for key, role in account.roles.items() if Permission.CREATE in PERMISSIONS[role]]
+        authorize_project(request, user, Permission.CREATE, name)
+        return name
+    able = projects_for_studies(request, user)
     if len(able) == 1:
         return able[0]
+    if user.account is None or user.account.is_admin:
+        return None
     raise SpecError("name the project of the study (--project NAME): `tune project list` has yours")
+
+
+def projects_for_studies(request: Request, user: User) -> list[str]:
+    """Return the names of the projects in which the user has a role that may create studies."""
+    account = user.account
+    if account is None:
+        return []
+    able = [key for key, role in account.roles.items() if Permission.CREATE in PERMISSIONS[role]]
+    rows = list_projects(request.app.state.database, frozenset(able))
+    return [row.name for row in rows]
 
 
 def _origin(request: Request, kind: TokenKind) -> str:

@@ -23,6 +23,10 @@ def submit(
     priority: Annotated[
         PriorityName, typer.Option(help="Its place in the queue, before studies of lower ones.")
     ] = "normal",
+    project: Annotated[
+        str | None,
+        typer.Option(help="Project that it belongs to; your only one by default."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Override the study's name.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Override `budget.trials`.")] = None,
     parallelism: Annotated[
@@ -48,7 +52,7 @@ def submit(
 
     (document,) = read_all([file], Changes(trials, parallelism, name, seed))
     with opened_client(database_url, server) as client:
-        view = submit_document(client, document, priority)
+        view = submit_document(client, document, priority, project)
         if as_json and not follow:
             _print_json(view)
         elif not as_json and not quiet:
@@ -64,6 +68,7 @@ def submit_document(
     client: TuneClient,
     document: StudyDocument,
     priority: str = "normal",
+    project: str | None = None,
 ) -> StudyView:
     """Check a study file, send its folder unless it is there already, and queue the study.
 
@@ -76,7 +81,12 @@ def submit_document(
     from tunesvc.db.schema.states import Priority
 
     return send_study(
-        client, document.spec, document.folder, text=document.text, priority=Priority(priority)
+        client,
+        document.spec,
+        document.folder,
+        text=document.text,
+        priority=Priority(priority),
+        project=project,
     )
 
 

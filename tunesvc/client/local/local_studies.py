@@ -66,7 +66,7 @@ class LocalStudies:
         from tunesvc.runtime.run_study import StudySource, create
 
         source = StudySource(new.text, new.folder)
-        record = create(self._database, spec, source, owner=self._user)
+        record = create(self._database, spec, source, owner=self._user, project=new.project)
         return queries.get_study_by_id(self._database, record.study_id)
 
     def change(self, name: str, patch: StudyPatch) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from tunesvc.artifacts.snapshot import Snapshot
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import StudyScope
 from tunesvc.queries.rows import StudyView
-from tunesvc.queries.studies import get_study_by_id
+from tunesvc.queries.studies import get_study, get_study_by_id
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.submission import has_snapshot, store_snapshot, submit_study
 
@@ -39,5 +39,7 @@ class LocalSubmissions:
 
     def submit(self, new: NewSubmission) -> StudyView:
         """Queue a study for the next server with room, and return it."""
+        for earlier in new.spec.warm_start:
+            get_study(self._database, earlier, self._among)
         record = submit_study(self._database, new, submitted_by=self._user)
         return get_study_by_id(self._database, record.study_id)

@@ -30,6 +30,7 @@ class HttpSubmissions:
             "spec": new.spec.model_dump(mode="json"),
             "source_text": new.source_text,
             "snapshot": new.snapshot,
+            "project": new.project,
             "priority": new.priority,
             "provenance": new.provenance,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from tunesvc.client.study_inputs import NewStudy, StudyPatch
 from tunesvc.queries.comparison import Fact
 from tunesvc.queries.rows import RowPage, StudyRow, StudyStatus, StudyView
+from tunesvc.web.account_access import project_for_study
 from tunesvc.web.api.api_requests import (
     After,
     CreatingOnce,
@@ -81,11 +82,15 @@ def _new_study(
         str | None,
         Query(max_length=4_096, description="For YAML: its folder."),
     ] = None,
+    project: Annotated[
+        str | None,
+        Query(max_length=400, description="For YAML: its project."),
+    ] = None,
 ) -> NewStudy:
     """Read a new study from JSON, or from a study file."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in YAML:
-        return NewStudy(content.decode("utf-8", "replace"), folder=folder)
+        return NewStudy(content.decode("utf-8", "replace"), folder=folder, project=project)
     try:
         return _NEW.validate_json(content)
     except ValidationError as error:
@@ -122,7 +127,8 @@ _NEW_BODY: dict[str, Any] = {
 @router.post("/studies", response_model=StudyView, status_code=201, openapi_extra=_NEW_BODY)
 def create_study(asked: CreatingOnce, new: Annotated[NewStudy, Depends(_new_study)]) -> Response:
     """Store a study, given as JSON or as a study file; `/submissions` has servers run one."""
-    return asked.carry_out(lambda: asked.client.studies.create(new), 201)
+    project = project_for_study(asked.request, asked.user, new.project)
+    return asked.carry_out(lambda: asked.client.studies.create(replace(new, project=project)), 201)
 
 
 @router.get("/studies/{study}", response_model=StudyView)

@@ -23,6 +23,7 @@ from tunesvc.runtime.submission import SNAPSHOT_BYTES_MAX
 from tunesvc.search.registry.component_check import option_issues
 from tunesvc.spec import StudySpec
 from tunesvc.spec.yaml.document import parse
+from tunesvc.web.account_access import project_for_study
 from tunesvc.web.api.api_requests import Creating, CreatingOnce
 
 router = APIRouter(tags=["submissions"])
@@ -75,6 +76,8 @@ class SubmissionBody:
     snapshot: str | None = None
     """Digest of the folder's archive, sent before; without it, the program is installed on
     workers."""
+    project: str | None = None
+    """Project that it belongs to; by default the only one in which the user may create studies."""
     priority: Priority = Priority.NORMAL
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Origin of the study, such as its git commit; shown with it."""
@@ -101,10 +104,12 @@ def submit_study(
     body: Annotated[SubmissionBody, Body(openapi_examples=_EXAMPLES)],
 ) -> Response:
     """Queue a study for the next server with room, and return it."""
-    return asked.carry_out(lambda: asked.client.submissions.submit(_submission(body)), 201)
+    project = project_for_study(asked.request, asked.user, body.project)
+    new = _submission(body, project)
+    return asked.carry_out(lambda: asked.client.submissions.submit(new), 201)
 
 
-def _submission(body: SubmissionBody) -> NewSubmission:
+def _submission(body: SubmissionBody, project: str | None) -> NewSubmission:
     spec = body.spec
     if spec is None:
         if body.source_text is None:
@@ -116,6 +121,7 @@ def _submission(body: SubmissionBody) -> NewSubmission:
         spec,
         body.source_text,
         body.snapshot,
+        project=project,
         priority=body.priority,
         provenance=body.provenance,
     )

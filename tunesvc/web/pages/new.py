@@ -29,6 +29,7 @@ from tunesvc.spec.diagnostics import LocatedIssue
 from tunesvc.spec.starter import Template, templates
 from tunesvc.spec.yaml.document import examine, renamed, written
 from tunesvc.web.access import Creator, User, viewable_studies
+from tunesvc.web.account_access import project_for_study, projects_for_studies
 from tunesvc.web.pages.dependencies import AskedStudy, viewable
 from tunesvc.web.render import attachment, page
 
@@ -115,6 +116,7 @@ def create_new(
     user: Creator,
     text: Text = "",
     folder: Folder = "",
+    project: Annotated[str, Form(max_length=400)] = "",
 ) -> Response:
     """Store the study and show how to run it; or render the editor again with the issues."""
     text = _lines(text)
@@ -128,6 +130,7 @@ def create_new(
             verdict.spec,
             StudySource(text, str(Path(folder.strip()).resolve())),
             owner=user.name,
+            project=project_for_study(request, user, project or None),
         )
     except StudyExists as error:  # created by another request in the meantime
         faults = SpecVerdict(verdict.spec, (), (str(error),), None, "", ())
@@ -223,6 +226,7 @@ def _editor(
         templates=templates(),
         copied=copied,
         is_fresh=verdict is None,
+        projects=projects_for_studies(request, user),
         studies=list_studies(database, 100, among=among),
         verdict=verdict or judge(database, text, folder, among),
     )
