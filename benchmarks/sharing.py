@@ -3,12 +3,12 @@
     python -m benchmarks.sharing [--seconds 120] [--gpus 8]
 
 A Ray cluster with logical GPUs, a `tune serve`, and five studies of two users in two projects with
-weights 1 and 3; one user may use 3 GPUs at most. Each trial holds a GPU, trains for ten steps of
-half a second, and saves a checkpoint with each. Half-way, an urgent study of four trials comes. All
-numbers are read from the stored attempts:
+weights 1 and 3; one user may use 3 GPUs at most. Each trial holds a GPU, trains for twenty steps of
+half a second, and saves a checkpoint with each. After the given time an urgent study of four trials
+comes. All numbers are read from the stored attempts:
 
-    share     GPU time of each project in the time before the urgent study, beside its weight; the
-              first third is left out, in which trials begin that run into the rest
+    share     GPU time of each project, from the first result of every study to the urgent study,
+              beside its weight
     limit     the most GPUs at a time of the limited user
     urgent    time from its submission until four of its trials run at once
     lost      trials of all studies that did not complete, and attempts that failed
@@ -33,7 +33,7 @@ from typing import Any
 import sqlalchemy as sa
 
 STEP_S = 0.5
-STEPS = 10
+STEPS = 20
 WEIGHTS = {"text": 1.0, "vision": 3.0}
 LIMITED_USER, LIMIT = "eve", 3
 PATIENCE_S = 600.0
@@ -96,8 +96,7 @@ def _measure(folder: Path, stack: ExitStack, seconds: float, gpus: int) -> dict[
     database = stack.enter_context(open_database(None))
     _make_projects(database)
     stack.enter_context(_server(address))
-    per_gpu = seconds / (STEPS * STEP_S)
-    trials = max(4, int(per_gpu * gpus / 4))
+    trials = max(8, int(1.5 * gpus * seconds / (STEPS * STEP_S) / 3))
     for name, user, project in (
         ("a", "ann", "vision"),
         ("b", "ann", "vision"),
@@ -106,12 +105,14 @@ def _measure(folder: Path, stack: ExitStack, seconds: float, gpus: int) -> dict[
         ("e", "bob", "text"),
     ):
         _submit(database, folder, name, user, project, trials, "normal")
-    time.sleep(seconds / 2)
+    _await_results(database, 5)
+    since = _now(database)
+    time.sleep(seconds)
     asked_at = _now(database)
     _submit(database, folder, "now", "bob", "text", 4, "urgent")
     _await_end(database)
     return {
-        "share": _shares(database, asked_at),
+        "share": _shares(database, since, asked_at),
         "weights": WEIGHTS,
         "limit": {"allowed": LIMIT, "most": _most_at_a_time(database, LIMITED_USER)},
         "urgent_s": _urgent_s(database, asked_at),
@@ -208,6 +209,16 @@ def _now(database: Any) -> datetime:
     return now
 
 
+def _await_results(database: Any, studies: int) -> None:
+    """Wait until every study has a result."""
+    with_result = "SELECT count(DISTINCT study_id) FROM trials WHERE state = 'complete'"
+    give_up_s = time.monotonic() + PATIENCE_S
+    while _scalar(database, with_result) < studies:
+        if time.monotonic() > give_up_s:
+            raise SystemExit(f"some studies have no result after {PATIENCE_S:g} s")
+        time.sleep(0.5)
+
+
 def _await_end(database: Any) -> None:
     give_up_s = time.monotonic() + PATIENCE_S
     open_studies = "SELECT count(*) FROM studies WHERE state IN ('created', 'running')"
@@ -218,21 +229,18 @@ def _await_end(database: Any) -> None:
 
 
 SHARES = """
-WITH bounds AS (
-    SELECT min(started_at) + (:until - min(started_at)) / 3 AS since FROM attempts
-)
 SELECT projects.name,
        sum(extract(epoch FROM least(coalesce(a.ended_at, now()), :until)
-                              - greatest(a.started_at, bounds.since)) * a.gpus)
-FROM bounds, attempts a
+                              - greatest(a.started_at, :since)) * a.gpus)
+FROM attempts a
 JOIN trials USING (trial_id) JOIN studies USING (study_id) JOIN projects USING (project_id)
-WHERE a.started_at < :until AND coalesce(a.ended_at, now()) > bounds.since
+WHERE a.started_at < :until AND coalesce(a.ended_at, now()) > :since
 GROUP BY projects.name
 """
 
 
-def _shares(database: Any, until: datetime) -> dict[str, float]:
-    used = {name: float(gpu_s) for name, gpu_s in _rows(database, SHARES, until=until)}
+def _shares(database: Any, since: datetime, until: datetime) -> dict[str, float]:
+    used = {name: float(gpu_s) for name, gpu_s in _rows(database, SHARES, since=since, until=until)}
     total = sum(used.values())
     return {name: round(gpu_s / total, 3) for name, gpu_s in sorted(used.items())}
 
@@ -249,6 +257,12 @@ ORDER BY at, change
 """
 
 
+URGENT = CHANGES.replace(
+    "JOIN submissions USING (study_id)\nWHERE submitted_by = :name",
+    "JOIN studies USING (study_id)\nWHERE studies.name = 'now'",
+)
+
+
 def _most_at_a_time(database: Any, user: str) -> int:
     running = most = 0
     for _, change in _rows(database, CHANGES, name=user):
@@ -259,19 +273,12 @@ def _most_at_a_time(database: Any, user: str) -> int:
 
 def _urgent_s(database: Any, asked_at: datetime) -> float | None:
     """Return the time until the urgent study's four trials run at once; None if they never do."""
-    started = _rows(
-        database,
-        "SELECT max(attempts.started_at), count(*) FROM attempts JOIN trials USING (trial_id) "
-        "JOIN studies USING (study_id) WHERE studies.name = 'now' AND attempts.number = 1",
-    )[0]
-    first_end = _scalar(
-        database,
-        "SELECT min(attempts.ended_at) FROM attempts JOIN trials USING (trial_id) "
-        "JOIN studies USING (study_id) WHERE studies.name = 'now'",
-    )
-    if started[1] < 4 or started[0] > first_end:
-        return None
-    return round((started[0] - asked_at).total_seconds(), 2)
+    running = 0
+    for at, change in _rows(database, URGENT):
+        running += change
+        if running == 4:
+            return round((at - asked_at).total_seconds(), 2)
+    return None
 
 
 def _lost(database: Any) -> dict[str, int]:

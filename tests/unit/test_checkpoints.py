@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,26 @@ def test_older_ones_are_deleted_only_when_a_newer_one_is_recorded(tmp_path: Path
     assert first.exists()
     checkpoints.forget_before(second)
     assert (first.exists(), second.exists()) == (False, True)
+
+
+def test_checkpoints_are_listed_while_others_are_saved_and_removed(tmp_path: Path) -> None:
+    """A worker keeps to `keep` as soon as a checkpoint is recorded, while its trial saves more."""
+    model = tmp_path / "model.txt"
+    model.write_text("weights")
+    checkpoints = Checkpoints(tmp_path / "kept", trial_number=0, attempt_number=1)
+    has_ended = threading.Event()
+
+    def save_many() -> None:
+        for step in range(300):
+            checkpoints.save(model, step)
+        has_ended.set()
+
+    saving = threading.Thread(target=save_many)
+    saving.start()
+    while not has_ended.is_set():
+        for file in checkpoint_files(tmp_path / "kept" / "0"):
+            shutil.rmtree(file.path.parent)
+    saving.join()
 
 
 def saved(checkpoints: Checkpoints, model: Path, values: list[float], first: int = 0) -> None:

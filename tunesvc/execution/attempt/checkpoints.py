@@ -144,8 +144,15 @@ class Checkpoints:
 
 
 def checkpoint_files(folder: Path) -> list[CheckpointFile]:
-    """Return the complete checkpoints in a trial's folder, oldest first."""
-    found = [_parse_path(path) for path in folder.glob("attempt-*/*")]
+    """Return the complete checkpoints in a trial's folder, oldest first.
+
+    Others may be saved and removed meanwhile.
+    """
+    found = []
+    for saved in folder.glob("attempt-*"):
+        if _NAME.match(saved.name):
+            with suppress(FileNotFoundError):
+                found += [_parse_path(path) for path in saved.iterdir()]
     return sorted(file for file in found if file is not None)
 
 
