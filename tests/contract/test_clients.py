@@ -151,6 +151,7 @@ READS: dict[str, Callable[[TuneClient], object]] = {
     "figure of two": lambda client: client.insights.figure("done", "rank", params=["x", "n"]),
     "requests": lambda client: client.commands.page("done"),
     "queue": lambda client: client.service.queue(),
+    "shares": lambda client: client.service.shares(),
     "info": lambda client: client.service.info().version,
 }
 """What does not change between two calls."""

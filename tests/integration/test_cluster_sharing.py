@@ -9,7 +9,9 @@ from tests.support.specs import make_spec
 from tunesvc.db import lease, study_records, submissions
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import Priority
+from tunesvc.db.study_scope import StudyScope
 from tunesvc.queries.operations.shared_demand import get_cluster_demand
+from tunesvc.service.cluster_shares import get_shares
 from tunesvc.service.cluster_sharing import ClusterSharing
 
 NODE = """INSERT INTO nodes (study_id, key, address, host, total, free)
@@ -127,3 +129,30 @@ def test_spent_hours_and_money_end_what_a_project_may_start(
         demand = get_cluster_demand(connection)
     assert demand.projects["vision"].limits.exhausted == reason
     assert ClusterSharing(cluster).update([first]).grants[first].slots == 0
+
+
+def test_shares_say_what_each_study_uses_why_it_waits_and_until_when(cluster: Database) -> None:
+    first = submit(cluster, "first", "ann")
+    run_trials(cluster, first, 8)
+    with cluster.engine.begin() as connection:
+        lease.acquire(connection, first, "server")
+    execute(
+        cluster,
+        "UPDATE attempts SET state = 'finished', ended_at = started_at + interval '3 hours' "
+        "WHERE trial_id = :t",
+        t=first << 32,
+    )
+    submit(cluster, "second", "bob")
+    execute(cluster, """INSERT INTO users (name, limits) VALUES ('eve', '{"gpu_hours": 0}')""")
+    submit(cluster, "third", "eve")
+    shares = get_shares(cluster)
+    assert shares.total == {"CPU": 64, "GPU": 8}
+    found = {share.study: share for share in shares.studies}
+    assert (found["first"].running, found["first"].slots) == (7, 4)
+    assert not found["first"].is_waiting
+    assert found["second"].slots == 4
+    assert found["second"].likely_s == pytest.approx(3600, abs=60)
+    assert found["third"].reason == "user eve: its 0 GPU hours are used up"
+    assert found["third"].likely_s is None
+    hidden = get_shares(cluster, StudyScope(frozenset()))
+    assert hidden.studies == ()

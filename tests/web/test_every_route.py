@@ -62,6 +62,7 @@ EXPECTED: dict[str, str] = {
     f"GET {API}/comparison": USER,
     f"GET {API}/cluster": USER,
     f"GET {API}/queue": USER,
+    f"GET {API}/shares": USER,
     f"GET {API}/server": USER,
     f"GET {API}/events": USER,
     f"POST {API}/studies/{{study}}/commands": OPERATOR,

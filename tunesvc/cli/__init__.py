@@ -170,7 +170,7 @@ for panel, commands in (
         _LOOK,
         (
             dashboard.dashboard,
-            *(show.ls, show.show, show.best, show.trials, show.logs),
+            *(show.ls, show.show, show.best, show.trials, show.logs, submit.queue),
             *(
                 explain.explain,
                 explain.replay,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tunesvc.queries.study_replay import StudyReplay
     from tunesvc.runtime.new_submission import NewSubmission
     from tunesvc.search.replay import PrunerComparison, ReplayedProposal
+    from tunesvc.service.cluster_shares import ClusterShares
 
 PAGE_MAX = 1_000
 """Most rows of a page."""
@@ -362,6 +363,10 @@ class ServiceOperations(Protocol):
 
     def queue(self, *, after: str = "", limit: int = 100) -> RowPage[StudyRow]:
         """Return studies that wait for a server, the next one first."""
+        ...
+
+    def shares(self) -> ClusterShares:
+        """Return how submitted studies share the cluster, and why one waits."""
         ...
 
     def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:

@@ -1,18 +1,23 @@
-"""The command that hands studies to servers: submit."""
+"""Commands of the queue of studies that servers run: submit, queue."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tunesvc.cli.chosen_client import opened_client
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, ServerUrl, StudyFile
+from tunesvc.util import formatting
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tunesvc.client.interface import TuneClient
     from tunesvc.queries.rows import StudyView
+    from tunesvc.service.cluster_shares import StudyShare
     from tunesvc.spec.yaml.document import StudyDocument
 
 PriorityName = Literal["low", "normal", "high", "urgent"]
@@ -21,7 +26,8 @@ PriorityName = Literal["low", "normal", "high", "urgent"]
 def submit(
     file: StudyFile,
     priority: Annotated[
-        PriorityName, typer.Option(help="Its place in the queue, before studies of lower ones.")
+        PriorityName,
+        typer.Option(help="Order among your studies. An urgent one comes before everyone's."),
     ] = "normal",
     project: Annotated[
         str | None,
@@ -108,3 +114,55 @@ def _print_queued(view: StudyView) -> None:
         markup=False,
         highlight=False,
     )
+
+
+def queue(
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """List submitted studies that run or wait: what each may use of the cluster, and why no more.
+
+    `soon` is the expected time until a study gets its first slot.
+    """
+    from tunesvc.views import terminal
+
+    with opened_client(database_url, server) as client:
+        shares = client.service.shares()
+    if as_json:
+        terminal.print_json(shares)
+        return
+    console = terminal.out()
+    if not shares.studies:
+        console.print("No study runs or waits. `tune submit FILE` queues one.")
+        return
+    if shares.total:
+        amounts = ", ".join(
+            f"{amount:g} {name}" for name, amount in shares.total.items() if name in _SHOWN
+        )
+        console.print(f"The cluster has {amounts}.")
+    console.print(_table(shares.studies, console.width))
+
+
+_SHOWN = ("CPU", "GPU")
+
+
+def _table(shares: Sequence[StudyShare], width: int) -> Table:
+    from tunesvc.views import terminal
+
+    heads = ["study", "state", "user", "project", "priority", ">trials", "since", ">soon", "why"]
+    lines = [
+        [
+            share.study,
+            "waits" if share.is_waiting else "runs",
+            share.user,
+            share.project,
+            str(share.priority),
+            f"{share.running} of {'–' if share.slots is None else share.slots}",
+            formatting.ago(share.queued_at),
+            "" if share.likely_s is None else formatting.duration(share.likely_s),
+            share.reason,
+        ]
+        for share in shares
+    ]
+    return terminal.fitted(heads, lines, width, spare=("project", "since", "priority"))

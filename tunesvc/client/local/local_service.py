@@ -16,6 +16,7 @@ from tunesvc.queries.studies import get_study_id, list_queue, names_by_id
 if TYPE_CHECKING:
     from tunesvc.client.answers import ServerInfo, StudyNews
     from tunesvc.queries.operations.cluster_view import ClusterView
+    from tunesvc.service.cluster_shares import ClusterShares
 
 POLL_S = 0.5
 
@@ -44,6 +45,12 @@ class LocalService:
         """Return studies that wait for a server, the next one first."""
         rows = list_queue(self._database, limit + 1, self._among, after=key_of(after) or 0)
         return page_of(rows, limit, lambda row: row.submission and row.submission.position)
+
+    def shares(self) -> ClusterShares:
+        """Return how submitted studies share the cluster, and why one waits."""
+        from tunesvc.service.cluster_shares import get_shares
+
+        return get_shares(self._database, self._among)
 
     def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:
         """Yield changes as they come, of one study or of all."""

@@ -12,6 +12,7 @@ from tunesvc.queries.rows import RowPage, StudyRow
 if TYPE_CHECKING:
     from tunesvc.client.answers import ServerInfo, StudyNews
     from tunesvc.queries.operations.cluster_view import ClusterView
+    from tunesvc.service.cluster_shares import ClusterShares
 
 
 class HttpService:
@@ -35,6 +36,12 @@ class HttpService:
     def queue(self, *, after: str = "", limit: int = 100) -> RowPage[StudyRow]:
         """Return studies that wait for a server, the next one first."""
         return self._connection.get(RowPage[StudyRow], "/queue", after=after, limit=limit)
+
+    def shares(self) -> ClusterShares:
+        """Return how submitted studies share the cluster, and why one waits."""
+        from tunesvc.service.cluster_shares import ClusterShares
+
+        return self._connection.get(ClusterShares, "/shares")
 
     def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:
         """Yield changes as they come, of one study or of all."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -70,6 +71,7 @@ class StudyDemand:
     granted: int = 0
     """Number of slots that it was granted last."""
     name: str = ""
+    queued_at: datetime = datetime.min
     is_attended: bool = False
     """True if a server runs it; otherwise it waits for one."""
 
@@ -94,6 +96,33 @@ def get_cluster_demand(connection: sa.Connection) -> ClusterDemand:
         projects=_parties(connection, projects, studies.c.project_id == projects.c.project_id),
         users=_parties(connection, users, submissions.c.submitted_by == users.c.name),
     )
+
+
+def get_releases(connection: sa.Connection) -> list[float]:
+    """Return the expected times until running trials of submitted studies end, in seconds.
+
+    Each is expected to take as long as the mean of those of its study that have ended.
+    """
+    ran_s = seconds(attempts.c.ended_at - attempts.c.started_at)
+    study = study_key(attempts.c.trial_id).label("study_id")
+    mean = (
+        sa.select(study, sa.func.avg(ran_s).label("mean_s"))
+        .where(attempts.c.state == AttemptState.FINISHED)
+        .where(attempts.c.ended_at > sa.func.now() - sa.text("interval '1 day'"))
+        .group_by(study)
+        .subquery()
+    )
+    left_s = sa.func.greatest(0.0, mean.c.mean_s - seconds(sa.func.now() - attempts.c.started_at))
+    query = (
+        sa.select(left_s)
+        .select_from(attempts)
+        .join(mean, mean.c.study_id == study_key(attempts.c.trial_id))
+        .join(submissions, submissions.c.study_id == mean.c.study_id)
+        .where(attempts.c.state == AttemptState.RUNNING)
+        .order_by(left_s)
+        .limit(1_000)
+    )
+    return [float(left) for left in connection.scalars(query)]
 
 
 def _total(connection: sa.Connection) -> dict[str, float]:
@@ -129,6 +158,7 @@ def _studies(connection: sa.Connection) -> Sequence[StudyDemand]:
             sa.func.coalesce(projects.c.name, "").label("project"),
             submissions.c.submitted_by,
             submissions.c.priority,
+            submissions.c.queued_at,
             submissions.c.slots.label("granted"),
             live.where(is_running).correlate(studies).scalar_subquery().label("running"),
             live.correlate(studies).scalar_subquery().label("held"),
@@ -163,6 +193,7 @@ def _demand(row: Any) -> StudyDemand:
         held=row.held,
         granted=row.granted,
         name=row.name,
+        queued_at=row.queued_at,
         is_attended=row.attended,
     )
 

@@ -14,6 +14,7 @@ from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.queries.operations.cluster_view import ClusterView
 from tunesvc.queries.rows import RowPage, StudyRow
 from tunesvc.queries.studies import get_study_id, names_by_id
+from tunesvc.service.cluster_shares import ClusterShares
 from tunesvc.web.access import viewable_studies
 from tunesvc.web.api.api_requests import After, Limit, Viewing
 from tunesvc.web.api.event_streams import study_events
@@ -48,6 +49,12 @@ def get_cluster(asked: Viewing) -> Response:
 def list_queue(asked: Viewing, after: After = "", limit: Limit = 100) -> Response:
     """Return studies that wait for a server, the next one first."""
     return asked.answer(asked.client.service.queue(after=after, limit=limit))
+
+
+@router.get("/shares", response_model=ClusterShares)
+def get_shares(asked: Viewing) -> Response:
+    """Return how submitted studies share the cluster, and why one waits."""
+    return asked.answer(asked.client.service.shares())
 
 
 @router.get("/events", response_class=StreamingResponse)
