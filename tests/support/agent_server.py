@@ -27,7 +27,9 @@ def main(url: str, port: int) -> None:
         supervisor = StudySupervisor(
             database, lambda study_id, interrupt: run(study_id, interrupt=interrupt)
         )
-        with DashboardServer(database, accounts=Binding(port=port)) as server:
+        with DashboardServer(
+            database, accounts=Binding(port=port, behind_proxy="127.0.0.1")
+        ) as server:
             supervisor.start()
             sys.stdout.write(f"{server.url}\n")
             sys.stdout.flush()

@@ -39,6 +39,7 @@ class Proxy:
         """Number of connections accepted."""
         self.answers_lost = 0
         """Number of commits that reached the server whose answer did not reach the client."""
+        self.is_plain = False
         self._dial = dial
         self._lose_next_answer = False
         self._links: set[_Link] = set()
@@ -51,6 +52,13 @@ class Proxy:
         """A proxy for the server of `url`, by TCP or by Unix socket."""
         where = _address(sa.make_url(url))
         return cls(lambda: _connected(where))
+
+    @classmethod
+    def plain(cls, where: tuple[str, int]) -> Self:
+        """A proxy for a server of any protocol, which knows of no commits."""
+        proxy = cls(lambda: socket.create_connection(where))
+        proxy.is_plain = True
+        return proxy
 
     def url(self, url: sa.URL | str) -> str:
         """`url`, by way of this proxy."""
@@ -183,6 +191,9 @@ class _Link:
         _shut(self._server)
 
     def _requests(self) -> Iterator[bytes]:
+        if self._proxy.is_plain:
+            yield from iter(lambda: self._client.recv(_CHUNK), b"")
+            return
         yield self._startup()
         while True:
             head = _read(self._client, 5)

@@ -538,8 +538,11 @@ class StudySpec(SpecModel):
 
     @property
     def has_program(self) -> bool:
-        """True if the study names its objective, so that any process can run it."""
-        return self.entrypoint is not None or self.command is not None
+        """True if the study names its objective, so that any process can run it.
+
+        One on agents only needs none: programs and people may ask for its trials.
+        """
+        return self.entrypoint is not None or self.command is not None or self.agents == "only"
 
     @property
     def resume_command(self) -> str:

@@ -61,7 +61,7 @@ class AgentLeases:
             study_id: the study that it serves.
             name: its host and process, or a person.
             user: owner of the token that it used.
-            total: its resources, by Ray's names.
+            total: its resources, by Ray's names; none for one that asks for a single trial.
         """
         values = {"study": study_id, "name": name, "user": user, "total": json.dumps(total or {})}
         with translate_unavailable(), self._database.engine.begin() as connection:
@@ -181,6 +181,7 @@ class AgentLeases:
         if new:
             notifications.notify(connection, row.study_id, notifications.AGENT_EVENTS)
         if is_over:  # its agent has a slot for another launch
+            connection.execute(_END_ASKER, changes)
             notifications.notify(connection, row.study_id, notifications.AGENT_LAUNCHES)
 
     def _scalar(self, query: sa.TextClause, values: Mapping[str, Any]) -> int | None:
@@ -272,12 +273,17 @@ _END = sa.text("""
     UPDATE agents SET ended_at = now(), reason = :reason
     WHERE agent_id = :agent AND ended_at IS NULL RETURNING study_id
 """)
+_END_ASKER = sa.text("""
+    UPDATE agents SET ended_at = now() FROM agent_launches launch
+    WHERE launch.launch_id = :launch AND agents.agent_id = launch.agent_id AND agents.total = '{}'
+""")
 _FORGET = sa.text("""
     DELETE FROM agents WHERE agent_id = :agent
       AND NOT EXISTS (SELECT FROM agent_launches WHERE agent_id = :agent)
 """)
 _LAPSE = sa.text("""
-    UPDATE agent_launches SET expires_at = now() WHERE agent_id = :agent AND state = 'leased'
+    UPDATE agent_launches SET expires_at = now(), lease_s = 0
+    WHERE agent_id = :agent AND state = 'leased'
 """)
 _SEEN = sa.text("""
     UPDATE agents SET seen_at = now(), slots = :slots FROM studies

@@ -191,6 +191,11 @@ class Agent:
                 f"the objective of {job.study!r} is a pickled function, which could do anything:"
                 " `--allow-functions` runs it if you trust the people who may submit it"
             )
+        if job.entrypoint is None and job.command is None and job.function is None:
+            raise TuneError(
+                f"study {job.study!r} names no `entrypoint` or `command`: "
+                "its trials are asked for over HTTP, not run by agents"
+            )
         folder = self._folder(message, job)
         self._job = replace(
             job,

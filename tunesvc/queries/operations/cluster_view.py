@@ -333,6 +333,7 @@ def _has_program() -> sa.Label[bool]:
     named = sa.or_(
         spec["entrypoint"].as_string().is_not(None),
         spec["command"].as_string().is_not(None),
+        spec["agents"].as_string() == "only",
     )
     return named.label("has_program")
 

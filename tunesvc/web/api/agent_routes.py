@@ -95,7 +95,7 @@ class AgentBody:
     """An agent that starts."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    total: Annotated[dict[str, float], Field(max_length=100)]
+    total: Annotated[dict[str, float], Field(min_length=1, max_length=100)]
     """Its resources, by Ray's names: `CPU`, `GPU`."""
 
 
