@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import chdir
+from copy import copy
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.error import URLError
@@ -30,6 +31,7 @@ from tunesvc.db.engine.database import Database, open_database
 from tunesvc.execution.attempt.checkpoints import checkpoint_files
 from tunesvc.runtime.run_study import StudySource, create
 from tunesvc.spec.yaml.document import load
+from tunesvc.web import DashboardServer
 
 HOSTILE = "=cmd|' /C calc'!A0"
 
@@ -154,15 +156,30 @@ def joins(tune: Tune, local_ray: None) -> None:
 
 
 @pytest.fixture(scope="module")
-def ran(
+def ran_once(
     tmp_path_factory: pytest.TempPathFactory, shared_database: Database, tune_home: Path
 ) -> Tune:
-    """`tune` after it ran the study `bowl` to its end, for tests that change nothing but its
-    tags and notes."""
+    """`tune` after it ran the study `bowl` to its end."""
     url = shared_database.engine.url.render_as_string(hide_password=False)
     made = prepared(tmp_path_factory.mktemp("ran"), url, tune_home)
     made.write("events.jsonl", made("run", "bowl.yaml", "--json"))
     return made
+
+
+@pytest.fixture(scope="module", params=["local", pytest.param("server", marks=pytest.mark.slow)])
+def ran(
+    request: pytest.FixtureRequest, ran_once: Tune, shared_database: Database
+) -> Iterator[Tune]:
+    """`tune` on the database where the study `bowl` ran, or on a server of it, for tests that
+    change nothing but its tags and notes."""
+    if request.param == "local":
+        yield ran_once
+        return
+    with DashboardServer(shared_database, port=0) as server:
+        remote = copy(ran_once)
+        remote.env = {**ran_once.env, "TUNE_SERVER": server.url, "TUNE_TOKEN": server.new_token()}
+        del remote.env["TUNE_DATABASE_URL"]
+        yield remote
 
 
 def study(tune: Tune, name: str, function: str, extra: str = "") -> None:

@@ -31,6 +31,7 @@ class ExitCode(IntEnum):
     EXISTS = 5, "a study of that name exists already"
     UNSATISFIABLE = 6, "the cluster can never meet the resource request"
     DATABASE = 7, "the database cannot be started, reached or used"
+    SERVER = 8, "a server cannot be reached, or refuses this user"
     INTERRUPTED = 130, "interrupted; `tune resume` continues"
 
 
@@ -43,6 +44,9 @@ _CODES: tuple[tuple[type[errors.TuneError], ExitCode], ...] = (
     (errors.StudyExists, ExitCode.EXISTS),
     (errors.UnsatisfiableRequest, ExitCode.UNSATISFIABLE),
     (errors.DatabaseError, ExitCode.DATABASE),
+    (errors.ServerError, ExitCode.SERVER),
+    (errors.Unauthenticated, ExitCode.SERVER),
+    (errors.Forbidden, ExitCode.SERVER),
 )
 
 
@@ -55,6 +59,7 @@ _BY_BADNESS = (
     ExitCode.UNSATISFIABLE,
     ExitCode.USAGE,
     ExitCode.FAILED,
+    ExitCode.SERVER,
     ExitCode.DATABASE,
 )
 
