@@ -210,6 +210,14 @@ def projects_for_studies(request: Request, user: User) -> list[str]:
     return [row.name for row in rows]
 
 
+def manageable_projects(request: Request, user: User) -> frozenset[str]:
+    """Return the names of the projects whose members the user may change."""
+    account = _account_of(user)
+    able = [key for key, role in account.roles.items() if Permission.MANAGE in PERMISSIONS[role]]
+    ids = None if account.is_admin else frozenset(able)
+    return frozenset(row.name for row in list_projects(request.app.state.database, ids))
+
+
 def _origin(request: Request, kind: TokenKind) -> str:
     """Return what failures are counted by: an expired session does not stop one from signing in."""
     return f"{kind} from {address_of(request)}"

@@ -16,6 +16,8 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import (
+    AccountExists,
+    AccountNotFound,
     DatabaseUnavailable,
     Forbidden,
     StudyBusy,
@@ -48,7 +50,7 @@ from tunesvc.web.pages import (
     trial,
     trials,
 )
-from tunesvc.web.pages.account import sign_in
+from tunesvc.web.pages.account import audit_page, own_account, sign_in, team_page
 from tunesvc.web.reading import reading
 from tunesvc.web.render import STATIC, page
 
@@ -59,7 +61,7 @@ PAGES = (
     *(cluster, new, figures, live),
 )
 """Modules that each have a `router`."""
-ACCOUNT_PAGES = (sign_in,)
+ACCOUNT_PAGES = (sign_in, own_account, team_page, audit_page)
 """The same, for a server with accounts."""
 
 
@@ -140,7 +142,7 @@ def _unavailable(request: Request, error: Exception) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    status = 409 if isinstance(error, StudyBusy) else 400
+    status = 409 if isinstance(error, StudyBusy | AccountExists) else 400
     return page(request, "error.html", status, title="Not done", text=str(error))
 
 
@@ -165,6 +167,7 @@ def _forbidden(request: Request, error: Exception) -> Response:
 
 _ERROR_HANDLERS: dict[type[Exception], Any] = {
     StudyNotFound: _not_found,
+    AccountNotFound: _not_found,
     DatabaseUnavailable: _unavailable,
     TuneError: _refused,
     Unauthenticated: _unauthenticated,

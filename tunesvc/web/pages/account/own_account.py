@@ -1,0 +1,64 @@
+"""The page of the user's own account: roles, tokens and the browsers where it is signed in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Path, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from tunesvc.client.account_operations import TOKEN_DAYS, IssuedSecret
+from tunesvc.client.local.local_accounts import LocalAccounts
+from tunesvc.web.access import AccountUser, User, viewable_studies
+from tunesvc.web.render import page
+
+router = APIRouter(prefix="/account")
+
+LASTS = {"30": "30 days", f"{TOKEN_DAYS:g}": "90 days", "365": "a year", "": "for ever"}
+
+
+@router.get("", name="account_page")
+def account_page(request: Request, user: AccountUser) -> HTMLResponse:
+    """Render the page."""
+    return _account(request, user)
+
+
+@router.post("/tokens", name="new_token")
+def new_token(
+    request: Request,
+    user: AccountUser,
+    label: Annotated[str, Form(max_length=400)] = "",
+    days: Annotated[str, Form(pattern="^[0-9]{0,5}$")] = f"{TOKEN_DAYS:g}",
+) -> HTMLResponse:
+    """Create a token, and render the page with its secret, once."""
+    issued = operations(request, user).create_token(label.strip(), float(days) if days else None)
+    return _account(request, user, issued)
+
+
+@router.post("/tokens/{token_id}/revoke", name="revoke_token")
+def revoke_token(
+    request: Request,
+    user: AccountUser,
+    token_id: Annotated[int, Path(ge=0, lt=2**63)],
+) -> Response:
+    """Revoke a token or session."""
+    operations(request, user).revoke_token(token_id)
+    return RedirectResponse(request.url_for("account_page").path, 303)
+
+
+def operations(request: Request, user: User) -> LocalAccounts:
+    """Return the operations for a user whose permission was checked."""
+    return LocalAccounts(request.app.state.database, user.name, viewable_studies(request, user))
+
+
+def _account(request: Request, user: User, issued: IssuedSecret | None = None) -> HTMLResponse:
+    accounts = operations(request, user)
+    return page(
+        request,
+        "account.html",
+        me=accounts.me(),
+        tokens=accounts.tokens(),
+        issued=issued,
+        current=user.account.token_id if user.account else None,
+        lasts=LASTS,
+    )
