@@ -244,3 +244,36 @@ def test_a_submitted_study_has_its_users_project(team: Team, address: str) -> No
         pytest.raises(Forbidden),
     ):
         client.submissions.submit(new)
+
+
+def test_weights_and_limits_are_set_and_removed(accounts: AccountOperations, suffix: str) -> None:
+    name = f"sharing.{suffix}"
+    accounts.add_project(name)
+    assert accounts.set_share("project", name, weight=3, limits={"gpus": 4, "cost": 100}) == {
+        "gpus": 4,
+        "cost": 100,
+    }
+    assert accounts.set_share("project", name, limits={"cost": None}) == {"gpus": 4}
+    (project,) = [one for one in accounts.projects() if one.name == name]
+    assert (project.weight, project.limits) == (3, {"gpus": 4})
+    accounts.add_user(name)
+    assert accounts.set_share("user", name, limits={"trials": 2}) == {"trials": 2}
+    with pytest.raises(SpecError, match="there is no limit 'gpu', did you mean `gpus`"):
+        accounts.set_share("project", name, limits={"gpu": 1})
+    with pytest.raises(SpecError, match="gpus is a number from 0 on, not -1"):
+        accounts.set_share("project", name, limits={"gpus": -1})
+    with pytest.raises(SpecError, match="positive number"):
+        accounts.set_share("project", name, weight=0)
+    with pytest.raises(AccountNotFound, match="there is no project 'none'"):
+        accounts.set_share("project", "none", weight=2)
+
+
+def test_a_user_is_handed_its_data_and_forgotten(accounts: AccountOperations, suffix: str) -> None:
+    name = f"leaving.{suffix}"
+    accounts.add_user(name)
+    tables = [row.table for row in accounts.personal_data(name)]
+    assert "users" in tables
+    assert accounts.forget_user(name).startswith("former user ")
+    assert accounts.personal_data(name) == ()
+    with pytest.raises(AccountNotFound, match="nothing here names a user"):
+        accounts.forget_user(name)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tunesvc.db.people.accounts import Role
+from tunesvc.db.people.personal_data import PersonalRow
+from tunesvc.db.people.shares import PartyKind
 from tunesvc.queries.operations.account_rows import MemberRow, ProjectRow, TokenRow, UserRow
 from tunesvc.queries.operations.audit_entries import AuditEntry
 from tunesvc.queries.rows import RowPage
@@ -108,6 +110,33 @@ class AccountOperations(Protocol):
 
     def set_member(self, project: str, user: str, role: Role | None) -> None:
         """Give a user a role in a project, or with None remove the user. Repeatable."""
+        ...
+
+    def set_share(
+        self,
+        kind: PartyKind,
+        name: str,
+        *,
+        weight: float | None = None,
+        limits: Mapping[str, float | None] | None = None,
+    ) -> dict[str, float]:
+        """Change weight and limits of a project or user; return the limits. See `db.people.shares`.
+
+        Raises:
+            SpecError: a limit does not exist, or a value cannot be one.
+        """
+        ...
+
+    def personal_data(self, name: str) -> tuple[PersonalRow, ...]:
+        """Return everything that names a user, without secrets."""
+        ...
+
+    def forget_user(self, name: str) -> str:
+        """Erase a user from everything; return the pseudonym that stands in its place.
+
+        Raises:
+            AccountNotFound: nothing names this user.
+        """
         ...
 
     def audit(

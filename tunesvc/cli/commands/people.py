@@ -140,6 +140,91 @@ def add_project(
     typer.echo(f"added {name}: `tune project grant {name} USER ROLE` adds members")
 
 
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=VALUE",
+        help="gpus, trials (at a time), gpu_hours, cost (in all), cost_per_gpu_hour or "
+        "cost_per_cpu_hour; without VALUE it is removed. May be repeated.",
+    ),
+]
+Weight = Annotated[
+    float | None,
+    typer.Option(help="Share of the cluster, relative to others."),
+]
+
+
+@project_app.command("share", cls=ClientCommand)
+def project_share(
+    name: ProjectName,
+    weight: Weight = None,
+    limits: Limits = None,
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Set a project's weight and limits on the cluster."""
+    with _accounts(database_url, server) as accounts:
+        now = accounts.set_share("project", name, weight=weight, limits=_limits(limits))
+    typer.echo(f"limits of {name}: {_shown(now) or 'none'}")
+
+
+@user_app.command("share", cls=ClientCommand)
+def user_share(
+    name: UserName,
+    weight: Weight = None,
+    limits: Limits = None,
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Set a user's weight within projects, and limits over all of them."""
+    with _accounts(database_url, server) as accounts:
+        now = accounts.set_share("user", name, weight=weight, limits=_limits(limits))
+    typer.echo(f"limits of {name}: {_shown(now) or 'none'}")
+
+
+def _limits(texts: Sequence[str] | None) -> dict[str, float | None]:
+    """Read `NAME=VALUE`; without a value, the limit is removed."""
+    limits: dict[str, float | None] = {}
+    for text in texts or ():
+        name, _, value = text.partition("=")
+        try:
+            limits[name.strip()] = float(value) if value.strip() else None
+        except ValueError:
+            raise typer.BadParameter(f"--limit {text}: write a number after =") from None
+    return limits
+
+
+@user_app.command("data", cls=ClientCommand)
+def personal_data(
+    name: UserName,
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print everything that names a user, as JSON lines, without secrets."""
+    from tunesvc.client.wire_format import encode
+
+    with _accounts(database_url, server) as accounts:
+        rows = accounts.personal_data(name)
+    for row in rows:
+        typer.echo(encode(row).decode())
+
+
+@user_app.command("forget", cls=ClientCommand)
+def forget_user(
+    name: UserName,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Erase a user: account, tokens and alerts, and the name everywhere. Studies stay."""
+    if not yes:
+        typer.confirm(f"Erase {name} from everything? This cannot be undone", abort=True)
+    with _accounts(database_url, server) as accounts:
+        pseudonym = accounts.forget_user(name)
+    typer.echo(f"erased {name}; {pseudonym!r} stands in its place")
+
+
 @project_app.command("list", cls=ClientCommand)
 def list_projects(
     server: ServerUrl = None,
@@ -149,7 +234,7 @@ def list_projects(
     """List your projects."""
     with _accounts(database_url, server) as accounts:
         rows = accounts.projects()
-    _print_rows(rows, ("name", "weight", "members", "studies", "created_at"), as_json)
+    _print_rows(rows, ("name", "weight", "limits", "members", "studies", "created_at"), as_json)
 
 
 @project_app.command("members", cls=ClientCommand)

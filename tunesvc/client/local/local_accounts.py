@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import tunesvc.db.people.accounts as stored
 from tunesvc.client.account_operations import TOKEN_DAYS, IssuedSecret, OwnAccount
 from tunesvc.client.local.keyset import key_of, page_of
 from tunesvc.db.engine.database import Database
+from tunesvc.db.people import personal_data, shares
 from tunesvc.db.people.accounts import LINK_LASTS, Role, TokenKind
+from tunesvc.db.people.personal_data import PersonalRow
+from tunesvc.db.people.shares import PartyKind
 from tunesvc.db.study_scope import StudyScope
 from tunesvc.errors import AccountNotFound, SpecError
 from tunesvc.queries.operations import account_rows as rows
@@ -105,6 +109,28 @@ class LocalAccounts:
             project_id = stored.find_project(connection, project)
             user_id = stored.find_user(connection, user)
             stored.set_member(connection, project_id, user_id, role)
+
+    def set_share(
+        self,
+        kind: PartyKind,
+        name: str,
+        *,
+        weight: float | None = None,
+        limits: Mapping[str, float | None] | None = None,
+    ) -> dict[str, float]:
+        """Change weight and limits of a project or user; return the limits."""
+        with self._database.engine.begin() as connection:
+            return shares.set_share(connection, kind, name, weight=weight, limits=limits)
+
+    def personal_data(self, name: str) -> tuple[PersonalRow, ...]:
+        """Return everything that names a user, without secrets."""
+        with self._database.engine.connect() as connection:
+            return tuple(personal_data.personal_rows(connection, name))
+
+    def forget_user(self, name: str) -> str:
+        """Erase a user from everything; return the pseudonym that stands in its place."""
+        with self._database.engine.begin() as connection:
+            return personal_data.forget(connection, name)
 
     def audit(
         self,

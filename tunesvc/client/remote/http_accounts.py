@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from tunesvc.client.account_operations import TOKEN_DAYS, IssuedSecret, OwnAccount
 from tunesvc.client.remote.connection import ServerConnection
 from tunesvc.db.people.accounts import Role
+from tunesvc.db.people.personal_data import PersonalRow
+from tunesvc.db.people.shares import PartyKind
 from tunesvc.queries.operations.account_rows import MemberRow, ProjectRow, TokenRow, UserRow
 from tunesvc.queries.operations.audit_entries import AuditEntry
 from tunesvc.queries.rows import RowPage
@@ -75,6 +78,26 @@ class HttpAccounts:
             self._connection.delete(type(None), path)
         else:
             self._connection.put(type(None), path, {"role": role})
+
+    def set_share(
+        self,
+        kind: PartyKind,
+        name: str,
+        *,
+        weight: float | None = None,
+        limits: Mapping[str, float | None] | None = None,
+    ) -> dict[str, float]:
+        """Change weight and limits of a project or user; return the limits."""
+        body = {"weight": weight, "limits": limits or {}}
+        return self._connection.put(dict[str, float], f"/{kind}s/{_part(name)}/share", body)
+
+    def personal_data(self, name: str) -> tuple[PersonalRow, ...]:
+        """Return everything that names a user, without secrets."""
+        return self._connection.get(tuple[PersonalRow, ...], f"/users/{_part(name)}/data")
+
+    def forget_user(self, name: str) -> str:
+        """Erase a user from everything; return the pseudonym that stands in its place."""
+        return self._connection.post(str, f"/users/{_part(name)}/erasure", {"name": name})
 
     def audit(
         self,

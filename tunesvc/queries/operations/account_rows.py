@@ -21,6 +21,10 @@ class UserRow:
     name: str
     is_admin: bool
     """May do everything, in every project."""
+    weight: float
+    """Share of the cluster, relative to other users of a project."""
+    limits: Mapping[str, float]
+    """See `db.people.shares`."""
     created_at: datetime
     disabled_at: datetime | None
     used_at: datetime | None
@@ -36,6 +40,8 @@ class ProjectRow:
     name: str
     weight: float
     """Share of the cluster, relative to other projects."""
+    limits: Mapping[str, float]
+    """See `db.people.shares`."""
     created_at: datetime
     members: int
     studies: int
@@ -75,6 +81,8 @@ def list_users(database: Database, name: str | None = None) -> tuple[UserRow, ..
     query = sa.select(
         users.c.name,
         users.c.is_admin,
+        users.c.weight,
+        users.c.limits,
         users.c.created_at,
         users.c.disabled_at,
         used_at.scalar_subquery().label("used_at"),
@@ -96,6 +104,7 @@ def list_projects(
     query = sa.select(
         projects.c.name,
         projects.c.weight,
+        projects.c.limits,
         projects.c.created_at,
         sa.select(count).where(in_project).scalar_subquery().label("members"),
         sa.select(count).where(of_project).scalar_subquery().label("studies"),

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
+from tunesvc.db.people.shares import PRICES
 from tunesvc.db.schema.service_tables import projects, submissions, users
 from tunesvc.db.schema.states import AttemptState, Priority, StudyState
 from tunesvc.db.schema.tables import attempts, nodes, studies, trials
@@ -27,8 +28,6 @@ AGENTS_MAX = 1_000
 """The same on agents only: they are not counted here."""
 STALE_S = 60.0
 """Nodes that no coordinator has recorded for this long are not counted."""
-LIMITS = ("gpus", "trials", "gpu_hours", "cost")
-PRICES = ("cost_per_gpu_hour", "cost_per_cpu_hour")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 from urllib.parse import unquote
 
@@ -19,7 +19,8 @@ from tunesvc.client.account_operations import (
 from tunesvc.client.local.local_accounts import LocalAccounts
 from tunesvc.client.wire_format import encode
 from tunesvc.db.people.accounts import TOKEN_LASTS, Role, TokenKind, create_token, user_name
-from tunesvc.errors import Unauthenticated
+from tunesvc.db.people.personal_data import PersonalRow
+from tunesvc.errors import SpecError, Unauthenticated
 from tunesvc.queries.operations.account_rows import MemberRow, ProjectRow, TokenRow, UserRow
 from tunesvc.queries.operations.audit_entries import AuditEntry, iterate_audit
 from tunesvc.queries.rows import RowPage
@@ -79,6 +80,23 @@ class ProjectBody:
 
     name: str
     weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShareBody:
+    """Weight and limits to change."""
+
+    weight: float | None = None
+    limits: dict[str, float | None] = field(default_factory=dict)
+    """None removes a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureBody:
+    """A user to erase."""
+
+    name: str
+    """The name once more, since it cannot be undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +238,48 @@ def remove_member(managing: Managing, project: Name, user: Name) -> Response:
     """Remove a user from a project."""
     managing.set_member(unquote(project), unquote(user), None)
     return _answer(None)
+
+
+@router.put("/projects/{project}/share", response_model=dict[str, float])
+def set_project_share(
+    every: All,
+    project: Name,
+    body: Annotated[ShareBody, Body()],
+) -> Response:
+    """Change the weight and limits of a project."""
+    name = unquote(project)
+    return _answer(
+        every.set_share("project", name, weight=body.weight, limits=body.limits),
+    )
+
+
+@router.put("/users/{user}/share", response_model=dict[str, float])
+def set_user_share(
+    every: All,
+    user: Name,
+    body: Annotated[ShareBody, Body()],
+) -> Response:
+    """Change the weight and limits of a user."""
+    name = unquote(user)
+    return _answer(every.set_share("user", name, weight=body.weight, limits=body.limits))
+
+
+@router.get("/users/{user}/data", response_model=tuple[PersonalRow, ...])
+def get_personal_data(every: All, user: Name) -> Response:
+    """Return everything that names a user, without secrets."""
+    return _answer(every.personal_data(unquote(user)))
+
+
+@router.post("/users/{user}/erasure", response_model=str)
+def forget_user(
+    every: All,
+    user: Name,
+    body: Annotated[ErasureBody, Body()],
+) -> Response:
+    """Erase a user from everything; return the pseudonym that stands in its place."""
+    if body.name != unquote(user):
+        raise SpecError(f"nothing is erased: `name` has to be {unquote(user)!r}, too")
+    return _answer(every.forget_user(body.name))
 
 
 @router.get("/audit", response_model=RowPage[AuditEntry])
