@@ -161,5 +161,10 @@ def test_the_first_start_makes_secrets_until_one_is_used(database: Database) -> 
 def test_secrets_are_recognised_in_text() -> None:
     with_secret = f"key=tune_link_{'a-_9' * 10}abc&x"
     assert redacted(with_secret) == "key=tune_link_***&x"
+    dsn = "postgresql+psycopg2://ada:hunter2@db:5432/tune?x=1"
+    assert redacted(dsn) == "postgresql+psycopg2://ada:***@db:5432/tune?x=1"
+    assert (
+        redacted("http://127.0.0.1:8088/a:b@c at 12:30") == "http://127.0.0.1:8088/a:b@c at 12:30"
+    )
     assert "abc" not in repr(accounts.NewToken(1, "abc"))
     assert "abc" not in repr(accounts.FirstSecrets("u", "abc", "abc"))

@@ -90,3 +90,19 @@ def test_records_of_another_process_arrive_formatted_and_with_their_fields(
     (line,) = capsys.readouterr().err.splitlines()
     assert "INFO    tunesvc.test: worker <unlocked _thread.lock" in line
     assert line.endswith("is up study=digits")
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_no_secret_is_logged_not_in_a_traceback_either(
+    capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    secret = "tune_token_" + "x" * 43
+    logs.configure({logs.LEVEL: "info", logs.FORMAT: format})
+    try:
+        raise ValueError(f"cannot reach postgresql://ada:hunter2@db/tune with {secret}")
+    except ValueError:
+        logs.get_logger("tunesvc.test").exception("failed with %s", secret)
+    shown = capsys.readouterr().err
+    assert "xxx" not in shown
+    assert "hunter2" not in shown
+    assert "failed with tune_token_***" in shown

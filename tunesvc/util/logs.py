@@ -12,6 +12,9 @@ import sys
 from collections.abc import Callable, Mapping
 from logging.handlers import QueueHandler
 from queue import SimpleQueue
+from typing import TextIO
+
+from tunesvc.util.redaction import redacted
 
 LEVEL, FORMAT = "TUNE_LOG_LEVEL", "TUNE_LOG_FORMAT"
 """Environment variables, which child processes inherit."""
@@ -34,7 +37,7 @@ def configure(environment: Mapping[str, str] | None = None) -> None:
         ValueError: level or format does not exist, or the format's package is not installed.
     """
     variables = os.environ if environment is None else environment
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _RedactingHandler(sys.stderr)
     handler.setFormatter(_formatter(variables.get(FORMAT, "text").lower()))
     _handle_with(handler, variables)
 
@@ -59,6 +62,14 @@ def _handle_with(handler: logging.Handler, variables: Mapping[str, str]) -> None
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False
+
+
+class _RedactingHandler(logging.StreamHandler[TextIO]):
+    """Writes records without the secrets in them, in tracebacks too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return redacted(super().format(record))
 
 
 class _ForwardingHandler(QueueHandler):
