@@ -50,8 +50,8 @@ class DirectServer:
 
     def download(self, token: int, folder: Path) -> Path | None:
         self._reach()
-        found = self.desk.download(token)
-        return found and unpack(found[1], folder / found[0])
+        found = self.desk.restored(token)
+        return found and unpack(found.archive(), folder / found.checkpoint)
 
     def snapshot(self, digest: str, folder: Path) -> None:
         raise NotImplementedError

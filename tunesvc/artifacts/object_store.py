@@ -13,24 +13,32 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from tunesvc.errors import (
+    ArtifactDamaged,
+    ArtifactMissing,
+    ArtifactStoreError,
+    ArtifactStoreUnavailable,
+)
+from tunesvc.util.paths import home_directory, is_url
 
-from tunesvc.errors import ArtifactMissing, ArtifactStoreError, ArtifactStoreUnavailable
-from tunesvc.util.paths import home_directory
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 ADDRESS: Final = "TUNE_ARTIFACTS"
 READ_BYTES: Final = 4 * 2**20
 """Size of the pieces that an object is read in."""
+_READ_AHEAD_BYTES = 32 * 2**20
+"""Size of the ranges that an object is requested in."""
 _WRITE_BYTES = 16 * 2**20
 """Size of the parts that an object is uploaded in."""
 _PARTS_MAX = 9_000
@@ -60,7 +68,7 @@ class StoredObject:
 class ObjectStore:
     """Objects below one address. Safe for several threads and processes at once."""
 
-    def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str, url: str) -> None:
+    def __init__(self, filesystem: AbstractFileSystem, root: str, url: str) -> None:
         """Use the objects below `root` of a file system; `url` is the address to show."""
         self._filesystem = filesystem
         self._root = root.rstrip("/")
@@ -87,6 +95,8 @@ class ObjectStore:
             options["use_listings_cache"] = False  # other processes write, too
         if url.startswith("s3:"):
             options["config_kwargs"] = _S3_TIMEOUTS
+        import fsspec.core  # takes as long as half of a worker's own imports
+
         with _translated(url):
             filesystem, root = fsspec.core.url_to_fs(url, **options)
         return cls(filesystem, root, url)
@@ -123,6 +133,30 @@ class ObjectStore:
             stream.close()
         return written
 
+    def publish(self, key: str, content: bytes) -> None:
+        """Write a small object that others see as a whole, or not at all.
+
+        Raises:
+            ArtifactDamaged: the store has reported success, and has something else.
+        """
+        upload = f"{key}.{secrets.token_hex(8)}.partial"
+        self.write(upload, [content])
+        try:
+            is_there = b"".join(self.read(upload)) == content
+        except ArtifactMissing:
+            is_there = False
+        if is_there:
+            self.move(upload, key)
+            found = self.find(key)
+            is_there = found is not None and found.bytes == len(content)
+        if not is_there:
+            with suppress(ArtifactStoreError):
+                self.delete(upload)
+            raise ArtifactDamaged(
+                f"the artifact store at {self.url} reported success, but does not hold {key}: try "
+                "again, and check the store if it repeats"
+            )
+
     def read(self, key: str) -> Iterator[bytes]:
         """Yield an object's bytes in pieces of `READ_BYTES`.
 
@@ -133,7 +167,7 @@ class ObjectStore:
             stream = self._filesystem.open(
                 self._path(key),
                 "rb",
-                block_size=2 * READ_BYTES,
+                block_size=_READ_AHEAD_BYTES,
                 cache_type="readahead",
             )
         with closing(stream):
@@ -178,8 +212,17 @@ class ObjectStore:
         with suppress(ArtifactMissing), _translated(self.url, key):
             self._filesystem.rm_file(self._path(key))
 
+    def clear(self) -> None:
+        """Delete all objects. May be repeated."""
+        for found in list(self.list()):
+            self.delete(found.key)
+        if self._is_local:
+            shutil.rmtree(self._root, ignore_errors=True)
+
     @property
     def _is_local(self) -> bool:
+        from fsspec.implementations.local import LocalFileSystem
+
         return isinstance(self._filesystem, LocalFileSystem)
 
     def _path(self, key: str) -> str:
@@ -189,11 +232,6 @@ class ObjectStore:
         key = str(found["name"]).removeprefix(self._root.lstrip("/") + "/")
         key = key.removeprefix(self._root + "/")
         return StoredObject(key, int(found["size"]), _modified(found))
-
-
-def is_url(address: str) -> bool:
-    """Return whether a text is a URL, not a path."""
-    return re.match(r"[a-z][a-z0-9+.-]+://|file:", address) is not None
 
 
 def _require(url: str) -> None:

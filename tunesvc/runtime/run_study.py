@@ -6,8 +6,6 @@ The one place below the user interfaces that knows the classes that implement th
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +46,7 @@ from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.interpreter import Interpreter
 from tunesvc.execution.objectives.pickled_function import pickle_function
 from tunesvc.queries.warm_start_source import load_warm_start
+from tunesvc.runtime.checkpoint_locations import checkpoint_root, delete_checkpoints
 from tunesvc.runtime.takeover import await_end, stand_by
 from tunesvc.search.exhaustion import is_complete, is_distinct, is_exhausted, trials_max
 from tunesvc.search.optimizer import Optimizer
@@ -65,7 +64,6 @@ from tunesvc.spec import StudySpec
 from tunesvc.spec.arguments import function_issues
 from tunesvc.spec.entrypoint_file import entrypoint_issues
 from tunesvc.util.blas import one_blas_thread
-from tunesvc.util.paths import home_directory
 from tunesvc.util.user import whoami
 
 OnServe = Callable[[Coordinator], None]
@@ -172,7 +170,7 @@ def create_or_resume(
                 source.text,
                 source.folder,
             )
-    shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
+    delete_checkpoints(record)
     cause = f"all trials of the earlier study {spec.name!r} failed ({record.reason})"
     reason = f"{cause}: this one replaces it"
     (observer or SilentObserver()).on_event(ProgressEvent("study", reason))
@@ -439,7 +437,7 @@ def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
 def _job_of(record: StudyRecord, source: StudySource) -> Job:
     if source.function is None:
         source = source if source.is_snapshot else StudySource(folder=record.source_dir)
-    return make_job(_spec_of(record), record.key, source, checkpoint_folder(record))
+    return make_job(_spec_of(record), record.key, source, checkpoint_root(record))
 
 
 def _exists(database: Database, record: StudyRecord) -> bool:
@@ -588,7 +586,7 @@ def end_workers(
     spec = _spec_of(record)
     address = spec.cluster or os.environ.get("RAY_ADDRESS")
     source = StudySource(function=_nothing)
-    job = make_job(spec, record.key, source, checkpoint_folder(record))
+    job = make_job(spec, record.key, source, checkpoint_root(record))
     if spec.agents is not None:
         agents = AgentExecutor(job, database)
         agents.adopt(token, {})
@@ -610,7 +608,7 @@ def _nothing(**_: object) -> None:
     """The objective of a job that starts no worker."""
 
 
-def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: Path) -> Job:
+def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: str) -> Job:
     """Return the job of a study: everything that its attempts have in common.
 
     Raises:
@@ -625,7 +623,7 @@ def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: Path) 
         goals=spec.directions,
         resources=spec.resources,
         environment=spec.environment,
-        checkpoint_root=str(checkpoints),
+        checkpoint_root=checkpoints,
         source=source.folder,
         is_snapshot=source.is_snapshot,
         entrypoint=None if function is not None else spec.entrypoint,
@@ -636,17 +634,6 @@ def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: Path) 
         define_by_run=spec.define_by_run,
         orphan_s=spec.limits.orphan,
     )
-
-
-def checkpoint_folder(record: StudyRecord) -> Path:
-    """Return the folder of a study's checkpoints; its key keeps databases apart.
-
-    `TUNE_CHECKPOINTS` names a shared file system for clusters of several nodes.
-    """
-    configured = os.environ.get("TUNE_CHECKPOINTS")
-    root = Path(configured) if configured else home_directory() / "checkpoints"
-    readable = re.sub(r"[^A-Za-z0-9]", "-", record.name)[:60]
-    return root / f"{readable}-{record.key}"
 
 
 def _update_spec(

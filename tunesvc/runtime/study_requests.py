@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +46,8 @@ from tunesvc.errors import SpecError, StudyBusy, StudyWithoutSpec
 from tunesvc.execution.driver.ray_pool import ray_executor
 from tunesvc.execution.executor import StoppedEarly
 from tunesvc.policy import StopCause
-from tunesvc.runtime.run_study import checkpoint_folder, end_workers
+from tunesvc.runtime.checkpoint_locations import delete_checkpoints
+from tunesvc.runtime.run_study import end_workers
 from tunesvc.runtime.takeover import runner
 from tunesvc.search.exhaustion import is_exhausted
 from tunesvc.search.optimizer import queued
@@ -163,7 +163,8 @@ def remove(database: Database, study_id: int, who: str) -> str:
     # A large study takes long.
     with database.long_transaction() as connection:
         study_records.remove(connection, record.study_id, who)
-    shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
+    if problem := delete_checkpoints(record):
+        left += f"; its checkpoints are still there: {problem}"
     _logger.warning("deleted by %s", who, extra={"study": record.name})
     return f"deleted {record.name}{left}"
 

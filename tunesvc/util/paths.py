@@ -1,12 +1,14 @@
 """Location of this user's data: the embedded database, checkpoints and all else on a machine; and
 of settings.
 
-Owns `TUNE_HOME` and its default. Creates nothing, and imports nothing of tunesvc.
+Owns `TUNE_HOME` and its default, and what a path is. Creates nothing, and imports nothing of
+tunesvc.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import platformdirs
@@ -29,3 +31,8 @@ def config_directory() -> Path:
     if os.environ.get("TUNE_HOME"):
         return home_directory() / "config"
     return Path(platformdirs.user_config_dir("tunesvc", appauthor=False))
+
+
+def is_url(address: str) -> bool:
+    """Return True for a URL, such as `s3://bucket/folder`, and False for a path."""
+    return re.match(r"[a-z][a-z0-9+.-]+://|file:", address) is not None

@@ -6,7 +6,7 @@ Routes of the API are thin around it. Any thread may use it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +22,12 @@ from tunesvc.db.agents.agent_messages import (
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import BadReport, TuneError
 from tunesvc.execution.agents import wire
-from tunesvc.execution.agents.checkpoint_archive import pack, unpack
+from tunesvc.execution.agents.uploaded_checkpoints import (
+    UploadedCheckpoint,
+    UploadedCheckpoints,
+)
 from tunesvc.execution.agents.wire import WireError
+from tunesvc.execution.attempt.checkpoints import checkpoint_name
 from tunesvc.execution.executor import (
     Checkpointed,
     Failed,
@@ -65,7 +69,7 @@ class AgentDesk:
         payload = wire.load_payload(event.payload)
         if isinstance(payload, Checkpointed):
             record = self.leases.find(token)
-            if not Path(payload.path).resolve().is_relative_to(_folder(record)):
+            if not _checkpoints(record).contains(payload.path):
                 raise WireError("Checkpointed: `path` is not what the upload has answered")
         return replace(event, payload=wire.dump_payload(checked(payload)))
 
@@ -89,7 +93,7 @@ class AgentDesk:
             launch.seed,
             job.metrics,
             asked.lease_s,
-            launch.checkpoint is not None and Path(launch.checkpoint).exists(),
+            _starting(record) is not None,
         )
 
     def report(self, token: int, step: int, metrics: Mapping[str, float]) -> LeaseStatus:
@@ -120,21 +124,19 @@ class AgentDesk:
         record = self.leases.find(token)
         if name != Path(name).name or name in ("", ".", ".."):
             raise WireError(f"{name!r} is no name of a file: leave the folder out")
-        trial, after = _folder(record), "start" if step is None else f"step-{step}"
-        number = 1 + len(list(trial.glob(f"attempt-{record.attempt}-*")))
-        folder = trial / f"attempt-{record.attempt}-{after}-{number}"
-        partial = folder.with_name(f"{folder.name}.partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        with (partial / name).open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-        partial.rename(folder)
-        self._add(token, Checkpointed(str(folder / name), step))
+        checkpoints = _checkpoints(record)
+        number = 1 + checkpoints.count(record.attempt)
+        checkpoint = checkpoint_name(record.attempt, -1 if step is None else step, number)
+        location = checkpoints.put_file(checkpoint, name, chunks)
+        self._add(token, Checkpointed(location, step))
 
-    def restored(self, token: int) -> Path | None:
-        """Return the checkpoint that an attempt starts from, on this machine; None for none."""
-        path = wire.load_launch(self.leases.find(token).launch).checkpoint
-        return Path(path) if path and Path(path).exists() else None
+    def restored(self, token: int) -> UploadedCheckpoint | None:
+        """Return the checkpoint that an attempt starts from; None if there is none.
+
+        Raises:
+            LeaseRefused: the lease was lost.
+        """
+        return _starting(self.leases.find(token))
 
     def upload(self, token: int, name: str, chunks: Iterable[bytes]) -> str:
         """Store a checkpoint and return its path, which its event then names.
@@ -156,21 +158,9 @@ class AgentDesk:
                 f" name it like attempt-{record.attempt}-step-9-1"
             )
         try:
-            path = unpack(chunks, _folder(record) / name)
+            return _checkpoints(record).put_archive(name, chunks)
         except OSError as error:
             raise WireError(f"the checkpoint cannot be stored: {error}") from None
-        return str(path)
-
-    def download(self, token: int) -> tuple[str, Iterator[bytes]] | None:
-        """Return folder name and archive of the checkpoint that an attempt starts from.
-
-        None if it starts from none, or if it is gone.
-
-        Raises:
-            LeaseRefused: the lease was lost.
-        """
-        path = self.restored(token)
-        return None if path is None else (path.parent.name, pack(path))
 
 
 _DEFINE_BY_RUN = (
@@ -201,7 +191,12 @@ def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: as_number(name, value) for name, value in metrics.items()}
 
 
-def _folder(record: LeaseRecord) -> Path:
-    """Return the folder of a trial's checkpoints on the server."""
+def _checkpoints(record: LeaseRecord) -> UploadedCheckpoints:
     number = wire.load_launch(record.launch).trial_number
-    return Path(wire.load_job(record.job).checkpoint_root).resolve() / str(number)
+    return UploadedCheckpoints(wire.load_job(record.job).checkpoint_root, number)
+
+
+def _starting(record: LeaseRecord) -> UploadedCheckpoint | None:
+    """Return the checkpoint that an attempt starts from; None if there is none."""
+    location = wire.load_launch(record.launch).checkpoint
+    return None if location is None else _checkpoints(record).find(location)

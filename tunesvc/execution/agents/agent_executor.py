@@ -13,7 +13,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from uuid import uuid4
 
 from tunesvc.db.agents.agent_offers import (
@@ -28,7 +27,8 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.notifications import Listener
 from tunesvc.errors import DatabaseUnavailable, UnsatisfiableRequest
 from tunesvc.execution.agents import wire
-from tunesvc.execution.attempt.checkpoints import Checkpoints
+from tunesvc.execution.attempt.checkpoint_places import open_checkpoints
+from tunesvc.execution.attempt.checkpoints import AttemptCheckpoints
 from tunesvc.execution.executor import (
     AttemptId,
     Capacity,
@@ -86,9 +86,9 @@ class _Offered:
     """Number of the last event recorded."""
     is_finished: bool = False
     """True if its outcome was delivered."""
-    checkpoints: Checkpoints | None = None
+    checkpoints: AttemptCheckpoints | None = None
     """Its checkpoints on the server's disk; None before the first one."""
-    unrecorded: dict[int, Path] = field(default_factory=dict)
+    unrecorded: dict[int, str] = field(default_factory=dict)
     """Number of an event -> the checkpoint that it reports."""
     values: dict[int, float] = field(default_factory=dict)
     """Reported values by step, of which the best checkpoint is chosen."""
@@ -361,18 +361,14 @@ class AgentExecutor:
             if value is not None:
                 known.values[payload.step] = value
         elif isinstance(payload, Checkpointed):
-            known.unrecorded[seq] = Path(payload.path)
+            known.unrecorded[seq] = payload.path
         self._ready.append(Event(known.attempt, seq, payload))
 
     def _forget_checkpoints(self, known: _Offered) -> None:
         recorded = [seq for seq in known.unrecorded if seq <= known.acknowledged]
         for seq in sorted(recorded):
-            checkpoints = known.checkpoints or Checkpoints(
-                Path(self._job.checkpoint_root),
-                known.trial_number,
-                known.attempt.number,
-                self._job.keep,
-                goal=self._job.goals[0] if self._job.goals else "minimize",
+            checkpoints = known.checkpoints or open_checkpoints(
+                self._job, known.trial_number, known.attempt.number
             )
             known.checkpoints = checkpoints
             for step, value in known.values.items():

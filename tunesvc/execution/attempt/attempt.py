@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from tunesvc.errors import Pruned
+from tunesvc.errors import ArtifactStoreError, Pruned
 from tunesvc.execution.attempt import asyncio_loop, scratch
-from tunesvc.execution.attempt.checkpoints import Checkpoints, step_of
+from tunesvc.execution.attempt.checkpoint_places import open_checkpoints
+from tunesvc.execution.attempt.checkpoints import step_of
 from tunesvc.execution.attempt.child_processes import ChildProcesses, leave
 from tunesvc.execution.attempt.failures import outcome_of
 from tunesvc.execution.executor import (
@@ -98,13 +99,14 @@ class Attempt:
         self.launch = launch
         self.worker = worker
         self.events = events
-        self._restored = Path(launch.checkpoint) if launch.checkpoint else None
-        self._checkpoints = Checkpoints(
-            Path(job.checkpoint_root),
+        self._restored: Path | None = None
+        self._checkpoints = open_checkpoints(
+            job,
             launch.trial_number,
             launch.attempt.number,
-            job.keep,
-            goal=job.goals[0] if job.goals else "minimize",
+            start=launch.checkpoint,
+            directory=lambda: self.directory,
+            note=lambda text: self.events.log("stderr", text),
         )
         self._directory = directory
         self._pid = os.getpid()
@@ -141,7 +143,7 @@ class Attempt:
             case _:
                 self.events.put(payload)
 
-    def forget_checkpoints_before(self, recorded: Path) -> None:
+    def forget_checkpoints_before(self, recorded: str) -> None:
         """Delete checkpoints that need not be kept, now that this one is recorded."""
         self._checkpoints.forget_before(recorded)
 
@@ -189,13 +191,15 @@ class Attempt:
         failpoints.reach("said")
 
     def checkpoint(self, path: Path, step: int | None) -> None:
-        """Copy the state and report the copy's path."""
+        """Copy the state, and report the copy's path once it is safe."""
         if self._forked is not None:
             self._forked.checkpoint(path, step)
             return
         after = -1 if step is None else step
-        kept = self._checkpoints.save(path, after)
-        self.events.put(Checkpointed(str(kept), after if after >= 0 else None))
+        self._checkpoints.keep(path, after, self._on_checkpoint)
+
+    def _on_checkpoint(self, location: str, step: int) -> None:
+        self.events.put(Checkpointed(location, step if step >= 0 else None))
 
     def set_user_attr(self, name: str, value: str) -> None:
         """Put an attribute of the trial into the outbox. The value is JSON."""
@@ -309,11 +313,14 @@ class Attempt:
 
     def outcome(self, run: Run) -> Outcome:
         """Run the objective in this thread and return its outcome."""
-        if self._restored is not None and not self._restored.exists():
-            self._start_over(self._restored)
+        try:
+            self._restore()
+        except ArtifactStoreError as away:
+            return outcome_of(away, stop_requested=self._stop.is_set())
         with asyncio_loop.offer_loop():
             outcome = self._outcome(run)
         error = self._children.close() if self._children is not None else None
+        self._checkpoints.close()
         if error is not None and isinstance(outcome, Finished):
             return outcome_of(error, stop_requested=False)
         return outcome
@@ -338,7 +345,22 @@ class Attempt:
         if os.getpid() != self._pid:
             leave(error)
 
-    def _start_over(self, lost: Path) -> None:
+    def _restore(self) -> None:
+        """Make the checkpoint that the attempt starts from a file or folder on this machine.
+
+        Raises:
+            ArtifactStoreError: the store of checkpoints does not answer.
+        """
+        location = self.launch.checkpoint
+        if location is None:
+            return
+        found = self._checkpoints.restore(location)
+        if found is None:
+            self._start_over(location)
+        else:
+            self._restored, self.launch = found, replace(self.launch, checkpoint=str(found))
+
+    def _start_over(self, lost: str) -> None:
         """Run without a checkpoint that is gone, rather than lose the trial."""
         self._restored, self.launch = None, replace(self.launch, checkpoint=None)
         self.events.log(

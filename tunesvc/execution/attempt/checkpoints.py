@@ -12,14 +12,18 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 from tunesvc.spec.goals import Goal, orient
 from tunesvc.spec.model import Keep
+
+OnKept = Callable[[str, int], None]
+"""Called with the location and the step of a checkpoint that is safe."""
 
 _NAME = re.compile(r"^attempt-(\d+)-(?:step-(\d+)|start)-(\d+)$")
 """A checkpoint from before the first report has `start` instead of a step."""
@@ -36,6 +40,30 @@ class CheckpointFile:
     """Step of the last report before it, -1 before the first report."""
     path: Path
     """The copied file or folder, under its original name."""
+
+
+class AttemptCheckpoints(Protocol):
+    """Saves an attempt's checkpoints somewhere, and deletes those that need not be kept."""
+
+    def note(self, step: int, value: float | None) -> None:
+        """Remember the value reported at a step. Checkpoints are compared by it."""
+        ...
+
+    def keep(self, path: Path, step: int, on_kept: OnKept) -> None:
+        """Copy a file or folder, and call `on_kept` once the copy is safe, now or later."""
+        ...
+
+    def restore(self, location: str) -> Path | None:
+        """Return a checkpoint as a file or folder on this machine; None if there is none."""
+        ...
+
+    def forget_before(self, recorded: str) -> None:
+        """Apply `keep` to a checkpoint that is now recorded and to all older ones."""
+        ...
+
+    def close(self) -> None:
+        """Wait until all checkpoints are safe, or cannot be made so."""
+        ...
 
 
 class Checkpoints:
@@ -72,13 +100,16 @@ class Checkpoints:
         if value is not None and not math.isnan(value):
             self._values.setdefault(step, value)
 
+    def keep(self, path: Path, step: int, on_kept: OnKept) -> None:
+        """Copy a file or folder, and call `on_kept` with the copy's path and the step."""
+        on_kept(str(self.save(path, step)), step)
+
     def save(self, path: Path, step: int) -> Path:
         """Copy a file or folder and return the copy's path.
 
         A crash leaves a folder that ends in `.partial`. Earlier checkpoints stay untouched.
         """
-        after = f"step-{step}" if step >= 0 else "start"
-        name = f"attempt-{self._attempt}-{after}-{next(self._numbers)}"
+        name = checkpoint_name(self._attempt, step, next(self._numbers))
         partial, complete = self._folder / f"{name}.partial", self._folder / name
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -88,14 +119,22 @@ class Checkpoints:
         partial.rename(complete)
         return complete / source.name
 
-    def forget_before(self, recorded: Path) -> None:
+    def restore(self, location: str) -> Path | None:
+        """Return a checkpoint's path; None if there is none."""
+        path = Path(location)
+        return path if path.exists() else None
+
+    def close(self) -> None:
+        """Do nothing: each checkpoint is complete when it is saved."""
+
+    def forget_before(self, recorded: str) -> None:
         """Apply `keep` to a checkpoint that is now recorded and to all older ones."""
-        newest = _parse_path(recorded)
-        if newest is None or recorded.parent.parent != self._folder:
+        newest = parse_checkpoint(Path(recorded))
+        if newest is None or newest.path.parent.parent != self._folder:
             return
         known = [file for file in checkpoint_files(self._folder) if file <= newest]
         values = self._valued(known)
-        kept = {*known[-self._keep.last :], *self._best(values)}
+        kept = select_kept(known, values, self._keep, self._orientation)
         for file in known:
             if file not in kept:
                 shutil.rmtree(file.path.parent, ignore_errors=True)
@@ -117,12 +156,6 @@ class Checkpoints:
                 values[file] = stored[name]
         return values
 
-    def _best(self, values: Mapping[CheckpointFile, float]) -> list[CheckpointFile]:
-        """Return the best checkpoints. Among equal ones the newest come first."""
-        newest_first = sorted(values, reverse=True)
-        best_first = sorted(newest_first, key=lambda file: self._orientation * values[file])
-        return best_first[: self._keep.best]
-
     def _read_values(self) -> dict[str, float]:
         try:
             stored = json.loads(self._values_path.read_text())
@@ -143,6 +176,31 @@ class Checkpoints:
         return self._folder / "values.json"
 
 
+def select_kept(
+    known: Sequence[CheckpointFile],
+    values: Mapping[CheckpointFile, float],
+    keep: Keep,
+    orientation: float,
+) -> set[CheckpointFile]:
+    """Return the checkpoints to keep: the last and the best. Of equal ones the newest are best.
+
+    Args:
+        known: checkpoints, oldest first.
+        values: values at their steps, where known.
+        keep: how many.
+        orientation: turns a value into a loss.
+    """
+    newest_first = sorted(values, reverse=True)
+    best_first = sorted(newest_first, key=lambda file: orientation * values[file])
+    return {*known[-keep.last :], *best_first[: keep.best]}
+
+
+def checkpoint_name(attempt: int, step: int, number: int) -> str:
+    """Return the name of an attempt's checkpoint; `step` is -1 before the first report."""
+    after = f"step-{step}" if step >= 0 else "start"
+    return f"attempt-{attempt}-{after}-{number}"
+
+
 def checkpoint_files(folder: Path) -> list[CheckpointFile]:
     """Return the complete checkpoints in a trial's folder, oldest first.
 
@@ -152,17 +210,18 @@ def checkpoint_files(folder: Path) -> list[CheckpointFile]:
     for saved in folder.glob("attempt-*"):
         if _NAME.match(saved.name):
             with suppress(FileNotFoundError):
-                found += [_parse_path(path) for path in saved.iterdir()]
+                found += [parse_checkpoint(path) for path in saved.iterdir()]
     return sorted(file for file in found if file is not None)
 
 
 def step_of(checkpoint: Path | None) -> int:
     """Return the step after which a checkpoint was saved, -1 for no checkpoint."""
-    file = _parse_path(checkpoint) if checkpoint else None
+    file = parse_checkpoint(checkpoint) if checkpoint else None
     return -1 if file is None else file.step
 
 
-def _parse_path(path: Path) -> CheckpointFile | None:
+def parse_checkpoint(path: Path) -> CheckpointFile | None:
+    """Return what a checkpoint's path says, which exists or not; None for another path."""
     match = _NAME.match(path.parent.name)
     if match is None:
         return None

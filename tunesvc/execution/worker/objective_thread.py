@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.attempt.out_of_memory import out_of_memory
@@ -42,7 +41,7 @@ class ObjectiveThread:
         self.is_reusable = False
         """True if the worker may run another attempt. Valid once the outcome is known."""
         self.id = launch.attempt
-        self._unrecorded: dict[int, Path] = {}
+        self._unrecorded: dict[int, str] = {}
         """Number of an event -> the checkpoint that it reports."""
         self._output_tail = dict.fromkeys(("stdout", "stderr"), "")
         self._thread: threading.Thread | None = None
@@ -108,7 +107,7 @@ class ObjectiveThread:
         events = self.outbox.take(after)
         for seq, payload in events:
             if isinstance(payload, Checkpointed):
-                self._unrecorded[seq] = Path(payload.path)
+                self._unrecorded[seq] = payload.path
         return events
 
     def _run(

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote
 
 from anyio import from_thread
 from fastapi import APIRouter, Body, Depends, Path, Query, Request
-from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
@@ -43,6 +44,7 @@ LEASE_MAX_S = 7 * 86_400.0
 CHECKPOINT_MAX = 2**50
 """Most bytes of a checkpoint: as many as the disk holds."""
 TAR = "application/x-tar"
+BYTES = "application/octet-stream"
 
 Wait = Annotated[
     float, Query(ge=0, le=WAIT_MAX_S, description="Longest wait for something new, in seconds.")
@@ -278,16 +280,14 @@ def load_checkpoint(asked: Leasing, request: Request, token: int) -> Response:
 
     A folder is an archive, as is everything for a client that accepts `application/x-tar`.
     """
-    path = asked.desk.restored(token)
-    if path is None:
-        return Response(status_code=204)
-    if path.is_file() and request.headers.get("accept") != TAR:
-        return FileResponse(path, filename=path.name)
-    found = asked.desk.download(token)
+    found = asked.desk.restored(token)
     if found is None:
         return Response(status_code=204)
-    folder, chunks = found
-    return StreamingResponse(chunks, headers={"X-Checkpoint": folder}, media_type=TAR)
+    if found.content is not None and request.headers.get("accept") != TAR:
+        headers = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(found.name)}"}
+        return StreamingResponse(found.content(), headers=headers, media_type=BYTES)
+    headers = {"X-Checkpoint": found.checkpoint}
+    return StreamingResponse(found.archive(), headers=headers, media_type=TAR)
 
 
 # --- waiting --------------------------------------------------------------------------------------
