@@ -30,7 +30,10 @@ def service(database: Database, tmp_path: Path) -> Iterator[Service]:
 
 
 def test_eight_agents_finish_a_study_though_three_of_them_fail(service: Service) -> None:
-    """One is killed, one frozen past its lease, one cut off, and the clock of one is off by a day."""
+    """Faults 44, 45, 46 and 47.
+
+    One is killed, one frozen past its lease, one cut off, and the clock of one is off by a day.
+    """
     service.start_server()
     service.submit(budget={"trials": 80}, pruner={"name": "median"})
     off = service.folder / "off"
@@ -67,6 +70,7 @@ def test_eight_agents_finish_a_study_though_three_of_them_fail(service: Service)
 
 
 def test_agents_outlive_a_server_that_is_killed_and_started_again(service: Service) -> None:
+    """Fault 49."""
     server = service.start_server()
     service.submit(budget={"trials": 30})
     agents = [service.start_agent(f"agent-{number}") for number in range(3)]

@@ -181,6 +181,7 @@ def test_what_was_taken_and_never_begun_is_not_blamed(served: Served) -> None:
 
 
 def test_a_launch_whose_answer_was_lost_is_sent_again(served: Served) -> None:
+    """Fault 50."""
     served.launch()
     server, agent_id, job = served.agent()
     (first,) = server.poll(agent_id, AgentPoll(1, job=job), 0.0).launches
@@ -191,6 +192,7 @@ def test_a_launch_whose_answer_was_lost_is_sent_again(served: Served) -> None:
 
 
 def test_events_that_are_sent_twice_arrive_once(served: Served) -> None:
+    """Fault 50."""
     launch = served.launch()
     server, agent_id, job = served.agent()
     (leased,) = server.poll(agent_id, AgentPoll(1, job=job), 0.0).launches
@@ -203,6 +205,7 @@ def test_events_that_are_sent_twice_arrive_once(served: Served) -> None:
 
 
 def test_two_agents_with_one_token_do_not_share_leases(served: Served) -> None:
+    """Fault 48."""
     launches = [served.launch(), served.launch(), served.launch()]
     (one, first, job), (two, second, _) = served.agent("one"), served.agent("two")
     mine = one.poll(first, AgentPoll(2, job=job), 0.0).launches

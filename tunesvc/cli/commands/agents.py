@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 def agent(
     study: StudyName,
     server: Annotated[
-        str,
+        str | None,
         typer.Option(
             envvar="TUNE_SERVER",
             show_envvar=True,
-            help="Address of the server. Its token is in TUNE_TOKEN.",
+            show_default=False,
+            help="Address of the server; by default that of `tune login`. TUNE_TOKEN is a token.",
         ),
-    ],
+    ] = None,
     cpus: Annotated[
         float | None,
         typer.Option(min=0.01, help="CPUs for trials; all of this machine by default."),
@@ -83,9 +84,20 @@ def agent(
         allows_functions=allow_functions,
     )
     say = _silent if quiet else _say
-    running = Agent(HttpAgentServer(server, os.environ.get("TUNE_TOKEN"), study), options, say)
+    running = Agent(HttpAgentServer(*_login(server), study), options, say)
     with _signals(running):
         say(f"agent {options.name} ends: {running.run()}")
+
+
+def _login(server: str | None) -> tuple[str, str | None]:
+    """Return address and token of the server."""
+    from tunesvc.client.stored_login import load_login
+
+    login = load_login()
+    server = server or login.server
+    if server is None:
+        raise typer.BadParameter("an agent needs a server: `--server URL`, or `tune login URL`")
+    return server, os.environ.get("TUNE_TOKEN") or login.tokens.get(server.rstrip("/"))
 
 
 def _devices(available: tuple[str, ...], count: int | None) -> tuple[str, ...]:

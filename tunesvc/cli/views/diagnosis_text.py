@@ -130,16 +130,22 @@ def _state(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
         yield DatabaseFinding("Coordinator", "ok", text)
 
 
+def _why_waiting(diagnosis: Diagnosis) -> str:
+    spec = diagnosis.study.spec
+    if spec is not None and spec.agents == "only":
+        return f"no agent is free; `tune agent {spec.name} --server URL` starts one"
+    return "the cluster is full, or smaller than `parallelism` asks for"
+
+
 def _attempts(diagnosis: Diagnosis) -> Iterator[DatabaseFinding]:
     waiting = [row for row in diagnosis.live if row.state == "opened" and row.age_s > LONG_WAIT_S]
     if waiting:
         longest = formatting.duration(max(row.age_s for row in waiting))
         numbers = _trials([row.trial_number for row in waiting])
-        text = f"no resources for {numbers} for up to {longest}: "
         yield DatabaseFinding(
             "Resources",
             "warn",
-            text + "the cluster is full, or smaller than `parallelism` asks for",
+            f"no resources for {numbers} for up to {longest}: {_why_waiting(diagnosis)}",
         )
     silent = [row for row in diagnosis.live if row.left_s is not None and row.left_s < 0]
     if silent and diagnosis.study.coordinator is not None:  # only a coordinator renews their leases
