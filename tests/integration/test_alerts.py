@@ -11,9 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.specs import make_spec
+from tunesvc.client.local.local_client import LocalClient
 from tunesvc.db import alerts, study_records, submissions
 from tunesvc.db.engine.database import Database
-from tunesvc.errors import SpecError
+from tunesvc.errors import SpecError, StudyNotFound
 from tunesvc.service.alert_sender import AlertSender, check_address
 
 pytest.importorskip("apprise")
@@ -178,3 +179,21 @@ def test_a_wrong_target_is_refused_with_the_remedy(database: Database) -> None:
     check_address("json://127.0.0.1/hook")
     with pytest.raises(SpecError, match="there is no alert 'finish': choose from finished"):
         add(database, "json://127.0.0.1", kinds=["finish"])
+
+
+def test_a_user_adds_tests_and_removes_targets_through_a_client(
+    database: Database, inbox: Inbox
+) -> None:
+    submit(database, "good")
+    client = LocalClient(database, "ann")
+    target = client.alerts.add(inbox.url, study="good", kinds=["failed"])
+    assert client.alerts.test(target) == ""
+    assert inbox.messages[0]["title"] == "tunesvc"
+    (listed,) = client.alerts.targets()
+    assert (listed.study, listed.kinds) == ("good", ("failed",))
+    with pytest.raises(SpecError, match="no alert target"):
+        LocalClient(database, "bob").alerts.test(target)
+    client.alerts.remove(target)
+    assert client.alerts.targets() == ()
+    with pytest.raises(StudyNotFound):
+        client.alerts.add(inbox.url, study="none")

@@ -98,6 +98,10 @@ EXPECTED: dict[str, str] = {
     f"GET {API}/projects/{{project}}/members": MEMBER,
     f"PUT {API}/projects/{{project}}/members/{{user}}": MANAGER,
     f"DELETE {API}/projects/{{project}}/members/{{user}}": MANAGER,
+    f"GET {API}/alerts": USER,
+    f"POST {API}/alerts": USER,
+    f"DELETE {API}/alerts/{{target_id}}": USER,
+    f"POST {API}/alerts/{{target_id}}/test": USER,
     f"GET {API}/audit": ADMIN,
     f"GET {API}/audit/export": ADMIN,
     f"GET {API}/studies/{{study}}/snapshot": OPERATOR,
@@ -134,6 +138,7 @@ VALUES = {
     "user": "outsider",
     "name": "outsider",
     "token_id": "999999",
+    "target_id": "999999",
 }
 
 

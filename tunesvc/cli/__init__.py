@@ -19,20 +19,19 @@ from tunesvc.cli.commands import (
     agents,
     control,
     dashboard,
-    database,
     doctor,
     explain,
     export,
     files,
     login,
     notes,
-    people,
     run,
     serve,
     show,
     submit,
 )
 from tunesvc.cli.exits import ExitCode, code_of, explained
+from tunesvc.cli.groups import alert, database, people
 from tunesvc.cli.help import tidy_help, without_type
 from tunesvc.errors import TuneError
 from tunesvc.util import logs
@@ -212,6 +211,7 @@ for name, group in (
     ("token", people.token_app),
     ("user", people.user_app),
     ("project", people.project_app),
+    ("alert", alert.app),
     ("db", database.app),
 ):
     app.add_typer(group, name=name, rich_help_panel=_SETUP)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunesvc.client.account_operations import AccountOperations
+from tunesvc.client.alert_operations import AlertOperations
 from tunesvc.queries.rows import (
     AttemptRow,
     DecisionRow,
@@ -381,6 +382,11 @@ class ServiceOperations(Protocol):
 
 class TuneClient(Protocol):
     """A client of one user."""
+
+    @property
+    def alerts(self) -> AlertOperations:
+        """The user's own alert targets."""
+        ...
 
     @property
     def accounts(self) -> AccountOperations:

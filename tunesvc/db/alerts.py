@@ -139,6 +139,15 @@ def list_targets(connection: sa.Connection, user_name: str) -> tuple[AlertTarget
     )
 
 
+def url_of(connection: sa.Connection, user_name: str, target_id: int) -> str | None:
+    """Return the whole address of a user's target; None if there is none."""
+    query = sa.select(alert_targets.c.url).where(
+        alert_targets.c.target_id == target_id,
+        alert_targets.c.user_name == user_name,
+    )
+    return connection.scalar(query)
+
+
 def place_of(url: str) -> str:
     """Return an address without its secrets, which some services write into the path."""
     parts = urlsplit(url)

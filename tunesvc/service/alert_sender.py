@@ -54,6 +54,13 @@ class AlertSender:
         if self._thread.is_alive():
             self._thread.join(5)
 
+    def __enter__(self) -> AlertSender:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def deliver_due(self) -> int:
         """Raise new alerts, and make the deliveries that are due; return their number.
 
@@ -92,18 +99,25 @@ class AlertSender:
 
 def send(delivery: Delivery) -> str:
     """Send an alert; return the error, empty if there was none."""
+    return _send(delivery.url, f"{delivery.study}: {_TITLES[delivery.kind]}", delivery.text)
+
+
+def send_test(url: str) -> str:
+    """Send a test message; return the error, empty if there was none."""
+    return _send(url, "tunesvc", "This is how alerts about your studies arrive.")
+
+
+def _send(url: str, title: str, text: str) -> str:
     try:
-        apprise = _apprise()
-        target = apprise.Apprise()
-        target.add(delivery.url)
-        title = f"{delivery.study}: {_TITLES[delivery.kind]}"
-        if target.notify(title=title, body=delivery.text, body_format="text"):
+        target = _apprise().Apprise()
+        target.add(url)
+        if target.notify(title=title, body=text, body_format="text"):
             return ""
     except SpecError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - a plug-in of any service; its text may quote secrets
         return f"{type(error).__name__} in Apprise"
-    return f"{place_of(delivery.url)} did not accept it"
+    return f"{place_of(url)} did not accept it"
 
 
 _TITLES = {

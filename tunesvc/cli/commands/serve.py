@@ -80,6 +80,7 @@ def serve(
     The first start adds an administrator and prints a link that signs in a browser. It listens to
     this machine only, unless --tls-cert and --tls-key, or --behind-proxy, protect the way to it.
     """
+    from tunesvc.service.alert_sender import AlertSender
     from tunesvc.web.binding import Binding
 
     binding = Binding(host, port, tls_cert, tls_key, behind_proxy, path_prefix)
@@ -94,6 +95,7 @@ def serve(
         first = _first_secrets(database)
         server = stack.enter_context(_served(database, supervisor, binding, gpu_price))
         supervisor.start()
+        stack.enter_context(AlertSender(database))
         _print_address(server, database, first, as_json=as_json)
         stopped.wait()
         supervisor.stop()

@@ -10,6 +10,7 @@ from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 
 if TYPE_CHECKING:
     from tunesvc.client.account_operations import AccountOperations
+    from tunesvc.client.alert_operations import AlertOperations
     from tunesvc.client.interface import (
         CommandOperations,
         InsightOperations,
@@ -66,6 +67,13 @@ class LocalClient:
         from tunesvc.client.local.local_service import LocalService
 
         return LocalService(self._database, self._user, self._among)
+
+    @cached_property
+    def alerts(self) -> AlertOperations:
+        """The user's own alert targets."""
+        from tunesvc.client.local.local_alerts import LocalAlerts
+
+        return LocalAlerts(self._database, self._user, self._among)
 
     @cached_property
     def accounts(self) -> AccountOperations:

@@ -10,6 +10,7 @@ from tunesvc.client.remote.connection import RETRY_S, ServerConnection
 
 if TYPE_CHECKING:
     from tunesvc.client.account_operations import AccountOperations
+    from tunesvc.client.alert_operations import AlertOperations
     from tunesvc.client.interface import (
         CommandOperations,
         InsightOperations,
@@ -86,6 +87,13 @@ class Client:
         from tunesvc.client.remote.http_service import HttpService
 
         return HttpService(self._connection)
+
+    @cached_property
+    def alerts(self) -> AlertOperations:
+        """The user's own alert targets."""
+        from tunesvc.client.remote.http_alerts import HttpAlerts
+
+        return HttpAlerts(self._connection)
 
     @cached_property
     def accounts(self) -> AccountOperations:

@@ -14,6 +14,7 @@ from tunesvc.client.remote.connection import API as API
 from tunesvc.web.api import (
     account_routes,
     agent_routes,
+    alert_routes,
     command_routes,
     insight_routes,
     service_routes,
@@ -29,7 +30,7 @@ from tunesvc.web.reading import reading
 
 ROUTES = (
     *(study_routes, trial_routes, insight_routes, command_routes, service_routes),
-    *(submission_routes, account_routes, agent_routes),
+    *(submission_routes, account_routes, alert_routes, agent_routes),
 )
 """Modules that each have a `router`."""
 

@@ -1,0 +1,1 @@
+"""Groups of commands: `tune db`, `tune token` and so on."""
