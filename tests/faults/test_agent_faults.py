@@ -12,6 +12,7 @@ import pytest
 from tests.support.agent_service import Service, agent_service
 from tests.support.invariant_checker import assert_holds
 from tests.support.postgres_proxy import Mode, Proxy
+from tests.support.processes import processes
 from tunesvc.db.engine.database import Database
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -47,6 +48,8 @@ def test_eight_agents_finish_a_study_though_three_of_them_fail(service: Service)
         running = "attempts WHERE state = 'running' AND node = '{}'"
         for name in ("killed", "frozen", "cut"):
             service.until(lambda name=name: service.count(running.format(name)) == 1)  # type: ignore[misc]
+        children = [one.pid for one in processes() if one.parent == killed.pid]
+        assert children
         for name, strike in (
             ("killed", killed.kill),
             ("frozen", lambda: frozen.send_signal(signal.SIGSTOP)),
@@ -54,6 +57,7 @@ def test_eight_agents_finish_a_study_though_three_of_them_fail(service: Service)
         ):
             service.until(lambda name=name: service.count(running.format(name)) == 1)  # type: ignore[misc]
             strike()
+        service.until(lambda: not {one.pid for one in processes()} & set(children), 10.0)
         service.until(lambda: service.count("attempts WHERE failure = 'stalled'") >= 2)
         frozen.send_signal(signal.SIGCONT)
         proxy.mode = Mode.PASS
@@ -85,6 +89,21 @@ def test_agents_outlive_a_server_that_is_killed_and_started_again(service: Servi
     for agent in agents:
         assert agent.wait(60) == 0, service.logs()
     assert_holds(service.history, service.database)
+
+
+def test_a_machine_that_cannot_run_a_study_does_not_end_it(service: Service) -> None:
+    """An agent without a package would fail every trial at once."""
+    service.start_server()
+    service.submit(budget={"trials": 3})
+    elsewhere = service.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "program.py").write_text("import not_installed_here")
+    misfit = service.start_agent("misfit", options=("--folder", str(elsewhere)))
+    assert misfit.wait(60) == 1
+    assert "No module named 'not_installed_here'" in (service.folder / "misfit.log").read_text()
+    service.start_agent("fit")
+    service.until(service.is_finished)
+    assert service.count("trials WHERE state = 'complete'") == 3
 
 
 def test_a_terminated_agent_gives_its_trial_back_at_once(service: Service) -> None:

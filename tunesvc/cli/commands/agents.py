@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunesvc.cli.chosen_client import chosen_server
 from tunesvc.cli.cli_options import Quiet, StudyName
 from tunesvc.cli.exits import ExitCode
 
@@ -93,11 +94,11 @@ def _login(server: str | None) -> tuple[str, str | None]:
     """Return address and token of the server."""
     from tunesvc.client.stored_login import load_login
 
-    login = load_login()
-    server = server or login.server
+    server = chosen_server(server)
     if server is None:
         raise typer.BadParameter("an agent needs a server: `--server URL`, or `tune login URL`")
-    return server, os.environ.get("TUNE_TOKEN") or login.tokens.get(server.rstrip("/"))
+    token = os.environ.get("TUNE_TOKEN") or load_login().tokens.get(server.rstrip("/"))
+    return server, token
 
 
 def _devices(available: tuple[str, ...], count: int | None) -> tuple[str, ...]:

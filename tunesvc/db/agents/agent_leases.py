@@ -26,9 +26,11 @@ from tunesvc.db.agents.agent_messages import (
     LeasedLaunch,
     LeaseStatus,
 )
+from tunesvc.db.engine import json_numbers
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import LeaseRefused
+from tunesvc.util.characters import storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class AgentLeases:
             user: owner of the token that it used.
             total: its resources, by Ray's names; none for one that asks for a single trial.
         """
-        values = {"study": study_id, "name": name, "user": user, "total": json.dumps(total or {})}
+        amounts = json_numbers.dump(total or {})
+        values = {"study": study_id, "name": storable(name), "user": user, "total": amounts}
         with translate_unavailable(), self._database.engine.begin() as connection:
             return int(connection.execute(_REGISTER, values).scalar_one())
 
@@ -74,7 +77,9 @@ class AgentLeases:
     def end(self, agent_id: int, reason: str) -> None:
         """Record that an agent has ended. Its leases are lost at once. Repeatable."""
         with translate_unavailable(), self._database.engine.begin() as connection:
-            study = connection.execute(_END, {"agent": agent_id, "reason": reason}).scalar()
+            study = connection.execute(
+                _END, {"agent": agent_id, "reason": storable(reason)}
+            ).scalar()
             connection.execute(_LAPSE, {"agent": agent_id})
             if study is not None:
                 notifications.notify(connection, study, notifications.AGENT_EVENTS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 OUTCOMES = frozenset({"Finished", "StoppedEarly", "Failed", "Lost"})
 """Types of the last event of every launch."""
@@ -29,7 +31,7 @@ class AgentJob:
 class HeldLease:
     """A lease as its agent knows it."""
 
-    token: int
+    token: Annotated[int, Field(ge=0, lt=2**63)]
     stop: bool = False
     """True if the agent knows of the request to stop."""
     answers: int = 0
@@ -40,7 +42,7 @@ class HeldLease:
 class AgentPoll:
     """A heartbeat of an agent, and its request for launches."""
 
-    slots: int = 0
+    slots: Annotated[int, Field(ge=0, lt=2**16)] = 0
     """Number of attempts that it runs at a time."""
     takes: bool = True
     """False if it takes no more launches."""
@@ -102,8 +104,8 @@ class AgentOrders:
 class AgentEvent:
     """A numbered event of an attempt."""
 
-    number: int
-    """1, 2, 3, ... as the attempt's outbox numbers it."""
+    number: Annotated[int, Field(ge=0, lt=2**63)]
+    """1, 2, 3, ... as the attempt's outbox numbers it. 0 for the next one."""
     payload: Mapping[str, Any] = field(default_factory=dict)
     """As `execution.agents.wire` writes it."""
 

@@ -76,6 +76,7 @@ class Agent:
         self._lock = threading.Lock()
         self._is_ending = threading.Event()
         self._reason = ""
+        self._misfit = ""
         self._takes = True
         self._busy_s = self._clock.now()
         """Time at which it last had a trial."""
@@ -102,6 +103,8 @@ class Agent:
             self._drop_all()
         finally:
             self._finish(agent_id)
+        if self._misfit:
+            raise TuneError(f"no trial of {self.job.study!r} can run here: {self._misfit}")
         return self._reason
 
     def end(self, reason: str) -> None:
@@ -277,6 +280,9 @@ class Agent:
         with self._lock:
             self._held.pop(runner.token, None)
         self._say(f"trial {runner.number} {runner.result}")
+        if runner.misfit:
+            self._misfit = runner.misfit
+            self.end(runner.misfit)
 
     @property
     def is_ending(self) -> bool:

@@ -33,15 +33,17 @@ from tunesvc.execution.executor import (
     Failed,
     Finished,
     Outcome,
+    OutputLogged,
     Payload,
     Reported,
     Started,
+    SuggestRequested,
 )
-from tunesvc.trial import as_number, as_step
+from tunesvc.execution.worker.spool import STREAMS
+from tunesvc.trial import as_number, as_step, is_name
 
-TEXT_MAX = 1_000_000
-"""Most characters of an event as JSON."""
 METRICS_MAX = 1_000
+_FAILURES = ("error", "bad_report", "gpu_oom", "host_oom", "entrypoint")
 _CHECKPOINT = re.compile(r"attempt-(\d+)-(?:step-\d+|start)-\d+")
 
 
@@ -170,19 +172,52 @@ _DEFINE_BY_RUN = (
 
 
 def checked(payload: Payload) -> Payload:
-    """Return a payload whose numbers can be stored.
+    """Return a payload that a coordinator can record.
 
     Raises:
-        WireError: they cannot.
+        WireError: it cannot.
     """
     try:
-        if isinstance(payload, Reported):
-            return Reported(as_step(payload.step), _metrics(payload.metrics))
-        if isinstance(payload, Finished):
-            return Finished(_metrics(payload.metrics))
+        match payload:
+            case Reported(step, metrics):
+                return Reported(as_step(step), _metrics(metrics))
+            case Finished(metrics):
+                return Finished(_metrics(metrics))
+            case Checkpointed(path, int(step)):
+                return Checkpointed(path, as_step(step))
     except BadReport as error:
         raise WireError(str(error)) from None
+    if (problem := _problem(payload)) is not None:
+        raise WireError(f"{type(payload).__name__}: {problem}")
     return payload
+
+
+def _problem(payload: Payload) -> str | None:
+    """Return why a coordinator could not record a payload; None if it could."""
+    match payload:
+        case Started() if not 0 <= payload.pid < 2**31:
+            return "`pid` is no process"
+        case OutputLogged() if payload.stream not in STREAMS:
+            return f"`stream` is none of {', '.join(STREAMS)}"
+        case OutputLogged() if not (0 <= payload.end < 2**63 and 0 <= payload.left_out < 2**63):
+            return "`end` and `left_out` are no numbers of characters"
+        case Failed() if payload.kind not in _FAILURES:
+            return f"`kind` is none of {', '.join(_FAILURES)}"
+        case SuggestRequested() if not (
+            is_name(payload.name) and _is_distribution(payload.distribution)
+        ):
+            return "this is no parameter with a distribution of Optuna's"
+    return None
+
+
+def _is_distribution(text: str) -> bool:
+    from optuna.distributions import json_to_distribution
+
+    try:
+        json_to_distribution(text)
+    except (ValueError, TypeError, KeyError):
+        return False
+    return True
 
 
 def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:

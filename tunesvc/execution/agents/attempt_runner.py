@@ -76,6 +76,8 @@ class AttemptRunner:
         """The trial's number."""
         self.result = "was dropped"
         """What came of it, for people."""
+        self.misfit = ""
+        """Why this machine can run no trial of the study; empty if it can."""
         self._folder = checkpoints / str(self._launch.trial_number)
         self._lock = threading.Lock()
         self._process: WorkerProcess | None = None
@@ -216,12 +218,19 @@ class AttemptRunner:
             elif isinstance(payload, StudyRequested):
                 payload = Failed("error", _NO_STUDY)
                 self._kill()
+            elif isinstance(payload, Failed) and payload.kind == "entrypoint":
+                payload = self._give_back(payload)
             elif isinstance(payload, OutputLogged) and payload.end:
                 self._positions[payload.stream] = payload.end
             if isinstance(payload, Outcome):
                 self.result = _describe(payload)
             batch.append(AgentEvent(seq, wire.dump_payload(payload)))
         self._send(batch)
+
+    def _give_back(self, failed: Failed) -> Lost:
+        """Blame this machine, which may lack a package, rather than the study."""
+        self.misfit = failed.message
+        return Lost(f"this agent cannot run it: {failed.message}", "gone")
 
     def _upload(self, saved: Checkpointed) -> Payload:
         try:

@@ -97,7 +97,10 @@ class AgentBody:
     """An agent that starts."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    total: Annotated[dict[str, float], Field(min_length=1, max_length=100)]
+    total: Annotated[
+        dict[str, Annotated[float, Field(ge=0, le=2**60, allow_inf_nan=False)]],
+        Field(min_length=1, max_length=100),
+    ]
     """Its resources, by Ray's names: `CPU`, `GPU`."""
 
 
