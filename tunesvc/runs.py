@@ -17,7 +17,7 @@ from tunesvc.queries.study_failure import find_failure
 from tunesvc.run_options import RunOptions
 from tunesvc.runtime.interrupts import TimeLimit, interruptible
 from tunesvc.runtime.logging_observer import LoggingObserver
-from tunesvc.runtime.run_study import OnServe, StudySource, run_study
+from tunesvc.runtime.run_study import Serving, StudySource, run_study
 from tunesvc.runtime.stored_recommendation import store_recommendation
 from tunesvc.util.formatting import duration, number
 from tunesvc.views.automatic import automatic_view
@@ -67,9 +67,9 @@ def run_observed(
     interrupt: threading.Event,
     *,
     standby: bool = False,
-    on_serve: OnServe | None = None,
+    serving: Serving | None = None,
 ) -> bool:
-    """Do the same with a view that is already open. For `on_serve` see `run_study`."""
+    """Do the same with a view that is already open. For `serving` see `run_study`."""
     callbacks = limit = None
     watching: Observer = LoggingObserver(observer, record.name)
     if called := options.get("callbacks"):
@@ -91,7 +91,7 @@ def run_observed(
             observer=watching,
             interrupt=interrupt,
             standby=standby,
-            on_serve=on_serve,
+            serving=serving,
         )
     finally:
         if limit is not None:

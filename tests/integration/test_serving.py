@@ -3,11 +3,11 @@ servers as those of a cluster do."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,7 @@ class Servers:
         )
 
     def make(self, studies_max: int = 20) -> StudySupervisor:
-        def serve(study_id: int, interrupt: threading.Event) -> ServedStudy:
-            return ServedStudy(
-                study_id, self.database, make_executor=self.executor, interrupt=interrupt
-            )
-
+        serve = partial(ServedStudy, database=self.database, make_executor=self.executor)
         return StudySupervisor(self.database, serve, studies_max=studies_max)
 
     @contextmanager

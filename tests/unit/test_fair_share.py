@@ -327,3 +327,16 @@ def test_what_a_job_that_leaves_had_goes_to_the_others(
     second.events(0.0)
     assert (len(living(its)), len(living(others))) == (0, 2)
     assert second.slots() == 2
+
+
+@pytest.mark.parametrize("order", [(0, 8), (8, 0)])
+def test_nodes_of_one_machine_share_an_address_and_all_of_them_count(
+    order: tuple[int, int],
+) -> None:
+    shares = FairShares(VirtualClock())
+    nodes = [NodeInfo(str(i), "10.0.0.1", "box", {"CPU": cpus}, {}) for i, cpus in enumerate(order)]
+    shares.set_nodes(nodes)
+    first, second = (Member(Resources(cpu=1), lambda: None, slots_alone=8) for _ in range(2))
+    shares.join(first)
+    shares.join(second)
+    assert shares.may_start(second)

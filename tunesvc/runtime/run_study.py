@@ -47,7 +47,7 @@ from tunesvc.execution.interpreter import Interpreter
 from tunesvc.execution.objectives.pickled_function import pickle_function
 from tunesvc.queries.warm_start_source import load_warm_start
 from tunesvc.runtime.checkpoint_locations import checkpoint_root, delete_checkpoints
-from tunesvc.runtime.takeover import await_end, stand_by
+from tunesvc.runtime.takeover import BACK_S, await_end, stand_by
 from tunesvc.search.exhaustion import is_complete, is_distinct, is_exhausted, trials_max
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.component_check import check
@@ -66,8 +66,6 @@ from tunesvc.spec.entrypoint_file import entrypoint_issues
 from tunesvc.util.blas import one_blas_thread
 from tunesvc.util.user import whoami
 
-OnServe = Callable[[Coordinator], None]
-"""Receives the coordinator of a study that a server runs."""
 MACHINE_S = 1.0
 """Interval at which a study that waits for this machine tries again."""
 
@@ -186,16 +184,16 @@ def run_study(
     observer: Observer | None = None,
     interrupt: threading.Event | None = None,
     standby: bool = False,
-    on_serve: OnServe | None = None,
+    serving: Serving | None = None,
 ) -> Shutdown:
     """Run a stored study until it is finished, paused or interrupted.
 
     Args:
         standby: while another coordinator runs it, wait with Ray ready, and take over when that
             one is gone.
-        on_serve: given by a server, which others may replace: run the study only if it still should
-            run, call this with the coordinator before its first step, and on a shared cluster
-            leave running attempts to the next coordinator when interrupted.
+        serving: given by a server, which others may replace: run the study only if it still should
+            run, and on a shared cluster leave running attempts to the next coordinator when
+            interrupted.
 
     Raises:
         StudyBusy: another coordinator runs it, and `standby` is off.
@@ -206,13 +204,14 @@ def run_study(
     """
     observer = observer or SilentObserver()
     interrupt = interrupt or threading.Event()
-    run = _Run(database, source, observer, interrupt, standby, on_serve)
+    run = _Run(database, source, observer, interrupt, standby, serving)
     make_executor = with_agents(database, make_executor)
     # Before Ray starts, which takes seconds.
     _require_objective(_spec_of(record), source)
     _check_folder(record, source)
     if not standby:
-        await_end(database, record, observer, interrupt)
+        back_s = BACK_S if serving is None else serving.back_s
+        await_end(database, record, observer, interrupt, back_s)
         if interrupt.is_set():
             return _INTERRUPTED
     while True:
@@ -262,6 +261,17 @@ def _executor(
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """What a server adds to the run of a study."""
+
+    on_start: Callable[[Coordinator], None]
+    """Called with the coordinator before its first step."""
+    back_s: float = BACK_S
+    """Time that a coordinator with an expired lease gets to come back. None is needed if this
+    process has reached the database all the time, since the other one has had no outage then."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     """The arguments of `run_study` that stay the same for the whole run."""
 
@@ -270,12 +280,12 @@ class _Run:
     observer: Observer
     interrupt: threading.Event
     standby: bool
-    on_serve: OnServe | None
+    serving: Serving | None
 
     @property
     def takes_over(self) -> bool:
         """True if no user has just started it: the study may have changed while it waited."""
-        return self.standby or self.on_serve is not None
+        return self.standby or self.serving is not None
 
 
 def _run_on(
@@ -313,9 +323,9 @@ def _run_on(
             if not isinstance(coordinator, Coordinator):
                 return coordinator
             outlives = coordinator.spec.agents is not None or is_shared(coordinator.spec.cluster)
-            hands_over = run.on_serve is not None and outlives
-            if run.on_serve is not None:
-                run.on_serve(coordinator)
+            if run.serving is not None:
+                run.serving.on_start(coordinator)
+            hands_over = run.serving is not None and outlives
             with one_blas_thread():
                 return coordinator.run(run.interrupt, hands_over=hands_over)
     return _INTERRUPTED
@@ -344,7 +354,7 @@ def _coordinator_under_lease(
     with translate_unavailable():
         with run.database.engine.connect() as connection:
             current = study_records.find(connection, record.name)
-        if run.on_serve is not None and current.state not in (
+        if run.serving is not None and current.state not in (
             StudyState.CREATED,
             StudyState.RUNNING,
         ):

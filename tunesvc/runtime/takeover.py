@@ -55,8 +55,16 @@ def await_end(
     record: StudyRecord,
     observer: Observer,
     interrupt: threading.Event,
+    back_s: float = BACK_S,
 ) -> None:
     """Wait until it is certain that no process runs a study.
+
+    Args:
+        database: where it is stored.
+        record: the study.
+        observer: is shown what is waited for.
+        interrupt: ends the wait.
+        back_s: time that a coordinator with an expired lease gets to come back.
 
     Raises:
         StudyBusy: another process runs it and renews its lease.
@@ -72,7 +80,7 @@ def await_end(
 
     began_s = time.monotonic()
     while not interrupt.is_set():
-        left_s = max(0.0, BACK_S - (time.monotonic() - began_s))
+        left_s = max(0.0, back_s - (time.monotonic() - began_s))
         holder = runner(
             database,
             record.study_id,

@@ -13,10 +13,15 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable, LeaseLost, StudyBusy, StudyNotFound, TuneError
 from tunesvc.execution.driver.ray_pool import ExecutorMaker
+from tunesvc.runtime.run_study import Serving
 from tunesvc.runtime.submission import submitted_source
+from tunesvc.runtime.takeover import BACK_S
 from tunesvc.util.logs import get_logger
 
 _logger = get_logger(__name__)
+
+FIRST_GRANT_S = 3.0
+"""Longest wait for the supervisor's next step, less than a lease lasts."""
 
 
 class ServedStudy:
@@ -27,6 +32,7 @@ class ServedStudy:
         database: database of the study; the caller closes it.
         make_executor: makes its executor on a Ray of this server.
         interrupt: ends the run in order.
+        back_s: see `Serving`.
     """
 
     def __init__(
@@ -36,12 +42,15 @@ class ServedStudy:
         *,
         make_executor: ExecutorMaker,
         interrupt: threading.Event,
+        back_s: float = BACK_S,
     ) -> None:
         self._study_id = study_id
         self._database = database
         self._make_executor = make_executor
         self._interrupt = interrupt
+        self._back_s = back_s
         self._grant = SlotGrant(slots=0)
+        self._is_granted = threading.Event()
         self._coordinator: Coordinator | None = None
         self._thread = threading.Thread(target=self._run, name=f"study-{study_id}", daemon=True)
 
@@ -61,6 +70,7 @@ class ServedStudy:
     def apply(self, grant: SlotGrant) -> None:
         """Let it use this part of the cluster from now on."""
         self._grant = grant
+        self._is_granted.set()
         if self._coordinator is not None:
             self._coordinator.grant = grant
 
@@ -92,13 +102,17 @@ class ServedStudy:
             {"make_executor": self._make_executor, "check": False, "observer": SilentObserver()},
             SilentObserver(),
             self._interrupt,
-            on_serve=self._use,
+            serving=Serving(self._begin, self._back_s),
         )
         with translate_unavailable(), self._database.engine.begin() as connection:
             submissions.succeed(connection, self._study_id)
 
-    def _use(self, coordinator: Coordinator) -> None:
-        """Let the supervisor's grants reach the coordinator, before its first step."""
+    def _begin(self, coordinator: Coordinator) -> None:
+        """Let the supervisor's grants reach the coordinator, before its first step.
+
+        Waits for the first one: with none, the workers of an earlier server would end.
+        """
+        self._is_granted.wait(FIRST_GRANT_S)
         self._coordinator = coordinator
         coordinator.grant = self._grant
 

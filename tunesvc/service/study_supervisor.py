@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.instrumentation import failpoints
+from tunesvc.runtime.takeover import BACK_S
 from tunesvc.service.cluster_sharing import ClusterSharing
 from tunesvc.service.served_study import ServedStudy
 from tunesvc.util.logs import get_logger
@@ -32,8 +33,19 @@ LOAD_S = 0.05
 FROZEN_S = 60.0
 """A step takes no longer, even with a slow database."""
 
-Serve = Callable[[int, threading.Event], ServedStudy]
-"""Makes the run of a study, by its id; the event interrupts it."""
+
+class Serve(Protocol):
+    """Makes the run of a study."""
+
+    def __call__(
+        self,
+        study_id: int,
+        *,
+        interrupt: threading.Event,
+        back_s: float,
+    ) -> ServedStudy:
+        """Return the run; for the arguments see `ServedStudy`."""
+        ...
 
 
 class StudySupervisor:
@@ -59,6 +71,8 @@ class StudySupervisor:
         self._served: dict[int, ServedStudy] = {}
         self._interrupt = threading.Event()
         self._stepped_s = time.monotonic()
+        self._reached_s: float | None = None
+        """Time since which the database has answered each step."""
         self._problem = ""
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
@@ -106,6 +120,8 @@ class StudySupervisor:
             self._on_outage(error)
             return False
         self._problem = ""
+        if self._reached_s is None:
+            self._reached_s = self._stepped_s
         for study_id, grant in sharing.grants.items():
             self._served[study_id].apply(grant)
         if len(self._served) >= self._studies_max:
@@ -115,7 +131,8 @@ class StudySupervisor:
         if taken is None:
             return False
         failpoints.reach("taking")
-        self._served[taken] = self._serve(taken, self._interrupt)
+        back_s = max(0.0, BACK_S - (time.monotonic() - self._reached_s))
+        self._served[taken] = self._serve(taken, interrupt=self._interrupt, back_s=back_s)
         self._served[taken].start()
         return True
 
@@ -127,6 +144,7 @@ class StudySupervisor:
             except Exception as error:
                 _logger.exception("the queue cannot be looked at")
                 self._problem, has_taken = f"{type(error).__name__}: {error}", False
+                self._reached_s = None
             base_s = (TAKE_S if has_taken else LOOK_S) + LOAD_S * len(self._served)
             # Spread, so that servers that started together do not look at the same time.
             spread = random.uniform(0.5, 1.5)  # noqa: S311  # no secret
@@ -136,5 +154,6 @@ class StudySupervisor:
         if not self._problem:
             _logger.warning("the queue cannot be read: %s", error)
         self._problem = f"the database is away: {error}"
+        self._reached_s = None
         # An embedded server that has died is started again.
         self._database.ensure_running()

@@ -116,12 +116,8 @@ def _supervisor(database: Database, rays: RayPool, studies_max: int) -> StudySup
     from tunesvc.service.served_study import ServedStudy
     from tunesvc.service.study_supervisor import StudySupervisor
 
-    run = partial(ServedStudy, database=database, make_executor=rays.executor)
-    return StudySupervisor(
-        database,
-        lambda study_id, interrupt: run(study_id, interrupt=interrupt),
-        studies_max=studies_max,
-    )
+    serve_study = partial(ServedStudy, database=database, make_executor=rays.executor)
+    return StudySupervisor(database, serve_study, studies_max=studies_max)
 
 
 def _served(

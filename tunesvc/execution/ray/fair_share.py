@@ -269,11 +269,13 @@ class FairShares:
         return ["", min(ends, key=lambda address: ends[address])]
 
     def _free(self) -> dict[str, dict[str, float]]:
-        """Return the free amounts of each node.
+        """Return the free amounts of each address, which several nodes of a machine may share.
 
         Starting workers are placed on the first node with room.
         """
-        free = {node.address: dict(node.total) for node in self._nodes}
+        free: dict[str, dict[str, float]] = {}
+        for node in self._nodes:
+            _take(free.setdefault(node.address, {}), node.total, -1)
         for member in self._members:
             bundle = bundle_of(member.request)
             if not bundle:
