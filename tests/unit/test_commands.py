@@ -46,7 +46,7 @@ def test_parallelism_is_a_number_or_as_many_as_fit(trials: int | None) -> None:
     assert paralleled(make_spec(), {"trials": trials}).parallelism == trials
 
 
-@pytest.mark.parametrize("trials", [0, -1, True, 1.5, "3"])
+@pytest.mark.parametrize("trials", [0, -1, True, 1.5, "3", 2**31])
 def test_another_parallelism_is_refused(trials: object) -> None:
     with pytest.raises(SpecError, match="parallelism"):
         paralleled(make_spec(), {"trials": trials})

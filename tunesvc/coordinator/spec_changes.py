@@ -14,6 +14,7 @@ from tunesvc.errors import SpecError
 from tunesvc.space.search_space import no_parameter, widened
 from tunesvc.spec import Budget, CategoricalParameter, Parameter, StudySpec, as_choice
 from tunesvc.spec.frozen_dict import FrozenDict
+from tunesvc.spec.model import PARALLELISM_MAX
 
 
 def extended(spec: StudySpec, more: Mapping[str, Any]) -> StudySpec:
@@ -60,6 +61,8 @@ def paralleled(spec: StudySpec, request: Mapping[str, Any]) -> StudySpec:
     is_number = isinstance(trials, int) and not isinstance(trials, bool)
     if trials is not None and not (is_number and trials >= 1):
         raise SpecError(f"parallelism: {trials!r} is no whole number above 0")
+    if trials is not None and trials > PARALLELISM_MAX:
+        raise SpecError(f"parallelism: {trials} is more than the most, {PARALLELISM_MAX}")
     return spec.model_copy(update={"parallelism": trials})
 
 

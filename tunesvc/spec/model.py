@@ -36,6 +36,7 @@ T = TypeVar("T")
 Scalar = bool | int | float | str | None
 ParamValue = Scalar
 
+PARALLELISM_MAX = 2**31 - 1
 MAX_EXACT = 2**53
 """Optuna and the database store a parameter as a double, which is exact for integers up to here."""
 
@@ -477,7 +478,7 @@ class StudySpec(SpecModel):
     parallelism: int | None = Field(
         None,
         ge=1,
-        lt=2**31,
+        lt=PARALLELISM_MAX + 1,
         description="Trials at a time; as many as fit when left out.",
     )
     resources: Resources = Field(

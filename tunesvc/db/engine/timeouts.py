@@ -23,6 +23,8 @@ from typing import Any
 
 from psycopg2 import Error, OperationalError, extensions
 
+from tunesvc.errors import BadName
+
 FRESH_S = 1.0
 """Time for which an answer proves that the connection works."""
 
@@ -146,12 +148,20 @@ class WaitLimit:
             raise OperationalError(f"no answer within {self.limit_s:.0f} s") from error
 
 
+_UNSTORABLE = "a text holds NUL or is no valid Unicode: it can be neither stored nor looked for"
+
+
 class BoundedCursor(extensions.cursor):  # type: ignore[misc]  # psycopg2 has no types
     """A cursor with its connection's wait limit."""
 
     def execute(self, query: str, vars: object = None) -> None:
         with self.connection.wait_limit:
-            super().execute(query, vars)
+            try:
+                super().execute(query, vars)
+            except ValueError as error:
+                if "NUL" in str(error) or isinstance(error, UnicodeEncodeError):
+                    raise BadName(_UNSTORABLE) from None
+                raise
 
     def executemany(self, query: str, vars_list: Sequence[object]) -> None:
         with self.connection.wait_limit:

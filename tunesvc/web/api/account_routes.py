@@ -293,7 +293,11 @@ def list_audit(
     return _answer(every.audit(user=user, after=after, limit=limit))
 
 
-@router.get("/audit/export", response_model=None)
+@router.get(
+    "/audit/export",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/jsonl": {}}}},
+)
 def export_audit(
     request: Request,
     _: Administrator,

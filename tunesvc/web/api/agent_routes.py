@@ -138,7 +138,11 @@ def send_events(asked: Leasing, token: int, body: list[AgentEvent]) -> Response:
     return asked.answer(asked.desk.send(token, body))
 
 
-@router.get("/snapshot")
+@router.get(
+    "/snapshot",
+    response_class=StreamingResponse,
+    responses={200: {"content": {TAR: {}}}, 204: {"description": "It has no snapshot."}},
+)
 def load_snapshot(asked: Worker) -> Response:
     """Return the archive of the folder that a study was submitted with; 204 if it has none."""
     digest = asked.desk.leases.snapshot_of(asked.study_id)
