@@ -16,6 +16,8 @@ from typing import Any, is_typeddict
 import tunesvc
 from tunesvc.client.interface import (
     CommandOperations,
+    InsightOperations,
+    ServiceOperations,
     StudyOperations,
     SubmissionOperations,
     TrialOperations,
@@ -60,7 +62,8 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
         *(Recommendation, Confirmation, Finalist, Audit, Explanation, Health),
     ),
     "A server": (
-        *(tunesvc.Client, StudyOperations, TrialOperations, CommandOperations),
+        *(tunesvc.Client, StudyOperations, TrialOperations, InsightOperations),
+        *(CommandOperations, ServiceOperations),
         *(SubmissionOperations, NewSubmission),
     ),
     "Samplers and pruners for plain Optuna": (
