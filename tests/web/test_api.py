@@ -160,7 +160,7 @@ def test_a_request_whose_server_died_is_carried_out_again(
     note = {"text": "after the crash"}
     api.put("/studies/idle/note", json=note, headers=key("d"))
     with shared_database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE answers SET status = NULL WHERE key = 'd'")
+        connection.exec_driver_sql("UPDATE answers SET status = NULL, body = NULL WHERE key = 'd'")
     waiting = api.put("/studies/idle/note", json=note, headers=key("d"))
     assert waiting.status_code == 409
     with shared_database.engine.begin() as connection:
@@ -168,6 +168,31 @@ def test_a_request_whose_server_died_is_carried_out_again(
             "UPDATE answers SET created_at = now() - interval '1 hour' WHERE key = 'd'"
         )
     assert api.put("/studies/idle/note", json=note, headers=key("d")).status_code == 200
+
+
+def test_a_command_whose_server_died_before_it_answered_is_not_recorded_twice(
+    api: Api, shared_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 2, of a server: between recording a command and answering it."""
+
+    def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr("tunesvc.web.api.idempotency.WAIT_S", 0.0)
+    more = {"kind": "extend", "payload": {"trials": 3}}
+    before = api.get("/studies/idle").json()["budget"]["trials"]
+    with monkeypatch.context() as dying:
+        dying.setattr("tunesvc.db.stored_answers.store", die)
+        died = api.post("/studies/idle/commands", json=more, headers=key("e"))
+        assert died.status_code == 500
+    with shared_database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE answers SET created_at = now() - interval '1 hour' WHERE key = 'e'"
+        )
+    answer = api.post("/studies/idle/commands", json=more, headers=key("e"))
+    assert answer.status_code == 200
+    assert "extend by 3 trials" in answer.json()
+    assert api.get("/studies/idle").json()["budget"]["trials"] == before + 3
 
 
 def test_answers_are_forgotten_after_a_day(shared_database: Database) -> None:

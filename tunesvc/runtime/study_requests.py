@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -64,12 +64,18 @@ _OF_ALL_STUDIES = frozenset({"stop", "stop_trial"})
 """Requests that a study made through Optuna's API supports too."""
 
 
+OnRecord = Callable[[Any, int], None]
+"""Called with connection and command id in the transaction that records a request."""
+
+
 def request(
     database: Database,
     study_id: int,
     kind: str,
     payload: Mapping[str, Any],
     who: str,
+    *,
+    on_record: OnRecord = lambda connection, command_id: None,
 ) -> str:
     """Send a request to a study; return its answer, a sentence.
 
@@ -80,7 +86,7 @@ def request(
     """
     record = _record(database, study_id)
     if record.spec is None and kind in _OF_ALL_STUDIES:
-        return _fail_running(database, record, kind, payload, who)
+        return _fail_running(database, record, kind, payload, who, on_record)
     perform(Command(0, kind, payload, who), IdleStudy(database, record))
     _logger.info("%s, requested by %s", kind, who, extra={"study": record.name})
     with database.engine.begin() as connection:
@@ -91,6 +97,7 @@ def request(
             payload,
             who,
         )
+        on_record(connection, command_id)
     command = Command(command_id, kind, payload, who)
     holder = runner(
         database,
@@ -111,6 +118,7 @@ def _fail_running(
     kind: str,
     payload: Mapping[str, Any],
     who: str,
+    on_record: OnRecord,
 ) -> str:
     """Fail one or all running trials of an Optuna study, whose process may be gone."""
     with database.engine.begin() as connection:
@@ -124,7 +132,7 @@ def _fail_running(
         if not failed:
             raise SpecError(f"no trial of {record.name} runs")
         answer = f"failed: {', '.join(map(str, failed))}"
-        study_records.request(
+        command_id = study_records.request(
             connection,
             record.study_id,
             kind,
@@ -132,6 +140,7 @@ def _fail_running(
             who,
             answer=answer,
         )
+        on_record(connection, command_id)
     consequence = "a process that still runs such a trial cannot tell its result any more"
     return f"{record.name}: {answer}; {consequence}"
 

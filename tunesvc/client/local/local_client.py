@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
@@ -28,6 +29,7 @@ class LocalClient:
         database: Database of the studies; the caller closes it.
         user: Name of the user in the log of requests.
         among: Studies that the user may view.
+        on_command: Called with connection and command id in the transaction that records a request.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class LocalClient:
         database: Database,
         user: str,
         among: StudyScope = ALL_STUDIES,
+        on_command: Callable[[Any, int], None] = lambda connection, command_id: None,
     ) -> None:
         self._database = database
         self._user = user
         self._among = among
+        self._on_command = on_command
 
     @cached_property
     def studies(self) -> StudyOperations:
@@ -87,7 +91,7 @@ class LocalClient:
         """Requests to a study."""
         from tunesvc.client.local.local_commands import LocalCommands
 
-        return LocalCommands(self._database, self._user, self._among)
+        return LocalCommands(self._database, self._user, self._among, self._on_command)
 
     @cached_property
     def submissions(self) -> SubmissionOperations:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunesvc.client.local.keyset import key_of, page_of
@@ -16,17 +16,31 @@ from tunesvc.queries.studies import get_study_id
 class LocalCommands:
     """See `CommandOperations`."""
 
-    def __init__(self, database: Database, user: str, among: StudyScope) -> None:
+    def __init__(
+        self,
+        database: Database,
+        user: str,
+        among: StudyScope,
+        on_command: Callable[[Any, int], None],
+    ) -> None:
         self._database = database
         self._user = user
         self._among = among
+        self._on_command = on_command
 
     def send(self, study: str, kind: str, payload: Mapping[str, Any] | None = None) -> str:
         """Send a request, and return its answer."""
         from tunesvc.runtime import study_requests  # imports what runs studies
 
         study_id = get_study_id(self._database, study, self._among)
-        return study_requests.request(self._database, study_id, kind, payload or {}, self._user)
+        return study_requests.request(
+            self._database,
+            study_id,
+            kind,
+            payload or {},
+            self._user,
+            on_record=self._on_command,
+        )
 
     def page(self, study: str, *, after: str = "", limit: int = 100) -> RowPage[RequestRow]:
         """Return the requests to a study with their answers, the newest first."""

@@ -160,8 +160,8 @@ def _spec_of(new: NewStudy) -> StudySpec:
 
 def _commands(view: StudyView, patch: StudyPatch) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield kind and payload of the requests that make up a patch."""
-    if patch.budget is not None:
-        yield "extend", _additions(view, patch.budget)
+    if patch.budget is not None and (additions := _additions(view, patch.budget)):
+        yield "extend", additions
     if patch.parallelism is not None:
         yield "parallelism", {"trials": patch.parallelism.trials}
     if patch.parameters:

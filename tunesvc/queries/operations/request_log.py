@@ -29,19 +29,28 @@ def list_requests(
         limit: Most requests to return.
     """
     columns = commands.c
-    query = sa.select(
-        columns.command_id,
-        columns.kind,
-        columns.payload,
-        columns.asked_by,
-        columns.asked_at,
-        columns.done_at,
-        columns.answer,
-    ).where(columns.study_id == study_id)
+    query = sa.select(*_COLUMNS).where(columns.study_id == study_id)
     if before is not None:
         query = query.where(columns.command_id < before)
     query = query.order_by(columns.command_id.desc()).limit(limit)
     return tuple(_row(row) for row in database.rows(query))
+
+
+def get_request(database: Database, command_id: int) -> RequestRow | None:
+    """Return one request; None if its study was deleted."""
+    rows = database.rows(sa.select(*_COLUMNS).where(commands.c.command_id == command_id))
+    return _row(rows[0]) if rows else None
+
+
+_COLUMNS = (
+    commands.c.command_id,
+    commands.c.kind,
+    commands.c.payload,
+    commands.c.asked_by,
+    commands.c.asked_at,
+    commands.c.done_at,
+    commands.c.answer,
+)
 
 
 def _row(row: Any) -> RequestRow:

@@ -20,7 +20,7 @@ from tunesvc.client.local.local_client import LocalClient
 from tunesvc.client.wire_format import encode
 from tunesvc.queries.change_token import fingerprint
 from tunesvc.web.access import Creator, Deleter, Steerer, User, Viewer, viewable_studies
-from tunesvc.web.api.idempotency import HEADER, KEY_MAX, carry_out_once, read_body
+from tunesvc.web.api.idempotency import HEADER, KEY_MAX, carry_out_once, note_command, read_body
 
 After = Annotated[
     str,
@@ -133,7 +133,12 @@ def _deleting_study(
 
 def _request_of(request: Request, user: User, *, tag: str = "", body: bytes = b"") -> ApiRequest:
     database = request.app.state.database
-    client = LocalClient(database, user.name, viewable_studies(request, user))
+    client = LocalClient(
+        database,
+        user.name,
+        viewable_studies(request, user),
+        on_command=note_command(request, user.name),
+    )
     return ApiRequest(request, user, client, getattr(request.state, "study", ""), tag, body)
 
 

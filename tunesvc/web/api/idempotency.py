@@ -1,7 +1,7 @@
 """Requests with an `Idempotency-Key` are carried out once, however often they are sent.
 
 The answer is kept for a day. A repeated one waits while the first is carried out. One that failed
-is carried out again.
+is carried out again. A command whose server died is not recorded twice: see `note_command`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -19,6 +21,7 @@ from tunesvc.db import stored_answers
 from tunesvc.db.engine.database import Database
 from tunesvc.db.stored_answers import StoredAnswer
 from tunesvc.errors import SpecError, StudyBusy
+from tunesvc.queries.operations.request_log import get_request
 
 HEADER = "Idempotency-Key"
 KEY_MAX = 200
@@ -78,9 +81,35 @@ def _claim(database: Database, user: str, key: str, digest: bytes) -> StoredAnsw
             return earlier
         if earlier.digest != digest:
             raise SpecError(f"{HEADER} was sent with another request: each needs a key of its own")
+        if time.monotonic() >= deadline and earlier.command_id is not None:
+            return replace(earlier, body=_answer_to(database, earlier.command_id))
         if time.monotonic() >= deadline:
             raise StudyBusy("the same request is still being carried out: send it again later")
         time.sleep(_LOOK_S)
+
+
+def note_command(request: Request, user: str) -> Callable[[Any, int], None]:
+    """Return a function that notes the command of a request with a key.
+
+    A server that dies after it has recorded the command, and before it answers, leaves the note:
+    another one then knows that the command must not be recorded again.
+    """
+    key = request.headers.get(HEADER)
+
+    def note(connection: Any, command_id: int) -> None:
+        if key is not None:
+            stored_answers.note_command(connection, user, key, command_id)
+
+    return note
+
+
+def _answer_to(database: Database, command_id: int) -> str:
+    row = get_request(database, command_id)
+    if row is None:
+        return "the study was deleted meanwhile"
+    if row.done_at is None:
+        return f"{row.text}: recorded, a coordinator carries it out"
+    return row.answer or f"{row.text}: done"
 
 
 def _digest(request: Request, body: bytes) -> bytes:
