@@ -26,5 +26,9 @@ class StudyScope:
             return sa.true()
         return studies.c.project_id.in_(self.projects)
 
+    def includes(self, project_id: int | None) -> bool:
+        """Return True if a study of this project is one of them."""
+        return self.projects is None or project_id in self.projects
+
 
 ALL_STUDIES = StudyScope()

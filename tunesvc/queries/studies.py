@@ -216,6 +216,16 @@ def names_by_id(
     return {row.study_id: row.name for row in rows}
 
 
+def names_and_projects(
+    database: Database,
+    ids: Collection[int],
+) -> dict[int, tuple[str, int | None]]:
+    """Return the names and projects of studies that exist."""
+    query = sa.select(table.c.study_id, table.c.name, table.c.project_id)
+    rows = database.rows(query.where(table.c.study_id.in_(ids)).order_by(table.c.study_id))
+    return {row.study_id: (row.name, row.project_id) for row in rows}
+
+
 def project_of(database: Database, study_id: int) -> int | None:
     """Return the project of a study; None without one, or if there is no such study."""
     if not 0 <= study_id < 2**31:

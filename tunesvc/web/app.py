@@ -32,6 +32,7 @@ from tunesvc.web.api.api_app import API, make_api
 from tunesvc.web.audit_trail import AuditMiddleware
 from tunesvc.web.live.cache import StaleWhileRevalidateCache
 from tunesvc.web.live.sse import EventHub
+from tunesvc.web.live.study_names import StudyNames
 from tunesvc.web.middleware.error_pages import ErrorMiddleware
 from tunesvc.web.middleware.security import SecurityMiddleware
 from tunesvc.web.middleware.static_files import PackagedFiles
@@ -97,6 +98,7 @@ def make_app(
     app.state.hub = hub
     app.state.gpu_price = gpu_price
     app.state.cache = StaleWhileRevalidateCache()
+    app.state.study_names = StudyNames(database)
     app.add_api_route("/", _home, name="home")
     has_accounts = isinstance(access, AccountAccess)
     for module in (*PAGES, *ACCOUNT_PAGES) if has_accounts else PAGES:

@@ -64,7 +64,10 @@ def serve(
     ] = "",
     studies: Annotated[
         int,
-        typer.Option(min=1, help="Most studies that this server runs at a time."),
+        typer.Option(
+            min=0,
+            help="Most studies that this server runs at a time; 0 to serve pages and the API only.",
+        ),
     ] = 20,
     gpu_price: GpuPrice = 0.0,
     database_url: DatabaseUrl = None,

@@ -117,8 +117,9 @@ class Database:
     def _engine(self, query: Mapping[str, Any], **options: Any) -> sa.Engine:
         engine = sa.create_engine(
             self._url.set(query=query),
-            pool_size=5,
-            max_overflow=20,
+            # Connections that a burst of requests opens are kept: each is a process of the server.
+            pool_size=20,
+            max_overflow=5,
             connect_args={"connection_factory": self._watchdog.connect},
             **options,
         )

@@ -21,6 +21,7 @@ from tunesvc.client.wire_format import encode
 from tunesvc.queries.change_token import fingerprint
 from tunesvc.web.access import Creator, Deleter, Steerer, User, Viewer, viewable_studies
 from tunesvc.web.api.idempotency import HEADER, KEY_MAX, carry_out_once, note_command, read_body
+from tunesvc.web.live.cache import StaleWhileRevalidateCache
 
 After = Annotated[
     str,
@@ -61,6 +62,18 @@ class ApiRequest:
         check_tag(self.request, tag)
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
         return Response(body, 200, headers, "application/json")
+
+    def answer_once(self, make: Callable[[], object]) -> Response:
+        """Return what many clients read at once; it is made once for an entity tag."""
+        cache: StaleWhileRevalidateCache = self.request.app.state.cache
+        entry = cache.get(
+            ("api", self.request.url.path, self.request.url.query),
+            self.tag,
+            lambda _: encode(make()),
+            is_cheap=True,
+        )
+        headers = {"ETag": self.tag, "Cache-Control": "private, no-cache"}
+        return Response(entry.value, 200, headers, "application/json")
 
     def carry_out(self, make: Callable[[], object], status: int = 200) -> Response:
         """Carry out a request, once for an idempotency key, and return what it makes as JSON."""

@@ -6,32 +6,53 @@ that the client's token is checked again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
 from tunesvc.client.log_position import log_position
 from tunesvc.client.wire_format import encode
+from tunesvc.db.study_scope import StudyScope
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.queries.rows import LogRow
 from tunesvc.web.live.sse import HEARTBEAT, RETRY_MS, EventHub, event_text
+from tunesvc.web.live.study_names import StudyNames
 
 LASTS_S = 600.0
+PACE_S = 0.5
+"""Least time between two events of a stream; changes in between come together."""
 _BEGIN = f"retry: {RETRY_MS}\n\n"
 
 
-async def study_events(
-    hub: EventHub,
-    name_changed: Callable[[set[int]], Sequence[str]],
-    after: str,
-) -> AsyncGenerator[str]:
+@dataclass(frozen=True, slots=True)
+class NewsReader:
+    """A client that reads which studies change."""
+
+    names: StudyNames
+    among: StudyScope
+    """Studies that the user may view."""
+    only: int | None = None
+    """The one study that it asks about; None for all."""
+
+    async def name(self, changed: set[int]) -> Sequence[str]:
+        """Return the names of changed studies that the client is sent."""
+        ids = changed if self.only is None else changed & {self.only}
+        known = self.names.known(ids, self.among)
+        if known is not None:
+            return known
+        return await run_in_threadpool(self.names.read, ids, self.among)
+
+
+async def study_events(hub: EventHub, reader: NewsReader, after: str) -> AsyncGenerator[str]:
     """Yield `changed` with names of studies, and `gap` if changes since `after` are not known.
 
     Args:
         hub: Source of the changes.
-        name_changed: Returns the names of changed studies that the client may view.
+        reader: The client.
         after: Position of the last event that the client has; empty for the newest.
     """
     subscription = hub.subscribe(after)
@@ -43,9 +64,11 @@ async def study_events(
         while not hub.is_closed and time.monotonic() < ends_at:
             changed, position = set(subscription.changed), subscription.position
             subscription.changed.clear()
-            names = await run_in_threadpool(name_changed, changed) if changed else ()
+            names = await reader.name(changed) if changed else ()
             yield event_text("changed", {"studies": names}, position) if names else HEARTBEAT
-            await subscription.wait()
+            await asyncio.sleep(PACE_S)
+            if not subscription.changed:
+                await subscription.wait()
     except DatabaseUnavailable:
         return  # the client continues where it is
     finally:

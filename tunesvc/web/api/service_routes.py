@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
@@ -10,14 +10,13 @@ from fastapi.responses import Response, StreamingResponse
 
 from tunesvc.client.answers import ServerInfo
 from tunesvc.db.engine.database import Database
-from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.queries.operations.cluster_view import ClusterView
 from tunesvc.queries.rows import RowPage, StudyRow
-from tunesvc.queries.studies import get_study_id, names_by_id
+from tunesvc.queries.studies import get_study_id
 from tunesvc.service.cluster_shares import ClusterShares
 from tunesvc.web.access import viewable_studies
 from tunesvc.web.api.api_requests import After, Limit, Viewing
-from tunesvc.web.api.event_streams import study_events
+from tunesvc.web.api.event_streams import NewsReader, study_events
 from tunesvc.web.live.sse import STREAMS_MAX, EventStream
 
 router = APIRouter(tags=["service"])
@@ -73,9 +72,5 @@ def stream_events(
     among = viewable_studies(request, asked.user)
     only = None if study is None else get_study_id(database, study, among)
 
-    def name_changed(ids: set[int]) -> Sequence[str]:
-        shown = ids if only is None else ids & {only}
-        with translate_unavailable():
-            return list(names_by_id(database, shown, among).values())
-
-    return open_stream(request, study_events(request.app.state.hub, name_changed, last))
+    reader = NewsReader(request.app.state.study_names, among, only)
+    return open_stream(request, study_events(request.app.state.hub, reader, last))
