@@ -15,7 +15,9 @@ from tunesvc.db.engine.timeouts import BoundedConnection
 
 CHANNEL = "tunesvc"
 AGENT_LAUNCHES = "tunesvc_launches"
-"""Launches were offered to agents, or there is something new about those that they have."""
+"""Launches were offered to the agents of a study."""
+AGENT_CALLS = "tunesvc_agent_calls"
+"""There is something new for an agent (its id instead of a study's): a stop, or a free slot."""
 AGENT_EVENTS = "tunesvc_agent_events"
 """Agents have sent events."""
 NOTIFY = f"SELECT pg_notify('{CHANNEL}', :study)"
@@ -24,7 +26,7 @@ _NOTIFY = sa.text("SELECT pg_notify(:channel, :study)")
 
 
 def notify(connection: sa.Connection, study_id: int, channel: str = CHANNEL) -> None:
-    """Notify listeners of a changed study when this transaction commits."""
+    """Notify listeners of a changed study, or by its id of something else, when this commits."""
     connection.execute(_NOTIFY, {"channel": channel, "study": str(study_id)})
 
 
@@ -35,7 +37,7 @@ class Listener:
         sqlalchemy.exc.DBAPIError: no connection can be made.
     """
 
-    def __init__(self, database: Database, channel: str = CHANNEL) -> None:
+    def __init__(self, database: Database, *channels: str) -> None:
         # `raw_connection` would raise the driver's errors. The connection is kept, because the
         # driver's connection is closed with it.
         self._connection = database.engine.connect()
@@ -44,12 +46,17 @@ class Listener:
         self._connection.detach()
         self._driver.autocommit = True
         with self._driver.cursor() as cursor:
-            cursor.execute(f"LISTEN {channel}")
+            for channel in channels or (CHANNEL,):
+                cursor.execute(f"LISTEN {channel}")
         self._wake_reader, self._wake_writer = os.pipe()
         self.is_lost = False
 
     def wait(self, timeout_s: float) -> set[int]:
         """Return the ids of changed studies; none after `timeout_s` or if the connection broke."""
+        return {id_ for _, id_ in self.wait_for_any(timeout_s)}
+
+    def wait_for_any(self, timeout_s: float) -> set[tuple[str, int]]:
+        """Return channel and id of each notification; see `wait`."""
         try:
             readers: list[Any] = [self._driver, self._wake_reader]
             ready, _, _ = select.select(readers, [], [], timeout_s)
@@ -60,9 +67,9 @@ class Listener:
             # ValueError: the watchdog has closed the socket.
             self.is_lost = True
             return set()
-        payloads = [notice.payload for notice in self._driver.notifies]
+        notices = [(notice.channel, notice.payload) for notice in self._driver.notifies]
         self._driver.notifies.clear()
-        return {int(payload) for payload in payloads if payload.isdecimal()}
+        return {(channel, int(payload)) for channel, payload in notices if payload.isdecimal()}
 
     def wake(self) -> None:
         """Make `wait` return at once, from now on. Callable from any thread."""

@@ -187,7 +187,7 @@ class AgentLeases:
             notifications.notify(connection, row.study_id, notifications.AGENT_EVENTS)
         if is_over:  # its agent has a slot for another launch
             connection.execute(_END_ASKER, changes)
-            notifications.notify(connection, row.study_id, notifications.AGENT_LAUNCHES)
+            notifications.notify(connection, row.agent_id or 0, notifications.AGENT_CALLS)
 
     def _scalar(self, query: sa.TextClause, values: Mapping[str, Any]) -> int | None:
         with translate_unavailable():
@@ -336,7 +336,7 @@ _FIND = sa.text("""
     WHERE launch.launch_id = :token AND launch.state = 'leased'
 """)
 _LOCK = sa.text("""
-    SELECT launch_id, study_id, state, received, last_seq, stop, answers, lease_s
+    SELECT launch_id, study_id, agent_id, state, received, last_seq, stop, answers, lease_s
     FROM agent_launches WHERE launch_id = :token AND state <> 'offered' FOR UPDATE
 """)
 _INSERT_EVENT = sa.text("""

@@ -149,24 +149,23 @@ class AgentOffers:
                 return False
             self._insert(connection, changes.offers)
             self._revoke(connection, changes.stops, ["offered"])
-            connection.execute(_STOP, {"keys": list(changes.stops)})
-            self._revoke(connection, changes.kills, ["offered", "leased"])
-            for key, name, value in changes.answers:
-                text = json.dumps(value)
-                connection.execute(_ANSWER, {"key": key, "name": name, "value": text})
+            called = self._stop(connection, list(changes.stops))
+            called |= self._revoke(connection, changes.kills, ["offered", "leased"])
+            called |= self._answer(connection, changes.answers)
             if changes.recorded:
                 keys, seqs = list(changes.recorded), list(changes.recorded.values())
                 connection.execute(_FORGET, {"keys": keys, "seqs": seqs})
-            if changes.offers or changes.stops or changes.kills or changes.answers:
-                notifications.notify(connection, self._study_id, notifications.AGENT_LAUNCHES)
+            for agent_id in called:
+                notifications.notify(connection, agent_id, notifications.AGENT_CALLS)
         return True
 
     def end_all(self, token: int) -> None:
         """Revoke all launches, and drop their events."""
         with translate_unavailable(), self._database.engine.begin() as connection:
             if self._claim(connection, token, None):
+                for agent_id in connection.scalars(_HOLDERS, self._study).all():
+                    notifications.notify(connection, agent_id, notifications.AGENT_CALLS)
                 connection.execute(_REVOKE_OTHERS, {**self._study, "keys": []})
-                notifications.notify(connection, self._study_id, notifications.AGENT_LAUNCHES)
 
     def expire(self, lost: Payload, gone: Payload) -> None:
         """Revoke leases that have run out.
@@ -239,14 +238,31 @@ class AgentOffers:
                     for offer in offers
                 ],
             )
+            notifications.notify(connection, self._study_id, notifications.AGENT_LAUNCHES)
+
+    def _stop(self, connection: sa.Connection, keys: Sequence[str]) -> set[int]:
+        """Ask leased launches to stop; return their agents."""
+        return set(connection.scalars(_STOP, {"keys": keys})) if keys else set()
+
+    def _answer(
+        self, connection: sa.Connection, answers: Sequence[tuple[str, str, Any]]
+    ) -> set[int]:
+        """Store answers; return the agents that wait for them."""
+        called: set[int] = set()
+        for key, name, value in answers:
+            values = {"key": key, "name": name, "value": json.dumps(value)}
+            called.update(connection.scalars(_ANSWER, values))
+        return called
 
     def _revoke(
         self, connection: sa.Connection, last: Mapping[str, Payload], states: Sequence[str]
-    ) -> None:
-        if last:
-            values = {"keys": list(last), "states": states}
-            rows = connection.execute(_REVOKE, values).all()
-            self._add(connection, [(row, last[str(row.key)]) for row in rows])
+    ) -> set[int]:
+        """Revoke launches, each with its last event; return their agents."""
+        if not last:
+            return set()
+        rows = connection.execute(_REVOKE, {"keys": list(last), "states": states}).all()
+        self._add(connection, [(row, last[str(row.key)]) for row in rows])
+        return {row.agent_id for row in rows if row.agent_id is not None}
 
     def _add(self, connection: sa.Connection, events: Sequence[tuple[Any, Payload]]) -> None:
         if events:
@@ -278,6 +294,10 @@ _CLAIM = sa.text("""
 _STORED = sa.text("""
     SELECT DISTINCT ON (trial_id, attempt) key, trial_id, attempt, last_seq, state, payload
     FROM agent_launches WHERE study_id = :study ORDER BY trial_id, attempt, launch_id DESC
+""")
+_HOLDERS = sa.text("""
+    SELECT DISTINCT agent_id FROM agent_launches
+    WHERE study_id = :study AND state = 'leased' AND agent_id IS NOT NULL
 """)
 _REVOKE_OTHERS = sa.text("""
     WITH gone AS (
@@ -311,12 +331,13 @@ _OFFER = sa.text("""
 """)
 _STOP = sa.text("""
     UPDATE agent_launches SET stop = true
-    WHERE key = ANY(CAST(:keys AS uuid[])) AND state = 'leased'
+    WHERE key = ANY(CAST(:keys AS uuid[])) AND state = 'leased' AND agent_id IS NOT NULL
+    RETURNING agent_id
 """)
 _REVOKE = sa.text("""
     UPDATE agent_launches SET state = 'revoked', ended_at = now(), last_seq = last_seq + 1
     WHERE key = ANY(CAST(:keys AS uuid[])) AND state = ANY(CAST(:states AS text[]))
-    RETURNING launch_id, key, last_seq
+    RETURNING launch_id, key, last_seq, agent_id
 """)
 _EXPIRE = sa.text("""
     UPDATE agent_launches SET state = 'revoked', ended_at = now(), last_seq = last_seq + 1
@@ -335,6 +356,7 @@ _ANSWER = sa.text("""
                 (SELECT max((value->>'number')::int) FROM jsonb_each(answers)), 0)))
     WHERE key = CAST(:key AS uuid) AND state = 'leased'
       AND answers->CAST(:name AS text)->'value' IS DISTINCT FROM CAST(:value AS jsonb)
+    RETURNING agent_id
 """)
 _FORGET = sa.text("""
     DELETE FROM agent_events event

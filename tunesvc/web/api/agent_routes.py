@@ -5,12 +5,10 @@ A request that waits for a trial takes no thread meanwhile. A lost lease is answ
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from anyio import from_thread
@@ -36,8 +34,6 @@ from tunesvc.web.access import Permission, User, may
 from tunesvc.web.live.launch_wakeups import RECHECK_S, LaunchWakeups
 
 router = APIRouter(prefix="/studies/{study}", tags=["agents"])
-
-T = TypeVar("T")
 
 WAIT_MAX_S = 60.0
 LEASE_MAX_S = 7 * 86_400.0
@@ -119,7 +115,13 @@ async def poll_agent(asked: OfAgent, agent: int, body: AgentPoll, wait: Wait = 0
     def poll() -> AgentOrders:
         return asked.desk.poll(agent, body)
 
-    orders = await _await_new(asked, poll, lambda orders: is_new(orders, body.held), wait)
+    def takes(orders: AgentOrders) -> bool:
+        has_job = body.job != ""
+        return not has_job or (body.takes and body.slots > len(orders.held))
+
+    orders = await _await_new(
+        asked, agent, poll, lambda orders: is_new(orders, body.held), takes, wait
+    )
     return asked.answer(orders)
 
 
@@ -174,7 +176,12 @@ async def ask(
 
     try:
         orders = await _await_new(
-            asked, poll, lambda orders: orders.launches or orders.state in _ENDED, wait
+            asked,
+            agent,
+            poll,
+            lambda orders: orders.launches or orders.state in _ENDED,
+            lambda _: True,
+            wait,
         )
         if not orders.launches:
             return _no_trial(orders.state)
@@ -301,23 +308,34 @@ def load_checkpoint(asked: Leasing, request: Request, token: int) -> Response:
 
 
 async def _await_new(
-    asked: Working, poll: Callable[[], T], is_new: Callable[[T], object], wait_s: float
-) -> T:
-    """Poll until there is something new, or the wait is over, or the client has gone."""
+    asked: Working,
+    agent_id: int,
+    poll: Callable[[], AgentOrders],
+    is_new: Callable[[AgentOrders], object],
+    takes: Callable[[AgentOrders], bool],
+    wait_s: float,
+) -> AgentOrders:
+    """Poll until there is something new, or the wait is over, or the client has gone.
+
+    `takes`: whether the agent could take a launch.
+    """
     state, deadline_s = asked.request.app.state, time.monotonic() + wait_s
     if not hasattr(state, "wakeups"):
         state.wakeups = LaunchWakeups(state.database)
-    with state.wakeups.watch(asked.study_id) as woken:
+    wakeups: LaunchWakeups = state.wakeups
+    with wakeups.watch(asked.study_id, agent_id) as waiter:
         while True:
-            woken.clear()
-            found = await run_in_threadpool(poll)
+            waiter.clear()
+            orders = await run_in_threadpool(poll)
+            if orders.launches:
+                wakeups.wake_takers(asked.study_id)  # there may be more
             left_s = deadline_s - time.monotonic()
-            if is_new(found) or left_s <= 0 or state.hub.is_closed:
-                return found
-            with suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), min(left_s, RECHECK_S))
+            if is_new(orders) or left_s <= 0 or state.hub.is_closed:
+                return orders
+            waiter.takes_launches = takes(orders)
+            await waiter.wait(min(left_s, RECHECK_S))
             if await asked.request.is_disconnected():
-                return found
+                return orders
 
 
 def _chunks(request: Request) -> Iterator[bytes]:
