@@ -14,9 +14,10 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import StudyFailed, StudyNotFound, TuneError
+from tunesvc.execution.agents.checkpoint_archive import unpack_into
 from tunesvc.execution.objectives.ray_tune_space import nested
 from tunesvc.plots import Plots
-from tunesvc.queries.checkpoint_files import find_best_checkpoint
+from tunesvc.queries.checkpoint_files import find_best_checkpoint, open_checkpoint
 from tunesvc.queries.confirmation import Confirmation, get_confirmation
 from tunesvc.queries.explain.explanation import Explanation, explain_study, explain_trial
 from tunesvc.queries.explain.pruning_audit import Audit, get_audit
@@ -35,6 +36,7 @@ from tunesvc.runs import run_record
 from tunesvc.runtime import confirm, study_requests
 from tunesvc.runtime.run_study import StudySource, move
 from tunesvc.spec.units import parse_duration_s
+from tunesvc.util.paths import home_directory, is_url
 from tunesvc.util.user import whoami
 
 if TYPE_CHECKING:
@@ -238,12 +240,22 @@ class Study:
     def best_checkpoint(self, number: int | None = None) -> Path:
         """Return the path of the best checkpoint of `best_trial`, or of the trial `number`.
 
+        One in an object store is copied to this machine first.
+
         Raises:
             StudyNotFound: it has no trial of that number.
             TuneError: there is no checkpoint, its files are not on this machine, or there is no
                 best trial yet.
         """
-        return find_best_checkpoint(self._database, self.view, number).path
+        best = find_best_checkpoint(self._database, self.view, number)
+        if not is_url(best.path):
+            return Path(best.path)
+        folder = home_directory() / "downloads" / self._record().key / str(best.trial_number)
+        path = folder / best.checkpoint / best.path.rpartition("/")[2]
+        if not path.exists():
+            found = open_checkpoint(self._database, self.view, best.trial_number, best.checkpoint)
+            unpack_into(found.archive(), path.parent)
+        return path
 
     @property
     def plots(self) -> Plots:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from tests.support.specs import make_spec
+from tests.support.stored_studies import fill
 from tunesvc.artifacts.artifact_store import ArtifactStore
 from tunesvc.artifacts.snapshot import Snapshot, packed
 from tunesvc.client.interface import TuneClient
 from tunesvc.client.local.local_client import LocalClient
 from tunesvc.client.remote.http_client import Client
 from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import Priority
-from tunesvc.errors import ArtifactDamaged, SpecError, StudyExists, TuneError
+from tunesvc.errors import ArtifactDamaged, SpecError, StudyExists, StudyNotFound, TuneError
+from tunesvc.execution.attempt.checkpoints import Checkpoints
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.web import DashboardServer
 
@@ -138,3 +144,55 @@ def test_a_study_is_created_from_the_text_of_a_file(server: DashboardServer) -> 
     wrong = httpx.post(address, headers=headers, json={"source_text": "name: a\n"})
     assert wrong.status_code == 422
     assert "study.yaml" in wrong.json()["detail"]
+
+
+def test_checkpoints_are_listed_and_copied(
+    client: TuneClient, shared_database: Database, tmp_path: Path
+) -> None:
+    """From a folder that the server has; `test_stored_checkpoints` has those of an object store."""
+    name, _, saved = with_a_checkpoint(shared_database, tmp_path)
+    (kept,) = client.trials.checkpoints(name)
+    assert client.trials.checkpoints(name, 1) == (kept,)
+    assert client.trials.checkpoints(name, 0) == ()
+    assert (kept.trial_number, kept.step, kept.path, kept.bytes) == (1, 2, str(saved), 7)
+    folder = tmp_path / type(client).__name__
+    copy = client.trials.fetch_checkpoint(name, 1, kept.checkpoint, folder)
+    assert copy == folder / "model.pt"
+    assert copy.read_text() == "weights"
+    assert [path.name for path in folder.iterdir()] == ["model.pt"]
+    with pytest.raises(TuneError, match="is there already"):
+        client.trials.fetch_checkpoint(name, 1, kept.checkpoint, folder)
+    with pytest.raises(StudyNotFound, match="has no checkpoint 'attempt-9-start-1'"):
+        client.trials.fetch_checkpoint(name, 1, "attempt-9-start-1", folder)
+    with pytest.raises(StudyNotFound):
+        client.trials.checkpoints(name, 9)
+
+
+def test_a_page_lists_checkpoints_and_offers_them(
+    server: DashboardServer, shared_database: Database, tmp_path: Path
+) -> None:
+    _, study, _ = with_a_checkpoint(shared_database, tmp_path)
+    headers = {"Authorization": f"Bearer {server.new_token()}"}
+    address = f"{server.url}/studies/{study}/trials/1/checkpoints"
+    listed = httpx.get(address, headers=headers)
+    assert "attempt-1-step-2-1" in listed.text
+    assert "7 bytes" in listed.text
+    answer = httpx.get(f"{address}/attempt-1-step-2-1", headers=headers)
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
+        assert archive.getnames() == ["model.pt"]
+    assert httpx.get(f"{address}/..%2F..%2Fetc", headers=headers).status_code == 404
+    assert httpx.get(address).status_code == 401
+
+
+def with_a_checkpoint(database: Database, folder: Path) -> tuple[str, int, Path]:
+    """A study's name and id; its trial 1 has saved this path."""
+    name = os.urandom(8).hex()
+    study = fill(database, 3, running=0, name=name)
+    (folder / "model.pt").write_text("weights")
+    saved = Checkpoints(folder / "kept", 1, 1).save(folder / "model.pt", 2)
+    with database.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE attempts SET checkpoint = :path WHERE trial_id = :trial"),
+            {"path": str(saved), "trial": trial_id(study, 1)},
+        )
+    return name, study, saved

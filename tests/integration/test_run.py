@@ -95,7 +95,7 @@ def test_a_paused_trial_continues_from_its_checkpoint(run_study: RunStudy) -> No
     assert all("resumes from step" in reason for reason in promoted)
     assert study.best_trials
     saved = find_best_checkpoint(study._database, study.view)
-    assert (saved.trial_number, saved.step, saved.path.read_text()) == (
+    assert (saved.trial_number, saved.step, Path(saved.path).read_text()) == (
         study.best_trial.number,
         9,
         "9",

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.jobs_and_events import Listener, make_job, make_launch
 from tests.support.s3_servers import BUCKET, make_bucket, s3_environment, s3_server
 from tunesvc.artifacts.artifact_store import ArtifactStore
 from tunesvc.artifacts.snapshot import packed
 from tunesvc.artifacts.trial_checkpoints import TrialCheckpoints
 from tunesvc.artifacts.unpacking import unpacked
 from tunesvc.errors import ArtifactMissing, ArtifactStoreError, ArtifactStoreUnavailable
+from tunesvc.execution.executor import Checkpointed, Finished, Lost
+from tunesvc.execution.ray.ray_executor import RayExecutor
+from tunesvc.spec import Environment
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +36,7 @@ def url(server: str, request: pytest.FixtureRequest) -> str:
     return f"s3://{BUCKET}/{request.node.name}"
 
 
+@pytest.mark.slow
 def test_content_is_kept_once_listed_and_deleted(url: str, tmp_path: Path) -> None:
     store = ArtifactStore.open(url)
     content = os.urandom(20 * 2**20)  # in parts
@@ -49,6 +54,7 @@ def test_content_is_kept_once_listed_and_deleted(url: str, tmp_path: Path) -> No
         store.get(artifact.digest, tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_a_snapshot_travels_by_s3(url: str, tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "train.py").write_text("x = 1\n")
@@ -76,6 +82,7 @@ def test_checkpoints_live_on_s3(url: str, tmp_path: Path) -> None:
     assert (elsewhere.get(name, tmp_path / "back") / "deep" / "head").read_text() == "2"
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_store_is_said_without_its_secrets(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,3 +134,49 @@ def test_a_checkpoint_of_one_gigabyte_passes_in_bounded_memory(
     measured = json.loads(done.stdout.splitlines()[-1])
     assert (tmp_path / "back" / "model.pt").stat().st_size == 2**30
     assert measured["peak_mb"] - measured["before_mb"] < 200, measured
+
+
+_OBJECTIVE = """
+import os, signal
+from pathlib import Path
+from tunesvc import Trial
+
+def train(*, trial: Trial):
+    if (restored := trial.restored()) is not None:
+        return float((restored / "weights").read_text())
+    folder = trial.directory / "state"
+    folder.mkdir()
+    (folder / "weights").write_text("0.25")
+    trial.report(3, loss=0.5)
+    trial.checkpoint(folder)
+    while not Path(os.environ["GO"]).exists():
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_checkpoint_on_s3_survives_its_worker(server: str, url: str, tmp_path: Path) -> None:
+    """Fault 3, with a store of objects in place of a folder."""
+    (tmp_path / "train.py").write_text(_OBJECTIVE)
+    go = tmp_path / "go"
+    job = make_job(
+        tmp_path,
+        checkpoint_root=url,
+        entrypoint="train:train",
+        environment=Environment(env={**s3_environment(server), "GO": str(go)}),
+    )
+    executor = RayExecutor(job)
+    listener, first = Listener(executor), make_launch(0)
+    executor.launch(first)
+    listener.until(lambda heard: heard.has(first, Checkpointed))
+    (saved,) = listener.payloads_of(first, Checkpointed)
+    assert saved == Checkpointed(f"{url}/0/attempt-1-step-3-1/state", 3)
+    go.touch()
+    listener.until_ended(first)
+    assert isinstance(listener.outcome(first), Lost)
+    second = make_launch(0, attempt=2, checkpoint=saved.path)
+    listener.run(second)
+    assert listener.outcome(second) == Finished({"loss": 0.25})
+    executor.close()

@@ -52,6 +52,7 @@ SIGHTS = {
     "a trial that was pruned": Sight("/studies/{live}/trials/{pruned}", figure="curve"),
     "a trial that failed": Sight("/studies/{live}/trials/{fail}"),
     "a trial that runs": Sight("/studies/{live}/trials/{running}"),
+    "checkpoints of a trial": Sight("/studies/{live}/trials/0/checkpoints"),
     "trials side by side": Sight("/compare?study={live}&trials=0,{pruned}", figure="curves"),
     "studies side by side": Sight("/compare?studies={live},{bare}", figure="curves"),
     "nothing to compare": Sight("/compare", 404),

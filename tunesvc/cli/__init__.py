@@ -176,6 +176,7 @@ for panel, commands in (
                 export.report,
                 export.export,
                 export.checkpoint,
+                export.artifacts,
             ),
         ),
     ),

@@ -8,6 +8,7 @@ Every method about a study raises `StudyNotFound` if the user may view no such s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tunesvc.client.account_operations import AccountOperations
@@ -240,10 +241,28 @@ class TrialOperations(Protocol):
     def best_checkpoint(self, study: str, number: int | None = None) -> KeptCheckpoint:
         """Return the best checkpoint of the best trial, or of a trial.
 
-        Its path is one of the machine of the database or server.
+        Its path is one of the machine of the database or server, or an address in an object store.
 
         Raises:
             TuneError: there is none on that machine.
+        """
+        ...
+
+    def checkpoints(self, study: str, number: int | None = None) -> tuple[KeptCheckpoint, ...]:
+        """Return the kept checkpoints of a trial, oldest first, or of the 200 newest trials.
+
+        Raises:
+            StudyNotFound: there is no such study or trial.
+            ArtifactStoreError: the store of the checkpoints does not answer.
+        """
+        ...
+
+    def fetch_checkpoint(self, study: str, number: int, checkpoint: str, folder: Path) -> Path:
+        """Copy a checkpoint's file or folder into a folder; return the copy's path.
+
+        Raises:
+            StudyNotFound: there is none of that name.
+            TuneError: a file or folder of its name is there already.
         """
         ...
 

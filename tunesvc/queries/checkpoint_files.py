@@ -1,21 +1,26 @@
-"""Checkpoints of trials on this machine, with the values at which they were saved.
+"""Checkpoints of trials, with the values at which they were saved.
 
-Only reads; copies no file.
+Only reads. They are in a folder, which this machine has or not, or in an object store.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import StudyNotFound, TuneError
-from tunesvc.execution.attempt.checkpoints import CheckpointFile, checkpoint_files
+from tunesvc.execution.agents.uploaded_checkpoints import UploadedCheckpoint, UploadedCheckpoints
+from tunesvc.execution.attempt.checkpoints import CheckpointFile, parse_checkpoint
 from tunesvc.queries.recommendation import find_best_trial
 from tunesvc.queries.rows import StudyView
-from tunesvc.queries.trials.attempt_events import get_curve, list_attempts
+from tunesvc.queries.trials.attempt_events import get_curves, list_attempts
+from tunesvc.util.paths import is_url
+
+TRIALS_MAX = 200
+"""Most trials whose checkpoints are listed together: each is a look into the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +32,39 @@ class KeptCheckpoint:
     """Step of the last report before the checkpoint; None before the first report."""
     value: float | None
     """The first objective at `step`; None where nothing was reported there."""
-    path: Path
-    """File or folder, under the name that the objective gave it."""
+    path: str
+    """File or folder, under the name that the objective gave it; an address in an object store."""
+    checkpoint: str
+    """Its name among those of the trial, such as `attempt-1-step-9-2`."""
+    bytes: int
+    """Size of all its files."""
+
+
+def list_checkpoints(
+    database: Database,
+    view: StudyView,
+    number: int | None = None,
+) -> tuple[KeptCheckpoint, ...]:
+    """Return a trial's checkpoints, oldest first, or those of a study's newest trials.
+
+    Raises:
+        StudyNotFound: the study has no trial of that number.
+        ArtifactStoreError: the store does not answer.
+    """
+    _require_trial(view, number)
+    saved = _saved(database, view, None if number is None else [number])
+    numbers = sorted(saved)[-TRIALS_MAX:]
+    curves = get_curves(database, view.study_id, numbers=numbers) if numbers else ()
+    values = {
+        (curve.trial_number, point.attempt, point.step): point.value
+        for curve in curves
+        for point in curve.points
+    }
+    return tuple(
+        _with_value(found, trial, values)
+        for trial in numbers
+        for found in UploadedCheckpoints.of(saved[trial][-1]).list()
+    )
 
 
 def find_best_checkpoint(
@@ -51,16 +87,16 @@ def find_best_checkpoint(
             number = find_best_trial(database, view).number
         except TuneError as error:
             raise TuneError(f"{error}, so none is the best: name a trial") from None
-    folder = _folder(database, view, number)
-    files = checkpoint_files(folder)
-    if not files:
+    _require_trial(view, number)
+    saved = _saved(database, view, [number]).get(number)
+    if saved is None:
         raise TuneError(
-            f"the checkpoints of trial {number} lay in {folder}, which is not on this machine: "
-            "run this where the trials ran, or where `TUNE_CHECKPOINTS` is mounted"
+            f"trial {number} of study {view.name!r} has no checkpoint: its objective never "
+            "called `trial.checkpoint(...)`"
         )
-    points = get_curve(database, view.study_id, number).points
-    values = {(point.attempt, point.step): point.value for point in points}
-    checkpoints = [_with_value(file, number, values) for file in files]
+    checkpoints = list_checkpoints(database, view, number)
+    if not checkpoints:
+        raise TuneError(_missing(number, saved[-1]))
     orientation = view.objectives[0].orientation
 
     def loss(checkpoint: KeptCheckpoint) -> float:
@@ -70,26 +106,73 @@ def find_best_checkpoint(
     return min(reversed(checkpoints), key=loss)
 
 
-def _folder(database: Database, view: StudyView, number: int) -> Path:
-    """Return the folder with the checkpoints of a trial."""
-    if not 0 <= number < view.counts.total:
+def open_checkpoint(
+    database: Database,
+    view: StudyView,
+    number: int,
+    checkpoint: str,
+) -> UploadedCheckpoint:
+    """Return a checkpoint of a trial, to read its files.
+
+    Raises:
+        StudyNotFound: there is no such trial, or none of its checkpoints has that name.
+        ArtifactStoreError: the store does not answer.
+    """
+    _require_trial(view, number)
+    for location in _saved(database, view, [number]).get(number, ())[-1:]:
+        for found in UploadedCheckpoints.of(location).list():
+            if found.checkpoint == checkpoint:
+                return found
+    raise StudyNotFound(
+        f"trial {number} of study {view.name!r} has no checkpoint {checkpoint!r}: "
+        "`tune artifacts` lists those that are kept"
+    )
+
+
+def _require_trial(view: StudyView, number: int | None) -> None:
+    if number is not None and not 0 <= number < view.counts.total:
         raise StudyNotFound(f"study {view.name!r} has no trial {number}")
-    attempts = list_attempts(database, view.study_id, numbers=[number])
-    saved = [attempt.checkpoint for attempt in attempts if attempt.checkpoint]
-    if not saved:
-        raise TuneError(
-            f"trial {number} of study {view.name!r} has no checkpoint: its objective never "
-            "called `trial.checkpoint(...)`"
-        )
-    return Path(saved[-1]).parent.parent
+
+
+def _saved(
+    database: Database,
+    view: StudyView,
+    numbers: Sequence[int] | None,
+) -> dict[int, list[str]]:
+    """Return the recorded locations of checkpoints by trial."""
+    saved: dict[int, list[str]] = {}
+    for attempt in list_attempts(database, view.study_id, numbers=numbers):
+        if attempt.checkpoint:
+            saved.setdefault(attempt.trial_number, []).append(attempt.checkpoint)
+    return saved
+
+
+def _missing(number: int, location: str) -> str:
+    if is_url(location):
+        return f"the checkpoints of trial {number} were at {location}, and are gone"
+    return (
+        f"the checkpoints of trial {number} lay in {Path(location).parent.parent}, which is not on "
+        "this machine: run this where the trials ran, or where `TUNE_CHECKPOINTS` is mounted"
+    )
 
 
 def _with_value(
-    file: CheckpointFile,
+    found: UploadedCheckpoint,
     number: int,
-    values: Mapping[tuple[int, int], float | None],
+    values: Mapping[tuple[int, int, int], float | None],
 ) -> KeptCheckpoint:
-    value = values.get((file.attempt, file.step))
+    file = _file(found)
+    value = values.get((number, file.attempt, file.step))
     is_number = value is not None and not math.isnan(value)
     step = None if file.step < 0 else file.step
-    return KeptCheckpoint(number, step, value if is_number else None, file.path)
+    location = found.location
+    return KeptCheckpoint(
+        number, step, value if is_number else None, location, found.checkpoint, found.size
+    )
+
+
+def _file(found: UploadedCheckpoint) -> CheckpointFile:
+    file = parse_checkpoint(Path(found.checkpoint) / found.name)
+    if file is None:
+        raise TuneError(f"{found.checkpoint} is no checkpoint's name")
+    return file

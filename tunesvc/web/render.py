@@ -162,6 +162,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         number=formatting.number,
+        bytes=formatting.size,
         parameter=formatting.parameter,
         duration=formatting.duration,
         params=params,

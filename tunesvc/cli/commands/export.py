@@ -1,10 +1,9 @@
-"""Commands that write files: export, report and checkpoint."""
+"""Commands that write files: export, report, checkpoint and artifacts."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,11 +12,12 @@ import typer
 from tunesvc.cli.chosen_client import opened_client
 from tunesvc.cli.cli_options import DatabaseUrl, Json, ServerUrl, StudyName, Where
 from tunesvc.cli.commands.show import print_no_trials, texts_of
-from tunesvc.errors import TuneError
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from tunesvc.queries.checkpoint_files import KeptCheckpoint
     from tunesvc.queries.rows import StudyView
 
@@ -144,26 +144,22 @@ def checkpoint(
     with opened_client(database_url, server) as client:
         best = client.trials.best_checkpoint(study, trial)
         view = client.studies.get(study)
-    path = best.path if to is None else _copy(best.path, to)
+        path = best.path
+        if to is not None:
+            _require_free(to / path.rpartition("/")[2])
+            path = str(
+                client.trials.fetch_checkpoint(study, best.trial_number, best.checkpoint, to)
+            )
     if as_json:
-        terminal.print_json({**terminal.plain(best), "path": str(path)})
+        terminal.print_json({**terminal.plain(best), "path": path})
     else:
         typer.echo(visible(_describe(view, best)), err=True)
         typer.echo(path)
 
 
-def _copy(path: Path, folder: Path) -> Path:
-    if not path.exists():
-        raise TuneError(f"{path} is not on this machine: copy it where the server runs")
-    copy = folder / path.name
+def _require_free(copy: Path) -> None:
     if copy.exists():
         raise typer.BadParameter(f"{copy} is there already: remove it, or name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        shutil.copytree(path, copy)
-    else:
-        shutil.copy2(path, copy)
-    return copy
 
 
 def _describe(view: StudyView, best: KeptCheckpoint) -> str:
@@ -174,3 +170,64 @@ def _describe(view: StudyView, best: KeptCheckpoint) -> str:
     if best.value is not None:
         parts.append(f"{view.objectives[0].name} = {formatting.number(best.value)}")
     return ", ".join(parts)
+
+
+def artifacts(
+    study: StudyName,
+    trial: Annotated[
+        int | None,
+        typer.Argument(
+            help="A trial's number; without it, all trials (the newest 200).",
+            metavar="TRIAL",
+            min=0,
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Copy them into this folder, as TRIAL/CHECKPOINT/NAME.",
+            metavar="FOLDER",
+            file_okay=False,
+        ),
+    ] = None,
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """List the checkpoints that are kept of a study or a trial, with their sizes; or copy them.
+
+    `tune checkpoint` prints or copies the best one.
+    """
+    from tunesvc.views import terminal
+
+    with opened_client(database_url, server) as client:
+        rows = client.trials.checkpoints(study, trial)
+        for row in rows if to is not None else ():
+            folder = Path(str(to), str(row.trial_number), row.checkpoint)
+            path = client.trials.fetch_checkpoint(study, row.trial_number, row.checkpoint, folder)
+            if not as_json:
+                typer.echo(path)
+    if as_json:
+        terminal.print_json(rows)
+    elif not rows:
+        terminal.err().print("No checkpoint is kept, or not where this looks for them.")
+    elif to is None:
+        terminal.out().print(_checkpoints_table(rows))
+
+
+def _checkpoints_table(rows: Sequence[KeptCheckpoint]) -> RenderableType:
+    from tunesvc.views import terminal
+
+    made = terminal.table(">trial", "checkpoint", ">step", ">value", ">size", "place")
+    for row in rows:
+        made.add_row(
+            *terminal.cells(
+                str(row.trial_number),
+                row.checkpoint,
+                "–" if row.step is None else str(row.step),
+                formatting.number(row.value),
+                formatting.size(row.bytes),
+                row.path,
+            )
+        )
+    return made

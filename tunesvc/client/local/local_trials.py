@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesvc.client.local.keyset import key_of, page_of
@@ -187,6 +188,20 @@ class LocalTrials:
         from tunesvc.queries.checkpoint_files import find_best_checkpoint
 
         return find_best_checkpoint(self._database, self._view(study), number)
+
+    def checkpoints(self, study: str, number: int | None = None) -> tuple[KeptCheckpoint, ...]:
+        """Return the kept checkpoints of a trial, oldest first, or of the newest trials."""
+        from tunesvc.queries.checkpoint_files import list_checkpoints
+
+        return list_checkpoints(self._database, self._view(study), number)
+
+    def fetch_checkpoint(self, study: str, number: int, checkpoint: str, folder: Path) -> Path:
+        """Copy a checkpoint's file or folder into a folder; return the copy's path."""
+        from tunesvc.execution.agents.checkpoint_archive import unpack_into
+        from tunesvc.queries.checkpoint_files import open_checkpoint
+
+        found = open_checkpoint(self._database, self._view(study), number, checkpoint)
+        return unpack_into(found.archive(), folder)
 
     def _view(self, study: str) -> StudyView:
         return get_study(self._database, study, self._among)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from tunesvc.client.remote.connection import ServerConnection, study_path
 from tunesvc.client.wire_format import decode
@@ -168,3 +170,18 @@ class HttpTrials:
 
         path = study_path(study, "checkpoint")
         return self._connection.get(KeptCheckpoint, path, number=number)
+
+    def checkpoints(self, study: str, number: int | None = None) -> tuple[KeptCheckpoint, ...]:
+        """Return the kept checkpoints of a trial, oldest first, or of the newest trials."""
+        from tunesvc.queries.checkpoint_files import KeptCheckpoint
+
+        path = study_path(study, "checkpoints")
+        return self._connection.get(tuple[KeptCheckpoint, ...], path, number=number)
+
+    def fetch_checkpoint(self, study: str, number: int, checkpoint: str, folder: Path) -> Path:
+        """Copy a checkpoint's file or folder into a folder; return the copy's path."""
+        from tunesvc.execution.agents.checkpoint_archive import unpack_into
+
+        path = study_path(study, "trials", number, "checkpoints", quote(checkpoint, safe=""))
+        with self._connection.stream(path) as response:
+            return unpack_into(response.iter_bytes(), folder)

@@ -6,10 +6,13 @@ import io
 import queue
 import shutil
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from tunesvc.errors import TuneError
 
 CHUNK_BYTES = 2**20
 _WAITING_MAX = 4
@@ -92,6 +95,24 @@ def unpack(chunks: Iterable[bytes], folder: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder / content.name
+
+
+def unpack_into(chunks: Iterable[bytes], folder: Path) -> Path:
+    """Write the file or folder of an archive into a folder, under its own name; return its path.
+
+    Raises:
+        TuneError: something of that name is there already, or the archive is no checkpoint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetched-") as temporary:
+        try:
+            content = unpack(chunks, Path(temporary) / "checkpoint")
+        except OSError as error:
+            raise TuneError(f"the checkpoint cannot be written to {folder}: {error}") from None
+        path = folder / content.name
+        if path.exists():
+            raise TuneError(f"{path} is there already: remove it, or name another folder")
+        return content.rename(path)
 
 
 class _ChunkReader(io.RawIOBase):

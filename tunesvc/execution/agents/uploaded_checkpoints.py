@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tunesvc.artifacts.trial_checkpoints import TrialCheckpoints
 from tunesvc.execution.agents.checkpoint_archive import CHUNK_BYTES, pack, unpack
+from tunesvc.execution.attempt.checkpoints import checkpoint_files, parse_checkpoint
 from tunesvc.util.paths import is_url
 
 
@@ -21,6 +22,9 @@ class UploadedCheckpoint:
     """Such as `attempt-2-step-9-1`."""
     name: str
     """The file's or folder's own name."""
+    location: str
+    size: int
+    """Bytes of all its files."""
     archive: Callable[[], Iterator[bytes]]
     """Yields a tar of it."""
     content: Callable[[], Iterator[bytes]] | None
@@ -79,15 +83,23 @@ class UploadedCheckpoints:
             path = Path(location)
             return _found(path) if path.exists() else None
         store, checkpoint = TrialCheckpoints.of(location)
-        if checkpoint not in store.names():
-            return None
-        manifest = store.find(checkpoint)
-        return UploadedCheckpoint(
-            checkpoint,
-            manifest.name,
-            lambda: store.archive(checkpoint),
-            None if manifest.is_folder else (lambda: store.read(manifest.parts[0])),
-        )
+        return _stored(store, checkpoint) if checkpoint in store.names() else None
+
+    def list(self) -> Iterator[UploadedCheckpoint]:
+        """Yield all complete checkpoints, oldest first."""
+        if not self._is_stored:
+            yield from (_found(file.path) for file in checkpoint_files(self._folder))
+            return
+        store = self._store()
+        files = [parse_checkpoint(Path(name) / "content") for name in store.names()]
+        for file in sorted(file for file in files if file is not None):
+            yield _stored(store, file.path.parent.name)
+
+    @classmethod
+    def of(cls, location: str) -> UploadedCheckpoints:
+        """Return the checkpoints of the trial of one."""
+        root, trial, _, _ = location.rsplit("/", 3)
+        return cls(root, int(trial))
 
     @property
     def _is_stored(self) -> bool:
@@ -109,10 +121,25 @@ def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("attempt-*") if path.is_dir()]
 
 
+def _stored(store: TrialCheckpoints, checkpoint: str) -> UploadedCheckpoint:
+    manifest = store.find(checkpoint)
+    return UploadedCheckpoint(
+        checkpoint,
+        manifest.name,
+        store.location(manifest),
+        manifest.size,
+        lambda: store.archive(checkpoint),
+        None if manifest.is_folder else (lambda: store.read(manifest.parts[0])),
+    )
+
+
 def _found(path: Path) -> UploadedCheckpoint:
+    files = path.rglob("*") if path.is_dir() else [path]
     return UploadedCheckpoint(
         path.parent.name,
         path.name,
+        str(path),
+        sum(file.stat().st_size for file in files if file.is_file()),
         lambda: pack(path),
         (lambda: _read(path)) if path.is_file() else None,
     )

@@ -326,7 +326,8 @@ class Attempt:
         return outcome
 
     def remove_directory(self) -> None:
-        """Remove the scratch folder, if it was made."""
+        """Remove the scratch folder, if it was made. The attempt has ended."""
+        self._checkpoints.close()
         if self._directory is not None:
             scratch.remove(self._directory)
 

@@ -35,6 +35,8 @@ RETRY_S = (1.0, 30.0)
 """Shortest and longest delay before an upload is tried again."""
 WAIT_S = 300.0
 """How long an attempt that has ended waits for its checkpoints, and a new one for its start."""
+DELETE_S = 5.0
+"""How long the last deletion is waited for."""
 
 Note = Callable[[str], None]
 """Adds a line to the attempt's output."""
@@ -130,10 +132,15 @@ class StoredCheckpoints:
             _remove(waiting)
 
     def forget_before(self, recorded: str) -> None:
-        """Apply `keep` to a checkpoint that is now recorded and to all older ones, in a while."""
+        """Apply `keep` to a checkpoint that is now recorded and to all older ones, in a while.
+
+        Of an attempt that has ended, it waits for that: its worker may end next.
+        """
         with self._changed:
             self._recorded = recorded
             self._wake()
+            if self._is_closed:
+                self._changed.wait_for(lambda: self._thread is None, timeout=DELETE_S)
 
     def close(self) -> None:
         """Wait until all checkpoints are stored, for five minutes at most."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response, StreamingResponse
 
 from tunesvc.client.interface import ExportFormat
 from tunesvc.client.log_position import parse_log_position
 from tunesvc.db.engine.database_errors import translate_unavailable
-from tunesvc.queries.checkpoint_files import KeptCheckpoint
+from tunesvc.queries.checkpoint_files import KeptCheckpoint, open_checkpoint
 from tunesvc.queries.comparison import Fact
 from tunesvc.queries.rows import (
     AttemptRow,
@@ -26,6 +26,7 @@ from tunesvc.web.api.api_requests import After, Limit, Number, SteeringStudy, Vi
 from tunesvc.web.api.event_streams import log_events
 from tunesvc.web.api.service_routes import LastEventId, open_stream
 from tunesvc.web.api.study_routes import NoteBody, TagBody
+from tunesvc.web.downloads import archive_response
 from tunesvc.web.render import attachment
 
 router = APIRouter(prefix="/studies/{study}", tags=["trials"])
@@ -37,6 +38,10 @@ Where = Annotated[
 SortBy = Annotated[
     str,
     Query(max_length=400, description="Name to sort by; `-NAME` begins with the largest."),
+]
+CheckpointName = Annotated[
+    str,
+    Path(max_length=100, description="Name of the checkpoint, such as attempt-1-step-9-2."),
 ]
 NumberOrNone = Annotated[int | None, Query(ge=0, lt=2**31, description="Number of a trial.")]
 Attempt = Annotated[int | None, Query(ge=1, lt=2**31, description="Only this attempt.")]
@@ -197,3 +202,22 @@ def compare_trials(
 def get_checkpoint(asked: ViewingStudy, number: NumberOrNone = None) -> Response:
     """Return the best checkpoint of the best trial, or of a trial, with its path on the server."""
     return asked.answer(asked.client.trials.best_checkpoint(asked.study, number))
+
+
+@router.get("/checkpoints", response_model=tuple[KeptCheckpoint, ...])
+def list_checkpoints(asked: ViewingStudy, number: NumberOrNone = None) -> Response:
+    """List the kept checkpoints of a trial, oldest first, or of the 200 newest trials."""
+    return asked.answer(asked.client.trials.checkpoints(asked.study, number))
+
+
+@router.get("/trials/{number}/checkpoints/{checkpoint}", response_class=StreamingResponse)
+def get_checkpoint_archive(
+    asked: ViewingStudy,
+    number: Number,
+    checkpoint: CheckpointName,
+) -> Response:
+    """Return the file or folder of a checkpoint as a tar archive."""
+    database = asked.request.app.state.database
+    view = asked.client.studies.get(asked.study)
+    found = open_checkpoint(database, view, number, checkpoint)
+    return archive_response(found, view.name, number)

@@ -1,4 +1,7 @@
-"""The page of a trial: result, reasons, parameters in their ranges, attempts, curve and output."""
+"""The page of a trial: result, reasons, parameters in their ranges, attempts, curve and output.
+
+Its checkpoints have a page of their own, as listing them may take long.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from tunesvc import charts
 from tunesvc.charts import Chart
+from tunesvc.errors import ArtifactStoreError
+from tunesvc.queries.checkpoint_files import KeptCheckpoint, list_checkpoints, open_checkpoint
 from tunesvc.queries.explain.explanation import Statement, describe_trial
 from tunesvc.queries.explain.trial_attribution import get_attribution
 from tunesvc.queries.explain.trial_reasons import TrialReasons, get_trial_reasons
@@ -21,6 +26,7 @@ from tunesvc.queries.trials.trial_table import get_distributions, list_best_tria
 from tunesvc.search.analysis.attribution import Attribution
 from tunesvc.space import search_space
 from tunesvc.spec import ParamValue
+from tunesvc.web.downloads import archive_response
 from tunesvc.web.pages.dependencies import AskedStudy, AskedTrial
 from tunesvc.web.pages.figures import (
     AskedSource,
@@ -331,3 +337,43 @@ def _curve_chart(
 
 def _pop_all(curves: dict[int, ReportCurve], numbers: Sequence[int]) -> list[ReportCurve]:
     return [curves.pop(number) for number in dict.fromkeys(numbers) if number in curves]
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+@router.get("/studies/{study_id}/trials/{number}/checkpoints", name="checkpoints_page")
+def checkpoints_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLResponse:
+    """Render the page. A store that does not answer is a message on it."""
+    problem = ""
+    rows: tuple[KeptCheckpoint, ...] = ()
+    try:
+        rows = list_checkpoints(request.app.state.database, study, detail.row.number)
+    except ArtifactStoreError as error:
+        problem = str(error)
+    return page(
+        request,
+        "checkpoints.html",
+        study=study,
+        row=detail.row,
+        rows=rows,
+        problem=problem,
+        saved=any(attempt.checkpoint for attempt in detail.attempts),
+    )
+
+
+@router.get(
+    "/studies/{study_id}/trials/{number}/checkpoints/{checkpoint}",
+    name="checkpoint_archive",
+)
+def checkpoint_archive(
+    request: Request,
+    study: AskedStudy,
+    detail: AskedTrial,
+    checkpoint: Annotated[str, Path(max_length=100)],
+) -> Response:
+    """Return a checkpoint as a tar archive."""
+    database, number = request.app.state.database, detail.row.number
+    return archive_response(
+        open_checkpoint(database, study, number, checkpoint), study.name, number
+    )
