@@ -164,7 +164,7 @@ def test_a_token_is_sent_to_its_own_server_only(server: DashboardServer, home: P
 
 @pytest.mark.parametrize(
     "words",
-    ["db status", "dashboard", "validate study.yaml", "init", "schema", "confirm bowl", "serve"],
+    ["db status", "dashboard", "validate study.yaml", "init", "schema", "serve"],
 )
 def test_what_works_here_only_says_so(home: Path, words: str) -> None:
     text = _unwrapped(tune("--server", "http://127.0.0.1:9", *words.split(), code=2))

@@ -22,7 +22,7 @@ from tunesvc.client.study_inputs import (
     ParameterChange,
     StudyPatch,
 )
-from tunesvc.db import study_records
+from tunesvc.db import study_records, submissions
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import Priority
@@ -252,6 +252,27 @@ def test_a_submitted_study_waits_and_changes_its_priority(client: TuneClient) ->
     assert submission.priority is Priority.HIGH
     assert client.commands.page("queued").rows[0].text == "priority high"
     client.studies.delete("queued")
+
+
+def test_the_best_trials_of_a_submitted_study_are_repeated(
+    client: TuneClient, shared_database: Database
+) -> None:
+    with pytest.raises(TuneError, match="was not submitted"):
+        client.submissions.confirm("done")
+    with shared_database.engine.begin() as connection:
+        submissions.submit(connection, client.studies.get("done").study_id)
+    try:
+        for repeats, waiting in ((2, 4), (3, 6)):
+            made = client.submissions.confirm("done", top=2, repeats=repeats)
+            assert (made.name, made.counts.waiting) == ("done:confirm", waiting)
+            assert made.state is StudyStatus.QUEUED
+        found = client.insights.confirmation("done")
+        assert found is not None
+        assert len(found.finalists) == 2
+    finally:
+        client.studies.delete("done:confirm")
+        with shared_database.engine.begin() as connection:
+            connection.execute(sa.text("DELETE FROM submissions"))
 
 
 @pytest.mark.parametrize(

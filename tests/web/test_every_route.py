@@ -80,6 +80,7 @@ EXPECTED: dict[str, str] = {
     f"GET {API}/snapshots/{{digest}}": OPERATOR,
     f"PUT {API}/snapshots/{{digest}}": OPERATOR,
     f"POST {API}/submissions": OPERATOR,
+    f"POST {API}/studies/{{study}}/confirmation": OPERATOR,
     f"POST {API}/links/redeem": EVERYBODY,
     f"GET {API}/me": USER,
     f"GET {API}/tokens": USER,

@@ -146,7 +146,7 @@ _STEER = "Steer"
 _SETUP = "Set up"
 
 _HERE = (
-    *(explain.confirm, dashboard.dashboard, serve.serve),
+    *(dashboard.dashboard, serve.serve),
     *(files.init, files.validate, files.preview, files.schema),
 )
 """Commands that only work on this machine, beside those of `db`."""

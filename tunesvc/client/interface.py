@@ -369,6 +369,16 @@ class SubmissionOperations(Protocol):
         """
         ...
 
+    def confirm(self, study: str, *, top: int = 5, repeats: int = 5) -> StudyView:
+        """Queue repeats of the best trials with other seeds, and return the study that they are.
+
+        `insights.confirmation` has the results. Called with other numbers, it adds what is missing.
+
+        Raises:
+            TuneError: servers leave this study alone, or it has nothing to confirm.
+        """
+        ...
+
 
 class ServiceOperations(Protocol):
     """All studies together, and the machines that run them."""

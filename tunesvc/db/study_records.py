@@ -130,6 +130,13 @@ def get(connection: sa.Connection, study_id: int) -> StudyRecord:
     return _record(row)
 
 
+def project_of(connection: sa.Connection, study_id: int) -> int | None:
+    """Return the project of a study; None without one."""
+    query = sa.select(studies.c.project_id).where(studies.c.study_id == study_id)
+    found: int | None = connection.execute(query).scalar()
+    return found
+
+
 def _record(row: Any) -> StudyRecord:
     spec = None if row.spec is None else StudySpec.model_validate_json(json_numbers.dump(row.spec))
     return StudyRecord(

@@ -32,10 +32,12 @@ def prepare(
     *,
     top: int,
     repeats: int,
+    owner: str | None = None,
 ) -> StudyRecord:
     """Return the study of the repeats, with all missing repeats enqueued.
 
     May be called again with other numbers: waiting repeats that are no longer needed are cancelled.
+    A new one is in the project of its study; its owner is the system's user by default.
 
     Raises:
         TuneError: the study has several metrics, no spec, or no finished trial.
@@ -57,6 +59,7 @@ def prepare(
         database,
         record,
         _spec_of(spec, len(finalists) * repeats),
+        owner,
     )
     seeds = _seeds(confirmation.spec, repeats)
     stored = storage.get_all_trials(confirmation.study_id, deepcopy=False)
@@ -74,7 +77,7 @@ def prepare(
         )
         storage.create_new_trial(confirmation.study_id, template)
     count = len(repeats_stored) - len(superseded) + len(missing)
-    return _create_or_update(database, record, _spec_of(spec, max(1, count)))
+    return _create_or_update(database, record, _spec_of(spec, max(1, count)), owner)
 
 
 def choose(
@@ -158,6 +161,7 @@ def _create_or_update(
     database: Database,
     record: StudyRecord,
     spec: StudySpec,
+    owner: str | None,
 ) -> StudyRecord:
     with database.engine.begin() as connection:
         try:
@@ -168,6 +172,8 @@ def _create_or_update(
                 spec,
                 record.source_text,
                 record.source_dir,
+                owner,
+                study_records.project_of(connection, record.study_id),
             )
         study_records.renew(
             connection,

@@ -20,6 +20,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.people.accounts import find_project
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import ArtifactStoreUnavailable, SpecError, StudyExists, TuneError
+from tunesvc.runtime import confirm
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.run_study import StudySource
 from tunesvc.search.registry.component_check import check
@@ -103,6 +104,41 @@ def submit_study(
             provenance=new.provenance,
         )
         return record
+
+
+def submit_repeats(
+    database: Database,
+    study_id: int,
+    *,
+    top: int,
+    repeats: int,
+    submitted_by: str,
+) -> StudyRecord:
+    """Queue the repeats of a submitted study's finalists, as a study of their own. Repeatable.
+
+    Raises:
+        TuneError: servers leave this study alone, or it has nothing to confirm.
+        StudyBusy: the repeats are being run.
+    """
+    with database.engine.connect() as connection:
+        record = study_records.get(connection, study_id)
+        submission = submissions.get(connection, study_id)
+    if submission is None:
+        raise TuneError(
+            f"study {record.name!r} was not submitted: `tune confirm` where it ran repeats it"
+        )
+    prepared = confirm.prepare(database, record, top=top, repeats=repeats, owner=submitted_by)
+    with database.engine.begin() as connection:
+        submissions.submit(
+            connection,
+            prepared.study_id,
+            snapshot=submission.snapshot,
+            priority=submission.priority,
+            submitted_by=submitted_by,
+            provenance=submission.provenance,
+        )
+        submissions.requeue(connection, prepared.study_id)
+    return prepared
 
 
 def _require_runnable(new: NewSubmission) -> None:

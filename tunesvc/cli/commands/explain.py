@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesvc.cli.chosen_client import opened_client
+from tunesvc.cli.chosen_client import chosen_server, opened_client
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, ServerUrl, StudyName
 from tunesvc.cli.exits import ExitCode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from tunesvc.queries.confirmation import Confirmation
 
 
 def explain(
@@ -42,6 +44,7 @@ def confirm(
     study: StudyName,
     top: Annotated[int, typer.Option(min=1, help="Number of finalists.")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of each finalist.")] = 5,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -54,11 +57,14 @@ def confirm(
 
     The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same
     command continues it. With another `--top` or `--repeats` it runs the missing repeats, and
-    cancels those that are no longer needed and have not started.
+    cancels those that are no longer needed and have not started. A server runs the repeats of a
+    submitted study; they go on there after Ctrl-C.
     """
+    if chosen_server(server) is not None:
+        _confirm_on_server(study, top, repeats, server, as_json=as_json, quiet=quiet)
+        return
     from tunesvc import api
     from tunesvc.cli.session import run_session
-    from tunesvc.views import study_text, terminal
 
     loaded = api.load_study(study, database_url=database_url)
     explanation, interrupt = run_session(
@@ -72,12 +78,39 @@ def confirm(
         as_json=False,
         quiet=quiet or as_json,
     )
+    _print_confirmation(explanation, as_json=as_json)
+    if interrupt.is_set():
+        raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def _confirm_on_server(
+    study: str,
+    top: int,
+    repeats: int,
+    server: str | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from tunesvc.cli.following import follow
+
+    with opened_client(None, server) as client:
+        name = client.submissions.confirm(study, top=top, repeats=repeats).name
+        code = follow(client, [name], as_json=False, quiet=quiet or as_json)
+        explanation = client.insights.confirmation(study)
+    if explanation is not None:
+        _print_confirmation(explanation, as_json=as_json)
+    if code is not ExitCode.DONE:
+        raise typer.Exit(code)
+
+
+def _print_confirmation(explanation: Confirmation, *, as_json: bool) -> None:
+    from tunesvc.views import study_text, terminal
+
     if as_json:
         terminal.print_json({**terminal.plain(explanation), "verdict": explanation.verdict})
     else:
         terminal.out().print(study_text.confirmation(explanation))
-    if interrupt.is_set():
-        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def replay(

@@ -7,9 +7,14 @@ from tunesvc.artifacts.snapshot import Snapshot
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import StudyScope
 from tunesvc.queries.rows import StudyView
-from tunesvc.queries.studies import get_study, get_study_by_id
+from tunesvc.queries.studies import get_study, get_study_by_id, get_study_id
 from tunesvc.runtime.new_submission import NewSubmission
-from tunesvc.runtime.submission import has_snapshot, store_snapshot, submit_study
+from tunesvc.runtime.submission import (
+    has_snapshot,
+    store_snapshot,
+    submit_repeats,
+    submit_study,
+)
 
 
 class LocalSubmissions:
@@ -42,4 +47,15 @@ class LocalSubmissions:
         for earlier in new.spec.warm_start:
             get_study(self._database, earlier, self._among)
         record = submit_study(self._database, new, submitted_by=self._user)
+        return get_study_by_id(self._database, record.study_id)
+
+    def confirm(self, study: str, *, top: int = 5, repeats: int = 5) -> StudyView:
+        """Queue repeats of the best trials, and return the study that they are."""
+        record = submit_repeats(
+            self._database,
+            get_study_id(self._database, study, self._among),
+            top=top,
+            repeats=repeats,
+            submitted_by=self._user,
+        )
         return get_study_by_id(self._database, record.study_id)

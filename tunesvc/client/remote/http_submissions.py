@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunesvc.artifacts.artifact_store import checked_digest
 from tunesvc.artifacts.snapshot import Snapshot
-from tunesvc.client.remote.connection import ServerConnection
+from tunesvc.client.remote.connection import ServerConnection, study_path
 from tunesvc.queries.rows import StudyView
 from tunesvc.runtime.new_submission import NewSubmission
 
@@ -35,3 +35,8 @@ class HttpSubmissions:
             "provenance": new.provenance,
         }
         return self._connection.post(StudyView, "/submissions", body)
+
+    def confirm(self, study: str, *, top: int = 5, repeats: int = 5) -> StudyView:
+        """Queue repeats of the best trials, and return the study that they are."""
+        body = {"top": top, "repeats": repeats}
+        return self._connection.post(StudyView, study_path(study, "confirmation"), body)

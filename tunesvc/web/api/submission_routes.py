@@ -13,6 +13,7 @@ from fastapi import APIRouter, Body, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
+from pydantic import Field
 
 from tunesvc.artifacts.snapshot import Snapshot
 from tunesvc.db.schema.states import Priority
@@ -24,7 +25,7 @@ from tunesvc.search.registry.component_check import option_issues
 from tunesvc.spec import StudySpec
 from tunesvc.spec.yaml.document import parse
 from tunesvc.web.account_access import project_for_study
-from tunesvc.web.api.api_requests import Creating, CreatingOnce
+from tunesvc.web.api.api_requests import Creating, CreatingOnce, SteeringStudy
 
 router = APIRouter(tags=["submissions"])
 
@@ -107,6 +108,23 @@ def submit_study(
     project = project_for_study(asked.request, asked.user, body.project)
     new = _submission(body, project)
     return asked.carry_out(lambda: asked.client.submissions.submit(new), 201)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmationBody:
+    """How often the best trials are repeated."""
+
+    top: Annotated[int, Field(ge=1, le=1_000)] = 5
+    """Number of finalists."""
+    repeats: Annotated[int, Field(ge=1, le=1_000)] = 5
+    """Repeats of each."""
+
+
+@router.post("/studies/{study}/confirmation", response_model=StudyView, status_code=201)
+def confirm_study(asked: SteeringStudy, body: ConfirmationBody) -> Response:
+    """Queue repeats of the best trials with other seeds, and return the study that they are."""
+    confirm = asked.client.submissions.confirm
+    return asked.carry_out(lambda: confirm(asked.study, top=body.top, repeats=body.repeats), 201)
 
 
 def _submission(body: SubmissionBody, project: str | None) -> NewSubmission:
