@@ -176,6 +176,7 @@ class Coordinator:
         token = self._study_writer.token
         event_log.record(
             "recover",
+            study=self._study_writer.study_id,
             token=token,
             found=found,
             trials=self._optimizer.count,

@@ -121,7 +121,12 @@ class StudyWriter:
         with (
             event_log.recorded(
                 "commit",
-                lambda: {"token": self.token, "batch": number, **changes.describe()},
+                lambda: {
+                    "study": self.study_id,
+                    "token": self.token,
+                    "batch": number,
+                    **changes.describe(),
+                },
             ),
             translate_unavailable(),
         ):

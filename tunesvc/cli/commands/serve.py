@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,7 +100,7 @@ def serve(
         supervisor.start()
         stack.enter_context(AlertSender(database))
         _print_address(server, database, first, as_json=as_json)
-        stopped.wait()
+        stopped.get()
         supervisor.stop()
 
 
@@ -187,15 +187,18 @@ def _print_address(
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set; the second one exits at once."""
-    stopped = threading.Event()
+def _signals() -> Iterator[SimpleQueue[int]]:
+    """Yield a queue that gets the first Ctrl-C or SIGTERM; the second one exits at once."""
+    # Not an event: a handler may interrupt another one, which then holds the event's lock.
+    stopped: SimpleQueue[int] = SimpleQueue()
+    received: list[int] = []
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        if stopped.is_set():
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if received:
             os.write(2, b"Killed. Another server continues the studies in a few seconds.\n")
             os._exit(ExitCode.INTERRUPTED)
-        stopped.set()
+        received.append(number)
+        stopped.put(number)
         os.write(2, b"Stopping: studies are handed over. Again to exit at once.\n")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
