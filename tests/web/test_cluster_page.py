@@ -5,7 +5,9 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from tests.integration.test_cluster_view import running
+from tests.support.specs import make_spec
 from tests.web.conftest import Dashboard
+from tunesvc.db import study_records, submissions
 from tunesvc.db.engine.database import Database
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -51,3 +53,18 @@ def test_names_of_hosts_and_resources_cannot_act(dashboard: Dashboard, database:
     expect(page.get_by_role("region", name=HOSTILE, exact=True)).to_contain_text(
         f"Seen by {HOSTILE}"
     )
+
+
+def test_shares_of_submitted_studies_and_their_reasons_are_there(
+    dashboard: Dashboard, database: Database
+) -> None:
+    simulation = running(database, parallelism=3)
+    with database.engine.begin() as connection:
+        submissions.submit(connection, simulation.record.study_id, submitted_by="ann")
+        waiting = study_records.create(
+            connection, make_spec(name="later", resources={"cpu": 99}, parallelism=None)
+        )
+        submissions.submit(connection, waiting.study_id, submitted_by="bob")
+    shares = dashboard.open("/cluster").get_by_role("region", name="Shares")
+    expect(shares).to_contain_text("ann")
+    expect(shares.get_by_role("row", name="later")).to_contain_text("CPU in all")

@@ -25,6 +25,7 @@ from tunesvc.service.fair_allocation import Allocation, allocate
 class StudyShare:
     """Part of the cluster that a submitted study uses and may use."""
 
+    study_id: int
     study: str
     project: str
     """Empty for a study without a project."""
@@ -93,6 +94,7 @@ def _share(
 ) -> StudyShare:
     reason = "no server has seen the cluster yet" if allocation is None else allocation.reason
     return StudyShare(
+        study_id=one.study_id,
         study=one.name,
         project=one.project,
         user=one.user,
