@@ -15,6 +15,7 @@ from tunesvc.db.people.accounts import Role, TokenKind
 from tunesvc.db.schema.tables import studies
 from tunesvc.web import DashboardServer
 from tunesvc.web.binding import Binding
+from tunesvc.web.pages.account import provider_sign_in
 from tunesvc.web.probes import probe_router
 
 PEOPLE = ("outsider", "viewer", "operator", "manager", "admin")
@@ -59,6 +60,7 @@ def serving_accounts(database: Database) -> Iterator[tuple[DashboardServer, http
     """A server with accounts on loopback, and a client without any."""
     made = DashboardServer(database, accounts=Binding(port=0))
     made.app.include_router(probe_router(tuple))
+    made.app.include_router(provider_sign_in.router)
     with (
         made as server,
         httpx.Client(base_url=server.url, headers={"Origin": server.url}) as client,

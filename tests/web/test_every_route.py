@@ -28,6 +28,8 @@ EXPECTED: dict[str, str] = {
     "GET /": EVERYBODY,
     "GET /healthz": EVERYBODY,
     "GET /readyz": EVERYBODY,
+    "GET /provider/start": EVERYBODY,
+    "GET /provider/back": EVERYBODY,
     "GET /enter": EVERYBODY,
     "POST /enter": EVERYBODY,
     "POST /leave": USER,
@@ -124,12 +126,14 @@ SHOWS_A_STUDY = re.compile(
 )
 APART = {
     "GET /events",
+    "GET /provider/start",
+    "GET /provider/back",
     f"GET {API}/events",
     "POST /enter",
     "POST /leave",
     f"POST {API}/links/redeem",
 }
-"""Streams never end; the others answer by the secret, see test_accounts."""
+"""Streams never end; the others answer by a secret, see test_accounts."""
 VALUES = {
     "ask": "note",
     "number": "0",

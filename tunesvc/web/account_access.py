@@ -143,6 +143,18 @@ class AccountAccess:
             self.limits.failed(origin)
         return user_id
 
+    def check_origin(self, request: Request) -> None:
+        """Refuse another attempt at a provider after too many failures from the address.
+
+        Raises:
+            TooManyRequests: there were.
+        """
+        self.limits.check(_origin(request, TokenKind.LINK), "")
+
+    def count_failure(self, request: Request) -> None:
+        """Count a failed attempt at a provider."""
+        self.limits.failed(_origin(request, TokenKind.LINK))
+
     def _account(self, request: Request) -> Account | None:
         header = request.headers.get("authorization")
         if header is None:

@@ -96,6 +96,7 @@ def make_app(
     app.state.database = database
     app.state.access = access
     app.state.hub = hub
+    app.state.provider = None
     app.state.gpu_price = gpu_price
     app.state.cache = StaleWhileRevalidateCache()
     app.state.study_names = StudyNames(database)

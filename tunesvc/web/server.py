@@ -19,9 +19,11 @@ from tunesvc.web.access import KeyAccess
 from tunesvc.web.account_access import AccountAccess
 from tunesvc.web.app import make_app
 from tunesvc.web.binding import HOST, Binding
+from tunesvc.web.identity_provider import IdentityProvider, ProviderSettings
 from tunesvc.web.live.sse import EventHub
 from tunesvc.web.live.watcher import Watcher
 from tunesvc.web.middleware.proxy import ProxyMiddleware
+from tunesvc.web.pages.account import provider_sign_in
 
 _logger = get_logger(__name__)
 
@@ -37,6 +39,7 @@ class DashboardServer:
         port: Port on this machine: None for `PORT` or the next free one; 0 for any free one.
         gpu_price: Price of one GPU hour; 0 hides costs.
         accounts: Where to listen, with the accounts of the database instead of keys and `port`.
+        provider: With accounts, the provider at which people may sign in.
 
     Raises:
         TuneError: the port is taken, or the server does not start.
@@ -49,6 +52,7 @@ class DashboardServer:
         port: int | None = None,
         gpu_price: float = 0.0,
         accounts: Binding | None = None,
+        provider: ProviderSettings | None = None,
     ) -> None:
         self.binding = accounts or Binding(port=port)
         self.binding.check(has_accounts=accounts is not None and has_users(database))
@@ -65,6 +69,9 @@ class DashboardServer:
             own_host=self._own_host,
             gpu_price=gpu_price,
         )
+        if provider is not None:
+            self.app.state.provider = IdentityProvider(provider)
+            self.app.include_router(provider_sign_in.router)
         if self._keys is not None:
             self.app.include_router(self._keys.router())
         config = uvicorn.Config(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tunesvc.service.study_supervisor import StudySupervisor
     from tunesvc.web import DashboardServer
     from tunesvc.web.binding import Binding
+    from tunesvc.web.identity_provider import ProviderSettings
 
 
 def serve(
@@ -62,6 +63,22 @@ def serve(
         str,
         typer.Option(help="Path of the service at the proxy, as /tune.", show_default=False),
     ] = "",
+    oidc_issuer: Annotated[
+        str | None,
+        typer.Option(
+            help="OpenID Connect provider where people may sign in, as https://id.example.org. The "
+            "client's secret, if it has one, is in TUNE_OIDC_CLIENT_SECRET.",
+            show_default=False,
+        ),
+    ] = None,
+    oidc_client_id: Annotated[
+        str,
+        typer.Option(help="This service at the provider.", show_default=False),
+    ] = "",
+    oidc_claim: Annotated[
+        str,
+        typer.Option(help="Claim of the provider that is a user's name."),
+    ] = "email",
     studies: Annotated[
         int,
         typer.Option(
@@ -87,6 +104,7 @@ def serve(
     from tunesvc.web.binding import Binding
 
     binding = Binding(host, port, tls_cert, tls_key, behind_proxy, path_prefix)
+    provider = _provider(oidc_issuer, oidc_client_id, oidc_claim)
     if cluster is not None:
         os.environ["RAY_ADDRESS"] = cluster  # its driver processes inherit it
     os.environ.setdefault(logs.LEVEL, "info")
@@ -96,7 +114,7 @@ def serve(
         database, rays = _open(stack, database_url)
         supervisor = _supervisor(database, rays, studies)
         first = _first_secrets(database)
-        server = stack.enter_context(_served(database, supervisor, binding, gpu_price))
+        server = stack.enter_context(_served(database, supervisor, binding, provider, gpu_price))
         supervisor.start()
         stack.enter_context(AlertSender(database))
         _print_address(server, database, first, as_json=as_json)
@@ -127,15 +145,25 @@ def _served(
     database: Database,
     supervisor: StudySupervisor,
     binding: Binding,
+    provider: ProviderSettings | None,
     gpu_price: float,
 ) -> DashboardServer:
     from tunesvc.service.readiness import find_problems
     from tunesvc.web import DashboardServer
     from tunesvc.web.probes import probe_router
 
-    server = DashboardServer(database, gpu_price=gpu_price, accounts=binding)
+    server = DashboardServer(database, gpu_price=gpu_price, accounts=binding, provider=provider)
     server.app.include_router(probe_router(partial(find_problems, database, supervisor)))
     return server
+
+
+def _provider(issuer: str | None, client_id: str, claim: str) -> ProviderSettings | None:
+    if issuer is None:
+        return None
+    from tunesvc.web.identity_provider import ProviderSettings
+
+    secret = os.environ.get("TUNE_OIDC_CLIENT_SECRET", "")
+    return ProviderSettings(issuer, client_id, secret, claim)
 
 
 def _first_secrets(database: Database) -> FirstSecrets | None:

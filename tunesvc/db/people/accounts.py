@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.schema.service_tables import members, projects, tokens, users
-from tunesvc.errors import AccountExists, AccountNotFound, SpecError
+from tunesvc.errors import AccountExists, AccountNotFound, SpecError, Unauthenticated
 from tunesvc.util.redaction import SECRET_PREFIX
 
 SESSION_LASTS = timedelta(days=14)
@@ -200,6 +200,21 @@ def add_user(connection: sa.Connection, name: str, *, is_admin: bool = False) ->
     """
     row = {"name": _checked(name, "a user"), "is_admin": is_admin}
     return _insert(connection, users, row, users.c.user_id, f"a user named {name!r}")
+
+
+def find_or_add_user(connection: sa.Connection, name: str) -> int:
+    """Return the id of a user whom a provider has authenticated; a new one has no role.
+
+    Raises:
+        Unauthenticated: the user is disabled, or the name cannot name a user.
+    """
+    query = sa.select(users.c.user_id, users.c.disabled_at).where(users.c.name == name)
+    found = connection.execute(query).one_or_none()
+    if found is None and _NAME.fullmatch(name):
+        return add_user(connection, name)
+    if found is None or found.disabled_at is not None:
+        raise Unauthenticated(f"{name!r} may not sign in: ask an administrator")
+    return int(found.user_id)
 
 
 def disable_user(connection: sa.Connection, name: str) -> None:

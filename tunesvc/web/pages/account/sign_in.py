@@ -33,16 +33,29 @@ def enter_page(request: Request, key: Annotated[str, Query(max_length=400)] = ""
 def enter(request: Request, secret: Secret = "") -> Response:
     """Start a session, and open the page requested before, or the first one."""
     access: AccountAccess = request.app.state.access
-    database = request.app.state.database
     user_id = _user_of(request, access, secret.strip())
     if user_id is None:
         record_sign_in(request, "", 401)
         return page(request, "sign_in.html", 401, secret="", problem=_WRONG)
-    with database.engine.begin() as connection:
+    return start_session(request, user_id)
+
+
+def start_session(
+    request: Request,
+    user_id: int,
+    *,
+    comes_from_elsewhere: bool = False,
+) -> Response:
+    """Start a session in the browser, and open the page requested before, or the first one."""
+    access: AccountAccess = request.app.state.access
+    with request.app.state.database.engine.begin() as connection:
         name, session = create_session(connection, user_id)
     record_sign_in(request, name, 303, session.token_id)
     at = remembered_page(request) or request.url_for("studies_page").path
-    response = RedirectResponse(at, status_code=303)
+    response: Response = RedirectResponse(at, status_code=303)
+    if comes_from_elsewhere:
+        # Browsers do not send a strict cookie on a redirect that starts on another site's page.
+        response = page(request, "entered.html", at=at)
     access.remember(request, response, session)
     forget_page(request, response)
     return response
