@@ -15,6 +15,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -217,6 +218,14 @@ class TrialCheckpoints:
             yield from self.read(part)
             yield bytes(-member.size % tarfile.BLOCKSIZE)
         yield bytes(2 * tarfile.BLOCKSIZE)
+
+    def stale(self, before: datetime) -> set[str]:
+        """Return the checkpoints, complete or not, of which nothing was written since `before`."""
+        newest: dict[str, datetime] = {}
+        for found in self._objects.list():
+            checkpoint = found.key.partition("/")[0].removesuffix(_END)
+            newest[checkpoint] = max(found.modified, newest.get(checkpoint, found.modified))
+        return {checkpoint for checkpoint, modified in newest.items() if modified < before}
 
     def delete(self, checkpoints: Iterable[str], older_than: Iterable[str]) -> None:
         """Delete checkpoints, and content that no other checkpoint names. May be repeated.

@@ -101,6 +101,7 @@ def serve(
     this machine only, unless --tls-cert and --tls-key, or --behind-proxy, protect the way to it.
     """
     from tunesvc.service.alert_sender import AlertSender
+    from tunesvc.service.artifact_collector import ArtifactCollector
     from tunesvc.web.binding import Binding
 
     binding = Binding(host, port, tls_cert, tls_key, behind_proxy, path_prefix)
@@ -117,6 +118,7 @@ def serve(
         server = stack.enter_context(_served(database, supervisor, binding, provider, gpu_price))
         supervisor.start()
         stack.enter_context(AlertSender(database))
+        stack.enter_context(ArtifactCollector(database))
         _print_address(server, database, first, as_json=as_json)
         stopped.get()
         supervisor.stop()
