@@ -41,7 +41,8 @@ ONCE: tuple[Point, ...] = ("leased", "recovered", "adopted")
 """Reached once by each coordinator."""
 WORKERS: tuple[Point, ...] = ("begun", "said", "ending")
 SERVERS: tuple[Point, ...] = ("taking", "leaving")
-AGAIN = [point for point in POINTS if point not in (*ONCE, *WORKERS, *SERVERS)]
+SUBMITTING: tuple[Point, ...] = ("uploaded", "recorded", "submitted")
+AGAIN = [point for point in POINTS if point not in (*ONCE, *WORKERS, *SERVERS, *SUBMITTING)]
 NAMES = count()
 TRIALS = 8
 TOOK_OVER = 3

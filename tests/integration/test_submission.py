@@ -21,6 +21,8 @@ from tunesvc.errors import (
     StudyExists,
     TuneError,
 )
+from tunesvc.instrumentation import failpoints
+from tunesvc.instrumentation.failpoints import FailpointReached, Point
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.run_study import StudySource, create
 from tunesvc.runtime.submission import (
@@ -122,6 +124,7 @@ def test_ten_studies_of_one_folder_store_it_once(
 def test_a_file_that_changes_later_changes_nothing_that_runs(
     database: Database, store: ArtifactStore, folder: Path
 ) -> None:
+    """Fault 57."""
     record = submit(database, store, folder)
     (folder / "train.py").write_text("def train(x): raise SystemExit\n")
     source = submitted_source(database, record, store)
@@ -172,6 +175,7 @@ def test_an_archive_of_another_digest_is_not_recorded(
 def test_a_store_that_is_away_refuses_the_upload_and_leaves_nothing(
     database: Database, folder: Path, tmp_path: Path
 ) -> None:
+    """Faults 53 and 55."""
     objects, filesystem = broken_store(tmp_path / "store")
     store = ArtifactStore(objects)
     for fault in ("away", "full"):
@@ -214,3 +218,20 @@ def test_a_lost_artifact_is_uploaded_again(
     assert not has_snapshot(database, store, digest)
     assert upload(database, store, folder) == digest
     assert has_snapshot(database, store, digest)
+
+
+@pytest.mark.parametrize("point", ["uploaded", "recorded", "submitted"])
+def test_submitting_may_be_repeated_after_a_crash_anywhere(
+    database: Database, store: ArtifactStore, folder: Path, point: Point
+) -> None:
+    """Fault 52."""
+    failpoints.arm(f"{point}:raise")
+    with pytest.raises(FailpointReached):
+        submit(database, store, folder)
+    failpoints.arm(None)
+    record = submit(database, store, folder)
+    assert len(list(store.list())) == 1
+    with database.engine.connect() as connection:
+        waiting = [one.study_id for one in submissions.queued(connection, 10)]
+    assert waiting == [record.study_id]
+    assert submitted_source(database, record, store).is_snapshot

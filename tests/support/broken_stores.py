@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ class BrokenFilesystem(DirFileSystem):
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder), LocalFileSystem(auto_mkdir=True))
         self.fault = ""
+        self.is_ready = threading.Event()
+        """Ends the wait of a store that is slow."""
         self.written: list[str] = []
         """Names of the objects that were opened for writing."""
 
@@ -54,6 +57,8 @@ class BrokenFilesystem(DirFileSystem):
             raise ConnectionError("Could not connect to the endpoint URL")
         if self.fault == "forbidden":
             raise PermissionError("Access Denied")
+        if self.fault == "slow":
+            self.is_ready.wait(30)
 
 
 _ALTERED = ("drops the end", "flips a bit", "writes nothing")

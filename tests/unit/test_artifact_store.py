@@ -92,6 +92,7 @@ def test_content_beyond_the_cap_is_refused_before_it_is_read_to_its_end(
     "fault", ["drops the end", "flips a bit", "writes nothing", "copies nothing"]
 )
 def test_a_store_that_lies_about_success_is_found_out(fault: str, tmp_path: Path) -> None:
+    """Fault 56."""
     objects, filesystem = broken_store(tmp_path / "store")
     store = ArtifactStore(objects)
     filesystem.fault = fault

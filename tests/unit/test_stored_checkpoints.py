@@ -111,6 +111,7 @@ def test_content_of_an_upload_under_way_stays(store: TrialCheckpoints, tmp_path:
 def test_a_store_that_lies_publishes_nothing(
     place: tuple[TrialCheckpoints, BrokenFilesystem], tmp_path: Path, fault: str
 ) -> None:
+    """Fault 56."""
     store, filesystem = place
     filesystem.fault = fault
     with pytest.raises(ArtifactDamaged):
@@ -211,6 +212,7 @@ def test_a_checkpoint_counts_once_it_is_stored_and_the_objective_may_change_its_
 def test_a_store_that_is_away_delays_checkpoints_and_not_training(
     make: Make, kept: Kept, place: tuple[TrialCheckpoints, BrokenFilesystem], tmp_path: Path
 ) -> None:
+    """Fault 53."""
     checkpoints = make(keep=Keep(last=1, best=1))
     place[1].fault = "away"
     for step, value in enumerate([0.5, 0.1, 0.4, 0.3]):
@@ -227,6 +229,22 @@ def test_a_store_that_is_away_delays_checkpoints_and_not_training(
     assert len(kept.notes) == 1
 
 
+def test_a_slow_store_delays_no_training(
+    make: Make, kept: Kept, place: tuple[TrialCheckpoints, BrokenFilesystem], tmp_path: Path
+) -> None:
+    """Fault 54."""
+    checkpoints = make()
+    place[1].fault = "slow"
+    began_s = time.monotonic()
+    for step in range(50):
+        checkpoints.keep(model(tmp_path, str(step)), step, kept)
+    assert time.monotonic() - began_s < 5
+    assert len(list((tmp_path / "scratch-1" / "checkpoints").iterdir())) == 2
+    place[1].is_ready.set()
+    checkpoints.close()
+    assert [step for _, step in kept.locations] == [0, 49]
+
+
 def test_an_attempt_does_not_wait_for_ever(
     make: Make,
     kept: Kept,
@@ -234,6 +252,7 @@ def test_an_attempt_does_not_wait_for_ever(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Fault 55."""
     monkeypatch.setattr(stored_checkpoints, "WAIT_S", 0.1)
     checkpoints = make()
     place[1].fault = "full"
@@ -290,6 +309,7 @@ def _deleting() -> bool:
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     make: Make, kept: Kept, tmp_path: Path
 ) -> None:
+    """Fault 56."""
     checkpoints = make()
     for step in (1, 2):
         checkpoints.keep(model(tmp_path, f"after {step}"), step, kept)
@@ -309,6 +329,7 @@ def test_a_checkpoint_that_is_gone_is_none(make: Make) -> None:
 def test_a_start_waits_for_a_store_that_is_away(
     make: Make, kept: Kept, place: tuple[TrialCheckpoints, BrokenFilesystem], tmp_path: Path
 ) -> None:
+    """Fault 53."""
     checkpoints = make()
     checkpoints.keep(model(tmp_path, "x"), 1, kept)
     checkpoints.close()

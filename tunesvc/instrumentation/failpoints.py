@@ -31,6 +31,10 @@ Point = Literal[
     "stopped",
     "killed",
     "launched",
+    # submitting
+    "uploaded",  # the snapshot is in the artifact store, and no row names it
+    "recorded",  # its row is committed, the study is not there
+    "submitted",  # the study and its submission are written, nothing committed
     # a server
     "taking",  # it has chosen a study from the queue
     "leaving",  # a coordinator stops in order, its lease is not yet released

@@ -20,6 +20,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.people.accounts import find_project
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import ArtifactStoreUnavailable, SpecError, StudyExists, TuneError
+from tunesvc.instrumentation import failpoints
 from tunesvc.runtime import confirm
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.run_study import StudySource
@@ -50,6 +51,7 @@ def store_snapshot(
         ArtifactStoreUnavailable: the store does not answer, or is full.
     """
     stored = store.put(pieces, digest=digest, bytes_max=SNAPSHOT_BYTES_MAX)
+    failpoints.reach("uploaded")
     with database.engine.begin() as connection:
         submissions.record_snapshot(
             connection,
@@ -58,6 +60,7 @@ def store_snapshot(
             files=files,
             created_by=created_by,
         )
+    failpoints.reach("recorded")
     if not store.holds(stored):  # it was there, and a collector took it before it was recorded
         raise ArtifactStoreUnavailable(f"snapshot {digest} was deleted meanwhile: send it again")
 
@@ -103,6 +106,7 @@ def submit_study(
             submitted_by=submitted_by,
             provenance=new.provenance,
         )
+        failpoints.reach("submitted")
         return record
 
 
