@@ -58,12 +58,9 @@ def server(shared_database: Database) -> Iterator[DashboardServer]:
 @pytest.fixture(scope="module", params=["local", "http"])
 def client(
     request: pytest.FixtureRequest, server: DashboardServer, shared_database: Database
-) -> Iterator[TuneClient]:
-    if request.param == "local":
-        yield LocalClient(shared_database, "ada")
-        return
-    with Client(server.url, server.new_token()) as client:
-        yield client
+) -> TuneClient:
+    is_local = request.param == "local"
+    return LocalClient(shared_database, "ada") if is_local else request.getfixturevalue("remote")
 
 
 def test_studies_come_in_pages_newest_first(client: TuneClient) -> None:
@@ -157,12 +154,17 @@ READS: dict[str, Callable[[TuneClient], object]] = {
 """What does not change between two calls."""
 
 
+@pytest.fixture(scope="module")
+def remote(server: DashboardServer) -> Iterator[Client]:
+    with Client(server.url, server.new_token()) as remote:
+        yield remote
+
+
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_both_clients_read_the_same(
-    client: TuneClient, shared_database: Database, read: Callable[[TuneClient], object]
+    remote: TuneClient, shared_database: Database, read: Callable[[TuneClient], object]
 ) -> None:
-    expected = read(LocalClient(shared_database, "ada"))
-    assert read(client) == expected
+    assert read(remote) == read(LocalClient(shared_database, "ada"))
 
 
 def test_what_changes_all_the_time_is_read_too(client: TuneClient) -> None:

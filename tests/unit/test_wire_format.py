@@ -131,7 +131,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.parametrize("kind", list(returned()), ids=str)
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(data=st.data())
 def test_what_is_returned_survives_the_way(kind: Any, data: st.DataObject) -> None:
     value = data.draw(values_of(kind))
