@@ -49,14 +49,10 @@ class Service:
         return self.folder / "history"
 
     def start_server(self) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-m",
-            "tests.support.agent_server",
-            self.database.url,
-            str(self.port),
-        ]
-        server = self._start(command, stdout=subprocess.PIPE)
+        options = ["--port", str(self.port), "--behind-proxy", "127.0.0.1", "--json"]
+        command = [sys.executable, "-m", "tunesvc", "serve", *options]
+        url = self.database.url
+        server = self._start(command, stdout=subprocess.PIPE, TUNE_DATABASE_URL=url)
         assert server.stdout is not None
         assert server.stdout.readline()
         return server
