@@ -106,4 +106,9 @@ def test_without_a_server_accounts_are_those_of_the_database(database_url: str) 
     link = tune("user", "add", "root-of-it", "--admin", *local)
     assert link.startswith("tune_link_")
     assert "last administrator" in tune("user", "disable", "root-of-it", *local, code=2)
+    entries = tune_json("audit", *local)
+    assert [(one["action"], one["subject"], one["outcome"]) for one in entries] == [
+        ("disable user", "root-of-it", None),
+        ("add administrator", "root-of-it", None),
+    ]
     assert "have no account: `tune user add" in tune("token", "list", *local, code=1)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
+import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tests.support.accounts import Team, make_team
 from tunesvc.db.engine.database import Database
@@ -132,3 +139,44 @@ def test_without_a_proxy_forwarded_headers_count_for_nothing(team: Team) -> None
         )
     (entry,) = list_audit(team.database, limit=1)
     assert entry.address == "127.0.0.1"
+
+
+def test_it_encrypts_by_itself(team: Team, tmp_path: Path) -> None:
+    cert, key = _certificate(tmp_path)
+    binding = Binding(port=0, tls_cert=cert, tls_key=key)
+    context = ssl.create_default_context(cafile=str(cert))
+    with (
+        DashboardServer(team.database, accounts=binding) as server,
+        httpx.Client(base_url=server.url, verify=context) as client,
+    ):
+        assert server.url.startswith("https://127.0.0.1:")
+        form = {"secret": team.secrets["viewer"]}
+        answer = client.post("/enter", data=form, headers={"Origin": server.url})
+        assert answer.status_code == 303
+        assert "Secure" in answer.headers["set-cookie"]
+        assert client.get("/studies").status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{server.port}/studies")
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate for 127.0.0.1 that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tunesvc test")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private = serialization.PrivateFormat.PKCS8
+    files[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption())
+    )
+    return files

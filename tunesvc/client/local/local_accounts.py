@@ -9,7 +9,7 @@ import tunesvc.db.people.accounts as stored
 from tunesvc.client.account_operations import TOKEN_DAYS, IssuedSecret, OwnAccount
 from tunesvc.client.local.keyset import key_of, page_of
 from tunesvc.db.engine.database import Database
-from tunesvc.db.people import personal_data, shares
+from tunesvc.db.people import audit_log, personal_data, shares
 from tunesvc.db.people.accounts import LINK_LASTS, Role, TokenKind
 from tunesvc.db.people.personal_data import PersonalRow
 from tunesvc.db.people.shares import PartyKind
@@ -22,12 +22,27 @@ from tunesvc.queries.rows import RowPage
 
 
 class LocalAccounts:
-    """See `AccountOperations`."""
+    """See `AccountOperations`.
 
-    def __init__(self, database: Database, user: str, among: StudyScope) -> None:
+    Args:
+        database: Database of the accounts.
+        user: Name of the user of this client.
+        among: Studies that the user may view.
+        has_entries: True if the caller writes the audit log, as the routes of a server do.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        user: str,
+        among: StudyScope,
+        *,
+        has_entries: bool = False,
+    ) -> None:
         self._database = database
         self._user = user
         self._among = among
+        self._has_entries = has_entries
 
     def me(self) -> OwnAccount:
         """Return the user of this client; the owner of the machine needs no account."""
@@ -43,6 +58,7 @@ class LocalAccounts:
     def create_token(self, label: str = "", days: float | None = TOKEN_DAYS) -> IssuedSecret:
         """Create a token of the user; with None it does not expire."""
         user_id = self._own_id()
+        self._record("create token", label)
         with self._database.engine.begin() as connection:
             token = stored.create_token(
                 connection,
@@ -56,6 +72,7 @@ class LocalAccounts:
     def revoke_token(self, token_id: int) -> None:
         """Revoke a token of the user. Repeatable."""
         user_id = self._own_id()
+        self._record("revoke token", str(token_id))
         with self._database.engine.begin() as connection:
             stored.revoke_token(connection, token_id, user_id)
 
@@ -65,6 +82,7 @@ class LocalAccounts:
 
     def add_user(self, name: str, *, is_admin: bool = False) -> IssuedSecret:
         """Add a user; return a link that signs in once."""
+        self._record("add administrator" if is_admin else "add user", name)
         with self._database.engine.begin() as connection:
             user_id = stored.add_user(connection, name, is_admin=is_admin)
             link = stored.create_token(connection, user_id, TokenKind.LINK, "", LINK_LASTS)
@@ -72,6 +90,7 @@ class LocalAccounts:
 
     def make_link(self, name: str) -> IssuedSecret:
         """Make another link for a user."""
+        self._record("make link", name)
         with self._database.engine.begin() as connection:
             user_id = stored.find_user(connection, name)
             link = stored.create_token(connection, user_id, TokenKind.LINK, "", LINK_LASTS)
@@ -79,11 +98,13 @@ class LocalAccounts:
 
     def disable_user(self, name: str) -> None:
         """Disable a user and revoke its tokens. Repeatable."""
+        self._record("disable user", name)
         with self._database.engine.begin() as connection:
             stored.disable_user(connection, name)
 
     def enable_user(self, name: str) -> None:
         """Enable a user again, who then needs a link. Repeatable."""
+        self._record("enable user", name)
         with self._database.engine.begin() as connection:
             stored.enable_user(connection, name)
 
@@ -93,6 +114,7 @@ class LocalAccounts:
 
     def add_project(self, name: str, weight: float = 1.0) -> str:
         """Add a project; return its name."""
+        self._record("add project", name)
         with self._database.engine.begin() as connection:
             stored.add_project(connection, name, weight)
         return name
@@ -105,6 +127,7 @@ class LocalAccounts:
 
     def set_member(self, project: str, user: str, role: Role | None) -> None:
         """Give a user a role in a project, or with None remove the user. Repeatable."""
+        self._record(f"set role {role or 'none'}", f"{project}: {user}")
         with self._database.engine.begin() as connection:
             project_id = stored.find_project(connection, project)
             user_id = stored.find_user(connection, user)
@@ -142,6 +165,11 @@ class LocalAccounts:
         """Return the audit log, of one user or of all, the newest first."""
         found = list_audit(self._database, user_name=user, before=key_of(after), limit=limit + 1)
         return page_of(found, limit, lambda entry: entry.audit_id)
+
+    def _record(self, action: str, subject: str) -> None:
+        """Write an entry, before the change: it says what was tried, without an outcome."""
+        if not self._has_entries:
+            audit_log.begin(self._database, self._user, action, subject)
 
     def _own_id(self) -> int:
         with self._database.engine.connect() as connection:

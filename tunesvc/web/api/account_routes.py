@@ -109,7 +109,8 @@ class RoleBody:
 def operations_of(request: Request, user: User) -> AccountOperations:
     """Return the operations for a user whose permission was checked."""
     database = request.app.state.database
-    return LocalAccounts(database, user.name, viewable_studies(request, user))
+    among = viewable_studies(request, user)
+    return LocalAccounts(database, user.name, among, has_entries=True)
 
 
 def _own(request: Request, user: AccountUser) -> AccountOperations:

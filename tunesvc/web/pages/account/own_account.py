@@ -48,7 +48,9 @@ def revoke_token(
 
 def operations(request: Request, user: User) -> LocalAccounts:
     """Return the operations for a user whose permission was checked."""
-    return LocalAccounts(request.app.state.database, user.name, viewable_studies(request, user))
+    database = request.app.state.database
+    among = viewable_studies(request, user)
+    return LocalAccounts(database, user.name, among, has_entries=True)
 
 
 def _account(request: Request, user: User, issued: IssuedSecret | None = None) -> HTMLResponse:
