@@ -30,5 +30,5 @@ fmt:
 # For what is newer: make lock LOCK_FLAGS=--upgrade
 lock:
 	$(PYTHON) -m pip install --quiet uv
-	$(PYTHON) -m uv pip compile pyproject.toml --extra examples --extra s3 --extra alerts --output-file requirements.lock --generate-hashes \
+	$(PYTHON) -m uv pip compile pyproject.toml --extra examples --extra s3 --extra alerts --extra oidc --output-file requirements.lock --generate-hashes \
 	    --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --no-emit-index-url --no-header --quiet $(LOCK_FLAGS)
