@@ -101,6 +101,25 @@ def test_secrets_are_refused_with_the_remedy(folder: Path, name: str) -> None:
     assert name in names(folder)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN RSA " + "PRIVATE KEY-----",
+        "aws = 'AKIA" + "ABCDEFGHIJKLMNOP'",
+        '{"token": "tune_token_' + "x" * 43 + '"}',
+    ],
+)
+def test_a_file_that_holds_a_secret_is_refused(folder: Path, text: str) -> None:
+    write(folder / "conf" / "notes.txt", f"first line\n{text}\n")
+    with pytest.raises(
+        SnapshotError, match=r"conf/notes\.txt would be sent.*may hold secrets"
+    ) as c:
+        list_entries(folder)
+    assert text not in str(c.value)
+    write(folder / ".tuneignore", "!conf/notes.txt\n")
+    assert "conf/notes.txt" in names(folder)
+
+
 def test_an_example_of_a_secret_is_none(folder: Path) -> None:
     write(folder / ".env.example")
     assert ".env.example" in names(folder)

@@ -7,6 +7,7 @@ that starts with `!` takes in what would be left out, or sends a file that looks
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathspec import GitIgnoreSpec
 
 from tunesvc.errors import SnapshotError
 from tunesvc.util.formatting import size as format_size
+from tunesvc.util.redaction import SECRET_PREFIX
 
 IGNORE_FILE: Final = ".tuneignore"
 
@@ -39,6 +41,16 @@ SECRETS: Final = (
     *(".htpasswd", "kubeconfig", ".databrickscfg", ".boto", ".s3cfg", "*.kdbx"),
 )
 """Patterns of what holds a secret, in lower case."""
+
+_SECRET_TEXT = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    rb"|\bAKIA[0-9A-Z]{16}\b"
+    + rb"|\b%s(token|session|link)_[A-Za-z0-9_-]{43}"
+    % SECRET_PREFIX.encode()
+)
+"""Content of what holds a secret: a private key, a key of AWS, or a token of ours."""
+_TEXT_BYTES_MAX = 2**20
+"""A larger file is data, and is not looked into."""
 
 BYTES_MAX: Final = 100 * 10**6
 FILES_MAX: Final = 20_000
@@ -111,7 +123,7 @@ def _refuse_secrets(entries: Iterable[FolderEntry], own: GitIgnoreSpec) -> None:
         entry.name
         for entry in entries
         if not entry.is_folder
-        and secret.match_file(entry.name.lower())
+        and (secret.match_file(entry.name.lower()) or _holds_secret(entry))
         and own.check_file(entry.name).include is not False
     ]
     if found:
@@ -121,6 +133,15 @@ def _refuse_secrets(entries: Iterable[FolderEntry], own: GitIgnoreSpec) -> None:
             f"needed in {IGNORE_FILE}, and give secrets to workers by their environment. "
             f"A line `!{first}` in {IGNORE_FILE} sends it all the same"
         )
+
+
+def _holds_secret(entry: FolderEntry) -> bool:
+    if not entry.is_file or entry.bytes > _TEXT_BYTES_MAX:
+        return False
+    try:
+        return _SECRET_TEXT.search(entry.path.read_bytes()) is not None
+    except OSError as error:
+        raise SnapshotError(f"{entry.path} cannot be read: {error.strerror}") from None
 
 
 def _refuse_size(folder: Path, entries: Sequence[FolderEntry], bytes_max: int) -> None:
