@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.simulation import quadratic
 from tests.support.specs import make_spec
@@ -28,6 +29,7 @@ from tunesvc.runtime import study_requests
 from tunesvc.service import study_supervisor
 from tunesvc.service.readiness import find_problems
 from tunesvc.service.served_study import ServedStudy
+from tunesvc.service.server_metrics import ServerMetrics
 from tunesvc.service.study_supervisor import StudySupervisor
 from tunesvc.spec import StudySpec
 from tunesvc.testing.simulated_executor import SimulatedCluster, SimulatedExecutor, VirtualClock
@@ -232,6 +234,43 @@ def test_a_server_says_whether_it_is_alive_and_ready(servers: Servers, database:
         server.stop()
         assert "the server is shutting down" in httpx.get(f"{web.url}/readyz").json()["problems"]
         assert httpx.get(f"{web.url}/healthz").status_code == 200
+
+
+def test_metrics_tell_the_queue_the_trials_and_the_latencies(
+    servers: Servers, database: Database, folder: str
+) -> None:
+    for name in ("waiting", "bowl"):
+        submit(database, name, folder)
+    with database.engine.begin() as connection:
+        submissions.fail(connection, get_study(database, "waiting").study_id, "no folder")
+    with ServerMetrics(database) as metrics:
+        server = StudySupervisor(
+            database,
+            partial(
+                ServedStudy,
+                database=database,
+                make_executor=servers.executor,
+                observer=metrics.observer(),
+            ),
+        )
+        metrics.add_server(server)
+        wait_until(lambda: (server.step(), are_finished(database, "bowl"))[1])
+        server.stop()
+        text = metrics.text().decode()
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["tunesvc_studies", "queued"] == found["tunesvc_studies", "finished"] == 1
+    assert found["tunesvc_queued_studies", "normal"] == 1
+    assert found["tunesvc_unstartable_studies",] == 1
+    assert found["tunesvc_attempts", "running"] == 0
+    assert found["tunesvc_trials_total", "complete"] >= 1
+    assert found["tunesvc_cluster_resources", "CPU"] == 4
+    assert found["tunesvc_commit_seconds_count",] >= 10
+    assert found["tunesvc_ask_seconds_count",] == 10
+    assert found["tunesvc_database_up",] == 1
 
 
 def test_a_queue_that_cannot_be_read_is_a_reason_not_to_be_ready(

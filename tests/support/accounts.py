@@ -59,7 +59,7 @@ def make_team(database: Database, project: str = "vision") -> Team:
 def serving_accounts(database: Database) -> Iterator[tuple[DashboardServer, httpx.Client]]:
     """A server with accounts on loopback, and a client without any."""
     made = DashboardServer(database, accounts=Binding(port=0))
-    made.app.include_router(probe_router(tuple))
+    made.app.include_router(probe_router(tuple, bytes))
     made.app.include_router(provider_sign_in.router)
     with (
         made as server,

@@ -28,6 +28,7 @@ EXPECTED: dict[str, str] = {
     "GET /": EVERYBODY,
     "GET /healthz": EVERYBODY,
     "GET /readyz": EVERYBODY,
+    "GET /metrics": USER,
     "GET /provider/start": EVERYBODY,
     "GET /provider/back": EVERYBODY,
     "GET /enter": EVERYBODY,

@@ -41,7 +41,7 @@ from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Decision
 from tunesvc.errors import DatabaseUnavailable, ExecutorError
 from tunesvc.execution.executor import Event, Executor, Outcome, SuggestRequested
-from tunesvc.instrumentation import event_log, failpoints
+from tunesvc.instrumentation import event_log, failpoints, latency
 from tunesvc.policy import StopCause, Usage
 from tunesvc.search.exhaustion import is_distinct
 from tunesvc.search.optimizer import Optimizer
@@ -479,7 +479,8 @@ class Coordinator:
             if self._clock.now() - began_s > longest_s:
                 self._is_asking = True
                 return
-            proposal = self._proposal_prefetch.ask()
+            with latency.timed("ask"):
+                proposal = self._proposal_prefetch.ask()
             decision = Decision(
                 proposal.number,
                 "ask",

@@ -30,7 +30,7 @@ from tunesvc.db.lease import LEASE_S, Lease
 from tunesvc.db.study_changes import EndRecord, LogCut, Report, SeenNode, StartRecord, StudyChanges
 from tunesvc.db.trial_changes import Attr, Decision
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
-from tunesvc.instrumentation import event_log, failpoints
+from tunesvc.instrumentation import event_log, failpoints, latency
 from tunesvc.util.characters import storable
 
 T = TypeVar("T")
@@ -129,6 +129,7 @@ class StudyWriter:
                 },
             ),
             translate_unavailable(),
+            latency.timed("commit"),
         ):
             stalled = self._commit_once(number, changes)
         self._commits = number

@@ -113,6 +113,14 @@ def count_studies(database: Database, **only: Unpack[StudyFilter]) -> int:
     return int(count)
 
 
+def count_by_state(connection: sa.Connection) -> dict[str, int]:
+    """Count the studies by their state as shown."""
+    state = _status().label("state")
+    query = sa.select(state, sa.func.count()).select_from(table).group_by(state)
+    found = {str(name): int(count) for name, count in connection.execute(query)}
+    return {state: found.get(state, 0) for state in StudyStatus}
+
+
 def _filtered(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
     tags = table.c.tags
     if search := only.get("search"):

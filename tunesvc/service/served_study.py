@@ -6,7 +6,7 @@ import threading
 
 from tunesvc import runs
 from tunesvc.coordinator.coordinator import Coordinator
-from tunesvc.coordinator.progress_events import SilentObserver
+from tunesvc.coordinator.progress_events import Observer, SilentObserver
 from tunesvc.coordinator.slot_grant import SlotGrant
 from tunesvc.db import study_records, submissions
 from tunesvc.db.engine.database import Database
@@ -32,6 +32,7 @@ class ServedStudy:
         database: database of the study; the caller closes it.
         make_executor: makes its executor on a Ray of this server.
         interrupt: ends the run in order.
+        observer: gets its progress.
         back_s: see `Serving`.
     """
 
@@ -42,12 +43,14 @@ class ServedStudy:
         *,
         make_executor: ExecutorMaker,
         interrupt: threading.Event,
+        observer: Observer | None = None,
         back_s: float = BACK_S,
     ) -> None:
         self._study_id = study_id
         self._database = database
         self._make_executor = make_executor
         self._interrupt = interrupt
+        self._observer = observer or SilentObserver()
         self._back_s = back_s
         self._grant = SlotGrant(slots=0)
         self._is_granted = threading.Event()
@@ -99,8 +102,8 @@ class ServedStudy:
             self._database,
             record,
             submitted_source(self._database, record),
-            {"make_executor": self._make_executor, "check": False, "observer": SilentObserver()},
-            SilentObserver(),
+            {"make_executor": self._make_executor, "check": False, "observer": self._observer},
+            self._observer,
             self._interrupt,
             serving=Serving(self._begin, self._back_s),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -20,9 +21,13 @@ from tunesvc.cli.exits import ExitCode
 from tunesvc.util import logs
 
 if TYPE_CHECKING:
+    from fastapi import APIRouter
+
     from tunesvc.db.engine.database import Database
     from tunesvc.db.people.accounts import FirstSecrets
     from tunesvc.execution.driver.ray_pool import RayPool
+    from tunesvc.service.served_study import ServedStudy
+    from tunesvc.service.server_metrics import ServerMetrics
     from tunesvc.service.study_supervisor import StudySupervisor
     from tunesvc.web import DashboardServer
     from tunesvc.web.binding import Binding
@@ -113,9 +118,11 @@ def serve(
     with ExitStack() as stack:
         stopped = stack.enter_context(_signals())
         database, rays = _open(stack, database_url)
-        supervisor = _supervisor(database, rays, studies)
+        metrics = stack.enter_context(_metrics(database))
+        supervisor = _supervisor(database, rays, metrics, studies)
         first = _first_secrets(database)
-        server = stack.enter_context(_served(database, supervisor, binding, provider, gpu_price))
+        probes = _probes(database, supervisor, metrics)
+        server = stack.enter_context(_served(database, probes, binding, provider, gpu_price))
         supervisor.start()
         stack.enter_context(AlertSender(database))
         stack.enter_context(ArtifactCollector(database))
@@ -135,27 +142,63 @@ def _open(stack: ExitStack, database_url: str | None) -> tuple[Database, RayPool
     return database, stack.enter_context(RayPool(of_several=True))
 
 
-def _supervisor(database: Database, rays: RayPool, studies_max: int) -> StudySupervisor:
+def _metrics(database: Database) -> ServerMetrics:
+    from tunesvc.service.server_metrics import ServerMetrics
+
+    return ServerMetrics(database)
+
+
+def _supervisor(
+    database: Database,
+    rays: RayPool,
+    metrics: ServerMetrics,
+    studies_max: int,
+) -> StudySupervisor:
     from tunesvc.service.served_study import ServedStudy
     from tunesvc.service.study_supervisor import StudySupervisor
 
-    serve_study = partial(ServedStudy, database=database, make_executor=rays.executor)
-    return StudySupervisor(database, serve_study, studies_max=studies_max)
+    def serve_study(
+        study_id: int,
+        *,
+        interrupt: threading.Event,
+        back_s: float,
+    ) -> ServedStudy:
+        return ServedStudy(
+            study_id,
+            database,
+            make_executor=rays.executor,
+            interrupt=interrupt,
+            observer=metrics.observer(),
+            back_s=back_s,
+        )
+
+    supervisor = StudySupervisor(database, serve_study, studies_max=studies_max)
+    metrics.add_server(supervisor)
+    return supervisor
+
+
+def _probes(
+    database: Database,
+    supervisor: StudySupervisor,
+    metrics: ServerMetrics,
+) -> APIRouter:
+    from tunesvc.service.readiness import find_problems
+    from tunesvc.web.probes import probe_router
+
+    return probe_router(partial(find_problems, database, supervisor), metrics.text)
 
 
 def _served(
     database: Database,
-    supervisor: StudySupervisor,
+    probes: APIRouter,
     binding: Binding,
     provider: ProviderSettings | None,
     gpu_price: float,
 ) -> DashboardServer:
-    from tunesvc.service.readiness import find_problems
     from tunesvc.web import DashboardServer
-    from tunesvc.web.probes import probe_router
 
     server = DashboardServer(database, gpu_price=gpu_price, accounts=binding, provider=provider)
-    server.app.include_router(probe_router(partial(find_problems, database, supervisor)))
+    server.app.include_router(probes)
     return server
 
 

@@ -90,7 +90,7 @@ class ClusterDemand:
 def get_cluster_demand(connection: sa.Connection) -> ClusterDemand:
     """Return the demand of all submitted studies that should run."""
     return ClusterDemand(
-        total=_total(connection),
+        total=get_cluster_total(connection),
         studies=tuple(_studies(connection)),
         projects=_parties(connection, projects, studies.c.project_id == projects.c.project_id),
         users=_parties(connection, users, submissions.c.submitted_by == users.c.name),
@@ -124,7 +124,8 @@ def get_releases(connection: sa.Connection) -> list[float]:
     return [float(left) for left in connection.scalars(query)]
 
 
-def _total(connection: sa.Connection) -> dict[str, float]:
+def get_cluster_total(connection: sa.Connection) -> dict[str, float]:
+    """Return the resources of all nodes that coordinators have seen lately, by Ray's names."""
     seen = sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, STALE_S)
     newest = (
         sa.select(nodes.c.total)
