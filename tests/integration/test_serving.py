@@ -216,6 +216,24 @@ def test_a_server_runs_no_more_studies_than_it_may(
     server.stop()
 
 
+def test_a_server_without_studies_gives_its_ray_back(
+    servers: Servers, database: Database, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_supervisor, "IDLE_S", 0.2)
+    ended: list[str] = []
+    serve = partial(ServedStudy, database=database, make_executor=servers.executor)
+    server = StudySupervisor(database, serve, on_idle=lambda: ended.append("ray"))
+    server.step()
+    assert ended == []  # it has none
+    submit(database, "bowl", folder)
+    wait_until(lambda: (server.step(), are_finished(database, "bowl"))[1])
+    assert ended == []
+    wait_until(lambda: (server.step(), bool(ended))[1])
+    wait_until(lambda: not server.step())
+    assert ended == ["ray"]
+    server.stop()
+
+
 def test_a_server_says_whether_it_is_alive_and_ready(servers: Servers, database: Database) -> None:
     server = servers.make()
     web = DashboardServer(database, port=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from tunesvc.db.engine.database import Database
@@ -30,6 +31,8 @@ TAKE_S = 0.1
 """The same after a study was taken, as more may wait."""
 LOAD_S = 0.05
 """Added for each running study, so that the server with the fewest is mostly the first."""
+IDLE_S = 60.0
+"""Time without a study after which the server gives its Rays back."""
 FROZEN_S = 60.0
 """A step takes no longer, even with a slow database."""
 
@@ -55,6 +58,7 @@ class StudySupervisor:
         database: database of the queue; the caller closes it.
         serve: makes the runs.
         studies_max: most studies at a time.
+        on_idle: called when no study has run for `IDLE_S`, once until the next one runs.
     """
 
     def __init__(
@@ -63,10 +67,14 @@ class StudySupervisor:
         serve: Serve,
         *,
         studies_max: int = STUDIES_MAX,
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._serve = serve
         self._studies_max = studies_max
+        self._on_idle = on_idle
+        self._busy_s: float | None = None
+        """Last time that a study ran; None if none has since `on_idle`."""
         self._sharing = ClusterSharing(database)
         self._served: dict[int, ServedStudy] = {}
         self._interrupt = threading.Event()
@@ -113,6 +121,7 @@ class StudySupervisor:
         """Share out the cluster, and take the next study; return False if there was none."""
         self._stepped_s = time.monotonic()
         self._served = {id_: study for id_, study in self._served.items() if study.is_alive}
+        self._look_for_idleness()
         try:
             with translate_unavailable():
                 sharing = self._sharing.update(self._served.keys())
@@ -149,6 +158,13 @@ class StudySupervisor:
             # Spread, so that servers that started together do not look at the same time.
             spread = random.uniform(0.5, 1.5)  # noqa: S311  # no secret
             self._interrupt.wait(base_s * spread)
+
+    def _look_for_idleness(self) -> None:
+        if self._served:
+            self._busy_s = self._stepped_s
+        elif self._busy_s is not None and self._stepped_s - self._busy_s >= IDLE_S:
+            self._busy_s = None
+            self._on_idle()
 
     def _on_outage(self, error: DatabaseUnavailable) -> None:
         if not self._problem:

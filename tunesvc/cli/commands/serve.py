@@ -172,7 +172,13 @@ def _supervisor(
             back_s=back_s,
         )
 
-    supervisor = StudySupervisor(database, serve_study, studies_max=studies_max)
+    # A local Ray holds the machine, which `tune run` may need.
+    supervisor = StudySupervisor(
+        database,
+        serve_study,
+        studies_max=studies_max,
+        on_idle=rays.end,
+    )
     metrics.add_server(supervisor)
     return supervisor
 
