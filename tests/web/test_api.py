@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import optuna
 import pytest
 
 from tests.support.specs import make_spec
 from tests.support.stored_studies import fill
 from tunesvc.client.remote.event_source import ServerEvent, read_events
 from tunesvc.client.remote.http_client import Client
-from tunesvc.db import stored_answers, study_records
+from tunesvc.db import stored_answers, study_records, submissions
 from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import DatabaseUnavailable, ServerError
 from tunesvc.queries.studies import get_study
 from tunesvc.runtime import study_requests
@@ -111,6 +113,31 @@ def test_an_unchanged_study_is_not_sent_again(api: Api, shared_database: Databas
         assert api.get(path, headers={"If-None-Match": tag}).status_code == 200
     tag = api.get("/studies").headers["etag"]
     assert api.get("/studies", headers={"If-None-Match": tag}).status_code == 304
+
+
+def test_a_place_in_the_queue_changes_the_tag(api: Api, shared_database: Database) -> None:
+    with shared_database.engine.begin() as connection:
+        for name in ("first", "second"):
+            made = study_records.create(connection, make_spec(name=name))
+            submissions.submit(connection, made.study_id)
+    behind = api.get("/studies/second")
+    assert behind.json()["submission"]["position"] == 2
+    unchanged = {"If-None-Match": behind.headers["etag"]}
+    assert api.get("/studies/second", headers=unchanged).status_code == 304
+    with shared_database.engine.begin() as connection:
+        study_records.remove(connection, get_study(shared_database, "first").study_id, "ada")
+    assert api.get("/studies/second", headers=unchanged).json()["submission"]["position"] == 1
+
+
+def test_a_study_that_optuna_runs_is_always_read(api: Api, shared_database: Database) -> None:
+    study = optuna.create_study(storage=PgStorage(shared_database), study_name="optuna")
+    trial = study.ask()
+    path = "/studies/optuna/trials/0/curve"
+    tag = api.get(path).headers["etag"]
+    assert api.get(path, headers={"If-None-Match": tag}).status_code == 304
+    trial.report(0.5, 0)
+    points = api.get(path, headers={"If-None-Match": tag}).json()["points"]
+    assert [point["value"] for point in points] == [0.5]
 
 
 def key(text: str) -> dict[str, str]:

@@ -10,7 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.service_tables import submissions
 from tunesvc.db.schema.tables import commands, leases, studies, trials
+from tunesvc.db.submissions import queue_order, waits
 
 
 def change_tokens(database: Database) -> dict[int, str]:
@@ -40,15 +42,50 @@ def fingerprint(database: Database, study_id: int) -> str:
         .scalar_subquery()
     )
     query = (
-        sa.select(_token(), finished.label("finished"), asked.label("asked"))
+        sa.select(_token(), finished, asked, _submission(study_id))
         .select_from(studies)
         .outerjoin(leases, leases.c.study_id == studies.c.study_id)
         .where(studies.c.study_id == study_id)
     )
     rows = database.rows(query)
-    if not rows:
-        return ""
-    return f"{rows[0].change_token}:{rows[0].finished}:{rows[0].asked}"
+    return ":".join(map(str, rows[0])) if rows else ""
+
+
+def runs_elsewhere(database: Database, study_id: int) -> bool:
+    """Return True if Optuna's own processes run trials of a study: they report without a trace."""
+    query = sa.select(studies.c.study_id).where(
+        studies.c.study_id == study_id,
+        studies.c.spec.is_(None),
+        sa.exists().where(trials.c.study_id == study_id, trials.c.state == "running"),
+    )
+    return bool(database.rows(query))
+
+
+def _submission(study_id: int) -> sa.ScalarSelect[Any]:
+    """Select what changes while a study waits for a server, its place in the queue included."""
+    position = sa.func.row_number().over(order_by=queue_order()).label("position")
+    queue = (
+        sa.select(submissions.c.study_id, position)
+        .join(studies, studies.c.study_id == submissions.c.study_id)
+        .where(waits())
+        .subquery("queue")
+    )
+    place = sa.select(queue.c.position).where(queue.c.study_id == study_id).scalar_subquery()
+    columns = submissions.c
+    # Only a study that waits has a place to look for.
+    own = studies.alias("own")
+    is_held = sa.exists().where(
+        leases.c.study_id == study_id,
+        leases.c.expires_at > sa.func.now(),
+    )
+    waiting = sa.and_(~is_held, own.c.state.in_(["created", "running"]))
+    parts = (columns.priority, columns.queued_at, columns.problem, columns.retry_at, columns.slots)
+    return (
+        sa.select(sa.func.concat_ws(":", *parts, sa.case((waiting, place))))
+        .join(own, own.c.study_id == columns.study_id)
+        .where(columns.study_id == study_id)
+        .scalar_subquery()
+    )
 
 
 def _token() -> sa.Label[Any]:
