@@ -3,6 +3,7 @@ servers as those of a cluster do."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -289,6 +290,8 @@ def test_metrics_tell_the_queue_the_trials_and_the_latencies(
     assert found["tunesvc_commit_seconds_count",] >= 10
     assert found["tunesvc_ask_seconds_count",] == 10
     assert found["tunesvc_database_up",] == 1
+    board = (Path(__file__).parents[2] / "docker" / "grafana.json").read_text()
+    assert set(re.findall(r"tunesvc_\w+", board)) <= {name for name, *_ in found}
 
 
 def test_a_queue_that_cannot_be_read_is_a_reason_not_to_be_ready(
