@@ -322,6 +322,25 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     assert "cannot be used" in kept.notes[0]
 
 
+def test_nothing_new_relies_on_damaged_content(
+    make: Make, kept: Kept, store: TrialCheckpoints, tmp_path: Path
+) -> None:
+    """Fault 56."""
+    folder = folder_of(tmp_path / "state", base="frozen", head="1")
+    first = make()
+    first.keep(folder, 1, kept)
+    first.close()
+    for content in (tmp_path / "store" / "3").rglob("sha256/*/*"):
+        if content.read_text() == "frozen":
+            content.write_text("thawed")
+    second = make(2, start=kept.locations[0][0])
+    assert second.restore(kept.locations[0][0]) is None
+    second.keep(folder, 2, kept)
+    second.close()
+    back = store.get("attempt-2-step-2-1", tmp_path / "back")
+    assert contents(back) == {"base": "frozen", "head": "1"}
+
+
 def test_a_checkpoint_that_is_gone_is_none(make: Make) -> None:
     assert make(2).restore("fake://store/3/attempt-1-step-2-2/model.pt") is None
 

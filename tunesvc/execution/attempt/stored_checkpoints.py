@@ -82,7 +82,8 @@ class StoredCheckpoints:
         self._attempt = attempt_number
         self._keep = keep or Keep()
         self._orientation = orient(goal)
-        self._start = start
+        self._start = None if start is None else start.rsplit("/", 2)[1]
+        """Name of the checkpoint that the first one is based on."""
         self._directory = directory
         self._note = note
         self._numbers = count(1)
@@ -162,10 +163,14 @@ class StoredCheckpoints:
         for name in [checkpoint, *self._retried(lambda: self._older(checkpoint))]:
             there = self._scratch() / "restored" / name
             try:
-                return self._retried(lambda: self._fetched(name, there))  # noqa: B023  # called now
+                path = self._retried(lambda: self._fetched(name, there))  # noqa: B023  # called now
+                # Only what was read is known to be whole: the next checkpoint is based on it.
+                self._start = name
+                return path
             except (ArtifactDamaged, ArtifactMissing) as error:
                 shutil.rmtree(there, ignore_errors=True)
                 self._say(f"checkpoint {name} cannot be used: {error}")
+        self._start = None
         return None
 
     # --- restoring ------------------------------------------------------------------------------
@@ -250,7 +255,7 @@ class StoredCheckpoints:
     def _put(self, file: CheckpointFile) -> Manifest:
         store = self._store()
         if self._base is None and self._start is not None:
-            self._base = _manifest(store, self._start.rsplit("/", 2)[1])
+            self._base = _manifest(store, self._start)
         value = self._values.get(file.step)
         name = file.path.parent.name
         self._base = store.put(file.path, name, value=value, base=self._base)
