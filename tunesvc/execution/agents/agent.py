@@ -8,8 +8,6 @@ a worker's process. Imports no Ray, and opens no port.
 from __future__ import annotations
 
 import queue
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +20,7 @@ from tunesvc.execution.agents import wire
 from tunesvc.execution.agents.agent_server import AgentServer
 from tunesvc.execution.agents.agent_slot import AgentSlot, devices_of_slots
 from tunesvc.execution.agents.attempt_runner import AttemptRunner, Backoff
+from tunesvc.execution.attempt import scratch
 from tunesvc.execution.executor import Job
 from tunesvc.util.clock import SystemClock
 
@@ -66,7 +65,7 @@ class Agent:
         self._options = options
         self._say = say
         self._clock = SystemClock()
-        self._home = Path(tempfile.mkdtemp(prefix="tunesvc-agent-"))
+        self._home = scratch.make("agent")
         self._job: Job | None = None
         self._digest = ""
         self._lease_s = 0.0
@@ -260,7 +259,7 @@ class Agent:
 
     @property
     def home(self) -> Path:
-        """Folder for its files, which it removes at its end."""
+        """Folder for its files, which is removed at its end, even if it is killed."""
         return self._home
 
     def next_launch(self) -> AttemptRunner | None:
@@ -312,7 +311,7 @@ class Agent:
         ended = threading.Thread(target=self._say_goodbye, args=(agent_id,), daemon=True)
         ended.start()
         ended.join(max(1.0, deadline_s - self._clock.now()))
-        shutil.rmtree(self._home, ignore_errors=True)
+        scratch.remove(self._home)
 
     def _say_goodbye(self, agent_id: int) -> None:
         try:
