@@ -200,7 +200,7 @@ def test_a_request_whose_server_died_is_carried_out_again(
 def test_a_command_whose_server_died_before_it_answered_is_not_recorded_twice(
     api: Api, shared_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 2, of a server: between recording a command and answering it."""
+    """Fault 58."""
 
     def die(*_: object) -> None:
         raise RuntimeError("killed")
