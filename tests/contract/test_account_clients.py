@@ -235,6 +235,31 @@ def test_a_study_belongs_to_a_project_in_which_its_user_may_create_studies(
         assert {row.name for row in client.studies.page().rows} == {"first", "given"}
 
 
+def test_a_study_is_moved_by_an_administrator(
+    accounts: AccountOperations,
+    clients: dict[str, AccountOperations],
+    team: Team,
+    address: str,
+    suffix: str,
+) -> None:
+    name = f"moved.{suffix}"
+    with Client(address, team.secrets["admin"]) as client:
+        client.studies.create(NewStudy(spec={**SPEC, "name": name}))
+    with Client(address, team.secrets["viewer"]) as client:
+        for project, is_visible in (("vision", True), (None, False)):
+            accounts.move_study(name, project)
+            assert (name in client.studies.names()) is is_visible
+    with pytest.raises(AccountNotFound):
+        accounts.move_study(name, "none")
+    with pytest.raises(StudyNotFound):
+        accounts.move_study("none", "vision")
+    with pytest.raises(StudyNotFound):
+        clients["manager"].move_study(name, "vision")
+    accounts.move_study(name, "vision")
+    with pytest.raises(Forbidden):
+        clients["manager"].move_study(name, None)
+
+
 def test_a_submitted_study_has_its_users_project(team: Team, address: str) -> None:
     new = NewSubmission(make_spec(name="sent"), project="vision")
     with Client(address, team.secrets["manager"]) as client:

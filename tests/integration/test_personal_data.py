@@ -11,7 +11,7 @@ from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
 from tunesvc.db import alerts, study_records, submissions
 from tunesvc.db.engine.database import Database
-from tunesvc.db.people import accounts
+from tunesvc.db.people import accounts, audit_log
 from tunesvc.db.people.personal_data import NAMES, forget, naming_columns, personal_rows
 from tunesvc.db.schema.tables import metadata
 from tunesvc.errors import AccountNotFound
@@ -81,3 +81,30 @@ def test_no_column_that_may_name_a_person_is_overlooked() -> None:
     covered = {f"{column.table.name}.{column.name}" for column in naming_columns()}
     assert found - covered == ELSEWHERE
     assert all(column.name in NAMES for column in naming_columns())
+
+
+def test_a_forgotten_user_is_not_mentioned_in_the_audit_log_either(steered: Database) -> None:
+    subjects = {
+        "/api/v1/users/ann/links": "/api/v1/users/{}/links",
+        "/api/v1/projects/ann/members/ann": "/api/v1/projects/{0}/members/{0}",
+        "vision: ann": "vision: {}",
+        "/api/v1/users/anna/links": "/api/v1/users/anna/links",
+        "/api/v1/users/jo.ann": "/api/v1/users/jo.ann",
+    }
+    for subject in subjects:
+        audit_log.begin(steered, "root", "a change", subject)
+    with steered.engine.begin() as connection:
+        found = [row for row in personal_rows(connection, "ann") if row.table == "audit"]
+        assert len(found) == 3
+        pseudonym = forget(connection, "ann")
+        left = connection.scalars(sa.text("SELECT subject FROM audit ORDER BY audit_id")).all()
+    assert list(left) == [one.format(pseudonym) for one in subjects.values()]
+
+
+def test_an_address_is_forgotten_as_it_is_written_in_paths(database: Database) -> None:
+    audit_log.begin(database, "root", "a change", "/api/v1/users/ada%40example%2Eorg")
+    with database.engine.begin() as connection:
+        accounts.add_user(connection, "ada@example.org")
+        forget(connection, "ada@example.org")
+        (left,) = connection.scalars(sa.text("SELECT subject FROM audit"))
+    assert left.startswith("/api/v1/users/former user ")

@@ -85,6 +85,7 @@ EXPECTED: dict[str, str] = {
     f"POST {API}/submissions": OPERATOR,
     f"POST {API}/studies/{{study}}/confirmation": OPERATOR,
     f"POST {API}/links/redeem": EVERYBODY,
+    f"PUT {API}/studies/{{study}}/project": ADMIN,
     f"GET {API}/me": USER,
     f"GET {API}/tokens": USER,
     f"POST {API}/tokens": USER,

@@ -112,6 +112,14 @@ class AccountOperations(Protocol):
         """Give a user a role in a project, or with None remove the user. Repeatable."""
         ...
 
+    def move_study(self, study: str, project: str | None) -> None:
+        """Put a study into a project, or with None into none. Repeatable.
+
+        Raises:
+            StudyNotFound: there is no such study.
+        """
+        ...
+
     def set_share(
         self,
         kind: PartyKind,

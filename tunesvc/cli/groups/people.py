@@ -282,6 +282,22 @@ def remove_member(
     typer.echo(f"{user} is no member of {name}")
 
 
+@project_app.command("move", cls=ClientCommand)
+def move_study(
+    study: Annotated[str, typer.Argument(help="Name of the study.", metavar="STUDY")],
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Its new project; none if left out.", metavar="PROJECT"),
+    ] = None,
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Put a study into a project, whose members then may view it."""
+    with _accounts(database_url, server) as accounts:
+        accounts.move_study(study, name)
+    typer.echo(f"{study} belongs to {name or 'no project'}")
+
+
 def audit(
     user: Annotated[str | None, typer.Option(help="Only what this user did.")] = None,
     limit: Limit = 50,

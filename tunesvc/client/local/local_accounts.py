@@ -19,6 +19,7 @@ from tunesvc.queries.operations import account_rows as rows
 from tunesvc.queries.operations.account_rows import MemberRow, ProjectRow, TokenRow, UserRow
 from tunesvc.queries.operations.audit_entries import AuditEntry, list_audit
 from tunesvc.queries.rows import RowPage
+from tunesvc.queries.studies import get_study_id
 
 
 class LocalAccounts:
@@ -133,6 +134,14 @@ class LocalAccounts:
             user_id = stored.find_user(connection, user)
             stored.set_member(connection, project_id, user_id, role)
 
+    def move_study(self, study: str, project: str | None) -> None:
+        """Put a study into a project, or with None into none. Repeatable."""
+        study_id = get_study_id(self._database, study, self._among)
+        self._record(f"move study to {project or 'no project'}", study)
+        with self._database.engine.begin() as connection:
+            project_id = None if project is None else stored.find_project(connection, project)
+            stored.move_study(connection, study_id, project_id)
+
     def set_share(
         self,
         kind: PartyKind,
@@ -142,6 +151,7 @@ class LocalAccounts:
         limits: Mapping[str, float | None] | None = None,
     ) -> dict[str, float]:
         """Change weight and limits of a project or user; return the limits."""
+        self._record(f"set share of {kind}", name)
         with self._database.engine.begin() as connection:
             return shares.set_share(connection, kind, name, weight=weight, limits=limits)
 
@@ -152,6 +162,7 @@ class LocalAccounts:
 
     def forget_user(self, name: str) -> str:
         """Erase a user from everything; return the pseudonym that stands in its place."""
+        self._record("erase user", name)
         with self._database.engine.begin() as connection:
             return personal_data.forget(connection, name)
 

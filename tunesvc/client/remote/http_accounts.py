@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from tunesvc.client.account_operations import TOKEN_DAYS, IssuedSecret, OwnAccount
-from tunesvc.client.remote.connection import ServerConnection
+from tunesvc.client.remote.connection import ServerConnection, study_path
 from tunesvc.db.people.accounts import Role
 from tunesvc.db.people.personal_data import PersonalRow
 from tunesvc.db.people.shares import PartyKind
@@ -78,6 +78,11 @@ class HttpAccounts:
             self._connection.delete(type(None), path)
         else:
             self._connection.put(type(None), path, {"role": role})
+
+    def move_study(self, study: str, project: str | None) -> None:
+        """Put a study into a project, or with None into none. Repeatable."""
+        path = study_path(study, "project")
+        self._connection.put(type(None), path, {"project": project})
 
     def set_share(
         self,

@@ -18,9 +18,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
+from tunesvc.db import notifications
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.schema.service_tables import members, projects, tokens, users
+from tunesvc.db.schema.tables import studies
 from tunesvc.errors import AccountExists, AccountNotFound, SpecError, Unauthenticated
 from tunesvc.util.redaction import SECRET_PREFIX
 
@@ -275,6 +277,13 @@ def set_member(
     insert = pg.insert(members).values(row)
     keys = ["project_id", "user_id"]
     connection.execute(insert.on_conflict_do_update(index_elements=keys, set_={"role": role}))
+
+
+def move_study(connection: sa.Connection, study_id: int, project_id: int | None) -> None:
+    """Put a study into a project, or with None into none. Repeatable."""
+    change = sa.update(studies).where(studies.c.study_id == study_id)
+    connection.execute(change.values(project_id=project_id))
+    notifications.notify(connection, study_id)
 
 
 def find_user(connection: sa.Connection, name: str) -> int:

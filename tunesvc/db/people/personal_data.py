@@ -5,13 +5,15 @@ Results of studies stay: they are the project's. What named the user then names 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from tunesvc.db.schema.service_tables import alert_targets, tokens, users
+from tunesvc.db.schema.service_tables import alert_targets, audit, tokens, users
 from tunesvc.db.schema.tables import metadata
 from tunesvc.errors import AccountNotFound
 
@@ -53,6 +55,8 @@ def personal_rows(connection: sa.Connection, name: str) -> Iterator[PersonalRow]
         conditions = [column == name for column in columns]
         if "user_id" in table.c and table is not users:
             conditions.append(table.c.user_id == own_id)
+        if table is audit:
+            conditions.append(_is_mentioned(name))
         if conditions:
             yield from _rows(connection, table, sa.or_(*conditions))
 
@@ -66,7 +70,7 @@ def forget(connection: sa.Connection, name: str) -> str:
     Raises:
         AccountNotFound: nothing names this user.
     """
-    if next(personal_rows(connection, name), None) is None:
+    if all(_is_mention(row, name) for row in personal_rows(connection, name)):
         raise AccountNotFound(f"nothing here names a user {name!r}")
     user_id = connection.scalar(sa.select(users.c.user_id).where(users.c.name == name))
     next_id = sa.func.nextval(sa.func.pg_get_serial_sequence("users", "user_id"))
@@ -74,10 +78,28 @@ def forget(connection: sa.Connection, name: str) -> str:
     connection.execute(sa.delete(alert_targets).where(alert_targets.c.user_name == name))
     connection.execute(sa.delete(tokens).where(tokens.c.user_id == user_id))
     connection.execute(sa.delete(users).where(users.c.name == name))
+    mentioned = sa.func.regexp_replace(audit.c.subject, _mentions(name), rf"\1{pseudonym}", "g")
+    connection.execute(sa.update(audit).where(_is_mentioned(name)).values(subject=mentioned))
     for column in naming_columns():
         change = sa.update(column.table).where(column == name)
         connection.execute(change.values({column.name: pseudonym}))
     return pseudonym
+
+
+def _is_mention(row: PersonalRow, name: str) -> bool:
+    """Return True for an entry of the audit log about the user by another one, such as this one."""
+    return row.table == audit.name and row.values["user_name"] != name
+
+
+def _is_mentioned(name: str) -> sa.ColumnElement[bool]:
+    return audit.c.subject.regexp_match(_mentions(name))
+
+
+def _mentions(name: str) -> str:
+    """Return the pattern of a user's name in the subjects of the audit log: a part of a path."""
+    quoted = quote(name, safe="")
+    forms = {name, quoted, quoted.replace(".", "%2E")}
+    return f"(^|[/ ])({'|'.join(map(re.escape, sorted(forms)))})(?=$|/)"
 
 
 def _rows(

@@ -34,7 +34,7 @@ from tunesvc.web.access import (
     viewable_studies,
 )
 from tunesvc.web.account_access import AccountAccess, authorize_project
-from tunesvc.web.api.api_requests import After, Limit
+from tunesvc.web.api.api_requests import After, Limit, StudyName
 from tunesvc.web.audit_trail import record_sign_in
 
 router = APIRouter(tags=["accounts"])
@@ -97,6 +97,13 @@ class ErasureBody:
 
     name: str
     """The name once more, since it cannot be undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyProjectBody:
+    """Project of a study; None for none."""
+
+    project: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +245,18 @@ def set_member(
 def remove_member(managing: Managing, project: Name, user: Name) -> Response:
     """Remove a user from a project."""
     managing.set_member(unquote(project), unquote(user), None)
+    return _answer(None)
+
+
+@router.put("/studies/{study}/project", response_model=None)
+def move_study(
+    request: Request,
+    every: All,
+    study: StudyName,
+    body: Annotated[StudyProjectBody, Body()],
+) -> Response:
+    """Put a study into a project, whose members then may view it, or into none."""
+    every.move_study(request.state.study, body.project)
     return _answer(None)
 
 
