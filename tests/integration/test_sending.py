@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -41,6 +42,23 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
 
 
+def test_a_function_is_submitted_from_a_module(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "training_of_a_module.py").write_text(SCRIPT)
+    monkeypatch.syspath_prepend(folder)
+    train = importlib.import_module("training_of_a_module").train
+    view = train.submit(trials=5, priority="urgent", database_url=database_url)
+    assert view.spec.entrypoint == "training_of_a_module:train"
+    assert view.spec.budget.trials == 5
+    assert view.submission.priority == Priority.URGENT
+    with pytest.raises(SpecError, match="priority 'soon' is none of low, normal"):
+        train.submit(priority="soon", database_url=database_url)
+
+
+@pytest.mark.slow
 def test_a_function_is_submitted_from_a_script(database_url: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()

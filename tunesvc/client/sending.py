@@ -82,7 +82,9 @@ def submit_function(
         raise SpecError(f"priority {priority!r} is none of {', '.join(Priority)}")
     entrypoint, folder = locate(function)
     spec = spec.model_copy(update={"entrypoint": entrypoint})
-    with opened_client(database_url, server or os.environ.get("TUNE_SERVER")) as client:
+    if server is None and database_url is None:
+        server = os.environ.get("TUNE_SERVER")
+    with opened_client(database_url, server) as client:
         return send_study(client, spec, folder, priority=Priority(priority), project=project)
 
 
