@@ -4,6 +4,7 @@ servers as those of a cluster do."""
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,12 +23,13 @@ from tests.support.specs import make_spec
 from tunesvc.db import study_records, submissions
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
+from tunesvc.errors import ExecutorError
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.instrumentation import failpoints
 from tunesvc.queries.rows import StudyStatus
 from tunesvc.queries.studies import get_study, list_studies
 from tunesvc.runtime import study_requests
-from tunesvc.service import study_supervisor
+from tunesvc.service import served_study, study_supervisor
 from tunesvc.service.readiness import find_problems
 from tunesvc.service.served_study import ServedStudy
 from tunesvc.service.server_metrics import ServerMetrics
@@ -96,7 +98,7 @@ def folder(tmp_path: Path) -> str:
 
 def submit(database: Database, name: str, folder: str, **changes: Any) -> int:
     with database.engine.begin() as connection:
-        spec = make_spec(name=name, **changes)
+        spec = make_spec(**{"name": name, "budget": {"trials": 4}} | changes)
         study = study_records.create(connection, spec, None, folder, "ada").study_id
         submissions.submit(connection, study, submitted_by="ada")
     return study
@@ -132,7 +134,7 @@ def test_servers_run_what_was_submitted_once_and_leave_other_studies_alone(
         wait_until(lambda: one.running + other.running == 0)
     assert get_study(database, "of tune run").state is StudyStatus.CREATED
     attempts = attempts_of(database)
-    assert len(attempts) == 30
+    assert len(attempts) == 12
     assert set(attempts.values()) == {1}
 
 
@@ -140,20 +142,20 @@ def test_a_server_that_stops_leaves_trials_running_and_another_one_adopts_them(
     servers: Servers, database: Database, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    submit(database, "bowl", folder, budget={"trials": 24})
+    submit(database, "bowl", folder, budget={"trials": 16})
     with servers.running():
         wait_until(lambda: get_study(database, "bowl").counts.done >= 3)
     left = get_study(database, "bowl")
     assert left.state is StudyStatus.QUEUED
-    assert left.counts.done < 24
+    assert left.counts.done < 16
     assert left.counts.interrupted > 0
     assert "it waits for a server" in left.queued.reason  # type: ignore[union-attr]
     with servers.running():
         wait_until(lambda: are_finished(database, "bowl"))
-    assert get_study(database, "bowl").counts.complete == 24
+    assert get_study(database, "bowl").counts.complete == 16
     # Those that had not started when the first server left are opened again.
     states = database.scalars(sa.text("SELECT state FROM attempts WHERE started_at IS NOT NULL"))
-    assert Counter(states) == {"finished": 24}
+    assert Counter(states) == {"finished": 16}
 
 
 def test_a_study_that_cannot_run_shows_why_and_runs_once_that_is_mended(
@@ -287,11 +289,48 @@ def test_metrics_tell_the_queue_the_trials_and_the_latencies(
     assert found["tunesvc_attempts", "running"] == 0
     assert found["tunesvc_trials_total", "complete"] >= 1
     assert found["tunesvc_cluster_resources", "CPU"] == 4
-    assert found["tunesvc_commit_seconds_count",] >= 10
-    assert found["tunesvc_ask_seconds_count",] == 10
+    assert found["tunesvc_commit_seconds_count",] >= 4
+    assert found["tunesvc_ask_seconds_count",] == 4
     assert found["tunesvc_database_up",] == 1
     board = (Path(__file__).parents[2] / "docker" / "grafana.json").read_text()
     assert set(re.findall(r"tunesvc_\w+", board)) <= {name for name, *_ in found}
+
+
+@pytest.mark.slow
+def test_a_server_waits_for_a_database_that_is_away_and_goes_on(
+    servers: Servers, database: Database, folder: str, set_away: Callable[[bool], None]
+) -> None:
+    """Fault 3, of a server."""
+    submit(database, "bowl", folder, budget={"trials": 40})
+    with servers.running() as (server,):
+        wait_until(lambda: get_study(database, "bowl").counts.done >= 3)
+        set_away(True)
+        wait_until(lambda: "the database is away" in server.problem)
+        assert find_problems(database, server)
+        set_away(False)
+        wait_until(lambda: server.problem == "")
+        wait_until(lambda: are_finished(database, "bowl"))
+    assert set(attempts_of(database).values()) == {1}
+
+
+def test_a_server_does_not_wait_for_a_ray_that_does_not_come(
+    database: Database, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_study, "UNBEGUN_S", 0.1)
+    over = threading.Event()
+
+    def executor(_job: Job, _spec: StudySpec) -> Executor:
+        over.wait()
+        raise ExecutorError("the cluster cannot be reached")
+
+    submit(database, "bowl", folder)
+    serve = partial(ServedStudy, database=database, make_executor=executor)
+    server = StudySupervisor(database, serve)
+    wait_until(server.step)
+    server.stop()
+    assert server.running == 1
+    over.set()
+    wait_until(lambda: server.running == 0)
 
 
 def test_a_queue_that_cannot_be_read_is_a_reason_not_to_be_ready(

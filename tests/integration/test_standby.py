@@ -266,10 +266,13 @@ def test_workers_of_a_coordinator_that_is_gone_are_ended_or_reported(
         raise ExecutorError("the Ray cluster at head:6379 cannot be reached")
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert end_workers(record, 2, make) == ""
+    assert end_workers(database, record, 2, make) == ""
     assert not made
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    assert end_workers(record, 2, make) == "; what it had left on the cluster at head:6379 is ended"
-    answer = end_workers(record, 2, refuse)
+    assert (
+        end_workers(database, record, 2, make)
+        == "; what it had left on the cluster at head:6379 is ended"
+    )
+    answer = end_workers(database, record, 2, refuse)
     assert "could not be ended (the Ray cluster at head:6379 cannot be reached)" in answer
     assert "end by themselves after 3600 s" in answer

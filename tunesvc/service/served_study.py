@@ -20,6 +20,8 @@ from tunesvc.util.logs import get_logger
 
 _logger = get_logger(__name__)
 
+UNBEGUN_S = 5.0
+"""Longest wait for the end of a study that has no coordinator yet."""
 FIRST_GRANT_S = 3.0
 """Longest wait for the supervisor's next step, less than a lease lasts."""
 
@@ -67,8 +69,10 @@ class ServedStudy:
         self._thread.start()
 
     def join(self) -> None:
-        """Wait for its end."""
-        self._thread.join()
+        """Wait for its end; not for long while it waits for Ray, which cannot be interrupted."""
+        self._thread.join(UNBEGUN_S)
+        if self._coordinator is not None:
+            self._thread.join()
 
     def apply(self, grant: SlotGrant) -> None:
         """Let it use this part of the cluster from now on."""
