@@ -192,15 +192,16 @@ def get_study_id(
     name: str,
     among: StudyScope = ALL_STUDIES,
 ) -> int:
-    """Return the id of a study.
+    """Return the id of a study, without reading its spec.
 
     Raises:
         StudyNotFound: the reader may view no such study; the text suggests the nearest name.
     """
-    if among != ALL_STUDIES:
-        _check_visible(database, name, among)
-    with database.engine.connect() as connection:
-        return stored.find(connection, name).study_id
+    checked_name(name, "the study's name")
+    query = sa.select(table.c.study_id).where(table.c.name == name, among.condition())
+    if found := database.scalars(query):
+        return int(found[0])
+    return get_study(database, name, among).study_id  # the error, or one made just now
 
 
 def get_study_by_id(database: Database, study_id: int) -> StudyView:
