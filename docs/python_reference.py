@@ -22,6 +22,13 @@ from tunesvc.client.interface import (
     SubmissionOperations,
     TrialOperations,
 )
+from tunesvc.client.study_inputs import (
+    BudgetChange,
+    NewStudy,
+    ParallelismChange,
+    ParameterChange,
+    StudyPatch,
+)
 from tunesvc.decorator import Tunable
 from tunesvc.plots import Plots
 from tunesvc.queries.confirmation import Confirmation
@@ -65,6 +72,7 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
         *(tunesvc.Client, StudyOperations, TrialOperations, InsightOperations),
         *(CommandOperations, ServiceOperations),
         *(SubmissionOperations, NewSubmission),
+        *(NewStudy, StudyPatch, BudgetChange, ParallelismChange, ParameterChange),
     ),
     "Samplers and pruners for plain Optuna": (
         *(tunesvc.AutoSampler, tunesvc.GPSampler, tunesvc.TPESampler),
