@@ -7,18 +7,22 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.jobs_and_events import Listener, make_job, make_launch
+from tests.support.postgres_proxy import Proxy
 from tests.support.s3_servers import BUCKET, make_bucket, s3_environment, s3_server
 from tunesvc.artifacts.artifact_store import ArtifactStore
 from tunesvc.artifacts.snapshot import packed
 from tunesvc.artifacts.trial_checkpoints import TrialCheckpoints
 from tunesvc.artifacts.unpacking import unpacked
 from tunesvc.errors import ArtifactMissing, ArtifactStoreError, ArtifactStoreUnavailable
+from tunesvc.execution.attempt.stored_checkpoints import StoredCheckpoints
 from tunesvc.execution.executor import Checkpointed, Finished, Lost
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.spec import Environment
@@ -180,3 +184,37 @@ def test_a_checkpoint_on_s3_survives_its_worker(server: str, url: str, tmp_path:
     listener.run(second)
     assert listener.outcome(second) == Finished({"loss": 0.25})
     executor.close()
+
+
+@pytest.mark.slow
+def test_a_network_that_is_cut_in_an_upload_delays_the_checkpoint(
+    server: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 53, between a worker and a real server."""
+    address = urlsplit(server)
+    assert address.hostname is not None
+    assert address.port is not None
+    content = os.urandom(40 * 2**20)
+    (tmp_path / "model.pt").write_bytes(content)
+    kept: list[str] = []
+    notes: list[str] = []
+    with Proxy.plain((address.hostname, address.port)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        checkpoints = StoredCheckpoints(
+            url, 0, 1, directory=lambda: tmp_path / "scratch", note=notes.append
+        )
+        checkpoints.keep(tmp_path / "model.pt", 1, lambda location, _: kept.append(location))
+        while proxy.accepted < 2:
+            time.sleep(0.01)
+        proxy.refuse()
+        proxy.cut()
+        while not notes:
+            time.sleep(0.05)
+        assert kept == []
+        assert "waits on this machine's disk" in notes[0]
+        proxy.accept()
+        checkpoints.close()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    assert kept == [f"{url}/0/attempt-1-step-1-1/model.pt"]
+    back = TrialCheckpoints.open(url, 0).get("attempt-1-step-1-1", tmp_path / "back")
+    assert back.read_bytes() == content
