@@ -158,6 +158,7 @@ def _set_back(connection: sa.Connection, revision: str) -> None:
     ):
         connection.execute(sa.text(f"DROP TABLE {table}"))
     connection.execute(sa.text("ALTER TABLE studies DROP COLUMN project_id"))
+    connection.execute(sa.text("DROP INDEX ix_studies_unfinished"))
     connection.execute(
         sa.text("DROP TABLE answers, audit, submissions, snapshots, tokens, members")
     )

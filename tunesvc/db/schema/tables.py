@@ -113,6 +113,12 @@ studies = sa.Table(
     _note(),
     one_of("state", list(StudyState)),
     sa.Index("ix_studies_project_id", "project_id"),
+    # the queue, which is read with every page of a study
+    sa.Index(
+        "ix_studies_unfinished",
+        "study_id",
+        postgresql_where=sa.text("state IN ('created', 'running')"),
+    ),
 )
 
 study_attrs = sa.Table(

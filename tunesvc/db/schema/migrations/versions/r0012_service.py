@@ -174,6 +174,12 @@ def upgrade() -> None:
     op.create_index("ix_submissions_snapshot", "submissions", ["snapshot"])
     op.add_column("studies", sa.Column("project_id", sa.BigInteger(), nullable=True))
     op.create_index("ix_studies_project_id", "studies", ["project_id"])
+    op.create_index(
+        "ix_studies_unfinished",
+        "studies",
+        ["study_id"],
+        postgresql_where=sa.text("state IN ('created', 'running')"),
+    )
     op.create_foreign_key(
         op.f("fk_studies_project_id"), "studies", "projects", ["project_id"], ["project_id"]
     )
