@@ -18,7 +18,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.web import DashboardServer
 
 pytestmark = pytest.mark.slow
-EXAMPLES = 20
+EXAMPLES = 15
 """Requests for each route."""
 ENDLESS = ("/events", "/stream")
 UNCHECKED = [positive_data_acceptance, ignored_auth]
@@ -58,6 +58,8 @@ def broken_words(operation: Any, headers: dict[str, str]) -> list[str]:
     def send(case: Any) -> None:
         if "study" in (case.path_parameters or {}) and case.method != "DELETE":
             case.path_parameters["study"] = "done"
+        if isinstance((case.query or {}).get("wait"), int | float):
+            case.query["wait"] = 0  # a long poll would outlast the client
         case.call_and_validate(headers=headers, excluded_checks=UNCHECKED)
 
     try:
