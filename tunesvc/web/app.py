@@ -31,6 +31,7 @@ from tunesvc.web.account_access import AccountAccess
 from tunesvc.web.api.api_app import API, make_api
 from tunesvc.web.audit_trail import AuditMiddleware
 from tunesvc.web.live.cache import StaleWhileRevalidateCache
+from tunesvc.web.live.shared_answers import SharedAnswers
 from tunesvc.web.live.sse import EventHub
 from tunesvc.web.live.study_names import StudyNames
 from tunesvc.web.middleware.error_pages import ErrorMiddleware
@@ -99,6 +100,7 @@ def make_app(
     app.state.provider = None
     app.state.gpu_price = gpu_price
     app.state.cache = StaleWhileRevalidateCache()
+    app.state.shared_answers = SharedAnswers()
     app.state.study_names = StudyNames(database)
     app.add_api_route("/", _home, name="home")
     has_accounts = isinstance(access, AccountAccess)

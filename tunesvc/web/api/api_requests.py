@@ -8,8 +8,9 @@ durations in answers grow between two changes.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -21,7 +22,7 @@ from tunesvc.client.wire_format import encode
 from tunesvc.queries.change_token import fingerprint, runs_elsewhere
 from tunesvc.web.access import Creator, Deleter, Steerer, User, Viewer, viewable_studies
 from tunesvc.web.api.idempotency import HEADER, KEY_MAX, carry_out_once, note_command, read_body
-from tunesvc.web.live.cache import StaleWhileRevalidateCache
+from tunesvc.web.live.shared_answers import SharedAnswers
 
 After = Annotated[
     str,
@@ -54,26 +55,24 @@ class ApiRequest:
     """Entity tag of the study's answers; empty if there is none."""
     body: bytes = b""
     """Body of a request that changes something."""
+    asked_s: float = field(default_factory=time.monotonic)
+    """Time when the tag was known; an answer that was begun later is not older."""
 
     def answer(self, value: object) -> Response:
         """Return a value that was read as JSON, with an entity tag."""
-        body = encode(value)
+        return self._respond(encode(value))
+
+    def _respond(self, body: bytes) -> Response:
         tag = self.tag or _weak(hashlib.sha256(body))
         check_tag(self.request, tag)
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
         return Response(body, 200, headers, "application/json")
 
     def answer_once(self, make: Callable[[], object]) -> Response:
-        """Return what many clients read at once; it is made once for an entity tag."""
-        cache: StaleWhileRevalidateCache = self.request.app.state.cache
-        entry = cache.get(
-            ("api", self.request.url.path, self.request.url.query),
-            self.tag,
-            lambda _: encode(make()),
-            is_cheap=True,
-        )
-        headers = {"ETag": self.tag, "Cache-Control": "private, no-cache"}
-        return Response(entry.value, 200, headers, "application/json")
+        """Return what many clients read at once; it is made once for all that wait for it."""
+        answers: SharedAnswers = self.request.app.state.shared_answers
+        key = self.request.url.path, self.request.url.query
+        return self._respond(answers.get(key, self.asked_s, lambda: encode(make())))
 
     def carry_out(self, make: Callable[[], object], status: int = 200) -> Response:
         """Carry out a request, once for an idempotency key, and return what it makes as JSON."""
