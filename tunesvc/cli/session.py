@@ -106,8 +106,11 @@ def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
     once."""
     from tunesvc.views.live import STOPPING
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        if interrupt.is_set():
+    received: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        # Not by the event: this may interrupt another handler, which then holds the event's lock.
+        if received:
             # the terminal's cursor is hidden by the live view
             os.write(2, b"\x1b[?25h\n" if sys.stderr.isatty() else b"")
             os.write(
@@ -115,6 +118,7 @@ def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
                 b"Killed. Recorded results are kept; run `tune resume` in a few seconds.\n",
             )
             os._exit(ExitCode.INTERRUPTED)
+        received.append(number)
         interrupt.set()
         if not sys.stdout.isatty():  # the live view shows it by itself, and would draw over it
             os.write(2, f"{STOPPING}\n".encode())
