@@ -4,10 +4,11 @@
 
 One `tune serve` with a local Ray runs a study of short trials. In turns, nothing and the load are on
 it: clients that each read the study once a second, with the entity tag of the last answer; and
-listeners to its events. The load comes from one process on the same machine, so it takes processor
-time from the server, which a team's browsers do not: `clients_cpu` is how much of one core it took.
+listeners to its events. The load comes from two processes on the same machine, one for clients and
+one for listeners, so it takes processor time from the server, which a team's browsers do not:
+`load_cpu` is how much of one core each took. With `--apart`, a second server without studies answers.
 
-    p50, p95        of all answers, in milliseconds, and the share of 304s
+    p50, p95        of all answers, in milliseconds
     events_per_s    of all listeners together
     trials_per_s    of the study in the quiet and the loaded windows, medians, and their ratio
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -26,7 +28,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from typing import Any
 import httpx
 
 PATIENCE_S = 120.0
+CONNECT_S = 5.0
 OBJECTIVE = """
 import time
 
@@ -62,10 +66,18 @@ class Load:
     """What clients and listeners saw."""
 
     seconds: list[float] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)
     events: int = 0
     lost: int = 0
     """Requests and streams that failed."""
+    cpu_s: float = 0.0
+    """Processor time of the process that made them."""
+
+    def add(self, other: Load) -> None:
+        """Add what was seen in another round."""
+        self.seconds += other.seconds
+        self.events += other.events
+        self.lost += other.lost
+        self.cpu_s += other.cpu_s
 
 
 def main() -> None:
@@ -74,9 +86,8 @@ def main() -> None:
     parser.add_argument("--listeners", type=int, default=500)
     parser.add_argument("--window", type=float, default=20.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--apart", action="store_true")
     options = parser.parse_args()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # run by root, Postgres runs as another user
         print(json.dumps(_measure(Path(folder), options), indent=2))
@@ -88,25 +99,30 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     (study / "objective.py").write_text(OBJECTIVE)
     (study / "study.yaml").write_text(STUDY)
     os.environ["TUNE_HOME"] = str(folder / "home")
-    with _server() as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(_server())
         os.environ |= {"TUNE_SERVER": server["url"], "TUNE_TOKEN": server["token"]}
         subprocess.run(_tune("submit", str(study / "study.yaml")), check=True)
         _await_trials(server)
-        quiet, loaded, seen = [], [], Load()
-        cpu_s = 0.0
+        loaded_server = server
+        if options.apart:
+            other = stack.enter_context(_server("--studies", "0"))
+            loaded_server = {**other, "token": server["token"]}
+        quiet, loaded, seen = [], [], [Load(), Load()]
         for _ in range(options.rounds):
             quiet.append(_rate(server, options.window))
-            began_s = time.process_time()
-            loaded.append(asyncio.run(_under_load(server, options, seen)))
-            cpu_s += time.process_time() - began_s
-        _get(server, "")
+            rate, found = _under_load(server, loaded_server, options)
+            loaded.append(rate)
+            for whole, part in zip(seen, found, strict=True):
+                whole.add(part)
+    clients, listeners = seen
+    loaded_s = options.rounds * (options.window + CONNECT_S)
     return {
-        **_latencies(seen),
-        "requests": len(seen.seconds),
-        "not_modified": round(seen.statuses.count(304) / max(1, len(seen.statuses)), 3),
-        "lost": seen.lost,
-        "events_per_s": round(seen.events / (options.rounds * options.window), 1),
-        "clients_cpu": round(cpu_s / (options.rounds * options.window), 2),
+        **_latencies(clients),
+        "requests_per_s": round(len(clients.seconds) / loaded_s, 1),
+        "lost": clients.lost + listeners.lost,
+        "events_per_s": round(listeners.events / loaded_s, 1),
+        "load_cpu": [round(part.cpu_s / loaded_s, 2) for part in seen],
         "trials_per_s": {
             "quiet": round(statistics.median(quiet), 1),
             "loaded": round(statistics.median(loaded), 1),
@@ -120,9 +136,9 @@ def _tune(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def _server() -> Iterator[dict[str, str]]:
+def _server(*options: str) -> Iterator[dict[str, str]]:
     process = subprocess.Popen(
-        _tune("serve", "--port", "0", "--json"), stdout=subprocess.PIPE, text=True
+        _tune("serve", "--port", "0", "--json", *options), stdout=subprocess.PIPE, text=True
     )
     try:
         first = "" if process.stdout is None else process.stdout.readline()
@@ -163,19 +179,44 @@ def _rate(server: dict[str, str], seconds: float) -> float:
     return (_complete(server) - before) / (time.monotonic() - began_s)
 
 
-async def _under_load(server: dict[str, str], options: argparse.Namespace, seen: Load) -> float:
+def _under_load(
+    server: dict[str, str], loaded_server: dict[str, str], options: argparse.Namespace
+) -> tuple[float, list[Load]]:
+    """Return the study's rate under load, and what clients and listeners saw."""
+    ends_at = time.time() + CONNECT_S + options.window
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        futures = [
+            pool.submit(_make_load, loaded_server, options.clients, 0, ends_at),
+            pool.submit(_make_load, loaded_server, 0, options.listeners, ends_at),
+        ]
+        time.sleep(CONNECT_S)  # until all are connected
+        rate = _rate(server, options.window)
+        return rate, [future.result() for future in futures]
+
+
+def _make_load(server: dict[str, str], clients: int, listeners: int, ends_at: float) -> Load:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    seen = Load()
+    asyncio.run(_load_until(server, clients, listeners, ends_at, seen))
+    seen.cpu_s = time.process_time()
+    return seen
+
+
+async def _load_until(
+    server: dict[str, str], clients: int, listeners: int, ends_at: float, seen: Load
+) -> None:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(
         base_url=server["url"], headers=_headers(server), limits=limits, timeout=60
     ) as client:
-        tasks = [asyncio.create_task(_poll(client, i, seen)) for i in range(options.clients)]
-        tasks += [asyncio.create_task(_listen(client, seen)) for _ in range(options.listeners)]
-        await asyncio.sleep(3)  # until all are connected
-        rate = await asyncio.to_thread(_rate, server, options.window)
+        tasks = [asyncio.create_task(_poll(client, i, seen)) for i in range(clients)]
+        tasks += [asyncio.create_task(_listen(client, seen)) for _ in range(listeners)]
+        await asyncio.sleep(max(0.0, ends_at - time.time()))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return rate
 
 
 async def _poll(client: httpx.AsyncClient, number: int, seen: Load) -> None:
@@ -190,7 +231,6 @@ async def _poll(client: httpx.AsyncClient, number: int, seen: Load) -> None:
             await asyncio.sleep(1)
             continue
         seen.seconds.append(time.perf_counter() - began_s)
-        seen.statuses.append(answer.status_code)
         seen.lost += answer.status_code not in (200, 304)
         tag = answer.headers.get("etag", tag)
         await asyncio.sleep(max(0.0, 1 - (time.perf_counter() - began_s)))
