@@ -277,6 +277,7 @@ def test_the_ending_of_a_file_says_what_is_written_into_it(ran: Tune) -> None:
     assert not (ran.folder / "bowl.xlsx").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("joins")
 def test_a_study_that_was_only_stored_is_run_by_resume_then_extended_and_deleted(
     tune: Tune,
@@ -361,6 +362,7 @@ def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(t
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_ray_starts_says_that_it_is_interrupted_and_how_to_continue(
     tune: Tune,
 ) -> None:

@@ -101,6 +101,7 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(
     assert max(under_way) == 2
 
 
+@pytest.mark.slow
 def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(
     tune: Tune, database: Database
 ) -> None:

@@ -147,6 +147,7 @@ def run(text: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("joins")
 def test_a_script_sees_progress_and_uses_the_best_parameters(
     tmp_path: Path, env: dict[str, str]
@@ -162,6 +163,7 @@ def test_a_script_sees_progress_and_uses_the_best_parameters(
     assert "best     trial" not in done.stdout, "progress does not mix with the program's output"
 
 
+@pytest.mark.slow
 def test_a_function_of_the_repl_is_tuned(tmp_path: Path, env: dict[str, str]) -> None:
     line = [sys.executable, "-i", "-q"]
     done = subprocess.run(
@@ -178,6 +180,7 @@ def test_a_function_of_the_repl_is_tuned(tmp_path: Path, env: dict[str, str]) ->
     assert "True" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("joins")
 def test_an_asyncio_program_stays_responsive(tmp_path: Path, env: dict[str, str]) -> None:
     done = run(ASYNC, tmp_path, env)

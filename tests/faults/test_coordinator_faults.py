@@ -29,8 +29,18 @@ SHOWN_ONLY = {
     "charts/report.py",
     "web/live/watcher.py",
     "execution/objectives/optuna_trial_storage.py",
+    "cli/groups/people.py",
+    "client/follower.py",
 }
 """Modules that look at the wall clock to show it, or to hand it to user code."""
+OF_OTHERS = {
+    "artifacts/artifact_store.py",
+    "artifacts/object_store.py",
+    "service/artifact_collector.py",
+    "web/rate_limits.py",
+}
+"""Modules that compare it with times of others: of an object store's objects, which are collected a
+day after an upload may have begun, and of the library that counts requests."""
 
 
 @pytest.mark.parametrize("off_s", [-DAY_S, DAY_S])
@@ -73,7 +83,7 @@ def test_no_decision_looks_at_the_wall_clock() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in wall
     }
-    assert users == SHOWN_ONLY
+    assert users == SHOWN_ONLY | OF_OTHERS
 
 
 def test_a_command_is_executed_although_every_connection_was_lost_before(

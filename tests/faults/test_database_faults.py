@@ -261,6 +261,7 @@ def test_a_dashboard_starts_an_embedded_server_that_stopped_under_it(
             was_away |= hub.outage is not None
 
 
+@pytest.mark.slow
 def test_a_frozen_embedded_server_is_waited_for_and_not_replaced(
     tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

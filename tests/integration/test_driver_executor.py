@@ -166,6 +166,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_signals_to_our_group_do_not_reach_the_driver_and_nothing_outlives_us(
     tmp_path: Path,
 ) -> None:

@@ -140,6 +140,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_code_travels_to_a_cluster_and_a_lost_node_is_reported(tmp_path: Path) -> None:
     """Fault 15, as the executor sees it."""
     (tmp_path / "mine.py").write_text(

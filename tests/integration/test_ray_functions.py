@@ -32,7 +32,9 @@ def attempt(tmp_path: Path) -> MakeAttempt:
 
     def make(*, number: int = 1, checkpoint: str | None = None, **params: Any) -> Attempt:
         launch = make_launch(7, attempt=number, checkpoint=checkpoint, **params)
-        return Attempt(make_job(tmp_path), launch, WorkerInfo("here", 1), Outbox())
+        made = Attempt(make_job(tmp_path), launch, WorkerInfo("here", 1), Outbox())
+        made._restore()
+        return made
 
     return make
 

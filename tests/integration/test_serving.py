@@ -317,9 +317,10 @@ def test_a_server_does_not_wait_for_a_ray_that_does_not_come(
     database: Database, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(served_study, "UNBEGUN_S", 0.1)
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def executor(_job: Job, _spec: StudySpec) -> Executor:
+        begun.set()
         over.wait()
         raise ExecutorError("the cluster cannot be reached")
 
@@ -327,6 +328,7 @@ def test_a_server_does_not_wait_for_a_ray_that_does_not_come(
     serve = partial(ServedStudy, database=database, make_executor=executor)
     server = StudySupervisor(database, serve)
     wait_until(server.step)
+    assert begun.wait(30)
     server.stop()
     assert server.running == 1
     over.set()

@@ -111,6 +111,7 @@ def test_a_study_with_a_coordinator_is_busy(database: Database, record: StudyRec
         run(database, record)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_lease_of_an_owner_that_is_gone_is_waited_for(
     database: Database, record: StudyRecord

@@ -50,13 +50,15 @@ def attempt(tmp_path: Path) -> MakeAttempt:
         params: dict[str, Any] | None = None, *, checkpoint: str | None = None, **job: Any
     ) -> Attempt:
         launch = make_launch(7, checkpoint=checkpoint, **(params or {}))
-        return Attempt(
+        made = Attempt(
             make_job(tmp_path, **job),
             launch,
             WorkerInfo("here", 1, ("0",)),
             Outbox(BELL),
             BELL.lock,
         )
+        made._restore()
+        return made
 
     return make
 

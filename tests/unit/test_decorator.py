@@ -94,7 +94,7 @@ def test_without_arguments_the_metric_is_called_loss() -> None:
 
 def test_every_key_of_a_study_file_is_a_keyword_that_editors_know() -> None:
     short = {"metric", "goal", "trials", "wall", "gpu_hours"}
-    in_files_only = {"entrypoint", "command"}
+    in_files_only = {"entrypoint", "command", "agents"}
     assert StudyOptions.__annotations__.keys() == {*StudySpec.model_fields} - in_files_only | short
 
 

@@ -161,6 +161,7 @@ def test_no_name_but_our_own_is_a_host(host: str) -> None:
     assert refusal("GET", Headers({"host": host}), HOSTS)
 
 
+@pytest.mark.slow
 def test_a_foreign_origin_is_refused_on_every_route(
     client: httpx.Client, server: DashboardServer
 ) -> None:

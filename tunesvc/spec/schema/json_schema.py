@@ -22,7 +22,16 @@ _SIZE = {
     "examples": ["512MB", "4GB"],
 }
 _TEXT = {"type": ["string", "number", "boolean", "null"]}
-_EITHER = [("metric", "metrics"), ("entrypoint", "command")]
+_PROGRAM = [
+    {"required": ["entrypoint"]},
+    {"required": ["command"]},
+    {
+        "properties": {"agents": {"const": "only"}, "entrypoint": False, "command": False},
+        "required": ["agents"],
+    },
+]
+"""What runs a trial; programs that ask for trials of a study on agents only need none."""
+_METRIC = [{"required": ["metric"]}, {"required": ["metrics"]}]
 
 
 def json_schema() -> Schema:
@@ -45,7 +54,7 @@ def json_schema() -> Schema:
         "type": "object",
         "properties": keys,
         "required": ["name", "budget"],
-        "allOf": [{"oneOf": [{"required": [one]} for one in pair]} for pair in _EITHER],
+        "allOf": [{"oneOf": _METRIC}, {"oneOf": _PROGRAM}],
         "additionalProperties": False,
         "$defs": parts,
     }
