@@ -27,7 +27,7 @@ class Cost:
     """GPUs of all workers of a trial together."""
     cpus_per_trial: float
     reason: str
-    """What limits the GPU hours, or what could."""
+    """Limit of the GPU hours, or a possible one."""
 
 
 @dataclass(frozen=True, slots=True)

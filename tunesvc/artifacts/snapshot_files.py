@@ -66,7 +66,7 @@ class FolderEntry:
     """Path within the folder, with `/` between its parts."""
     path: Path
     status: os.stat_result
-    """Of the entry itself, as `lstat` has it."""
+    """Status of the entry itself, as `lstat` has it."""
 
     @property
     def is_folder(self) -> bool:

@@ -15,7 +15,7 @@ from tunesvc.artifacts.snapshot_files import FILES_MAX
 from tunesvc.errors import SnapshotError
 
 _BYTES_MAX = 2 * 10**9
-"""Of all files together: an archive may claim more than it has, with holes."""
+"""Limit of all files together: an archive may claim more than it has, with holes."""
 
 
 def unpacked(store: ArtifactStore, digest: str, root: Path) -> Path:

@@ -58,7 +58,7 @@ def _print_left(studies: Sequence[str]) -> None:
     for name in studies:
         quoted = shlex.quote(name)
         terminal.err().print(
-            f"{name} goes on without this terminal: `tune show {quoted}` shows it, "
+            f"{name} continues without this terminal: `tune show {quoted}` shows it, "
             f"`tune stop {quoted}` stops it",
             markup=False,
         )

@@ -1,4 +1,4 @@
-"""What every client offers for accounts: `client.accounts`."""
+"""Operations of every client on accounts: `client.accounts`."""
 
 from __future__ import annotations
 

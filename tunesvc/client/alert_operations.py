@@ -1,4 +1,4 @@
-"""What every client offers for alerts: `client.alerts`."""
+"""Operations of every client on alerts: `client.alerts`."""
 
 from __future__ import annotations
 

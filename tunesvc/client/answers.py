@@ -46,7 +46,7 @@ class FigureData:
 
     title: str
     note: str
-    """What is shown and what is left out, or the reason why there is no figure."""
+    """Shown and omitted data, or the reason why there is no figure."""
     figure: Mapping[str, Any] | None
     """`data` and `layout` for Plotly; None if there is nothing to draw."""
 

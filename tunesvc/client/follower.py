@@ -1,6 +1,6 @@
 """Follows a study through a client, and reports its progress to an observer as a run does.
 
-It only reads: the study goes on when following ends.
+It only reads: the study continues when following ends.
 """
 
 from __future__ import annotations

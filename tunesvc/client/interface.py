@@ -1,4 +1,4 @@
-"""What every client offers, in groups: `client.studies`, `client.trials` and so on.
+"""Operations of every client, in groups: `client.studies`, `client.trials` and so on.
 
 Both implementations return the same values and raise the same errors of `tunesvc.errors`. Studies
 are named, trials are numbered. Lists come in pages: `after` of a page is the start of the next.
@@ -268,7 +268,7 @@ class TrialOperations(Protocol):
 
 
 class InsightOperations(Protocol):
-    """What a study has found, and why."""
+    """Results of a study, and their reasons."""
 
     def best(self, study: str) -> BestTrials:
         """Return the recommended trial; with several objectives, the Pareto front."""
@@ -434,7 +434,7 @@ class TuneClient(Protocol):
 
     @property
     def insights(self) -> InsightOperations:
-        """What a study has found, and why."""
+        """Results of a study, and their reasons."""
         ...
 
     @property

@@ -46,7 +46,7 @@ class Problem:
     title: str
     status: int
     detail: str
-    """What went wrong with what, and the remedy."""
+    """The fault, the thing that has it, and the remedy."""
     members: Mapping[str, Any] = field(default_factory=dict)
     """Further facts of this kind of error, such as the place in a filter."""
 

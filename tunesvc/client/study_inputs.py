@@ -1,4 +1,4 @@
-"""What clients take: a new study, and changes of one."""
+"""Inputs of clients: a new study, and changes of one."""
 
 from __future__ import annotations
 

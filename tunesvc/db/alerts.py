@@ -49,7 +49,7 @@ class AlertTarget:
     kinds: tuple[str, ...]
     created_at: datetime
     error: str
-    """Why the last delivery failed; empty if it did not."""
+    """Error of the last delivery; empty if it succeeded."""
 
 
 @dataclass(frozen=True, slots=True)

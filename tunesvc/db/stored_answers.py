@@ -21,7 +21,7 @@ ABANDONED: Final = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """What is known of an earlier request with the same key."""
+    """State of an earlier request with the same key."""
 
     digest: bytes
     """Digest of that request."""

@@ -103,7 +103,7 @@ class StudyWriter:
 
     @property
     def ttl_s(self) -> float:
-        """How long the lease lasts after a commit."""
+        """Duration of the lease after a commit."""
         return self._ttl_s
 
     def commit(self, changes: StudyChanges) -> Sequence[tuple[int, int]]:

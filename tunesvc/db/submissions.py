@@ -38,7 +38,7 @@ class Submission:
     queued_at: datetime
     """Since when it waits, or waited before it was taken."""
     problem: str
-    """Why it could not be started the last time; empty if it could."""
+    """Reason why it could not be started the last time; empty if it could."""
     retry_at: datetime | None
     """It is not taken before; None if it may be taken now."""
     provenance: Mapping[str, Any] = field(default_factory=dict)

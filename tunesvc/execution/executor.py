@@ -197,7 +197,7 @@ class Failed:
 
 
 LossKind = Literal["lost", "node", "preempted", "stalled", "gone"]
-"""Why an attempt was lost.
+"""Cause of an attempt's loss.
 
 lost        its process died
 node        its node failed

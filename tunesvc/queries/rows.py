@@ -134,7 +134,7 @@ class SubmissionRow:
     snapshot: str | None
     """Digest of its folder's archive; None if it runs from its folder itself."""
     problem: str
-    """Why it could not be started the last time; empty if it could."""
+    """Reason why it could not be started the last time; empty if it could."""
     retry_at: datetime | None
     """A server tries again then; None for at once."""
     lost_coordinator: str | None
@@ -142,7 +142,7 @@ class SubmissionRow:
 
     @property
     def reason(self) -> str:
-        """Why it waits, as a clause; empty while it does not."""
+        """Reason why it waits, as a clause; empty while it does not."""
         if self.position is None:
             return ""
         if self.problem:

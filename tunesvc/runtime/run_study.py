@@ -262,7 +262,7 @@ def _executor(
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a server adds to the run of a study."""
+    """Additions of a server to the run of a study."""
 
     on_start: Callable[[Coordinator], None]
     """Called with the coordinator before its first step."""

@@ -69,7 +69,7 @@ def collect_trial(trial: EndedTrial, before: datetime) -> None:
     """Apply `keep` to the checkpoints of a trial that has ended, up to the recorded one.
 
     Newer ones, and content that no checkpoint names, are deleted if they are older than `before`: a
-    worker may still be busy that nobody listens to.
+    worker without a coordinator may still be busy.
 
     Raises:
         ArtifactStoreError: the store does not answer.

@@ -269,7 +269,7 @@ def grantable(
 
 @dataclass(slots=True)
 class _Room:
-    """What the studies of a user or project do not occupy of its limits."""
+    """Part of a user's or project's limits that its studies do not occupy."""
 
     gpus: float
     trials: float

@@ -1,4 +1,4 @@
-"""Whether a server can do its work, with the reasons against it."""
+"""Readiness of a server: the reasons why it cannot do its work."""
 
 from __future__ import annotations
 

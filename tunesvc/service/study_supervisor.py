@@ -91,7 +91,7 @@ class StudySupervisor:
 
     @property
     def problem(self) -> str:
-        """Why it takes no studies; empty if it does."""
+        """Reason why it takes no studies; empty if it does."""
         if self._interrupt.is_set():
             return "the server is shutting down"
         if not self._thread.is_alive():

@@ -37,7 +37,7 @@ def provenance_of(folder: Path) -> dict[str, Any]:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Return commit, branch and whether the folder has changes; None without a repository."""
     command = ("git", "-C", str(folder), "status", "--porcelain=v2", "--branch", "--", ".")
-    # without optional locks it disturbs no other git, and it asks nobody for a password
+    # without optional locks it disturbs no other git, and it asks for no password
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         status = subprocess.run(

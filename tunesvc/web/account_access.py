@@ -37,7 +37,7 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     Role.OPERATOR: frozenset(_OPERATES),
     Role.ADMIN: frozenset({*_OPERATES, Permission.DELETE, Permission.MANAGE}),
 }
-"""What a role allows in its project. An administrator of the service may do everything."""
+"""Permissions of each role in its project. An administrator of the service may do everything."""
 
 
 class AccountAccess:

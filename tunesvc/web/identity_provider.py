@@ -28,7 +28,7 @@ _WELL_KNOWN = "/.well-known/openid-configuration"
 
 @dataclass(frozen=True, slots=True)
 class SignInAttempt:
-    """What a browser keeps in a cookie while it is at the provider."""
+    """Contents of a browser's cookie while it is at the provider."""
 
     state: str
     nonce: str

@@ -1,4 +1,4 @@
-"""What wraps every route: an unavailable database becomes an error of its own."""
+"""Wrapper of every route: an unavailable database becomes an error of its own."""
 
 from __future__ import annotations
 

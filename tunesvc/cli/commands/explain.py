@@ -58,7 +58,7 @@ def confirm(
     The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same
     command continues it. With another `--top` or `--repeats` it runs the missing repeats, and
     cancels those that are no longer needed and have not started. A server runs the repeats of a
-    submitted study; they go on there after Ctrl-C.
+    submitted study; they continue there after Ctrl-C.
     """
     if chosen_server(server) is not None:
         _confirm_on_server(study, top, repeats, server, as_json=as_json, quiet=quiet)

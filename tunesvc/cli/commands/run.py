@@ -78,7 +78,7 @@ def run(
 
     Several studies share the machine or the cluster equally, as long as each has something to run.
     If one fails, the others continue. Ctrl-C stops them cleanly: everything recorded is kept, and
-    `tune resume` continues. With `--server` they go on there after Ctrl-C.
+    `tune resume` continues. With `--server` they continue there after Ctrl-C.
     """
     from tunesvc.cli.several_studies import Changes, check_options, read_all
     from tunesvc.execution.driver.ray_pool import RayPool

@@ -60,7 +60,7 @@ class LocalClient:
 
     @cached_property
     def insights(self) -> InsightOperations:
-        """What a study has found, and why."""
+        """Results of a study, and their reasons."""
         from tunesvc.client.local.local_insights import LocalInsights
 
         return LocalInsights(self._database, self._among)

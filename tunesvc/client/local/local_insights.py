@@ -1,4 +1,4 @@
-"""What a study has found, and why, on a database. Each query is imported where it is used."""
+"""Results of a study and their reasons, on a database. Each query is imported where it is used."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ UPLOAD_S = 600.0
 """Longest wait for the answer to an upload, which the server also passes on."""
 CONNECT_S = 5.0
 RETRY_S = 10.0
-"""How long a request is tried again while the server cannot be reached."""
+"""Time for which a request is tried again while the server cannot be reached."""
 _PAUSE_S = 0.25
 SILENCE_S = 45.0
 """A stream of events without a heartbeat for so long is opened again: servers send three."""

@@ -76,7 +76,7 @@ class Client:
 
     @cached_property
     def insights(self) -> InsightOperations:
-        """What a study has found, and why."""
+        """Results of a study, and their reasons."""
         from tunesvc.client.remote.http_insights import HttpInsights
 
         return HttpInsights(self._connection)

@@ -1,4 +1,4 @@
-"""What a study has found, and why, over HTTP. Each type is imported where it is read."""
+"""Results of a study and their reasons, over HTTP. Each type is imported where it is read."""
 
 from __future__ import annotations
 

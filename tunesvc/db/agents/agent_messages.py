@@ -1,4 +1,4 @@
-"""What agents and the server exchange. Plain values, which JSON can express. Imports no SQL."""
+"""Messages between agents and the server. Plain values, which JSON can express. Imports no SQL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUESTION = "SuggestRequested"
 
 @dataclass(frozen=True, slots=True)
 class AgentJob:
-    """What all launches of a study have in common."""
+    """Settings that all launches of a study have in common."""
 
     digest: str
     job: Mapping[str, Any]
@@ -77,7 +77,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class LeaseStatus:
-    """What the coordinator asks of a lease's agent."""
+    """Requests of the coordinator to a lease's agent."""
 
     token: int
     stop: bool

@@ -57,7 +57,7 @@ class OfferChanges:
 
 @dataclass(frozen=True, slots=True)
 class OfferedJob:
-    """What all launches have in common."""
+    """Settings that all launches have in common."""
 
     digest: str
     job: Payload
@@ -101,7 +101,7 @@ class AgentOffers:
     ) -> Sequence[StoredOffer] | None:
         """Take the study's launches over, keep these, and revoke all others.
 
-        Their leases begin anew, because agents could not reach a server perhaps. A question without
+        Their leases start again, because agents may not have reached a server. A question without
         an answer is asked again.
 
         Args:
@@ -179,7 +179,7 @@ class AgentOffers:
             self._add(connection, [(row, lost if row.received else gone) for row in rows])
 
     def renew(self) -> None:
-        """Begin all leases anew: agents could not reach the database for a while."""
+        """Start all leases again: agents could not reach the database for a while."""
         with translate_unavailable(), self._database.engine.begin() as connection:
             connection.execute(_RENEW_ALL, self._study)
 

@@ -36,7 +36,7 @@ _BOOTSTRAP_LOCK = 0x74756E66
 
 
 class Role(StrEnum):
-    """What a member of a project may do."""
+    """Role of a member of a project."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -44,7 +44,7 @@ class Role(StrEnum):
 
 
 class TokenKind(StrEnum):
-    """What a secret is for."""
+    """Purpose of a secret."""
 
     TOKEN = "token"  # noqa: S105  # a kind, not a secret
     """Programs send it with each request."""

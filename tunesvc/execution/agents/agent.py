@@ -35,7 +35,7 @@ _DONE = ("finished", "stopped", "failed")
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """What an agent offers, and when it ends."""
+    """Offer of an agent, and the conditions of its end."""
 
     name: str
     cpus: float

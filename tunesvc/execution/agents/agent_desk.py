@@ -1,4 +1,4 @@
-"""What a server does for agents, however they reach it: checks messages, and keeps checkpoints.
+"""A server's side of agents, however they reach it: checks messages, and keeps checkpoints.
 
 Routes of the API are thin around it. Any thread may use it.
 """

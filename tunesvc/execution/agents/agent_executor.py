@@ -53,7 +53,7 @@ HANDOVER_S = 0.2
 CHECK_S = 1.0
 """Interval of looking for expired leases, and of reading events without a notification."""
 GAP_S = 5.0
-"""After so long without a look at the leases, all begin anew."""
+"""Time without a look at the leases after which all start again."""
 
 _NO_LIMIT = 2**31 - 1
 _SUPERSEDED = "another coordinator has taken over the study's agents"

@@ -10,7 +10,7 @@ from tunesvc.db.agents.agent_messages import AgentEvent, AgentOrders, AgentPoll,
 
 
 class AgentServer(Protocol):
-    """What an agent asks of a server. Every call may be repeated. Any thread may use it.
+    """Calls of an agent to a server. Every call may be repeated. Any thread may use it.
 
     Raises:
         ServerAway: it does not answer for now.

@@ -75,9 +75,9 @@ class AttemptRunner:
         self.number = self._launch.trial_number
         """The trial's number."""
         self.result = "was dropped"
-        """What came of it, for people."""
+        """Result, for people."""
         self.misfit = ""
-        """Why this machine can run no trial of the study; empty if it can."""
+        """Reason why this machine can run no trial of the study; empty if it can."""
         self._folder = checkpoints / str(self._launch.trial_number)
         self._lock = threading.Lock()
         self._process: WorkerProcess | None = None
@@ -89,7 +89,7 @@ class AttemptRunner:
         """Number of the last event that the server has."""
         self._positions: dict[str, int] = {}
         self._loss: tuple[str, LossKind] | None = None
-        """Why this agent ends the attempt."""
+        """Reason why this agent ends the attempt."""
         self._ended = threading.Event()
         """Set if the server gets no more events."""
 

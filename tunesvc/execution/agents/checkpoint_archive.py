@@ -68,7 +68,7 @@ class _ChunkWriter(io.RawIOBase):
 
     def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
         if self._is_abandoned.is_set():
-            raise BrokenPipeError("nobody reads the archive")
+            raise BrokenPipeError("the archive has no reader")
         self._chunks.put(bytes(data))
         return len(data)
 

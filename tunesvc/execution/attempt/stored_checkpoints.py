@@ -1,7 +1,7 @@
 """Checkpoints of one attempt in an object store.
 
-The objective goes on while a thread uploads: a checkpoint waits on the worker's disk meanwhile, and
-counts once the store has it. So a store that is slow or away delays checkpoints, not training.
+The objective continues while a thread uploads: a checkpoint waits on the worker's disk meanwhile,
+and counts once the store has it. So a store that is slow or away delays checkpoints, not training.
 Imports no Ray.
 """
 
@@ -34,9 +34,9 @@ T = TypeVar("T")
 RETRY_S = (1.0, 30.0)
 """Shortest and longest delay before an upload is tried again."""
 WAIT_S = 300.0
-"""How long an attempt that has ended waits for its checkpoints, and a new one for its start."""
+"""Time that an ended attempt waits for its checkpoints, and a new one for its start."""
 DELETE_S = 5.0
-"""How long the last deletion is waited for."""
+"""Time to wait for the last deletion."""
 
 Note = Callable[[str], None]
 """Adds a line to the attempt's output."""

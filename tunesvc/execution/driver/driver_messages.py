@@ -82,7 +82,7 @@ class Cluster:
     slots: int
     """Number of attempts that the job may launch at a time, see `fair_share`."""
     refusal: str = ""
-    """Why the job's request can never be met. `slots` is not valid then."""
+    """Reason why the job's request can never be met. `slots` is not valid then."""
 
 
 @dataclass(frozen=True, slots=True)

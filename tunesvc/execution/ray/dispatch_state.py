@@ -104,7 +104,7 @@ class WorkerState:
 
 
 CancelReason = Literal["other worker", "stop", "kill"]
-"""Why an attempt is taken out of a worker's backlog."""
+"""Reason why an attempt is taken out of a worker's backlog."""
 
 
 @dataclass(slots=True, eq=False)

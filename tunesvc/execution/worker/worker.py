@@ -78,7 +78,7 @@ class Worker:
         self._signal = BatchSignal(BATCH_WINDOW_S)
         self._lock = self._signal.lock
         self._threads: dict[AttemptId, ObjectiveThread] = {}
-        """Of finished attempts that are not recorded yet, the running one, and the backlog."""
+        """Outboxes of unrecorded finished attempts, the running one, and the backlog."""
         self._running: ObjectiveThread | None = None
         self._backlog: deque[ObjectiveThread] = deque()
         self._is_reusable = True

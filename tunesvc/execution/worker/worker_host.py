@@ -1,4 +1,4 @@
-"""What runs a worker's process: its location, the folder of its output, and how the process ends.
+"""Host of a worker's process: its location, the folder of its output, and how the process ends.
 
 Imports Ray only when a method of `RayHost` is called.
 """
@@ -23,7 +23,7 @@ _END_S = 5.0
 
 
 class WorkerHost(Protocol):
-    """What runs a worker's process."""
+    """Host of a worker's process."""
 
     @property
     def is_remote(self) -> bool:

@@ -21,10 +21,10 @@ class EndedTrial:
 
     number: int
     location: str
-    """Of its last recorded checkpoint."""
+    """Step of its last recorded checkpoint."""
     keep: Keep
     goal: Goal
-    """Of the study's first metric."""
+    """Value of the study's first metric."""
 
 
 def list_ended_trials(database: Database, age: timedelta) -> tuple[EndedTrial, ...]:

@@ -1,4 +1,4 @@
-"""What the service does at the moment, in numbers: the queue, studies by state, and the cluster."""
+"""Load of the service at the moment: the queue, studies by state, and the cluster."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _PROGRAM = [
         "required": ["agents"],
     },
 ]
-"""What runs a trial; programs that ask for trials of a study on agents only need none."""
+"""Program of a trial. A study on agents only may leave it to whoever asks for trials."""
 _METRIC = [{"required": ["metric"]}, {"required": ["metrics"]}]
 
 

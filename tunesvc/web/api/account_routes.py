@@ -56,7 +56,7 @@ class LinkBody:
     """A token to be made for a link."""
 
     label: str = ""
-    """What the token is for."""
+    """Purpose of the token."""
 
 
 @dataclass(frozen=True, slots=True)

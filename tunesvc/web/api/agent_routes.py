@@ -233,7 +233,7 @@ class TellBody:
     values: float | list[float] | dict[str, float] | None = None
     """The objectives: one number, one for each, or by name. The last reports if left out."""
     message: Annotated[str, Field(max_length=4_000)] = ""
-    """Why it failed."""
+    """Reason of the failure."""
 
 
 _TELLS: Any = {

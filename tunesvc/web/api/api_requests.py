@@ -1,4 +1,4 @@
-"""What routes of the API get: the client of the user, the study of the path, entity tags.
+"""Arguments of the API's routes: the client of the user, the study of the path, entity tags.
 
 An entity tag of something in a study is the fingerprint of the study: it is computed before the
 study is read, so that an answer may be newer than its tag, but never older. It is weak, because

@@ -112,7 +112,7 @@ def submit_study(
 
 @dataclass(frozen=True, slots=True)
 class ConfirmationBody:
-    """How often the best trials are repeated."""
+    """Number of repeats of the best trials."""
 
     top: Annotated[int, Field(ge=1, le=1_000)] = 5
     """Number of finalists."""

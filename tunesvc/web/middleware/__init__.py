@@ -1,1 +1,1 @@
-"""What every request passes: access and headers, error pages, static files."""
+"""Layers that every request passes: access and headers, error pages, static files."""
