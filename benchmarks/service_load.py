@@ -63,7 +63,7 @@ resources: {cpu: 0.5}
 
 @dataclass
 class Load:
-    """What clients and listeners saw."""
+    """Observations of clients and listeners."""
 
     seconds: list[float] = field(default_factory=list)
     events: int = 0

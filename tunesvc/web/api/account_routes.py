@@ -34,7 +34,7 @@ from tunesvc.web.access import (
     viewable_studies,
 )
 from tunesvc.web.account_access import AccountAccess, authorize_project
-from tunesvc.web.api.api_requests import After, Limit, StudyName
+from tunesvc.web.api.api_requests import After, Limit, StudyName, unstored_answer
 from tunesvc.web.audit_trail import record_sign_in
 
 router = APIRouter(tags=["accounts"])
@@ -157,50 +157,50 @@ def redeem_link(request: Request, body: Annotated[LinkBody, Body()]) -> Response
         name = user_name(connection, user_id)
         token = create_token(connection, user_id, TokenKind.TOKEN, body.label, TOKEN_LASTS)
     record_sign_in(request, name, 201, token.token_id)
-    return _answer(IssuedSecret(name, token.secret), 201)
+    return unstored_answer(IssuedSecret(name, token.secret), 201)
 
 
 @router.get("/me", response_model=OwnAccount)
 def get_me(own: Own) -> Response:
     """Return the user of the token, with its roles."""
-    return _answer(own.me())
+    return unstored_answer(own.me())
 
 
 @router.get("/tokens", response_model=tuple[TokenRow, ...])
 def list_tokens(own: Own) -> Response:
     """List the user's valid tokens and sessions."""
-    return _answer(own.tokens())
+    return unstored_answer(own.tokens())
 
 
 @router.post("/tokens", response_model=IssuedSecret, status_code=201)
 def issue_token(own: Own, body: Annotated[TokenBody, Body()]) -> Response:
     """Create a token. Its secret is in this answer only."""
-    return _answer(own.create_token(body.label, body.days), 201)
+    return unstored_answer(own.create_token(body.label, body.days), 201)
 
 
 @router.delete("/tokens/{token_id}", response_model=None)
 def revoke_token(own: Own, token_id: Annotated[int, Path(ge=0, lt=2**63)]) -> Response:
     """Revoke a token or session of the user."""
     own.revoke_token(token_id)
-    return _answer(None)
+    return unstored_answer(None)
 
 
 @router.get("/users", response_model=tuple[UserRow, ...])
 def list_users(every: All) -> Response:
     """List all users."""
-    return _answer(every.users())
+    return unstored_answer(every.users())
 
 
 @router.post("/users", response_model=IssuedSecret, status_code=201)
 def add_user(every: All, body: Annotated[UserBody, Body()]) -> Response:
     """Add a user. The secret of a link that signs in once is in this answer only."""
-    return _answer(every.add_user(body.name, is_admin=body.is_admin), 201)
+    return unstored_answer(every.add_user(body.name, is_admin=body.is_admin), 201)
 
 
 @router.post("/users/{user}/links", response_model=IssuedSecret, status_code=201)
 def make_link(every: All, user: Name) -> Response:
     """Make a link that signs in once, for a user that lost all tokens."""
-    return _answer(every.make_link(unquote(user)), 201)
+    return unstored_answer(every.make_link(unquote(user)), 201)
 
 
 @router.patch("/users/{user}", response_model=None)
@@ -208,25 +208,25 @@ def change_user(every: All, user: Name, body: Annotated[UserPatch, Body()]) -> R
     """Disable or enable a user."""
     change = every.disable_user if body.is_disabled else every.enable_user
     change(unquote(user))
-    return _answer(None)
+    return unstored_answer(None)
 
 
 @router.get("/projects", response_model=tuple[ProjectRow, ...])
 def list_projects(own: Own) -> Response:
     """List the user's projects."""
-    return _answer(own.projects())
+    return unstored_answer(own.projects())
 
 
 @router.post("/projects", response_model=str, status_code=201)
 def add_project(every: All, body: Annotated[ProjectBody, Body()]) -> Response:
     """Add a project."""
-    return _answer(every.add_project(body.name, body.weight), 201)
+    return unstored_answer(every.add_project(body.name, body.weight), 201)
 
 
 @router.get("/projects/{project}/members", response_model=tuple[MemberRow, ...])
 def list_members(showing: Showing, project: Name) -> Response:
     """List the members of a project."""
-    return _answer(showing.members(unquote(project)))
+    return unstored_answer(showing.members(unquote(project)))
 
 
 @router.put("/projects/{project}/members/{user}", response_model=None)
@@ -238,14 +238,14 @@ def set_member(
 ) -> Response:
     """Give a user a role in a project."""
     managing.set_member(unquote(project), unquote(user), body.role)
-    return _answer(None)
+    return unstored_answer(None)
 
 
 @router.delete("/projects/{project}/members/{user}", response_model=None)
 def remove_member(managing: Managing, project: Name, user: Name) -> Response:
     """Remove a user from a project."""
     managing.set_member(unquote(project), unquote(user), None)
-    return _answer(None)
+    return unstored_answer(None)
 
 
 @router.put("/studies/{study}/project", response_model=None)
@@ -257,7 +257,7 @@ def move_study(
 ) -> Response:
     """Put a study into a project, whose members then may view it, or into none."""
     every.move_study(request.state.study, body.project)
-    return _answer(None)
+    return unstored_answer(None)
 
 
 @router.put("/projects/{project}/share", response_model=dict[str, float])
@@ -268,7 +268,7 @@ def set_project_share(
 ) -> Response:
     """Change the weight and limits of a project."""
     name = unquote(project)
-    return _answer(
+    return unstored_answer(
         every.set_share("project", name, weight=body.weight, limits=body.limits),
     )
 
@@ -281,13 +281,13 @@ def set_user_share(
 ) -> Response:
     """Change the weight and limits of a user."""
     name = unquote(user)
-    return _answer(every.set_share("user", name, weight=body.weight, limits=body.limits))
+    return unstored_answer(every.set_share("user", name, weight=body.weight, limits=body.limits))
 
 
 @router.get("/users/{user}/data", response_model=tuple[PersonalRow, ...])
 def get_personal_data(every: All, user: Name) -> Response:
     """Return everything that names a user, without secrets."""
-    return _answer(every.personal_data(unquote(user)))
+    return unstored_answer(every.personal_data(unquote(user)))
 
 
 @router.post("/users/{user}/erasure", response_model=str)
@@ -299,7 +299,7 @@ def forget_user(
     """Erase a user from everything; return the pseudonym that stands in its place."""
     if body.name != unquote(user):
         raise SpecError(f"nothing is erased: `name` has to be {unquote(user)!r}, too")
-    return _answer(every.forget_user(body.name))
+    return unstored_answer(every.forget_user(body.name))
 
 
 @router.get("/audit", response_model=RowPage[AuditEntry])
@@ -310,7 +310,7 @@ def list_audit(
     limit: Limit = 100,
 ) -> Response:
     """List who changed or tried what, the newest first."""
-    return _answer(every.audit(user=user, after=after, limit=limit))
+    return unstored_answer(every.audit(user=user, after=after, limit=limit))
 
 
 @router.get(
@@ -332,9 +332,3 @@ def audit_lines(entries: Iterator[AuditEntry]) -> Iterator[bytes]:
     """Yield entries as JSON lines."""
     for entry in entries:
         yield encode(entry) + b"\n"
-
-
-def _answer(value: object, status: int = 200) -> Response:
-    return Response(
-        encode(value), status, {"Cache-Control": "no-store"}, media_type="application/json"
-    )

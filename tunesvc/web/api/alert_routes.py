@@ -10,9 +10,9 @@ from fastapi.responses import Response
 
 from tunesvc.client.alert_operations import AlertOperations
 from tunesvc.client.local.local_alerts import LocalAlerts
-from tunesvc.client.wire_format import encode
 from tunesvc.db.alerts import AlertTarget
 from tunesvc.web.access import AccountUser, viewable_studies
+from tunesvc.web.api.api_requests import unstored_answer
 
 router = APIRouter(tags=["alerts"])
 
@@ -40,29 +40,23 @@ TargetId = Annotated[int, Path(ge=0, lt=2**63)]
 @router.get("/alerts", response_model=tuple[AlertTarget, ...])
 def list_targets(own: Own) -> Response:
     """List the user's targets, without the secrets in their addresses."""
-    return _answer(own.targets())
+    return unstored_answer(own.targets())
 
 
 @router.post("/alerts", response_model=int, status_code=201)
 def add_target(own: Own, body: Annotated[AlertBody, Body()]) -> Response:
     """Add a target; return its id."""
-    return _answer(own.add(body.url, study=body.study, kinds=body.kinds), 201)
+    return unstored_answer(own.add(body.url, study=body.study, kinds=body.kinds), 201)
 
 
 @router.delete("/alerts/{target_id}", response_model=None)
 def remove_target(own: Own, target_id: TargetId) -> Response:
     """Remove a target."""
     own.remove(target_id)
-    return _answer(None)
+    return unstored_answer(None)
 
 
 @router.post("/alerts/{target_id}/test", response_model=str)
 def send_test(own: Own, target_id: TargetId) -> Response:
     """Send a test message; return the error, empty if there is none."""
-    return _answer(own.test(target_id))
-
-
-def _answer(value: object, status: int = 200) -> Response:
-    return Response(
-        encode(value), status, {"Cache-Control": "no-store"}, media_type="application/json"
-    )
+    return unstored_answer(own.test(target_id))

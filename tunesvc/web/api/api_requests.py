@@ -79,6 +79,12 @@ class ApiRequest:
         return carry_out_once(self.request, self.user.name, self.body, make, status)
 
 
+def unstored_answer(value: object, status: int = 200) -> Response:
+    """Return a value as JSON that nothing on the way keeps, such as an answer with a secret."""
+    headers = {"Cache-Control": "no-store"}
+    return Response(encode(value), status, headers, "application/json")
+
+
 def check_tag(request: Request, tag: str) -> None:
     """Answer with 304 if the client has the entity of this tag."""
     known = request.headers.get("if-none-match", "")
