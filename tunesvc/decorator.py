@@ -151,7 +151,7 @@ class Tunable(Generic[P, R]):
             # The import takes a second; then all mistakes are reported at once.
             from tunesvc.search.registry.component_check import option_issues
 
-            return spec_from_dict(data, function=self.__wrapped__, judge=option_issues)
+            return spec_from_dict(data, function=self.__wrapped__, extra_check=option_issues)
 
     def tune(self, **changes: Unpack[TuneOptions]) -> Study:
         """Run the study until its budget is spent: `train.tune(trials=50)`.

@@ -353,12 +353,12 @@ class Study:
             number,
             add=add,
             remove=remove,
-            who=whoami(),
+            asked_by=whoami(),
         )
 
     def note(self, text: str, *, number: int | None = None) -> None:
         """Replace the note of the study, or of its trial `number`."""
-        study_requests.note(self._database, self.view.study_id, number, text, who=whoami())
+        study_requests.note(self._database, self.view.study_id, number, text, asked_by=whoami())
 
     def delete(self) -> str:
         """Delete the study with its trials, logs and checkpoints; return a sentence about it.

@@ -142,7 +142,7 @@ class Trial:
             metrics = {**as_metrics(value, self._metrics), **metrics}
         if not metrics:
             example = f"report({step}, {self._first_metric}=...)"
-            raise BadReport(f"report({step}) bears no metric: write {example}")
+            raise BadReport(f"report({step}) has no metric: write {example}")
         numbers = {name: as_number(name, entry) for name, entry in metrics.items()}
         self._channel.report(step, numbers)
         self._last_step = step

@@ -321,7 +321,7 @@ def test_a_metric_of_none_and_a_report_of_nothing_are_refused() -> None:
     """Fault 23."""
     with pytest.raises(BadReport, match="metric loss is None"):
         Trial(Recorded()).report(0, loss=None)
-    with pytest.raises(BadReport, match="bears no metric"):
+    with pytest.raises(BadReport, match="has no metric"):
         Trial(Recorded()).report(0)
 
 

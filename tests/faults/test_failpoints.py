@@ -312,7 +312,7 @@ def tune(tmp_path: Path, database: Database, tune_home: Path) -> Tune:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "point", ["leased", "recovered", "judged", "written", "committed", "acknowledged", "launched"]
+    "point", ["leased", "recovered", "handled", "written", "committed", "acknowledged", "launched"]
 )
 def test_tune_resume_continues_from_wherever_tune_run_was_killed(tune: Tune, point: str) -> None:
     nth = 1 if point in ONCE else 3

@@ -64,7 +64,7 @@ FREEZING: Sequence[failpoints.Point] = (
     "recovered",
     "adopted",
     "heard",
-    "judged",
+    "handled",
     "decided",
     "committed",
     "acknowledged",

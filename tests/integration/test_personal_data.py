@@ -37,7 +37,7 @@ def steered(database: Database) -> Database:
         submissions.submit(connection, study.record.study_id, submitted_by="ann")
         alerts.add_target(connection, "ann", "json://user:planted-secret@host/hook")
         study_records.create(connection, make_spec(name="bobs"), owner="bob")
-    study_requests.note(database, study.record.study_id, 1, "good", who="ann")
+    study_requests.note(database, study.record.study_id, 1, "good", asked_by="ann")
     return database
 
 

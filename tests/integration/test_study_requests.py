@@ -383,21 +383,25 @@ def test_tags_and_notes_are_written_while_the_study_runs_and_are_recorded(
     simulation = Simulation(database, make_spec(tags=["from-the-file"]))
     simulation.start().step()
     record = simulation.record
-    assert study_requests.tag(database, record.study_id, None, add=["a", "b", "a"], who="ada") == (
+    assert study_requests.tag(
+        database, record.study_id, None, add=["a", "b", "a"], asked_by="ada"
+    ) == (
         "from-the-file",
         "a",
         "b",
     )
     assert study_requests.tag(
-        database, record.study_id, None, add=["c"], remove=["a", "never"], who="bob"
+        database, record.study_id, None, add=["c"], remove=["a", "never"], asked_by="bob"
     )[-2:] == (
         "b",
         "c",
     )
-    assert study_requests.tag(database, record.study_id, 0, add=["look"], who="bob") == ("look",)
-    study_requests.note(database, record.study_id, None, "first", who="ada")
-    study_requests.note(database, record.study_id, None, "second", who="bob")
-    study_requests.note(database, record.study_id, 0, "odd <b>curve</b>", who="bob")
+    assert study_requests.tag(database, record.study_id, 0, add=["look"], asked_by="bob") == (
+        "look",
+    )
+    study_requests.note(database, record.study_id, None, "first", asked_by="ada")
+    study_requests.note(database, record.study_id, None, "second", asked_by="bob")
+    study_requests.note(database, record.study_id, 0, "odd <b>curve</b>", asked_by="bob")
     view = get_study(database, "test")
     assert (view.tags, view.note) == (("from-the-file", "b", "c"), "second")
     trial = list_trials(database, record.study_id)[0]
@@ -422,13 +426,13 @@ def test_what_cannot_be_a_tag_or_a_note_is_refused(database: Database) -> None:
         ([str(n) for n in range(51)], "50 is the most"),
     ):
         with pytest.raises(SpecError, match=why):
-            study_requests.tag(database, record.study_id, None, add=tags, who="ada")
+            study_requests.tag(database, record.study_id, None, add=tags, asked_by="ada")
     with pytest.raises(SpecError, match="20000 is the most"):
-        study_requests.note(database, record.study_id, None, "x" * 20_001, who="ada")
+        study_requests.note(database, record.study_id, None, "x" * 20_001, asked_by="ada")
     with pytest.raises(SpecError, match="the note.*cannot be stored"):
-        study_requests.note(database, record.study_id, None, "\x00", who="ada")
+        study_requests.note(database, record.study_id, None, "\x00", asked_by="ada")
     with pytest.raises(StudyNotFound, match="no trial 3"):
-        study_requests.tag(database, record.study_id, 3, add=["a"], who="ada")
+        study_requests.tag(database, record.study_id, 3, add=["a"], asked_by="ada")
     assert get_study(database, "test").tags == ()
     assert list_requests(database, record.study_id) == ()
 
@@ -437,7 +441,7 @@ def test_tags_of_a_file_are_added_at_a_resume_and_those_taken_away_stay_away(
     database: Database,
 ) -> None:
     simulation = Simulation(database, make_spec(tags=["old", "dull"]))
-    study_requests.tag(database, simulation.record.study_id, None, remove=["dull"], who="ada")
+    study_requests.tag(database, simulation.record.study_id, None, remove=["dull"], asked_by="ada")
     with database.engine.begin() as connection:
         study_records.renew(
             connection, simulation.record, make_spec(tags=["old", "dull", "new"]), None, None

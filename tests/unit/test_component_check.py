@@ -18,7 +18,7 @@ SPACE = "parameters: {x: {min: 0.0, max: 1.0}}\n"
 
 def mistakes(text: str) -> list[str]:
     with pytest.raises(SpecError) as caught:
-        parse(STUDY + text, judge=option_issues)
+        parse(STUDY + text, extra_check=option_issues)
     return [line for line in str(caught.value).splitlines() if line.startswith("study.yaml")]
 
 

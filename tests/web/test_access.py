@@ -238,7 +238,7 @@ def test_lists_show_only_what_one_may_view(
         project = accounts.add_project(connection, "own")
     simulations[0].sql(f"UPDATE studies SET project_id = {project} WHERE study_id = {mine}")
     for study_id, word in ((mine, "public"), (theirs, "secret")):
-        study_requests.tag(shared_database, study_id, None, add=[f"{word}-tag"], who="ada")
+        study_requests.tag(shared_database, study_id, None, add=[f"{word}-tag"], asked_by="ada")
         simulations[0].sql(f"UPDATE studies SET owner = '{word}-owner' WHERE study_id = {study_id}")
         simulations[0].sql(f"UPDATE leases SET owner = '{word}-box:1' WHERE study_id = {study_id}")
     monkeypatch.setitem(server.app.state._state, "access", Own(mine, project))

@@ -109,7 +109,7 @@ def test_an_unchanged_study_is_not_sent_again(api: Api, shared_database: Databas
         assert (unchanged.status_code, unchanged.content) == (304, b"")
         assert unchanged.headers["etag"] == tag
         study_id = get_study(shared_database, "idle").study_id
-        study_requests.note(shared_database, study_id, None, f"note of {path}", who="ada")
+        study_requests.note(shared_database, study_id, None, f"note of {path}", asked_by="ada")
         assert api.get(path, headers={"If-None-Match": tag}).status_code == 200
     tag = api.get("/studies").headers["etag"]
     assert api.get("/studies", headers={"If-None-Match": tag}).status_code == 304

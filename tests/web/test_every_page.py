@@ -103,8 +103,8 @@ def known(shared_database: Database) -> Mapping[str, int]:
     )
     live = simulation.record.study_id
     request(shared_database, live, "extend", {"trials": 5}, "ada")
-    tag(shared_database, live, None, add=["vision"], who="ada")
-    note(shared_database, live, 0, "looks fine", who="ada")
+    tag(shared_database, live, None, add=["vision"], asked_by="ada")
+    note(shared_database, live, 0, "looks fine", asked_by="ada")
     numbers = dict(simulation.sql("SELECT state, min(number) FROM trials GROUP BY state"))
     assert {"complete", "pruned", "fail", "running"} <= numbers.keys()
     front = fill(

@@ -294,7 +294,7 @@ class Coordinator:
         stalled = self._committer.pop_expired()
         if self._monitor.trusts_silence:
             ended += self._attempts.leases.expire(stalled, actions)
-        failpoints.reach("judged")
+        failpoints.reach("handled")
         for attempt in ended:
             if attempt.live.started_s is not None:
                 now = self._clock.now()

@@ -21,7 +21,7 @@ Point = Literal[
     "adopted",  # the executor looks for running attempts
     # one step
     "heard",  # events were taken from the executor
-    "judged",  # events are handled, the pruner has run
+    "handled",  # events are handled, the pruner has run
     "decided",  # everything is decided, nothing written
     "advanced",  # the transaction is open, its first statement done
     "written",  # all statements are done, nothing committed

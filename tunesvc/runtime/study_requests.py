@@ -73,7 +73,7 @@ def request(
     study_id: int,
     kind: str,
     payload: Mapping[str, Any],
-    who: str,
+    asked_by: str,
     *,
     on_record: OnRecord = lambda connection, command_id: None,
 ) -> str:
@@ -86,19 +86,19 @@ def request(
     """
     record = _record(database, study_id)
     if record.spec is None and kind in _OF_ALL_STUDIES:
-        return _fail_running(database, record, kind, payload, who, on_record)
-    perform(Command(0, kind, payload, who), IdleStudy(database, record))
-    _logger.info("%s, requested by %s", kind, who, extra={"study": record.name})
+        return _fail_running(database, record, kind, payload, asked_by, on_record)
+    perform(Command(0, kind, payload, asked_by), IdleStudy(database, record))
+    _logger.info("%s, requested by %s", kind, asked_by, extra={"study": record.name})
     with database.engine.begin() as connection:
         command_id = study_records.request(
             connection,
             record.study_id,
             kind,
             payload,
-            who,
+            asked_by,
         )
         on_record(connection, command_id)
-    command = Command(command_id, kind, payload, who)
+    command = Command(command_id, kind, payload, asked_by)
     holder = runner(
         database,
         record.study_id,
@@ -117,7 +117,7 @@ def _fail_running(
     record: StudyRecord,
     kind: str,
     payload: Mapping[str, Any],
-    who: str,
+    asked_by: str,
     on_record: OnRecord,
 ) -> str:
     """Fail one or all running trials of an Optuna study, whose process may be gone."""
@@ -137,7 +137,7 @@ def _fail_running(
             record.study_id,
             kind,
             payload,
-            who,
+            asked_by,
             answer=answer,
         )
         on_record(connection, command_id)
@@ -145,7 +145,7 @@ def _fail_running(
     return f"{record.name}: {answer}; {consequence}"
 
 
-def remove(database: Database, study_id: int, who: str) -> str:
+def remove(database: Database, study_id: int, asked_by: str) -> str:
     """Delete a study with its trials, logs and checkpoints, and end attempts of a dead coordinator.
 
     The deletion is recorded with its user. Returns a sentence for the user.
@@ -171,14 +171,14 @@ def remove(database: Database, study_id: int, who: str) -> str:
     )
     # A large study takes long.
     with database.long_transaction() as connection:
-        study_records.remove(connection, record.study_id, who)
+        study_records.remove(connection, record.study_id, asked_by)
     if problem := delete_checkpoints(record):
         left += f"; its checkpoints are still there: {problem}"
-    _logger.warning("deleted by %s", who, extra={"study": record.name})
+    _logger.warning("deleted by %s", asked_by, extra={"study": record.name})
     return f"deleted {record.name}{left}"
 
 
-def prioritize(database: Database, study_id: int, priority: Priority, who: str) -> None:
+def prioritize(database: Database, study_id: int, priority: Priority, asked_by: str) -> None:
     """Give a submitted study another priority in the queue.
 
     Raises:
@@ -188,8 +188,8 @@ def prioritize(database: Database, study_id: int, priority: Priority, who: str) 
         if not submissions.set_priority(connection, study_id, priority):
             raise SpecError("only a submitted study has a priority: `tune run` runs this one")
         payload = {"priority": priority}
-        study_records.request(connection, study_id, "priority", payload, who, answer="")
-    _logger.info("priority %s, requested by %s", priority, who)
+        study_records.request(connection, study_id, "priority", payload, asked_by, answer="")
+    _logger.info("priority %s, requested by %s", priority, asked_by)
 
 
 def tag(
@@ -199,7 +199,7 @@ def tag(
     *,
     add: Sequence[str] = (),
     remove: Sequence[str] = (),
-    who: str,
+    asked_by: str,
 ) -> tuple[str, ...]:
     """Add and remove tags of the trial `number`, or of the study; return the new tags.
 
@@ -214,7 +214,7 @@ def tag(
             number,
             add=add,
             remove=remove,
-            asked_by=who,
+            asked_by=asked_by,
         )
 
 
@@ -224,7 +224,7 @@ def note(
     number: int | None,
     text: str,
     *,
-    who: str,
+    asked_by: str,
 ) -> None:
     """Replace the note of the trial `number`, or of the study.
 
@@ -233,7 +233,7 @@ def note(
         StudyNotFound: there is no such trial.
     """
     with database.engine.begin() as connection:
-        study_annotations.note(connection, study_id, number, text, asked_by=who)
+        study_annotations.note(connection, study_id, number, text, asked_by=asked_by)
 
 
 def _record(database: Database, study_id: int) -> StudyRecord:

@@ -27,7 +27,7 @@ _WELL_KNOWN = "/.well-known/openid-configuration"
 
 
 @dataclass(frozen=True, slots=True)
-class SignInAttempt:
+class PendingSignIn:
     """Contents of a browser's cookie while it is at the provider."""
 
     state: str
@@ -35,7 +35,7 @@ class SignInAttempt:
     verifier: str
 
     @classmethod
-    def new(cls) -> SignInAttempt:
+    def new(cls) -> PendingSignIn:
         """Return a new attempt."""
         return cls(*(secrets.token_urlsafe(32) for _ in range(3)))
 
@@ -44,7 +44,7 @@ class SignInAttempt:
         return ".".join((self.state, self.nonce, self.verifier))
 
     @classmethod
-    def of_text(cls, text: str) -> SignInAttempt | None:
+    def of_text(cls, text: str) -> PendingSignIn | None:
         """Return the attempt of a text; None if it is none."""
         parts = text.split(".")
         return cls(*parts) if len(parts) == 3 and all(parts) else None
@@ -92,7 +92,7 @@ class IdentityProvider:
         """Host of the provider, for the button."""
         return urlsplit(self._settings.issuer).hostname or self._settings.issuer
 
-    def address(self, attempt: SignInAttempt, back: str) -> str:
+    def address(self, attempt: PendingSignIn, back: str) -> str:
         """Return the address at the provider; `back` is where it sends the browser afterwards."""
         metadata, _ = self._fresh()
         with self._client(back) as client:
@@ -104,7 +104,7 @@ class IdentityProvider:
             )
         return str(url)
 
-    def user_name(self, attempt: SignInAttempt, code: str, back: str) -> str:
+    def user_name(self, attempt: PendingSignIn, code: str, back: str) -> str:
         """Exchange the code, check the identity that comes for it, and return the user's name.
 
         Raises:
@@ -119,7 +119,7 @@ class IdentityProvider:
             raise Unauthenticated(f"the provider has not verified your address {name!r}")
         return name
 
-    def _identity(self, attempt: SignInAttempt, code: str, back: str) -> str:
+    def _identity(self, attempt: PendingSignIn, code: str, back: str) -> str:
         from authlib.common.errors import AuthlibBaseError
 
         metadata, _ = self._fresh()
@@ -137,7 +137,7 @@ class IdentityProvider:
             raise self._away(error) from None
         return str(tokens.get("id_token", ""))
 
-    def _claims(self, identity: str, attempt: SignInAttempt) -> Mapping[str, Any]:
+    def _claims(self, identity: str, attempt: PendingSignIn) -> Mapping[str, Any]:
         from joserfc import jwt
         from joserfc.errors import JoseError
         from joserfc.jwk import KeySet

@@ -154,8 +154,8 @@ def _spec_of(new: NewStudy) -> StudySpec:
     if (new.text is None) is (new.spec is None):
         raise SpecError("a new study needs either `text`, a study file, or `spec`, its keys")
     if new.text is not None:
-        return parse(new.text, judge=option_issues)
-    return spec_from_dict(new.spec or {}, judge=option_issues)
+        return parse(new.text, extra_check=option_issues)
+    return spec_from_dict(new.spec or {}, extra_check=option_issues)
 
 
 def _commands(view: StudyView, patch: StudyPatch) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -19,7 +19,7 @@ from tunesvc.errors import LeaseRefused, ServerAway, TuneError, UnsatisfiableReq
 from tunesvc.execution.agents import wire
 from tunesvc.execution.agents.agent_server import AgentServer
 from tunesvc.execution.agents.agent_slot import AgentSlot, devices_of_slots
-from tunesvc.execution.agents.attempt_runner import AttemptRunner, Backoff
+from tunesvc.execution.agents.launch_runner import Backoff, LaunchRunner
 from tunesvc.execution.attempt import scratch
 from tunesvc.execution.executor import Job
 from tunesvc.util.clock import SystemClock
@@ -70,8 +70,8 @@ class Agent:
         self._digest = ""
         self._lease_s = 0.0
         self._slots: list[AgentSlot] = []
-        self._launches: queue.SimpleQueue[AttemptRunner] = queue.SimpleQueue()
-        self._held: dict[int, AttemptRunner] = {}
+        self._launches: queue.SimpleQueue[LaunchRunner] = queue.SimpleQueue()
+        self._held: dict[int, LaunchRunner] = {}
         self._lock = threading.Lock()
         self._is_ending = threading.Event()
         self._reason = ""
@@ -163,7 +163,7 @@ class Agent:
         self._end_if_done(orders.state)
 
     def _accept(self, leased: LeasedLaunch) -> None:
-        runner = AttemptRunner(self._server, leased, self._home / "checkpoints")
+        runner = LaunchRunner(self._server, leased, self._home / "checkpoints")
         with self._lock:
             self._held[leased.token] = runner
         self.attempts += 1
@@ -262,19 +262,19 @@ class Agent:
         """Folder for its files, which is removed at its end, even if it is killed."""
         return self._home
 
-    def next_launch(self) -> AttemptRunner | None:
+    def next_launch(self) -> LaunchRunner | None:
         """Wait a little for a launch; for slots."""
         try:
             return self._launches.get(timeout=0.2)
         except queue.Empty:
             return None
 
-    def on_begun(self, runner: AttemptRunner) -> None:
+    def on_begun(self, runner: LaunchRunner) -> None:
         """Note that a slot runs an attempt."""
         again = f", attempt {runner.id.number}" if runner.id.number > 1 else ""
         self._say(f"trial {runner.number}{again} begins")
 
-    def on_ended(self, runner: AttemptRunner) -> None:
+    def on_ended(self, runner: LaunchRunner) -> None:
         """Note that a slot is free."""
         with self._lock:
             self._held.pop(runner.token, None)

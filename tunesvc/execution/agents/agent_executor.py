@@ -28,7 +28,7 @@ from tunesvc.db.notifications import Listener
 from tunesvc.errors import DatabaseUnavailable, UnsatisfiableRequest
 from tunesvc.execution.agents import wire
 from tunesvc.execution.attempt.checkpoint_places import open_checkpoints
-from tunesvc.execution.attempt.checkpoints import AttemptCheckpoints
+from tunesvc.execution.attempt.checkpoints import CheckpointSaver
 from tunesvc.execution.executor import (
     AttemptId,
     Capacity,
@@ -86,7 +86,7 @@ class _Offered:
     """Number of the last event recorded."""
     is_finished: bool = False
     """True if its outcome was delivered."""
-    checkpoints: AttemptCheckpoints | None = None
+    checkpoints: CheckpointSaver | None = None
     """Its checkpoints on the server's disk; None before the first one."""
     unrecorded: dict[int, str] = field(default_factory=dict)
     """Number of an event -> the checkpoint that it reports."""

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from tunesvc.execution.agents.attempt_runner import AttemptRunner
+from tunesvc.execution.agents.launch_runner import LaunchRunner
 from tunesvc.execution.agents.worker_process import StartWorker, WorkerProcess
 from tunesvc.execution.executor import Job
 from tunesvc.spec import Resources
@@ -41,15 +41,15 @@ class SlotOwner(Protocol):
         """True if no more launches follow those that wait."""
         ...
 
-    def next_launch(self) -> AttemptRunner | None:
+    def next_launch(self) -> LaunchRunner | None:
         """Wait a little for a launch."""
         ...
 
-    def on_begun(self, runner: AttemptRunner) -> None:
+    def on_begun(self, runner: LaunchRunner) -> None:
         """Note that a slot runs an attempt."""
         ...
 
-    def on_ended(self, runner: AttemptRunner) -> None:
+    def on_ended(self, runner: LaunchRunner) -> None:
         """Note that a slot is free."""
         ...
 

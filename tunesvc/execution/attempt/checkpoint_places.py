@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tunesvc.execution.attempt.checkpoints import AttemptCheckpoints, Checkpoints
+from tunesvc.execution.attempt.checkpoints import Checkpoints, CheckpointSaver
 from tunesvc.execution.executor import Job
 from tunesvc.util.paths import is_url
 
@@ -18,7 +18,7 @@ def open_checkpoints(
     start: str | None = None,
     directory: Callable[[], Path] | None = None,
     note: Callable[[str], None] = lambda text: None,
-) -> AttemptCheckpoints:
+) -> CheckpointSaver:
     """Return the checkpoints of an attempt; the arguments are those of `StoredCheckpoints`."""
     goal = job.goals[0] if job.goals else "minimize"
     root = job.checkpoint_root

@@ -42,7 +42,7 @@ class CheckpointFile:
     """The copied file or folder, under its original name."""
 
 
-class AttemptCheckpoints(Protocol):
+class CheckpointSaver(Protocol):
     """Saves an attempt's checkpoints somewhere, and deletes those that need not be kept."""
 
     def note(self, step: int, value: float | None) -> None:

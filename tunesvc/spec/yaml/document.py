@@ -43,7 +43,7 @@ _NAME_LINE = re.compile(
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
-Judge = Callable[[StudySpec], Iterable[SpecIssue]]
+SpecCheck = Callable[[StudySpec], Iterable[SpecIssue]]
 """Finds issues outside this package, such as a sampler's options: see `option_issues` of
 `search.registry`."""
 
@@ -59,12 +59,12 @@ class StudyDocument:
     """Absolute; where the entrypoint or command is found."""
 
 
-def load(path: str | Path, judge: Judge | None = None) -> StudyDocument:
+def load(path: str | Path, extra_check: SpecCheck | None = None) -> StudyDocument:
     """Read a study file.
 
     Args:
         path: of the file.
-        judge: finds further issues, which are reported with the others.
+        extra_check: finds further issues, which are reported with the others.
 
     Raises:
         SpecError: it is missing, too large, not UTF-8 or invalid; the text lists every issue.
@@ -73,7 +73,7 @@ def load(path: str | Path, judge: Judge | None = None) -> StudyDocument:
     text = _decode(_read(path), path.name)
     folder = path.absolute().parent
     return StudyDocument(
-        parse(text, path.name, folder=folder, judge=judge),
+        parse(text, path.name, folder=folder, extra_check=extra_check),
         text,
         folder,
     )
@@ -84,7 +84,7 @@ def parse(
     filename: str = "study.yaml",
     *,
     folder: Path | None = None,
-    judge: Judge | None = None,
+    extra_check: SpecCheck | None = None,
 ) -> StudySpec:
     """Parse a study from YAML text. With a `folder`, the entrypoint's file must exist there.
 
@@ -93,7 +93,7 @@ def parse(
     """
     if len(text) > MAX_BYTES:
         raise SpecError(_too_large(filename, len(text)))
-    spec, found = examine(text, filename, folder=folder, judge=judge)
+    spec, found = examine(text, filename, folder=folder, extra_check=extra_check)
     if spec is None:
         raise SpecError(diagnostics.render(found, LINE_BREAKS.split(text), filename))
     return spec
@@ -104,7 +104,7 @@ def examine(
     filename: str = "study.yaml",
     *,
     folder: Path | None = None,
-    judge: Judge | None = None,
+    extra_check: SpecCheck | None = None,
 ) -> tuple[StudySpec | None, list[LocatedIssue]]:
     """Return the study of a YAML text, or all its issues with their positions."""
     if len(text) > MAX_BYTES:
@@ -121,7 +121,7 @@ def examine(
             )
         ]
     data = {key: _plain(entry.node, (key,), found) for key, entry in tree.entries.items()}
-    spec, issues = _validate(data, folder=folder, function=None, judge=judge)
+    spec, issues = _validate(data, folder=folder, function=None, extra_check=extra_check)
     known = {issue.position for issue in found}
     located = [LocatedIssue(_locate(tree, issue), str(issue)) for issue in issues]
     found += [issue for issue in located if issue.position not in known]
@@ -154,7 +154,7 @@ def spec_from_dict(
     data: Mapping[str, Any],
     *,
     function: Callable[..., Any] | None = None,
-    judge: Judge | None = None,
+    extra_check: SpecCheck | None = None,
 ) -> StudySpec:
     """Build a study from plain data, short forms included, with the same checks as for a file.
 
@@ -162,12 +162,12 @@ def spec_from_dict(
         data: the study, with the keys of a study file.
         function: the objective, if it is a Python function; then neither entrypoint nor command is
             given.
-        judge: finds further issues, which are reported with the others.
+        extra_check: finds further issues, which are reported with the others.
 
     Raises:
         SpecError: lists every issue with its path.
     """
-    spec, issues = _validate(dict(data), folder=None, function=function, judge=judge)
+    spec, issues = _validate(dict(data), folder=None, function=function, extra_check=extra_check)
     if spec is None:
         raise SpecError("\n".join(dict.fromkeys(str(issue) for issue in issues)))
     return spec
@@ -178,7 +178,7 @@ def _validate(
     *,
     folder: Path | None,
     function: Callable[..., Any] | None,
-    judge: Judge | None = None,
+    extra_check: SpecCheck | None = None,
 ) -> tuple[StudySpec | None, list[SpecIssue]]:
     """Return the spec if it has no issues, and the issues."""
     long, issues = shorthand.expand(data)
@@ -197,7 +197,7 @@ def _validate(
             folder=folder,
             function=function,
         )
-        issues += judge(spec) if judge is not None else ()
+        issues += extra_check(spec) if extra_check is not None else ()
     issues = [
         SpecIssue(
             shorthand.as_written(issue.path, data),

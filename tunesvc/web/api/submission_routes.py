@@ -132,7 +132,7 @@ def _submission(body: SubmissionBody, project: str | None) -> NewSubmission:
     if spec is None:
         if body.source_text is None:
             raise SpecError("the study is missing: send `source_text`, its file, or `spec`")
-        spec = parse(body.source_text, judge=option_issues)
+        spec = parse(body.source_text, extra_check=option_issues)
     if body.name is not None:
         spec = StudySpec.model_validate({**spec.model_dump(), "name": body.name})
     return NewSubmission(

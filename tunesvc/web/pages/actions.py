@@ -62,7 +62,7 @@ def ask(
             study.study_id,
             fields.trial,
             text,
-            who=user.name,
+            asked_by=user.name,
         )
         answer = "The note is saved." if text else "The note is removed."
     elif ask is FormQuestion.TAG:
@@ -73,7 +73,7 @@ def ask(
             fields.trial,
             add=add,
             remove=fields.remove,
-            who=user.name,
+            asked_by=user.name,
         )
         answer = f"Tags: {', '.join(tags)}" if tags else "All tags are removed."
     else:

@@ -158,7 +158,7 @@ def judge(
 ) -> SpecVerdict:
     """Read a text and look ahead; it may learn from studies that the user may view."""
     where, problems = _folder(folder)
-    _, faults = examine(text, folder=where, judge=option_issues)
+    _, faults = examine(text, folder=where, extra_check=option_issues)
     spec, _ = examine(text)  # the others do not stand in the way of looking ahead
     if spec is None:
         return SpecVerdict(None, faults[:FAULTS_MAX], problems, None, "", ())

@@ -12,7 +12,7 @@ from tunesvc.db.people.accounts import find_or_add_user
 from tunesvc.errors import Unauthenticated
 from tunesvc.web.account_access import AccountAccess
 from tunesvc.web.audit_trail import record_sign_in
-from tunesvc.web.identity_provider import IdentityProvider, SignInAttempt
+from tunesvc.web.identity_provider import IdentityProvider, PendingSignIn
 from tunesvc.web.pages.account.sign_in import start_session
 from tunesvc.web.render import page
 
@@ -26,7 +26,7 @@ _ATTEMPT_S = 600
 def provider_start(request: Request) -> Response:
     """Send the browser to the provider."""
     provider: IdentityProvider = request.app.state.provider
-    attempt = SignInAttempt.new()
+    attempt = PendingSignIn.new()
     response = RedirectResponse(provider.address(attempt, _back(request)), 303)
     response.set_cookie(
         _COOKIE,
@@ -64,7 +64,7 @@ def provider_back(
 
 
 def _name_of(request: Request, code: str, state: str) -> str:
-    attempt = SignInAttempt.of_text(request.cookies.get(_COOKIE, ""))
+    attempt = PendingSignIn.of_text(request.cookies.get(_COOKIE, ""))
     if attempt is None or not hmac.compare_digest(attempt.state.encode(), state.encode()):
         raise Unauthenticated("this sign-in was not begun in this browser: sign in again")
     if not code:

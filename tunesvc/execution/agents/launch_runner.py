@@ -57,7 +57,7 @@ class Backoff:
         return delay_s
 
 
-class AttemptRunner:
+class LaunchRunner:
     """One attempt, from its launch to its outcome at the server."""
 
     def __init__(self, server: AgentServer, leased: LeasedLaunch, checkpoints: Path) -> None:
