@@ -140,7 +140,7 @@ class ServerConnection:
             ) as response:
                 if response.is_error:
                     response.read()
-                    raise _error(response)
+                    raise error_in(response)
                 yield response
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
@@ -181,7 +181,7 @@ class ServerConnection:
     def _once(self, request: httpx.Request) -> httpx.Response:
         response = self._http.send(request)
         if response.is_error or response.is_redirect:
-            raise _error(response)
+            raise error_in(response)
         return response
 
     def _read(self, kind: type[T], response: httpx.Response) -> T:
@@ -222,7 +222,8 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _error(response: httpx.Response) -> TuneError:
+def error_in(response: httpx.Response) -> TuneError:
+    """Return the error of a problem document, or that the address answers as no server does."""
     kind = response.headers.get("content-type", "").partition(";")[0]
     if kind == MEDIA_TYPE:
         try:

@@ -15,8 +15,7 @@ import httpx
 from pydantic import ValidationError
 
 from tunesvc.artifacts.unpacking import unpack as unpack_snapshot
-from tunesvc.client.problems import MEDIA_TYPE, Problem, to_error
-from tunesvc.client.remote.connection import API, study_path
+from tunesvc.client.remote.connection import API, error_in, study_path
 from tunesvc.client.wire_format import decode, encode
 from tunesvc.db.agents.agent_messages import AgentEvent, AgentOrders, AgentPoll, LeaseStatus
 from tunesvc.errors import DatabaseUnavailable, ServerAway, ServerError, TooManyRequests, TuneError
@@ -144,22 +143,12 @@ class HttpAgentServer:
             raise ServerAway(f"the server {self._address} does not answer ({reason})") from error
 
     def _error(self, response: httpx.Response) -> TuneError:
-        error = self._described(response)
+        error = error_in(response)
         if response.status_code in _AWAY or isinstance(
             error, (DatabaseUnavailable, TooManyRequests)
         ):
             return ServerAway(f"the server {self._address} cannot serve now ({error})")
         return error
-
-    def _described(self, response: httpx.Response) -> TuneError:
-        kind = response.headers.get("content-type", "").partition(";")[0]
-        if kind == MEDIA_TYPE:
-            try:
-                return to_error(decode(Problem, response.content))
-            except ValidationError:
-                pass
-        status = f"status {response.status_code}"
-        return ServerError(f"{self._address} answers with {status}: is it a tunesvc server?")
 
     def _decoded(self, kind: type[T], response: httpx.Response) -> T:
         try:

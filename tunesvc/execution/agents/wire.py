@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, get_args
@@ -18,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tunesvc.errors import TuneError
 from tunesvc.execution.executor import Job, Launch, Payload
-from tunesvc.util.characters import storable
+from tunesvc.util.json_values import plain
 
 Json = Mapping[str, Any]
 
@@ -80,7 +79,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _dump(kind: Any, value: Any) -> dict[str, Any]:
-    return dict(_plain(_adapter(kind).dump_python(value)))
+    return dict(plain(_adapter(kind).dump_python(value)))
 
 
 def _load(kind: Any, value: Json) -> Any:
@@ -91,20 +90,3 @@ def _load(kind: Any, value: Json) -> Any:
             f"{'.'.join(map(str, issue['loc']))}: {issue['msg']}" for issue in error.errors()
         )
         raise WireError(f"{kind.__name__}: {issues}") from None
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON and Postgres can hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        if math.isnan(value):
-            return "NaN"
-        return "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Mapping):
-        return {storable(str(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
