@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -139,6 +140,12 @@ def test_without_a_proxy_forwarded_headers_count_for_nothing(team: Team) -> None
         )
     (entry,) = list_audit(team.database, limit=1)
     assert entry.address == "127.0.0.1"
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """The kernel would hold back an answer's second part until the first one is acknowledged."""
+    with Binding(port=0).bind() as bound:
+        assert bound.proto == socket.IPPROTO_TCP, "asyncio sets TCP_NODELAY on no other socket"
 
 
 def test_it_encrypts_by_itself(team: Team, tmp_path: Path) -> None:
