@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -274,6 +275,7 @@ def test_a_file_is_a_checkpoint_of_an_asker(served: Served) -> None:
         {"type": "Reported", "step": -1, "metrics": {"loss": 1}},
         {"type": "Reported", "step": 0, "metrics": {"a\0b": 1}},
         {"type": "Checkpointed", "path": "/etc/passwd", "step": 0},
+        {"type": "Checkpointed", "path": "a\0b", "step": 0},
         {"type": "Started", "node": "x", "pid": 2**40},
         {"type": "Failed", "kind": "whim", "message": ""},
         {"type": "SuggestRequested", "name": "x", "distribution": "{}"},
@@ -289,6 +291,43 @@ def test_what_no_coordinator_could_record_is_refused(
     token = served.post("ask").json()["token"]
     body = [{"number": 0, "payload": payload}]
     assert served.post(f"attempts/{token}/events", body).status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\0b", "a\r\nb", "\u202eb", "\U0001f600" * 100],
+    ids=ascii,
+)
+def test_a_checkpoint_whose_name_is_none_of_a_file_is_refused(served: Served, name: str) -> None:
+    """Faults 35 and 39."""
+    served.launch()
+    token = served.post("ask").json()["token"]
+    answer = served.http.put(
+        f"/api/v1/studies/test/attempts/{token}/checkpoint",
+        params={"name": name, "step": 2},
+        content=b"x",
+        headers=served.team.headers("operator"),
+    )
+    assert answer.status_code == 400
+    assert "is no name of a file" in answer.json()["detail"]
+
+
+def test_a_checkpoint_of_any_name_is_downloaded_by_it(served: Served) -> None:
+    """Fault 42: no name ends the header in which it is sent."""
+    first, name = served.launch(), '=1+1;"ä\u05d0\U0001f600'
+    headers = served.team.headers("operator")
+    path = "/api/v1/studies/test/attempts/{}/checkpoint"
+    token = served.post("ask").json()["token"]
+    put = served.http.put(path.format(token), params={"name": name}, content=b"x", headers=headers)
+    assert put.status_code == 200
+    served.post(f"attempts/{token}/tell", {"state": "failed"})
+    served.listener.until_ended(first)
+    (saved,) = served.listener.payloads_of(first, Checkpointed)
+    attempt = AttemptId(first.attempt.trial_id, 2)
+    served.executor.launch(replace(first, attempt=attempt, checkpoint=saved.path))
+    answer = served.http.get(path.format(served.post("ask").json()["token"]), headers=headers)
+    sent = answer.headers["content-disposition"]
+    assert sent == f"attachment; filename*=utf-8''{quote(name)}"
 
 
 def test_a_lease_of_another_study_is_refused(served: Served) -> None:

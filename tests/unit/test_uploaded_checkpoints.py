@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,92 @@ def test_a_file_is_stored_under_its_name(uploaded: UploadedCheckpoints) -> None:
 def test_what_is_elsewhere_is_none_of_its(uploaded: UploadedCheckpoints, tmp_path: Path) -> None:
     location = uploaded.put_file("attempt-1-start-1", "model.pt", [b"x"])
     other = location.replace("/3/", "/4/")
-    for foreign in (other, location.replace("/3/", "/3/../4/"), "/etc/passwd", "s3://b/3/a/b"):
-        assert not uploaded.contains(foreign)
+    folder = location.rpartition("/")[0]
+    for foreign in (
+        *(other, location.replace("/3/", "/3/../4/"), "/etc/passwd", "s3://b/3/a/b"),
+        *(folder, f"{folder}/", f"{folder}/..", f"{folder}/a/b", f"{folder}/a\0b"),
+        *(folder.rpartition("/")[0], location.replace("/attempt", "/none"), ""),
+    ):
+        assert not uploaded.contains(foreign), foreign
     assert uploaded.find(location.replace("start-1", "start-9")) is None
+
+
+def member(name: str, kind: bytes = tarfile.DIRTYPE, link: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname, made.mode = kind, link, 0o755
+    return made
+
+
+SYMLINK, HARDLINK = tarfile.SYMTYPE, tarfile.LNKTYPE
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("../escaped")],
+        [member("a", SYMLINK, "/etc/passwd")],
+        [member("c"), member("c/a", SYMLINK, "../../../escaped")],
+        [member("c"), member("c/here", SYMLINK, "."), member("c/here/up", SYMLINK, "../../..")],
+        [
+            member("c"),
+            member("c/d"),
+            member("c/d/a", SYMLINK, ".."),
+            member("c/b", SYMLINK, "d/a/.."),
+        ],
+        [member("c"), member("c/link", SYMLINK, "d"), member("c/link/file", tarfile.REGTYPE)],
+        [member("c", HARDLINK, "/etc/passwd")],
+        [member("c", HARDLINK, "../../../escaped")],
+        [member("c", tarfile.CHRTYPE)],
+        [member("one"), member("two")],
+        [member("a\udcffb")],
+    ],
+    ids=lambda members: ascii("+".join(f"{one.name}>{one.linkname}" for one in members)),
+)
+def test_a_hostile_archive_is_refused_and_leaves_nothing(
+    uploaded: UploadedCheckpoints, members: list[tarfile.TarInfo], tmp_path: Path
+) -> None:
+    """Fault 35, in what an agent uploads."""
+    (tmp_path / "escaped").mkdir()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for one in members:
+            archive.addfile(one)
+    with pytest.raises(OSError, match=".+"):
+        uploaded.put_archive("attempt-1-start-1", [buffer.getvalue()])
+    assert list(uploaded.list()) == []
+    assert list((tmp_path / "escaped").iterdir()) == []
+    assert not list(tmp_path.rglob("*passwd*"))
+
+
+def test_links_within_a_checkpoint_are_kept(uploaded: UploadedCheckpoints, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "snapshots" / "one").mkdir(parents=True)
+    (folder / "blobs" / "weights").write_text("1")
+    (folder / "snapshots" / "one" / "model").symlink_to("../../blobs/weights")
+    location = uploaded.put_archive("attempt-1-start-1", pack(folder))
+    found = uploaded.find(location)
+    assert found is not None
+    back = unpack_into(found.archive(), tmp_path / "back")
+    assert (back / "snapshots" / "one" / "model").read_text() == "1"
+
+
+@pytest.mark.parametrize("planted", ["folder", "file"])
+def test_no_link_on_a_shared_disk_shows_what_only_the_server_may_read(
+    planted: str, tmp_path: Path
+) -> None:
+    """Fault 35: an objective may write whatever it likes where its checkpoints are."""
+    secret = tmp_path / "server" / "environ"
+    secret.parent.mkdir()
+    secret.write_text("TUNE_DATABASE_URL=secret")
+    uploaded = UploadedCheckpoints(str(tmp_path / "kept"), 3)
+    location = Path(uploaded.put_file("attempt-1-start-1", "environ", [b"mine"]))
+    location.unlink()
+    if planted == "file":
+        location.symlink_to(secret)
+    else:
+        location.parent.rmdir()
+        location.parent.symlink_to(secret.parent)
+    assert location.read_text() == secret.read_text()
+    assert list(uploaded.list()) == []
+    assert uploaded.find(str(location)) is None

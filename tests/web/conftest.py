@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi.routing import APIRoute
@@ -23,10 +24,12 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from tests.support.accounts import make_team, serving_accounts
 from tunesvc.db.engine.database import Database
 from tunesvc.web import DashboardServer
 from tunesvc.web.account_access import AccountAccess
 from tunesvc.web.app import ACCOUNT_PAGES, PAGES
+from tunesvc.web.binding import Binding
 
 
 def routes_of(server: DashboardServer) -> list[APIRoute]:
@@ -108,17 +111,61 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+ON_BOTH = pytest.mark.parametrize(
+    "dashboard", ["key", pytest.param("accounts", marks=pytest.mark.slow)], indirect=True
+)
+"""For a test of pages that is run on a server with accounts as well."""
+
+
 @contextmanager
-def serving(database: Database, context: BrowserContext) -> Iterator[Dashboard]:
-    """A dashboard on a database, with a browser that was let in."""
-    with DashboardServer(database, port=0) as server:
+def serving(
+    database: Database, context: BrowserContext, admits_by: str = "key"
+) -> Iterator[Dashboard]:
+    """A dashboard on a database, with a browser that was let in; `accounts`: as an administrator."""
+    with DashboardServer(
+        database, port=0, accounts=Binding(port=0) if admits_by == "accounts" else None
+    ) as server:
         made = Dashboard(server, context.new_page())
         made.watch(made.page)
-        made.page.goto(server.new_address())
+        if admits_by == "accounts":
+            made.page.goto(f"{server.own_url}/enter?key={make_team(database).secrets['admin']}")
+            made.page.get_by_role("button", name="Sign in").click()
+            expect(made.page.get_by_role("heading", name="Studies")).to_be_visible()
+        else:
+            made.page.goto(server.new_address())
         try:
             yield made
         finally:
             forget(server, made.page)
+
+
+@dataclass(frozen=True)
+class LetIn:
+    """A server, and a client that was let in: by a key, or with accounts as an administrator."""
+
+    server: DashboardServer
+    client: httpx.Client
+
+
+@contextmanager
+def letting_in(database: Database, admits_by: str) -> Iterator[LetIn]:
+    """A server of either kind, and a client with its cookie."""
+    if admits_by == "key":
+        with (
+            DashboardServer(database, port=0) as server,
+            httpx.Client(base_url=server.url, follow_redirects=True) as client,
+        ):
+            assert client.get(server.new_address()).status_code == 200
+            yield LetIn(server, client)
+        return
+    secret = make_team(database, "let-in").secrets["admin"]
+    with (
+        serving_accounts(database) as (server, _),
+        httpx.Client(base_url=server.url, follow_redirects=True) as client,
+    ):
+        ours = {"Origin": server.url}
+        assert client.post("/enter", data={"secret": secret}, headers=ours).status_code == 200
+        yield LetIn(server, client)
 
 
 def forget(server: DashboardServer, page: Page) -> None:
@@ -143,9 +190,11 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def dashboard(database: Database, context: BrowserContext) -> Iterator[Dashboard]:
-    """A dashboard on this test's own database."""
-    with serving(database, context) as made:
+def dashboard(
+    request: pytest.FixtureRequest, database: Database, context: BrowserContext
+) -> Iterator[Dashboard]:
+    """A dashboard on this test's own database; see `ON_BOTH`."""
+    with serving(database, context, getattr(request, "param", "key")) as made:
         yield made
         assert made.complaints == []
 

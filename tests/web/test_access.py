@@ -14,7 +14,8 @@ from fastapi.dependencies.models import Dependant
 from starlette.datastructures import Headers
 
 from tests.integration.test_cluster_view import running
-from tests.web.conftest import routes_of
+from tests.web.conftest import LetIn, letting_in, routes_of
+from tests.web.test_every_route import routes_below
 from tunesvc.cli.commands.dashboard import open_browser
 from tunesvc.db.engine.database import Database
 from tunesvc.db.people import accounts
@@ -40,6 +41,18 @@ def client(server: DashboardServer) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, follow_redirects=True) as client:
         assert client.get(server.new_address()).status_code == 200
         yield client
+
+
+ACCOUNTS_FIRST = pytest.mark.parametrize(
+    "let_in", [pytest.param("key", marks=pytest.mark.slow), "accounts"], indirect=True
+)
+"""For walks over all routes, of which a server with accounts has more."""
+
+
+@pytest.fixture(scope="module", params=["key", "accounts"])
+def let_in(request: pytest.FixtureRequest, shared_database: Database) -> Iterator[LetIn]:
+    with letting_in(shared_database, request.param) as made:
+        yield made
 
 
 def test_no_browser_is_admitted_without_the_address(server: DashboardServer) -> None:
@@ -97,7 +110,11 @@ def test_a_page_that_was_asked_for_before_entering_is_opened_after_it(
 
 
 @pytest.mark.parametrize(
-    "at", ["//evil.example", "/\\evil.example", "http://evil.example", "/enter?key=x"]
+    "at",
+    [
+        *("//evil.example", "/\\evil.example", "http://evil.example", "/enter?key=x"),
+        *('"/\\011/evil.example"', '"/\\012/evil.example"', '"\\011//evil.example"'),
+    ],
 )
 def test_no_other_page_is_opened_after_entering(server: DashboardServer, at: str) -> None:
     cookies = {f"tunesvc_page_{server.port}": at}
@@ -145,12 +162,12 @@ def test_the_key_is_not_among_the_arguments_of_the_browser(
     assert file.parent.stat().st_mode & 0o077 == 0
 
 
-def test_a_foreign_host_is_refused_on_every_route(
-    client: httpx.Client, server: DashboardServer
-) -> None:
+@ACCOUNTS_FIRST
+def test_a_foreign_host_is_refused_on_every_route(let_in: LetIn) -> None:
     """Fault 38: DNS rebinding."""
-    for path in _paths(server):
-        assert client.get(path, headers={"Host": "evil.example"}).status_code == 403, path
+    for path in sorted({re.sub(r"\{\w+\}", "1", path) for _, path in _routes(let_in.server)}):
+        answer = let_in.client.get(path, headers={"Host": "evil.example"})
+        assert answer.status_code == 403, path
 
 
 @pytest.mark.parametrize(
@@ -161,15 +178,41 @@ def test_no_name_but_our_own_is_a_host(host: str) -> None:
     assert refusal("GET", Headers({"host": host}), HOSTS)
 
 
-@pytest.mark.slow
-def test_a_foreign_origin_is_refused_on_every_route(
-    client: httpx.Client, server: DashboardServer
-) -> None:
-    """Fault 38: cross-site requests, whatever cookie they bear."""
-    for path in _paths(server):
-        for method in ("GET", "POST", "DELETE"):
-            answer = client.request(method, path, headers={"Origin": "http://evil.example"})
+@ACCOUNTS_FIRST
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        *(
+            pytest.param(headers, marks=pytest.mark.slow)
+            for headers in (
+                {"Origin": "http://evil.example"},
+                {"Origin": "null", "Sec-Fetch-Site": "cross-site"},
+                {"Sec-Fetch-Site": "cross-site"},
+                {"Sec-Fetch-Site": "same-site"},
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_every_change_must_come_from_our_pages(let_in: LetIn, headers: dict[str, str]) -> None:
+    """Fault 38: cross-site requests to every route, with the cookie of an administrator."""
+    form = headers | {"Content-Type": "application/x-www-form-urlencoded"}
+    for method, path in sorted(_routes(let_in.server)):
+        at = re.sub(r"\{\w+\}", "1", path)
+        if method not in ("GET", "HEAD"):
+            answer = let_in.client.request(method, at, headers=form, content=b"name=evil")
             assert answer.status_code == 403, (method, path)
+            assert answer.text.startswith("refused: "), (method, path)
+
+
+@pytest.mark.slow
+def test_a_foreign_origin_is_refused_on_every_route(let_in: LetIn) -> None:
+    """Fault 38: a page of another site, which may have got hold of a token, too."""
+    headers = {"Origin": "http://evil.example", "Authorization": "Bearer tune_token_x"}
+    for method, path in sorted(_routes(let_in.server)):
+        at = re.sub(r"\{\w+\}", "1", path)
+        assert let_in.client.request(method, at, headers=headers).status_code == 403, (method, path)
 
 
 @pytest.mark.parametrize(
@@ -184,18 +227,18 @@ def test_no_origin_but_our_own_may_ask(origin: str) -> None:
         )
 
 
-def test_a_change_must_come_from_a_form_of_ours(
-    client: httpx.Client, server: DashboardServer
-) -> None:
+def test_a_change_must_come_from_a_form_of_ours(let_in: LetIn) -> None:
     """Fault 38: a form of another site, from a browser that hides its origin."""
+    client, server = let_in.client, let_in.server
     assert client.post("/studies").status_code == 403
     assert client.post("/studies", headers={"Origin": server.url}).status_code == 405
     assert client.post("/studies", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
 
 
-def test_every_answer_bears_the_policy(client: httpx.Client, server: DashboardServer) -> None:
-    for path in ("/studies", "/nothing", "/static/style.css", "/studies?sort=none"):
-        policy = client.get(path).headers["content-security-policy"]
+def test_every_answer_bears_the_policy(let_in: LetIn) -> None:
+    api = ("/api/v1/studies", "/api/v1/nothing", "/api/v1/studies?limit=x")
+    for path in ("/studies", "/nothing", "/static/style.css", "/studies?sort=none", *api):
+        policy = let_in.client.get(path).headers["content-security-policy"]
         assert "unsafe" not in policy
         assert policy.startswith("default-src 'none'; script-src 'self';")
 
@@ -278,9 +321,10 @@ def _asks(dependant: Dependant) -> Iterator[str]:
         yield from _asks(one)
 
 
-def _paths(server: DashboardServer) -> list[str]:
-    """One address for each route."""
-    return [re.sub(r"\{\w+\}", "1", route.path) for route in routes_of(server)]
+def _routes(server: DashboardServer) -> set[tuple[str, str]]:
+    """Method and path of every route, those of the API too."""
+    pairs = (route.partition(" ") for route in routes_below(server.app))
+    return {(method, path) for method, _, path in pairs}
 
 
 @pytest.mark.parametrize(
@@ -299,12 +343,17 @@ def _paths(server: DashboardServer) -> list[str]:
         "/studies/1;ls",
         "/studies/-1",
         "/studies/99999999999999999999",
+        "/api/v1/../../etc/passwd",
+        "/api/v1/studies/..%2f..%2fetc%2fpasswd",
+        "/api/v1/studies/%252e%252e%252fetc%252fpasswd/trials",
+        "/api/v1/studies/a%00b",
+        "/api/v1/snapshots/..%2f..%2fetc%2fpasswd",
+        "/api/v1/studies/a/trials/0/checkpoints/..%2f..%2f..%2fetc%2fpasswd",
     ],
 )
-def test_no_address_leads_out_of_the_static_files(
-    client: httpx.Client, server: DashboardServer, path: str
-) -> None:
+def test_no_address_leads_to_a_file_of_the_server(let_in: LetIn, path: str) -> None:
     """Fault 35: the path is sent as it stands, not as a polite client would mend it."""
+    client, server = let_in.client, let_in.server
     cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
         asked = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n"

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 from tests.integration.test_coordinator_commands import slow
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
-from tests.web.conftest import Dashboard, routes_of
+from tests.web.conftest import ON_BOTH, Dashboard, routes_of
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
@@ -69,6 +69,7 @@ def test_values_are_changed_and_a_wrong_one_is_reported_in_the_dialog(
     dashboard.complaints[:] = [one for one in dashboard.complaints if "400" not in one]
 
 
+@ON_BOTH
 def test_tags_and_notes_are_kept_found_and_inert(
     dashboard: Dashboard, simulation: Simulation
 ) -> None:

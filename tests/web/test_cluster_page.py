@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from tests.integration.test_cluster_view import running
 from tests.support.specs import make_spec
-from tests.web.conftest import Dashboard
+from tests.web.conftest import ON_BOTH, Dashboard
 from tunesvc.db import study_records, submissions
 from tunesvc.db.engine.database import Database
 
@@ -44,6 +44,7 @@ def test_a_machine_is_there_once_whatever_ran_on_it_before(
     expect(page.locator(".node")).to_have_count(1)
 
 
+@ON_BOTH
 def test_names_of_hosts_and_resources_cannot_act(dashboard: Dashboard, database: Database) -> None:
     """Fault 37."""
     simulation = running(database, name=HOSTILE)

@@ -7,7 +7,7 @@ from optuna.distributions import FloatDistribution
 from playwright.sync_api import APIResponse, Route, expect
 
 from tests.integration.test_queries import LR, writing
-from tests.web.conftest import Dashboard
+from tests.web.conftest import ON_BOTH, Dashboard
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study_by_id
@@ -79,6 +79,7 @@ def test_the_result_is_shown_even_when_the_page_follows_the_change_first(
     expect(page.locator("#toasts")).to_contain_text("x")
 
 
+@ON_BOTH
 def test_names_in_findings_cannot_act(dashboard: Dashboard, database: Database) -> None:
     """Fault 37."""
     page = dashboard.open(f"/studies/{failing_above(database, HOSTILE)}/health")

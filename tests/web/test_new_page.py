@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support.specs import make_spec
-from tests.web.conftest import Dashboard
+from tests.web.conftest import ON_BOTH, Dashboard
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
@@ -134,6 +134,7 @@ def test_only_what_has_a_file_can_be_copied(dashboard: Dashboard, database: Data
     expect(page.get_by_label("Or with a copy of").locator("option")).to_have_text(["written"])
 
 
+@ON_BOTH
 def test_what_is_written_cannot_act(editor: Page, dashboard: Dashboard) -> None:
     """Fault 37."""
     editor.get_by_label("study.yaml").fill(

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.support.specs import make_spec
 from tests.support.stored_studies import add, fill
-from tests.web.conftest import Dashboard
+from tests.web.conftest import ON_BOTH, Dashboard
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
@@ -97,6 +97,7 @@ def test_names_can_be_read_and_clicked_whatever_they_are(
     expect(links.first).to_have_attribute("title", "n" * 180)
 
 
+@ON_BOTH
 def test_names_cannot_act(dashboard: Dashboard, database: Database) -> None:
     """Fault 37."""
     with database.engine.begin() as connection:

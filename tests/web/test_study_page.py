@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from playwright.sync_api import Page, Route, expect
 
 from tests.support.stored_studies import add, fill
-from tests.web.conftest import Dashboard
+from tests.web.conftest import ON_BOTH, Dashboard
 from tunesvc.db.engine.database import Database
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
@@ -248,6 +248,7 @@ def test_queued_trials_are_distinguished_from_running_ones_and_an_interrupted_st
     expect(page.locator(f"#study-{study}")).to_contain_text("interrupted")
 
 
+@ON_BOTH
 def test_names_and_reasons_cannot_act(dashboard: Dashboard, database: Database) -> None:
     """Fault 37."""
     parameters = {

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution
 from playwright.sync_api import expect
 
 from tests.integration.test_queries import LR, Writer, writing
-from tests.web.conftest import Dashboard
+from tests.web.conftest import ON_BOTH, Dashboard
 from tests.web.test_studies_page import HOSTILE
 from tunesvc.db import notifications
 from tunesvc.db.engine.database import Database
@@ -138,6 +138,7 @@ def test_a_pruned_trial_says_why_it_was_proposed_and_why_it_was_stopped(
     expect(page.locator("#parameters")).to_contain_text("lr")
 
 
+@ON_BOTH
 def test_texts_of_a_trial_cannot_act(dashboard: Dashboard, study_id: int) -> None:
     """Fault 37."""
     page = dashboard.open(f"/studies/{study_id}/trials/12")
@@ -196,6 +197,7 @@ def test_the_model_says_which_parameters_made_it_bad(dashboard: Dashboard, study
     expect(page.locator("#local tbody tr").first).to_contain_text("lr")
 
 
+@ON_BOTH
 def test_output_follows_and_is_inert(
     dashboard: Dashboard, database: Database, study_id: int
 ) -> None:

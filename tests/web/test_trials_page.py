@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from playwright.sync_api import Page, expect
 
 from tests.integration.test_queries import LR, Writer, writing
-from tests.web.conftest import Dashboard
+from tests.web.conftest import ON_BOTH, Dashboard
 from tests.web.test_studies_page import HOSTILE
 from tunesvc.db import notifications
 from tunesvc.db.engine.database import Database
@@ -149,6 +149,7 @@ def test_a_running_trial_changes_in_place_and_new_ones_are_announced(
     expect(page.get_by_text("1 new: show")).to_be_visible()
 
 
+@ON_BOTH
 def test_names_and_values_of_parameters_cannot_act(dashboard: Dashboard, study_id: int) -> None:
     """Fault 37."""
     page = dashboard.open(f"/studies/{study_id}/trials?where=number<2")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import posixpath
 import secrets
 import shutil
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from tunesvc.artifacts.archive_links import links_problem
 from tunesvc.artifacts.artifact_store import ArtifactStore, checked_digest
 from tunesvc.artifacts.snapshot_files import FILES_MAX
 from tunesvc.errors import SnapshotError
@@ -59,11 +58,9 @@ def unpack(archive: Path, folder: Path) -> None:
                 if not member.issym():
                     _write(opened, member, folder / member.name)
             # Last, so that nothing is written through one.
-            links = [member for member in members if member.issym()]
-            for member in links:
-                _link(member, folder / member.name)
-            for member in links:
-                _require_inside(member, folder)
+            for member in members:
+                if member.issym():
+                    _link(member, folder / member.name)
     except (tarfile.TarError, OSError, ValueError) as error:
         raise SnapshotError(f"the snapshot cannot be unpacked: {error}") from None
 
@@ -77,7 +74,10 @@ def _checked(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
         size += member.size
         if len(members) > FILES_MAX or size > _BYTES_MAX:
             raise SnapshotError("the snapshot has too many files, or too large ones")
-    _require_real_parents(members)
+    if len({PurePosixPath(member.name) for member in members}) < len(members):
+        raise SnapshotError("the snapshot has two files of one name")
+    if (problem := links_problem(members)) is not None:
+        raise SnapshotError(f"the snapshot has {problem}")
     return members
 
 
@@ -87,21 +87,6 @@ def _require_harmless(member: tarfile.TarInfo) -> None:
         raise SnapshotError(f"the snapshot has {member.name!r}, which is no file, folder or link")
     if name.is_absolute() or ".." in name.parts or "\\" in member.name or "\0" in member.name:
         raise SnapshotError(f"the snapshot has {member.name!r}, which would lie outside of it")
-    if member.issym():
-        target = posixpath.normpath(posixpath.join(str(name.parent), member.linkname))
-        if target.startswith(("/", "../")) or target == "..":
-            raise SnapshotError(f"the snapshot links {member.name!r} to {member.linkname!r}")
-
-
-def _require_real_parents(members: Sequence[tarfile.TarInfo]) -> None:
-    """Refuse a member that lies below a link, and two of one name."""
-    names = [PurePosixPath(member.name) for member in members]
-    links = {name for name, member in zip(names, members, strict=True) if member.issym()}
-    if len(set(names)) < len(names):
-        raise SnapshotError("the snapshot has two files of one name")
-    for name in names:
-        if links.intersection(name.parents):
-            raise SnapshotError(f"the snapshot has {str(name)!r} below a link")
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
@@ -121,12 +106,6 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Non
 def _link(member: tarfile.TarInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(member.linkname)
-
-
-def _require_inside(member: tarfile.TarInfo, folder: Path) -> None:
-    """Refuse a link that leads out of the folder by way of others."""
-    if not (folder / member.name).resolve().is_relative_to(folder.resolve()):
-        raise SnapshotError(f"the snapshot links {member.name!r} to {member.linkname!r}")
 
 
 def _publish(partial: Path, folder: Path) -> None:

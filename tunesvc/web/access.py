@@ -25,6 +25,7 @@ from tunesvc.db.people.accounts import Account
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.errors import Forbidden, StudyNotFound, Unauthenticated
 from tunesvc.queries.studies import get_study_id
+from tunesvc.util.characters import find_invisible
 from tunesvc.web import audit_trail
 from tunesvc.web.render import page
 
@@ -275,14 +276,17 @@ def remember_page(request: Request, response: Response) -> None:
         max_age=600,
         httponly=True,
         samesite="lax",
+        secure=request.url.scheme == "https",
     )
 
 
 def remembered_page(request: Request) -> str | None:
     """Return the stored page; None without one, or if it is not a page of this dashboard."""
     at = request.cookies.get(_page_cookie(request), "")
-    is_own = at.startswith("/") and not at.startswith(("//", "/\\", "/enter"))
-    return at if is_own else None
+    home = request.url_for("home").path
+    is_own = at.startswith(home) and not at.startswith(("//", "/\\", f"{home}enter"))
+    # Browsers leave out line breaks and tabs, so that another host may begin behind one.
+    return at if is_own and find_invisible(at) is None else None
 
 
 def forget_page(request: Request, response: Response) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from tunesvc.db.agents.agent_leases import AgentLeases, LeaseRecord
 from tunesvc.db.agents.agent_messages import (
@@ -41,6 +40,7 @@ from tunesvc.execution.executor import (
 )
 from tunesvc.execution.worker.spool import STREAMS
 from tunesvc.trial import as_number, as_step, is_name
+from tunesvc.util.paths import is_file_name
 
 METRICS_MAX = 1_000
 _FAILURES = ("error", "bad_report", "gpu_oom", "host_oom", "entrypoint")
@@ -121,15 +121,20 @@ class AgentDesk:
 
         Raises:
             LeaseRefused: the lease was lost.
-            WireError: the name is none of a file.
+            WireError: the name is none of a file, or the disk is full.
         """
         record = self.leases.find(token)
-        if name != Path(name).name or name in ("", ".", ".."):
-            raise WireError(f"{name!r} is no name of a file: leave the folder out")
+        if not is_file_name(name):
+            raise WireError(
+                f"{name!r} is no name of a file: it has at most 255 bytes, and no folder before it"
+            )
         checkpoints = _checkpoints(record)
         number = 1 + checkpoints.count(record.attempt)
         checkpoint = checkpoint_name(record.attempt, -1 if step is None else step, number)
-        location = checkpoints.put_file(checkpoint, name, chunks)
+        try:
+            location = checkpoints.put_file(checkpoint, name, chunks)
+        except OSError as error:
+            raise WireError(f"the checkpoint cannot be stored: {error.strerror}") from None
         self._add(token, Checkpointed(location, step))
 
     def restored(self, token: int) -> UploadedCheckpoint | None:
@@ -162,7 +167,8 @@ class AgentDesk:
         try:
             return _checkpoints(record).put_archive(name, chunks)
         except OSError as error:
-            raise WireError(f"the checkpoint cannot be stored: {error}") from None
+            reason = error.strerror or str(error)
+            raise WireError(f"the checkpoint cannot be stored: {reason}") from None
 
 
 _DEFINE_BY_RUN = (

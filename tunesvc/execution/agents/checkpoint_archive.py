@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from tunesvc.artifacts.archive_links import links_problem
 from tunesvc.errors import TuneError
+from tunesvc.util.characters import find_unstorable
 
 CHUNK_BYTES = 2**20
 _WAITING_MAX = 4
@@ -86,8 +88,10 @@ def unpack(chunks: Iterable[bytes], folder: Path) -> Path:
     partial.mkdir(parents=True)
     try:
         with tarfile.open(fileobj=_ChunkReader(chunks), mode="r|", bufsize=CHUNK_BYTES) as archive:
-            archive.extractall(partial, filter="data")
+            _extract(archive, partial)
         (content,) = partial.iterdir()
+        if find_unstorable(content.name) is not None:
+            raise ValueError(f"{content.name!r} is not text")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except (tarfile.TarError, ValueError, EOFError) as error:
@@ -95,6 +99,20 @@ def unpack(chunks: Iterable[bytes], folder: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder / content.name
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Write all members; links last, so that nothing is written through one."""
+    members = []
+    for member in archive:
+        members.append(member)
+        if not member.issym():
+            archive.extract(member, folder, filter="data")
+    if (problem := links_problem(members)) is not None:
+        raise ValueError(f"it has {problem}")
+    for member in members:
+        if member.issym():
+            archive.extract(member, folder, filter="data")
 
 
 def unpack_into(chunks: Iterable[bytes], folder: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tunesvc.artifacts.trial_checkpoints import TrialCheckpoints
 from tunesvc.execution.agents.checkpoint_archive import CHUNK_BYTES, pack, unpack
 from tunesvc.execution.attempt.checkpoints import checkpoint_files, parse_checkpoint
-from tunesvc.util.paths import is_url
+from tunesvc.util.paths import is_file_name, is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +72,25 @@ class UploadedCheckpoints:
         return sum(pattern.fullmatch(name) is not None for name in names)
 
     def contains(self, location: str) -> bool:
-        """Return True if a location is one of this trial's checkpoints."""
-        if self._is_stored:
-            return location.startswith(f"{self._root}/{self._trial}/") and ".." not in location
-        return Path(location).resolve().is_relative_to(self._folder)
+        """Return True if a location is that of one of this trial's checkpoints."""
+        own = f"{self._root}/{self._trial}/" if self._is_stored else f"{self._folder}/"
+        checkpoint, _, name = location.removeprefix(own).partition("/")
+        is_checkpoint = parse_checkpoint(Path(checkpoint) / "content") is not None
+        return location.startswith(own) and is_checkpoint and is_file_name(name)
 
     def find(self, location: str) -> UploadedCheckpoint | None:
         """Return the checkpoint at a location; None if it is gone."""
         if not self._is_stored:
             path = Path(location)
-            return _found(path) if path.exists() else None
+            return _found(path) if path.exists() and self._is_inside(path) else None
         store, checkpoint = TrialCheckpoints.of(location)
         return _stored(store, checkpoint) if checkpoint in store.names() else None
 
     def list(self) -> Iterator[UploadedCheckpoint]:
         """Yield all complete checkpoints, oldest first."""
         if not self._is_stored:
-            yield from (_found(file.path) for file in checkpoint_files(self._folder))
+            paths = [file.path for file in checkpoint_files(self._folder)]
+            yield from (_found(path) for path in paths if self._is_inside(path))
             return
         store = self._store()
         files = [parse_checkpoint(Path(name) / "content") for name in store.names()]
@@ -108,6 +110,10 @@ class UploadedCheckpoints:
     @property
     def _folder(self) -> Path:
         return Path(self._root).resolve() / str(self._trial)
+
+    def _is_inside(self, path: Path) -> bool:
+        """Return False for what a link leads to, such as a file that only the server may read."""
+        return path.resolve().is_relative_to(self._folder)
 
     def _store(self) -> TrialCheckpoints:
         return TrialCheckpoints.open(self._root, self._trial)
