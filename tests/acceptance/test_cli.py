@@ -291,7 +291,7 @@ def test_a_study_that_was_only_stored_is_run_by_resume_then_extended_and_deleted
     assert "tune extend bowl" in tune("run", "bowl.yaml", code=5)
     tune("extend", "bowl", "--trials", "2")
     tune.here("enqueue", "bowl", "x=0.3", "kind=plain")
-    assert "trial 2 is over" in tune.here("stop", "bowl", "2", code=2)
+    assert "trial 2 has finished" in tune.here("stop", "bowl", "2", code=2)
     assert "enqueue x=0.3, kind=plain" in tune.here("requests", "bowl")
     assert "6 complete" in tune("resume", "bowl")
     assert json.loads(tune.here("best", "bowl", "--json"))["params"] == {"x": 0.3, "kind": "plain"}

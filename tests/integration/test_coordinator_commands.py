@@ -281,7 +281,7 @@ def test_a_trial_that_waits_to_be_run_again_is_ended_at_once(database: Database)
     [
         ("stop_trial", {"number": 99}, "refused: there is no trial 99"),
         ("stop_trial", {"number": "1"}, "refused: '1' is no number of a trial"),
-        ("stop_trial", {"number": 0}, "refused: trial 0 is over: it is complete"),
+        ("stop_trial", {"number": 0}, "refused: trial 0 has finished: it is complete"),
         ("retry", {"number": 99}, "refused: there is no trial 99"),
         ("enqueue", {"near": 99}, "refused: there is no trial 99"),
         (

@@ -251,7 +251,7 @@ def test_a_trial_between_two_runs_is_ended_with_what_it_reported(database: Datab
     (waiting,) = simulation.sql("SELECT number FROM trials WHERE state = 'waiting'")[0]
     assert f"trial {number} ends" in ask(simulation, "stop_trial", {"number": number})
     assert "never will be" in ask(simulation, "stop_trial", {"number": waiting})
-    with pytest.raises(SpecError, match=f"trial {number} is over"):
+    with pytest.raises(SpecError, match=f"trial {number} has finished"):
         ask(simulation, "stop_trial", {"number": number})
     simulation.run()
     assert sum(simulation.states().values()) == 5, "four, and the one that never ran"

@@ -17,7 +17,7 @@ from tunesvc.db.study_changes import (
     LogLine,
     Report,
     StartRecord,
-    StopRequest,
+    StopRecord,
     StudyChanges,
 )
 from tunesvc.db.study_writer import StudyWriter
@@ -45,7 +45,7 @@ def everything(number: int, new: int) -> StudyChanges:
         reports=[Report(number, 1, step, 0.5, {"other": 1.0}) for step in range(10, 20)],
         logs=[LogLine(number, 1, 3, "stdout", "100 % done\n")],
         checkpoints=[Checkpoint(number, 1, "there", 5)],
-        stops=[StopRequest(number, 1, "prune")],
+        stops=[StopRecord(number, 1, "prune")],
         ends=[
             EndRecord(number, 1, "finished", None, None, None, at_last_report=True),
             EndRecord(number - 1, 1, "interrupted", None, None, None, at_last_report=False),

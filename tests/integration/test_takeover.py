@@ -277,7 +277,7 @@ def test_grace_begins_when_the_stop_is_sent_and_not_when_it_is_decided(database:
     coordinator = simulation.start()
     until_running(simulation, coordinator, 2)
     simulation.faults.extend(["away"] * 6)
-    coordinator.close(Shutdown(StudyState.STOPPED, "enough", StopCause.COMMAND))
+    coordinator.close(Shutdown(StudyState.STOPPED, "enough", StopCause.STUDY_STOPPED))
     to_the_end(coordinator)
     assert simulation.states() == {"pruned": 2}
     assert simulation.sql("SELECT DISTINCT message FROM attempts") == [("",)], "none was killed"

@@ -153,7 +153,7 @@ def test_metrics_that_are_no_objectives_are_kept_beside_the_values() -> None:
 
 
 @pytest.mark.parametrize(
-    "cause", [StopCause.COMMAND, StopCause.BUDGET, StopCause.TARGET, StopCause.REQUEST]
+    "cause", [StopCause.STUDY_STOPPED, StopCause.BUDGET, StopCause.TARGET, StopCause.TRIAL_STOPPED]
 )
 def test_a_trial_that_is_stopped_before_its_first_report_is_not_pruned(cause: StopCause) -> None:
     """Samplers would take a pruned trial for a poor one."""

@@ -31,7 +31,7 @@ from tunesvc.coordinator.study_progress import StudyProgress
 from tunesvc.db.recovery import StoredExecution, UnfinishedTrial
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import AttemptState, StudyState
-from tunesvc.db.study_changes import EndRecord, LaunchRecord, StopRequest, StudyChanges
+from tunesvc.db.study_changes import EndRecord, LaunchRecord, StopRecord, StudyChanges
 from tunesvc.db.trial_changes import Decision
 from tunesvc.execution.executor import AttemptId, Launch, StoppedEarly
 from tunesvc.policy import Failure, StopCause
@@ -78,8 +78,8 @@ class Lifecycle:
         """Trials that wait to be run again."""
         self._paused: dict[int, MetricTracker] = {}
         self._has_warned_of_restarts = False
-        self._stop_requests: dict[int, str] = {}
-        """Reason by trial number."""
+        self._requested_stops: dict[int, str] = {}
+        """Reason by trial number, until the step sends the stops: a command has no actions."""
         self._earlier_checkpoints: dict[AttemptId, str | None] = {}
         """Last checkpoint of each attempt at the time when room was asked for."""
         self._deadlines = Deadlines()
@@ -120,7 +120,7 @@ class Lifecycle:
         reason = f"{promotion.reason}; {start}"
         del self._paused[number]
         self._optimizer.promote(number, promotion.details)
-        self._decide(number, "promote", reason, promotion.details)
+        self._record_decision(number, "promote", reason, promotion.details)
         self._notify("promoted", reason, number)
         if record.checkpoint is None:
             self._warn_of_restart(number)
@@ -195,7 +195,7 @@ class Lifecycle:
             return
         live.stop_cause, live.stop_reason = cause, reason
         self._stopped.append(live)
-        self._changes.stops.append(StopRequest(*live.key(), cause))
+        self._changes.stops.append(StopRecord(*live.key(), cause))
         actions.stops.append(live.id)
 
     def stop_one(self, number: int, reason: str) -> str:
@@ -205,18 +205,25 @@ class Lifecycle:
             live.stop_cause = None  # The stop replaces the pause.
         if live is not None and live.stop_cause is not None:
             return f"it is being stopped already: {live.stop_reason or live.stop_cause}"
-        self._decide(number, "stop", reason)
+        self._record_decision(number, "stop", reason)
         if live is not None:
-            self._stop_requests[number] = reason
+            self._requested_stops[number] = reason
         elif number in self._relaunch:
             self._relaunch.remove(number)
-            self._end_unstarted(number, StopCause.REQUEST, reason)
+            self._end_unstarted(number, StopCause.TRIAL_STOPPED, reason)
         elif number in self._paused:
             self._end_paused(number, reason)
         else:
             self._optimizer.cancel(number)
             return "it had not been started, and never will be"
         return ""
+
+    def send_requested_stops(self, actions: PostCommitActions) -> None:
+        """Stop the attempts of trials that `stop_one` accepted since the step before."""
+        requested, self._requested_stops = self._requested_stops, {}
+        for live in self._live_attempts if requested else ():
+            if live.number in requested:
+                self.stop(live, StopCause.TRIAL_STOPPED, requested[live.number], actions)
 
     def make_room(self, grant: SlotGrant, actions: PostCommitActions) -> None:
         """Stop attempts while more are live than a grant's ceiling; their trials continue later.
@@ -235,7 +242,7 @@ class Lifecycle:
             record = self._live_attempts.record_of(live.number)
             earlier = self._earlier_checkpoints.setdefault(live.id, record.checkpoint)
             if live.started_s is None or record.checkpoint != earlier:
-                self._decide(live.number, "pause", f"makes room: {grant.reason}")
+                self._record_decision(live.number, "pause", f"makes room: {grant.reason}")
                 self.stop(live, StopCause.PREEMPT, grant.reason, actions)
                 excess -= 1
             if not excess:
@@ -280,10 +287,10 @@ class Lifecycle:
         if decision is None or live.finished:
             return
         if not decision.stop:
-            self._decide(live.number, "keep", decision.reason, decision.details)
+            self._record_decision(live.number, "keep", decision.reason, decision.details)
             return
         cause = StopCause.PAUSE if decision.pause else StopCause.PRUNE
-        self._decide(live.number, cause, decision.reason, decision.details)
+        self._record_decision(live.number, cause, decision.reason, decision.details)
         self.stop(live, cause, decision.reason, actions)
 
     def check_limits(
@@ -292,7 +299,7 @@ class Lifecycle:
         *,
         trusts_silence: bool = True,
     ) -> None:
-        """Stop attempts that exceed a limit or were requested to stop; kill those past their grace.
+        """Stop attempts that exceed a limit; kill those past their grace.
 
         Args:
             trusts_silence: False while the executor may miss reports; then no attempt counts as
@@ -301,11 +308,6 @@ class Lifecycle:
         now = self._clock.now()
         if not trusts_silence:
             self._muted_until_s = now
-        requests, self._stop_requests = self._stop_requests, {}
-        if requests:
-            for live in self._live_attempts:
-                if live.number in requests:
-                    self.stop(live, StopCause.REQUEST, requests[live.number], actions)
         for attempt in self._deadlines.pop_due(now):
             due = self._live_attempts.get(attempt)
             if due is not None:
@@ -335,7 +337,7 @@ class Lifecycle:
             self._schedule_check(live, now)
             return
         cause, reason = exceeded
-        self._decide(live.number, "stop", reason)
+        self._record_decision(live.number, "stop", reason)
         self.stop(live, cause, reason, actions)
 
     def _schedule_check(self, live: LiveAttempt, now: float) -> None:
@@ -371,7 +373,7 @@ class Lifecycle:
     def _end_waiting(self, shutdown: Shutdown) -> None:
         while self._relaunch:
             number = self._relaunch.popleft()
-            self._decide(number, "stop", shutdown.reason)
+            self._record_decision(number, "stop", shutdown.reason)
             self._end_unstarted(
                 number,
                 shutdown.stop or StopCause.PRUNE,
@@ -381,7 +383,7 @@ class Lifecycle:
             text = f"{len(self._paused)} trials are still paused: they count as pruned"
             self._notify("study", text)
         for number in list(self._paused):
-            self._decide(
+            self._record_decision(
                 number,
                 "stop",
                 f"still paused when the study ended: {shutdown.reason}",
@@ -506,11 +508,11 @@ class Lifecycle:
         failures[failure] += 1
         message = result.message or ""
         if isinstance(decision, policy.Retry):
-            self._decide(number, "retry", decision.reason, {"message": message})
+            self._record_decision(number, "retry", decision.reason, {"message": message})
             self._relaunch.append(number)
             self._notify("retry", f"{decision.reason}: {message}", number)
             return
-        self._decide(number, "fail", decision.reason, {"message": message})
+        self._record_decision(number, "fail", decision.reason, {"message": message})
         # As in Optuna, a failed trial has no values; the attempt's message has what was returned.
         self._optimizer.tell(
             number,
@@ -534,7 +536,7 @@ class Lifecycle:
         if failure.affects_every_trial:
             limit = ""
         reason = f"every trial failed{limit}; the last one: {message}"
-        self._close(Shutdown(StudyState.FAILED, reason, StopCause.COMMAND))
+        self._close(Shutdown(StudyState.FAILED, reason, StopCause.STUDY_STOPPED))
 
     def _may_succeed(self, failure: Failure) -> bool:
         """Return True if a live attempt has reported something that the failed one had not."""
@@ -578,7 +580,7 @@ class Lifecycle:
     def _changes(self) -> StudyChanges:
         return self._step.changes
 
-    def _decide(
+    def _record_decision(
         self,
         number: int,
         kind: str,

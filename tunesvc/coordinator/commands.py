@@ -129,7 +129,7 @@ def _enqueue(command: Command, study: ControllableStudy) -> str:
 def _retry(command: Command, study: ControllableStudy) -> str:
     trial = _find_trial(study, command.payload)
     if not trial.state.is_finished():
-        raise SpecError(f"trial {trial.number} is not over: it is {_word(trial.state)}")
+        raise SpecError(f"trial {trial.number} has not finished: it is {_word(trial.state)}")
     number = study.enqueue(trial.params, f"trial {trial.number} again, {_by(command)}")
     return _enqueued(study, number, f", with the parameters of trial {trial.number}")
 
@@ -137,7 +137,7 @@ def _retry(command: Command, study: ControllableStudy) -> str:
 def _stop_trial(command: Command, study: ControllableStudy) -> str:
     trial = _find_trial(study, command.payload)
     if trial.state.is_finished():
-        raise SpecError(f"trial {trial.number} is over: it is {_word(trial.state)}")
+        raise SpecError(f"trial {trial.number} has finished: it is {_word(trial.state)}")
     return study.stop_trial(trial.number, _by(command))
 
 

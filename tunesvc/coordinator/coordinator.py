@@ -251,7 +251,7 @@ class Coordinator:
             LeaseLost: another coordinator took over; nothing of this step was written or done.
         """
         retries = self._committer.is_behind
-        is_saved = self._committer.try_again(wait_s) if retries else self._decide(wait_s)
+        is_saved = self._committer.try_again(wait_s) if retries else self._run_step(wait_s)
         self._publisher.publish(
             self._live_attempts,
             self._usage(),
@@ -261,7 +261,7 @@ class Coordinator:
         )
         return self._completed if is_saved else None
 
-    def _decide(self, wait_s: float) -> bool:
+    def _run_step(self, wait_s: float) -> bool:
         """Handle events, decide, commit, act; return False when the database is away."""
         actions = PostCommitActions()
         self._optimizer.stamp_prefetched(self._study_writer.committed_at)
@@ -275,6 +275,7 @@ class Coordinator:
         nodes = self._monitor.nodes_if_due()
         if nodes is not None:
             self._changes.nodes = nodes
+        self._attempts.send_requested_stops(actions)
         self._attempts.check_limits(actions, trusts_silence=self._monitor.trusts_silence)
         self._attempts.make_room(self.grant, actions)
         self._optimizer.on_step_end()
@@ -382,7 +383,7 @@ class Coordinator:
             Shutdown(
                 StudyState.STOPPED,
                 "stopped by request",
-                StopCause.COMMAND,
+                StopCause.STUDY_STOPPED,
             )
         )
         return ""

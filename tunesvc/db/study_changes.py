@@ -87,7 +87,7 @@ class EndRecord(NamedTuple):
     """True if it ended at its last report, not now: no heartbeat has come since."""
 
 
-class StopRequest(NamedTuple):
+class StopRecord(NamedTuple):
     number: int
     attempt: int
     cause: str
@@ -123,7 +123,7 @@ class StudyChanges(TrialChanges):
     log_cuts: dict[tuple[int, int], LogCut] = field(default_factory=dict)
     """(trial number, attempt) -> the part of its log that is left out."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    stops: list[StopRequest] = field(default_factory=list)
+    stops: list[StopRecord] = field(default_factory=list)
     ends: list[EndRecord] = field(default_factory=list)
     cursors: dict[tuple[int, int], int] = field(default_factory=dict)
     """(trial number, attempt) -> last outbox number in these changes."""

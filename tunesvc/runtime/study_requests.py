@@ -341,7 +341,7 @@ class IdleStudy:
             for trial in unfinished:
                 if all(attempt.state.is_terminal for attempt in trial.attempts):
                     points = {step: value for step, value, _ in trial.reports if value is not None}
-                    self._end(trial.number, points, StopCause.COMMAND, _BY_REQUEST)
+                    self._end(trial.number, points, StopCause.STUDY_STOPPED, _BY_REQUEST)
         return answer
 
     def is_queued_by(self, kind: str) -> bool:
@@ -383,7 +383,7 @@ class IdleStudy:
             self.changes.decisions.append(Decision(number, "stop", reason, {}))
             self.changes.finished.append(TrialEnd(number, "fail", None))
             return f"trial {number} had not been started, and never will be"
-        state = self._end(number, trial.intermediate_values, StopCause.REQUEST, reason)
+        state = self._end(number, trial.intermediate_values, StopCause.TRIAL_STOPPED, reason)
         how = "with what it has reported" if state == "pruned" else "without a report"
         return f"trial {number} ends, {how}"
 

@@ -64,8 +64,8 @@ def _reasons_for_trial(spec: StudySpec, trial: TrialRow) -> dict[str, str]:
     is_finished = trial.state in ENDED
     no_params = "" if trial.params else "it has no parameters"
     return {
-        "stop_trial": f"it is over: {trial.state}" if is_finished else "",
-        "retry": no_params if is_finished else "it is not over",
+        "stop_trial": f"it has finished: {trial.state}" if is_finished else "",
+        "retry": no_params if is_finished else "it has not finished",
         "near": no_params,
         "enqueue": no_params or (_DECLARES if spec.define_by_run else ""),
     }

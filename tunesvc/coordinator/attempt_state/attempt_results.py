@@ -63,7 +63,7 @@ _ONE_NAME = "The study and the objective need one name"
 _NAMES_MAX = 8
 """Most metric names in a message."""
 _NEUTRAL_STOPS = frozenset(
-    {StopCause.REQUEST, StopCause.COMMAND, StopCause.BUDGET, StopCause.TARGET},
+    {StopCause.TRIAL_STOPPED, StopCause.STUDY_STOPPED, StopCause.BUDGET, StopCause.TARGET},
 )
 """Causes of a stop that do not depend on the trial's parameters."""
 

@@ -439,7 +439,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
             raise _no_trial(trial_id)
         if STATES[row.state].is_finished():
             raise UpdateFinishedTrialError(
-                f"trial {row.number} is over ({row.state}) and does not change any more",
+                f"trial {row.number} has finished ({row.state}) and does not change any more",
             )
 
     def _study(self, study_id: int) -> Any:
