@@ -27,41 +27,20 @@ def change_tokens(database: Database) -> dict[int, str]:
 
 def fingerprint(database: Database, study_id: int) -> str:
     """Return a text that changes whenever a cached reading of the study is outdated."""
-    finished = (
-        sa.select(sa.func.count())
-        .where(
-            trials.c.study_id == study_id,
-            trials.c.state.in_(["complete", "pruned", "fail"]),
-        )
-        .scalar_subquery()
-    )
-    # Notes and tags are written without the coordinator, and recorded among the commands.
-    asked = (
-        sa.select(sa.func.max(commands.c.command_id))
-        .where(commands.c.study_id == study_id)
-        .scalar_subquery()
-    )
-    query = (
-        sa.select(_token(), finished, asked, _submission(study_id))
-        .select_from(studies)
-        .outerjoin(leases, leases.c.study_id == studies.c.study_id)
-        .where(studies.c.study_id == study_id)
-    )
-    rows = database.rows(query)
-    return ":".join(map(str, rows[0])) if rows else ""
+    rows = database.rows(_FINGERPRINT, {"study": study_id})
+    return ":".join(map(str, rows[0][:-1])) if rows else ""
 
 
-def runs_elsewhere(database: Database, study_id: int) -> bool:
-    """Return True if Optuna's own processes run trials of a study: they report without a trace."""
-    query = sa.select(studies.c.study_id).where(
-        studies.c.study_id == study_id,
-        studies.c.spec.is_(None),
-        sa.exists().where(trials.c.study_id == study_id, trials.c.state == "running"),
-    )
-    return bool(database.rows(query))
+def fingerprint_if_whole(database: Database, study_id: int) -> str:
+    """Return the fingerprint; empty if the study also changes without a trace.
+
+    Optuna's own processes that run trials of a study report without one.
+    """
+    rows = database.rows(_FINGERPRINT, {"study": study_id})
+    return ":".join(map(str, rows[0][:-1])) if rows and not rows[0][-1] else ""
 
 
-def _submission(study_id: int) -> sa.ScalarSelect[Any]:
+def _submission(study_id: sa.ColumnElement[int]) -> sa.ScalarSelect[Any]:
     """Select what changes while a study waits for a server, its place in the queue included."""
     position = sa.func.row_number().over(order_by=queue_order()).label("position")
     queue = (
@@ -94,3 +73,31 @@ def _token() -> sa.Label[Any]:
     study = (studies.c.study_id, studies.c.state, studies.c.next_number)
     lease = (leases.c.token, leases.c.batch, is_held)
     return sa.func.concat_ws(":", *study, *lease).label("change_token")
+
+
+def _fingerprint(study_id: sa.ColumnElement[int]) -> sa.Select[Any]:
+    own = trials.c.study_id == study_id
+    finished = sa.select(sa.func.count()).where(
+        own, trials.c.state.in_(["complete", "pruned", "fail"])
+    )
+    # Notes and tags are written without the coordinator, and recorded among the commands.
+    asked = sa.select(sa.func.max(commands.c.command_id)).where(commands.c.study_id == study_id)
+    runs_elsewhere = sa.and_(
+        studies.c.spec.is_(None), sa.exists().where(own, trials.c.state == "running")
+    )
+    return (
+        sa.select(
+            _token(),
+            finished.scalar_subquery(),
+            asked.scalar_subquery(),
+            _submission(study_id),
+            runs_elsewhere,
+        )
+        .select_from(studies)
+        .outerjoin(leases, leases.c.study_id == studies.c.study_id)
+        .where(studies.c.study_id == study_id)
+    )
+
+
+_FINGERPRINT = _fingerprint(sa.bindparam("study", type_=sa.BigInteger))
+"""Built once: building it takes longer than running it."""

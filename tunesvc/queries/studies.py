@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypedDict, Unpack
 
 import sqlalchemy as sa
@@ -198,10 +199,15 @@ def get_study_id(
         StudyNotFound: the reader may view no such study; the text suggests the nearest name.
     """
     checked_name(name, "the study's name")
-    query = sa.select(table.c.study_id).where(table.c.name == name, among.condition())
-    if found := database.scalars(query):
-        return int(found[0])
+    found = database.autocommit.first(_NAMED, name=name)
+    if found is not None and among.includes(found.project_id):
+        return int(found.study_id)
     return get_study(database, name, among).study_id  # the error, or one made just now
+
+
+_NAMED = PreparedStatement(
+    "SELECT study_id, project_id FROM studies WHERE name = CAST(%(name)s AS text)"
+)
 
 
 def get_study_by_id(database: Database, study_id: int) -> StudyView:
@@ -249,9 +255,7 @@ _PROJECT = PreparedStatement(
 
 
 def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
-    query = _overview().add_columns(submissions.c.provenance)
-    query = query.where(table.c.study_id == record.study_id)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_one_overview(), {"study": record.study_id}).one_or_none()
     if row is None:  # deleted between the two queries
         raise StudyNotFound(f"study {record.name!r} has just been deleted")
     study = _study_row(row)
@@ -264,6 +268,13 @@ def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
     )
 
 
+@cache
+def _one_overview() -> sa.Select[Any]:
+    query = _overview().add_columns(submissions.c.provenance)
+    return query.where(table.c.study_id == sa.bindparam("study", type_=sa.BigInteger))
+
+
+@cache  # building it takes longer than running it
 def _overview() -> sa.Select[Any]:
     """Select one row per study. Each figure reads an index range of that study's own rows."""
     counts, usage = _counts(), _gpu_hours()

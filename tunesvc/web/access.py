@@ -108,9 +108,14 @@ def authorize(request: Request, permission: Permission, study_id: int | None) ->
     user = _signed_in(request, access, permission)
     if study_id is not None and not access.allows(user, Permission.VIEW, study_id):
         raise StudyNotFound(f"there is no study {study_id}")
+    if study_id is None or permission is not Permission.VIEW:
+        _check(access, user, permission, study_id)
+    return user
+
+
+def _check(access: Access, user: User, permission: Permission, study_id: int | None) -> None:
     if not access.allows(user, permission, study_id):
         raise Forbidden(f"{user.name} may not {permission} here: ask an administrator for a role")
-    return user
 
 
 def _authorize_named(request: Request, permission: Permission) -> User:
@@ -119,11 +124,14 @@ def _authorize_named(request: Request, permission: Permission) -> User:
     Raises:
         StudyNotFound: there is no such study, or none that the user may view.
     """
-    user = _signed_in(request, request.app.state.access, permission)
+    access: Access = request.app.state.access
+    user = _signed_in(request, access, permission)
     name = unquote(request.path_params["study"])
-    study_id = get_study_id(request.app.state.database, name, viewable_studies(request, user))
+    study_id = get_study_id(request.app.state.database, name, access.viewable(user))
     request.state.study, request.state.study_id = name, study_id
-    return authorize(request, permission, study_id)
+    if permission is not Permission.VIEW:
+        _check(access, user, permission, study_id)
+    return user
 
 
 def _signed_in(request: Request, access: Access, permission: Permission) -> User:

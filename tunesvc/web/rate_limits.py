@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from threading import Lock
+from threading import Lock, Timer
 
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -18,6 +18,29 @@ FAILURES_PER_MINUTE = 20
 REQUESTS_PER_MINUTE = 12_000
 """Requests with one token: 200 a second."""
 _RECENT = 10_000
+_PRUNED_EVERY_S = 60.0
+
+
+class _CountersInMemory(MemoryStorage):
+    """Counters without the library's threads: it starts one for each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timer.cancel()
+        self.timer = _NoTimer(0, lambda: None)
+
+    def prune(self) -> None:
+        """Forget counters that have expired."""
+        now = time.time()
+        for key in [key for key, at in self.expirations.copy().items() if at <= now]:
+            self.clear(key)
+
+
+class _NoTimer(Timer):
+    """A timer that need not be started."""
+
+    def is_alive(self) -> bool:
+        return True
 
 
 class RateLimits:
@@ -34,7 +57,9 @@ class RateLimits:
     ) -> None:
         self._failures = RateLimitItemPerMinute(failures)
         self._requests = RateLimitItemPerMinute(requests)
-        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._counters = _CountersInMemory()
+        self._limiter = SlidingWindowCounterRateLimiter(self._counters)
+        self._pruned_s = time.monotonic()
         self._lock = Lock()
         self._valid: OrderedDict[bytes, None] = OrderedDict()
 
@@ -54,7 +79,7 @@ class RateLimits:
 
     def failed(self, origin: str) -> None:
         """Count a failure."""
-        self._limiter.hit(self._failures, origin)
+        self._hit(self._failures, origin)
 
     def succeeded(self, secret: str, token_id: int) -> None:
         """Count a request with a valid secret.
@@ -67,10 +92,17 @@ class RateLimits:
             self._valid.move_to_end(_key(secret))
             if len(self._valid) > _RECENT:
                 self._valid.popitem(last=False)
-        if not self._limiter.hit(self._requests, str(token_id)):
+        if not self._hit(self._requests, str(token_id)):
             wait_s = self._wait_s(self._requests, str(token_id))
             text = f"more than {self._requests.amount} requests a minute: wait {wait_s:.0f} s"
             raise TooManyRequests(text, wait_s)
+
+    def _hit(self, item: RateLimitItem, key: str) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._pruned_s > _PRUNED_EVERY_S:
+            self._pruned_s = now_s
+            self._counters.prune()
+        return self._limiter.hit(item, key)
 
     def _is_known(self, secret: str) -> bool:
         with self._lock:

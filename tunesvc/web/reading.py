@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 from fastapi import Request
 
 from tunesvc.db.engine.database_errors import translate_unavailable
 
 
-def reading(request: Request) -> Iterator[None]:
+async def reading(request: Request) -> AsyncIterator[None]:
     """Translate errors of an unavailable database.
 
     Takes the position of the changes before anything is read: the page requests later changes.

@@ -19,8 +19,17 @@ from fastapi.responses import Response
 from tunesvc.client.interface import PAGE_MAX, TuneClient
 from tunesvc.client.local.local_client import LocalClient
 from tunesvc.client.wire_format import encode
-from tunesvc.queries.change_token import fingerprint, runs_elsewhere
-from tunesvc.web.access import Creator, Deleter, Steerer, User, Viewer, viewable_studies
+from tunesvc.queries.change_token import fingerprint_if_whole
+from tunesvc.web.access import (
+    Creator,
+    Deleter,
+    Permission,
+    Steerer,
+    User,
+    Viewer,
+    may,
+    viewable_studies,
+)
 from tunesvc.web.api.idempotency import HEADER, KEY_MAX, carry_out_once, note_command, read_body
 from tunesvc.web.live.shared_answers import SharedAnswers
 
@@ -110,29 +119,35 @@ Key = Annotated[
 ]
 
 
-def _viewing(request: Request, user: Viewer) -> ApiRequest:
+async def _viewing(request: Request, user: Viewer) -> ApiRequest:
     return _request_of(request, user)
 
 
-def _creating(request: Request, user: Creator) -> ApiRequest:
+async def _creating(request: Request, user: Creator) -> ApiRequest:
     return _request_of(request, user)
 
 
-def _creating_once(request: Request, user: Creator, body: Body, key: Key = None) -> ApiRequest:
+async def _creating_once(
+    request: Request, user: Creator, body: Body, key: Key = None
+) -> ApiRequest:
     return _request_of(request, user, body=body)
 
 
-def _viewing_study(request: Request, user: Viewer, study: StudyName) -> ApiRequest:
+def _viewing_study(request: Request, study: StudyName) -> ApiRequest:
+    user = _view(request)
     database, study_id = request.app.state.database, request.state.study_id
-    if runs_elsewhere(database, study_id):
+    answers: SharedAnswers = request.app.state.shared_answers
+    fresh = answers.get(
+        study_id, time.monotonic(), lambda: fingerprint_if_whole(database, study_id)
+    )
+    if not fresh:
         return _request_of(request, user)
-    fresh = fingerprint(database, study_id)
     tag = _weak(hashlib.sha256(f"{fresh} {request.url.path}?{request.url.query}".encode()))
     check_tag(request, tag)
     return _request_of(request, user, tag=tag)
 
 
-def _steering_study(
+async def _steering_study(
     request: Request,
     user: Steerer,
     study: StudyName,
@@ -142,7 +157,7 @@ def _steering_study(
     return _request_of(request, user, body=body)
 
 
-def _deleting_study(
+async def _deleting_study(
     request: Request,
     user: Deleter,
     study: StudyName,
@@ -167,6 +182,7 @@ def _weak(digest: hashlib._Hash) -> str:
     return f'W/"{digest.hexdigest()[:20]}"'
 
 
+_view = may(Permission.VIEW)
 Viewing = Annotated[ApiRequest, Depends(_viewing)]
 Creating = Annotated[ApiRequest, Depends(_creating)]
 CreatingOnce = Annotated[ApiRequest, Depends(_creating_once)]

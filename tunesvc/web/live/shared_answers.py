@@ -7,6 +7,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 KEPT_MAX = 256
 
@@ -16,7 +19,7 @@ class _Answer:
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held by the one that makes it."""
     began_s: float = float("-inf")
-    body: bytes = b""
+    value: Any = None
 
 
 class SharedAnswers:
@@ -32,7 +35,7 @@ class SharedAnswers:
         self._lock = threading.Lock()
         self._answers: OrderedDict[Hashable, _Answer] = OrderedDict()
 
-    def get(self, key: Hashable, asked_s: float, make: Callable[[], bytes]) -> bytes:
+    def get(self, key: Hashable, asked_s: float, make: Callable[[], T]) -> T:
         """Return an answer that was begun after `asked_s`, a time of `time.monotonic`."""
         with self._lock:
             answer = self._answers.setdefault(key, _Answer())
@@ -42,6 +45,7 @@ class SharedAnswers:
         with answer.lock:
             if answer.began_s < asked_s:
                 began_s = time.monotonic()
-                answer.body = make()
+                answer.value = make()
                 answer.began_s = began_s
-            return answer.body
+            value: T = answer.value
+            return value
