@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -171,6 +172,24 @@ def test_what_had_ended_before_a_target_was_added_is_no_news(
     with database.engine.begin() as connection:
         assert not alerts.remove_target(connection, "bob", first)
         assert alerts.remove_target(connection, "ann", first)
+
+
+def test_two_targets_that_are_added_at_once_are_both_counted(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "TARGETS_MAX", 1)
+
+    def add() -> int:
+        with database.engine.begin() as connection:
+            return alerts.add_target(connection, "ann", "json://127.0.0.1/hook")
+
+    with ThreadPoolExecutor(1) as other, database.engine.begin() as connection:
+        alerts.add_target(connection, "ann", "json://127.0.0.1/hook")
+        second = other.submit(add)
+        wait({second}, timeout=0.3)
+        connection.commit()
+        with pytest.raises(SpecError, match="1 alert targets already"):
+            second.result(10)
 
 
 def test_a_wrong_target_is_refused_with_the_remedy(database: Database) -> None:

@@ -34,6 +34,7 @@ FAILURES_MAX = 20
 """Failed deliveries after which no other is tried: nearly three hours."""
 TARGETS_MAX = 100
 """Targets of one user."""
+_TARGETS_LOCK = 0x74756E61
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,9 @@ def add_target(
     """
     if unknown := [kind for kind in kinds if kind not in ALERTS]:
         raise SpecError(f"there is no alert {unknown[0]!r}: choose from {', '.join(ALERTS)}")
+    # Two that are added at once are counted one after the other.
+    lock = sa.func.hashtextextended(user_name, _TARGETS_LOCK)
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
     own = alert_targets.c.user_name == user_name
     if (connection.scalar(sa.select(sa.func.count()).where(own)) or 0) >= TARGETS_MAX:
         raise SpecError(f"{user_name} has {TARGETS_MAX} alert targets already: remove one first")
