@@ -146,6 +146,22 @@ def test_who_has_told_a_result_is_no_capacity_any_more(served: Served) -> None:
         assert served.executor.capacity().nodes == 0
 
 
+def test_asking_with_a_key_leases_one_trial_however_often_it_is_sent(served: Served) -> None:
+    def ask(key: str, query: str = "") -> httpx.Response:
+        headers = {**served.team.headers("operator"), "Idempotency-Key": key}
+        return served.http.post(f"/api/v1/studies/test/ask{query}", headers=headers)
+
+    assert ask("one").status_code == 204
+    served.launch(), served.launch()
+    first, again = ask("one"), ask("one")
+    assert first.status_code == 200
+    assert again.json() == first.json()
+    assert again.headers["idempotency-replayed"] == "true"
+    assert ask("two").json()["trial"] != first.json()["trial"]
+    assert ask("one", "?lease=5").status_code == 422
+    assert ask("three").status_code == 204
+
+
 def test_asking_waits_for_a_trial(served: Served) -> None:
     assert served.post("ask").status_code == 204
     timer = threading.Timer(0.3, served.launch)

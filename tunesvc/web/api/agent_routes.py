@@ -31,6 +31,9 @@ from tunesvc.errors import LeaseRefused, TuneError
 from tunesvc.execution.agents.agent_desk import AgentDesk
 from tunesvc.execution.executor import Failed, Finished, Outcome, StoppedEarly
 from tunesvc.web.access import Permission, User, may
+from tunesvc.web.api.api_requests import Body as RawBody
+from tunesvc.web.api.api_requests import Key
+from tunesvc.web.api.idempotency import await_once
 from tunesvc.web.live.launch_wakeups import RECHECK_S, LaunchWakeups
 
 router = APIRouter(prefix="/studies/{study}", tags=["agents"])
@@ -166,9 +169,20 @@ async def ask(
         float, Query(ge=1, le=LEASE_MAX_S, description="Seconds without a heartbeat or report.")
     ] = 600.0,
     name: Annotated[str, Query(max_length=200, description="Who runs the trial.")] = "",
+    body: RawBody = b"",
+    key: Key = None,
 ) -> Response:
     """Lease the next trial of a study; 204 if there is none within the wait."""
-    leases, name = asked.desk.leases, name or asked.user.name
+    return await await_once(
+        asked.request,
+        asked.user.name,
+        body,
+        lambda: _ask(asked, wait, lease, name or asked.user.name),
+    )
+
+
+async def _ask(asked: Working, wait: float, lease: float, name: str) -> Response:
+    leases = asked.desk.leases
     agent = await run_in_threadpool(leases.register, asked.study_id, name, asked.user.name)
 
     def poll() -> AgentOrders:

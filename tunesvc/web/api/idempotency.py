@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from tunesvc.client.wire_format import encode
 from tunesvc.db import stored_answers
@@ -48,27 +49,73 @@ def carry_out_once(
         SpecError: the key was sent with another request.
         StudyBusy: the first request is still being carried out.
     """
-    key = request.headers.get(HEADER)
-    if key is None:
-        return _response(encode(make()), status)
-    if not 0 < len(key) <= KEY_MAX:
-        raise SpecError(f"{HEADER} has 1 to {KEY_MAX} characters: a random UUID is a good one")
-    database: Database = request.app.state.database
-    digest = _digest(request, body)
-    earlier = _claim(database, user, key, digest)
+    earlier = _earlier_answer(request, user, body, status)
     if earlier is not None:
-        answer = _response(json.dumps(earlier.body).encode(), earlier.status or status)
-        answer.headers["Idempotency-Replayed"] = "true"
-        return answer
+        return earlier
     try:
         content = encode(make())
     except BaseException:
-        with database.engine.begin() as connection:
-            stored_answers.release(connection, user, key)
+        _release(request, user)
         raise
-    with database.engine.begin() as connection:
-        stored_answers.store(connection, user, key, status, json.loads(content))
+    _store(request, user, status, content)
     return _response(content, status)
+
+
+async def await_once(
+    request: Request,
+    user: str,
+    body: bytes,
+    make: Callable[[], Awaitable[Response]],
+) -> Response:
+    """Do the same for a request that waits, and has nothing to repeat if its answer is empty.
+
+    Raises:
+        SpecError: the key was sent with another request.
+        StudyBusy: the first request still waits.
+    """
+    earlier = await run_in_threadpool(_earlier_answer, request, user, body, 200)
+    if earlier is not None:
+        return earlier
+    try:
+        answer = await make()
+    except BaseException:
+        await run_in_threadpool(_release, request, user)
+        raise
+    if answer.body:
+        content = bytes(answer.body)
+        await run_in_threadpool(_store, request, user, answer.status_code, content)
+    else:
+        await run_in_threadpool(_release, request, user)
+    return answer
+
+
+def _earlier_answer(request: Request, user: str, body: bytes, status: int) -> Response | None:
+    """Return the answer to an earlier request; None if this one is to be carried out."""
+    key = request.headers.get(HEADER)
+    if key is None:
+        return None
+    if not 0 < len(key) <= KEY_MAX:
+        raise SpecError(f"{HEADER} has 1 to {KEY_MAX} characters: a random UUID is a good one")
+    earlier = _claim(request.app.state.database, user, key, _digest(request, body))
+    if earlier is None:
+        return None
+    answer = _response(json.dumps(earlier.body).encode(), earlier.status or status)
+    answer.headers["Idempotency-Replayed"] = "true"
+    return answer
+
+
+def _release(request: Request, user: str) -> None:
+    key = request.headers.get(HEADER)
+    if key is not None:
+        with request.app.state.database.engine.begin() as connection:
+            stored_answers.release(connection, user, key)
+
+
+def _store(request: Request, user: str, status: int, content: bytes) -> None:
+    key = request.headers.get(HEADER)
+    if key is not None:
+        with request.app.state.database.engine.begin() as connection:
+            stored_answers.store(connection, user, key, status, json.loads(content))
 
 
 def _claim(database: Database, user: str, key: str, digest: bytes) -> StoredAnswer | None:
