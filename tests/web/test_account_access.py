@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 
 import httpx
@@ -11,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.accounts import Team, make_team, serving_accounts
-from tests.support.stored_studies import fill
+from tests.support.stored_studies import add, fill
 from tunesvc.db.engine.database import Database
 from tunesvc.db.people import accounts
 from tunesvc.db.people.accounts import TokenKind
@@ -180,6 +183,81 @@ def test_an_expired_session_does_not_stop_one_from_signing_in(
     for _ in range(5):
         assert httpx.get(f"{server.url}/studies", cookies=stale).status_code == 401
     assert client.post("/enter", data={"secret": team.secrets["viewer"]}).status_code == 303
+
+
+def _ends_after(stream: httpx.Response, change: Callable[[], None]) -> float:
+    """Return how long a stream of events lasts after a change."""
+    lines = stream.iter_lines()
+    assert stream.status_code == 200
+    next(lines)
+    change()
+    began_s = time.monotonic()
+    for _ in lines:
+        assert time.monotonic() - began_s < 5
+    return time.monotonic() - began_s
+
+
+def test_an_open_stream_ends_with_its_token_its_user_or_its_role(
+    client: httpx.Client, server: DashboardServer, team: Team
+) -> None:
+    tokens = {}
+    with team.database.engine.begin() as connection:
+        for name in ("revoked", "disabled", "removed", "stays"):
+            user = accounts.add_user(connection, name)
+            accounts.set_member(connection, team.project_id, user, accounts.Role.VIEWER)
+            tokens[name] = user, accounts.create_token(connection, user, TokenKind.TOKEN)
+        add(connection, study_id(team.database, "ours"), 4, 1, running=1)
+
+    def headers(name: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {tokens[name][1].secret}"}
+
+    def revoke(connection: sa.Connection) -> None:
+        accounts.revoke_token(connection, tokens["revoked"][1].token_id)
+
+    def disable(connection: sa.Connection) -> None:
+        accounts.disable_user(connection, "disabled")
+
+    def remove(connection: sa.Connection) -> None:
+        accounts.set_member(connection, team.project_id, tokens["removed"][0], None)
+
+    with ExitStack() as stack:
+        opened = {
+            change: stack.enter_context(client.stream("GET", path, headers=headers(name)))
+            for change, path, name in (
+                (revoke, "/api/v1/events", "revoked"),
+                (disable, "/events", "disabled"),
+                (remove, "/api/v1/studies/ours/trials/4/logs/stream", "removed"),
+            )
+        }
+        stack.enter_context(client.stream("GET", "/events", headers=headers("stays")))
+        for change, stream in opened.items():
+
+            def apply(change: Callable[[sa.Connection], None] = change) -> None:
+                with team.database.engine.begin() as connection:
+                    change(connection)
+
+            assert _ends_after(stream, apply) < 2.5
+        assert [account.name for account in server.hub.accounts()] == ["stays"]
+
+
+def test_a_page_is_sent_changes_only_of_studies_that_its_user_may_view(
+    client: httpx.Client, server: DashboardServer, team: Team
+) -> None:
+    ours, theirs = (study_id(team.database, name) for name in ("ours", "theirs"))
+
+    def sent_to(user: str) -> list[int]:
+        with client.stream("GET", "/events", headers=team.headers(user)) as stream:
+            lines = stream.iter_lines()
+            while next(lines) != "event: position":
+                pass
+            server.hub.changed(frozenset({ours, theirs}))
+            while next(lines) != "event: changed":
+                pass
+            found: list[int] = json.loads(next(lines).removeprefix("data: "))
+            return found
+
+    assert sent_to("viewer") == [ours]
+    assert sent_to("admin") == sorted([ours, theirs])
 
 
 def test_requests_with_one_token_are_limited(

@@ -29,6 +29,7 @@ from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Decision
 from tunesvc.web import DashboardServer
 from tunesvc.web.live.sse import EventHub, EventStream, page_events
+from tunesvc.web.live.study_names import NewsReader, StudyNames
 from tunesvc.web.live.watcher import LISTENING_POLL_S, POLL_S, Watcher
 
 
@@ -194,7 +195,9 @@ def test_an_open_page_says_since_when_it_is_stale_and_recovers(
     dashboard.complaints[:] = [one for one in dashboard.complaints if "503" not in one]
 
 
-def test_a_page_that_reads_nothing_is_dropped_and_costs_a_set_until_then() -> None:
+def test_a_page_that_reads_nothing_is_dropped_and_costs_a_set_until_then(
+    shared_database: Database,
+) -> None:
     """Fault 31."""
 
     async def scenario() -> None:
@@ -210,7 +213,9 @@ def test_a_page_that_reads_nothing_is_dropped_and_costs_a_set_until_then() -> No
             return await asyncio.Event().wait()
 
         answering = asyncio.create_task(
-            EventStream(page_events(hub), stall_s=0.2)({"type": "http"}, receive, send)
+            EventStream(page_events(hub, NewsReader(StudyNames(shared_database))), stall_s=0.2)(
+                {"type": "http"}, receive, send
+            )
         )
         while len(sent) < 3:
             await asyncio.sleep(0)

@@ -21,6 +21,7 @@ from tunesvc.web.app import make_app
 from tunesvc.web.binding import HOST, Binding
 from tunesvc.web.identity_provider import IdentityProvider, ProviderSettings
 from tunesvc.web.live.sse import EventHub
+from tunesvc.web.live.stream_guard import StreamGuard
 from tunesvc.web.live.watcher import Watcher
 from tunesvc.web.middleware.proxy import ProxyMiddleware
 from tunesvc.web.pages.account import provider_sign_in
@@ -61,6 +62,7 @@ class DashboardServer:
         self._keys = None if accounts else KeyAccess(whoami() or "somebody", self._cookie)
         self.hub = EventHub()
         self._watcher = Watcher(database, self.hub)
+        self._guard = StreamGuard(database, self.hub)
         self.app = make_app(
             database,
             self._keys or AccountAccess(database, self._cookie),
@@ -144,6 +146,8 @@ class DashboardServer:
     def start(self) -> None:
         """Start serving; returns once the server accepts requests."""
         self._watcher.start()
+        if self._keys is None:
+            self._guard.start()
         self._thread.start()
         deadline = threading.Event()
         for _ in range(int(_START_S / 0.02)):
@@ -160,6 +164,7 @@ class DashboardServer:
         """End all streams and the server. Repeatable."""
         self.hub.close()
         self._watcher.stop()
+        self._guard.stop()
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -98,17 +98,21 @@ def digest_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
-_FIND = PreparedStatement(
-    """
+_VALID = """
     SELECT tokens.token_id, users.user_id, users.name, users.is_admin,
         coalesce(tokens.used_at < now() - interval '1 minute', true) AS is_use_unrecorded,
         (SELECT jsonb_object_agg(members.project_id, members.role)
             FROM members WHERE members.user_id = users.user_id) AS roles
     FROM tokens JOIN users ON users.user_id = tokens.user_id
-    WHERE tokens.digest = CAST(%(digest)s AS bytea) AND tokens.kind = CAST(%(kind)s AS text)
-        AND tokens.revoked_at IS NULL AND users.disabled_at IS NULL
+    WHERE tokens.revoked_at IS NULL AND users.disabled_at IS NULL
         AND (tokens.expires_at IS NULL OR tokens.expires_at > now())
     """
+_FIND = PreparedStatement(
+    _VALID
+    + "AND tokens.digest = CAST(%(digest)s AS bytea) AND tokens.kind = CAST(%(kind)s AS text)"
+)
+_FIND_SEVERAL = PreparedStatement(
+    _VALID + "AND tokens.token_id = ANY(CAST(%(token_ids)s AS bigint[]))"
 )
 _RECORD_USE = PreparedStatement(
     "UPDATE tokens SET used_at = now() WHERE token_id = CAST(%(token_id)s AS bigint)"
@@ -122,6 +126,16 @@ def authenticate(database: Database, secret: str, kind: TokenKind) -> Account | 
         return None
     if row.is_use_unrecorded:
         database.autocommit.count(_RECORD_USE, token_id=row.token_id)
+    return _account(row)
+
+
+def valid_accounts(database: Database, token_ids: Collection[int]) -> dict[int, Account]:
+    """Return the accounts of those tokens that are valid now, by token."""
+    rows = database.autocommit.rows(_FIND_SEVERAL, token_ids=list(token_ids))
+    return {row.token_id: _account(row) for row in rows}
+
+
+def _account(row: Any) -> Account:
     roles = {int(project): Role(role) for project, role in (row.roles or {}).items()}
     return Account(row.user_id, row.name, row.is_admin, roles, row.token_id)
 

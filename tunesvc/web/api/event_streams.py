@@ -1,7 +1,7 @@
 """Streams of events for clients of the API: changes of studies, and the output of a trial.
 
-A client that lost its connection continues after `Last-Event-ID`. A stream ends after a while, so
-that the client's token is checked again.
+A client that lost its connection continues after `Last-Event-ID`. A stream ends after a while, and
+when the client's account changes.
 """
 
 from __future__ import annotations
@@ -10,41 +10,21 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
 from tunesvc.client.log_position import log_position
 from tunesvc.client.wire_format import encode
-from tunesvc.db.study_scope import StudyScope
-from tunesvc.errors import DatabaseUnavailable
+from tunesvc.db.people.accounts import Account
+from tunesvc.errors import DatabaseUnavailable, StudyNotFound
 from tunesvc.queries.rows import LogRow
 from tunesvc.web.live.sse import HEARTBEAT, RETRY_MS, EventHub, event_text
-from tunesvc.web.live.study_names import StudyNames
+from tunesvc.web.live.study_names import NewsReader
 
 LASTS_S = 600.0
 PACE_S = 0.5
 """Least time between two events of a stream; changes in between come together."""
 _BEGIN = f"retry: {RETRY_MS}\n\n"
-
-
-@dataclass(frozen=True, slots=True)
-class NewsReader:
-    """A client that reads which studies change."""
-
-    names: StudyNames
-    among: StudyScope
-    """Studies that the user may view."""
-    only: int | None = None
-    """The one study that it asks about; None for all."""
-
-    async def name(self, changed: set[int]) -> Sequence[str]:
-        """Return the names of changed studies that the client is sent."""
-        ids = changed if self.only is None else changed & {self.only}
-        known = self.names.known(ids, self.among)
-        if known is not None:
-            return known
-        return await run_in_threadpool(self.names.read, ids, self.among)
 
 
 async def study_events(hub: EventHub, reader: NewsReader, after: str) -> AsyncGenerator[str]:
@@ -55,16 +35,16 @@ async def study_events(hub: EventHub, reader: NewsReader, after: str) -> AsyncGe
         reader: The client.
         after: Position of the last event that the client has; empty for the newest.
     """
-    subscription = hub.subscribe(after)
+    subscription = hub.subscribe(after, reader.account)
     ends_at = time.monotonic() + LASTS_S
     try:
         opened = "gap" if subscription.has_gap else "position"
         position = "" if subscription.changed else subscription.position
         yield _BEGIN + event_text(opened, {}, position)
-        while not hub.is_closed and time.monotonic() < ends_at:
+        while hub.serves(subscription) and time.monotonic() < ends_at:
             changed, position = set(subscription.changed), subscription.position
             subscription.changed.clear()
-            names = await reader.name(changed) if changed else ()
+            names = await reader.names_of(changed) if changed else ()
             yield event_text("changed", {"studies": names}, position) if names else HEARTBEAT
             await asyncio.sleep(PACE_S)
             if not subscription.changed:
@@ -80,6 +60,7 @@ async def log_events(
     study_id: int,
     read: Callable[[str], tuple[Sequence[LogRow], bool]],
     after: str,
+    account: Account | None = None,
 ) -> AsyncGenerator[str]:
     """Yield `log` for each piece of a trial's output, and `end` once the trial has finished.
 
@@ -88,12 +69,13 @@ async def log_events(
         study_id: Study of the trial.
         read: Returns the next pieces after a position, and whether the trial has finished.
         after: Position of the last piece that the client has.
+        account: Account of the client.
     """
-    subscription = hub.subscribe()
+    subscription = hub.subscribe(account=account)
     ends_at = time.monotonic() + LASTS_S
     try:
         yield _BEGIN
-        while not hub.is_closed and time.monotonic() < ends_at:
+        while hub.serves(subscription) and time.monotonic() < ends_at:
             subscription.changed.discard(study_id)
             rows, is_finished = await run_in_threadpool(read, after)
             if rows:
@@ -105,8 +87,8 @@ async def log_events(
                 return
             yield HEARTBEAT
             await subscription.wait()
-    except DatabaseUnavailable:
-        return
+    except (DatabaseUnavailable, StudyNotFound):
+        return  # away, deleted, or moved where the user may not view it
     finally:
         hub.unsubscribe(subscription)
 

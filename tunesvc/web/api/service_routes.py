@@ -16,8 +16,9 @@ from tunesvc.queries.studies import get_study_id
 from tunesvc.service.cluster_shares import ClusterShares
 from tunesvc.web.access import viewable_studies
 from tunesvc.web.api.api_requests import After, Limit, Viewing
-from tunesvc.web.api.event_streams import NewsReader, study_events
+from tunesvc.web.api.event_streams import study_events
 from tunesvc.web.live.sse import STREAMS_MAX, EventStream
+from tunesvc.web.live.study_names import NewsReader
 
 router = APIRouter(tags=["service"])
 
@@ -72,5 +73,5 @@ def stream_events(
     among = viewable_studies(request, asked.user)
     only = None if study is None else get_study_id(database, study, among)
 
-    reader = NewsReader(request.app.state.study_names, among, only)
+    reader = NewsReader(request.app.state.study_names, asked.user.account, among, only)
     return open_stream(request, study_events(request.app.state.hub, reader, last))

@@ -142,7 +142,7 @@ def follow_logs(
 
     trials.get(study, number)  # so that a trial that does not exist is an error of its own
     hub, study_id = asked.request.app.state.hub, asked.request.state.study_id
-    return open_stream(asked.request, log_events(hub, study_id, read, last))
+    return open_stream(asked.request, log_events(hub, study_id, read, last, asked.user.account))
 
 
 @router.post("/trials/{number}/tags", response_model=tuple[str, ...])

@@ -12,7 +12,7 @@ import json
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +20,10 @@ from datetime import datetime
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
+
+from tunesvc.db.people.accounts import Account
+from tunesvc.errors import DatabaseUnavailable
+from tunesvc.web.live.study_names import NewsReader
 
 HEARTBEAT_S = 15.0
 """Time between heartbeats, so that proxies and browsers keep the connection."""
@@ -52,13 +56,18 @@ class Subscription:
     """Position of the last change in `changed`, or of the last one that was sent."""
     knows_outage: bool = False
     """True if the page was sent the current outage, or its end."""
+    account: Account | None = None
+    """Account that it was opened with; None for the owner of the machine."""
+    is_ended: bool = False
+    """True if that account has changed."""
     has_gap: bool = False
     """True if changes after the requested position are not known any more."""
 
     async def wait(self) -> None:
         """Wait for news, but not longer than until the next heartbeat is due."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.woken.wait(), HEARTBEAT_S)
+            async with asyncio.timeout(HEARTBEAT_S):
+                await self.woken.wait()
         self.woken.clear()
 
 
@@ -88,8 +97,7 @@ class EventHub:
             self._changes += 1
             self._history.append(studies)
             position = self.position
-        for one in self._open_subscriptions():
-            one.loop.call_soon_threadsafe(_add, one, studies, position)
+        self._in_loops(lambda one: _add(one, studies, position))
 
     def stale(self, since: datetime, reason: str) -> None:
         """Notify pages that the database is unavailable."""
@@ -104,14 +112,30 @@ class EventHub:
         self.is_closed = True
         self._wake()
 
-    def subscribe(self, after: str = "") -> Subscription:
+    def serves(self, subscription: Subscription) -> bool:
+        """Return True as long as a stream goes on."""
+        return not (self.is_closed or subscription.is_ended)
+
+    def accounts(self) -> list[Account]:
+        """Return the accounts of open streams."""
+        return [one.account for one in self._open_subscriptions() if one.account is not None]
+
+    def end(self, accounts: Collection[Account]) -> None:
+        """End the streams that were opened with these accounts."""
+        for one in self._open_subscriptions():
+            one.is_ended = one.is_ended or one.account in accounts
+        if accounts:
+            self._wake()
+
+    def subscribe(self, after: str = "", account: Account | None = None) -> Subscription:
         """Return a new subscription for the running event loop.
 
         Args:
             after: Position of the last change that is known; empty for the newest.
+            account: Account that it is opened with, as long as that does not change.
         """
         loop = asyncio.get_running_loop()
-        subscription = Subscription(loop, knows_outage=self.outage is None)
+        subscription = Subscription(loop, knows_outage=self.outage is None, account=account)
         with self._lock:
             subscription.position = self.position
             missed = self._since(after or self.position)
@@ -143,12 +167,24 @@ class EventHub:
         self._wake()
 
     def _wake(self) -> None:
+        self._in_loops(lambda one: one.woken.set())
+
+    def _in_loops(self, act: Callable[[Subscription], None]) -> None:
+        """Act on every subscription, in its event loop, which is woken once for all."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[Subscription]] = {}
         for one in self._open_subscriptions():
-            one.loop.call_soon_threadsafe(one.woken.set)
+            by_loop.setdefault(one.loop, []).append(one)
+        for loop, ones in by_loop.items():
+            loop.call_soon_threadsafe(_for_each, ones, act)
 
     def _open_subscriptions(self) -> list[Subscription]:
         with self._lock:
             return [one for one in self._subscriptions if not one.loop.is_closed()]
+
+
+def _for_each(ones: list[Subscription], act: Callable[[Subscription], None]) -> None:
+    for one in ones:
+        act(one)
 
 
 def _add(subscription: Subscription, studies: frozenset[int], position: str) -> None:
@@ -169,7 +205,8 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
-            await asyncio.wait_for(send(message), self._stall_s)
+            async with asyncio.timeout(self._stall_s):
+                await send(message)
 
         # Too slow, or disconnected: the response is left incomplete, so that the server closes the
         # connection.
@@ -178,27 +215,29 @@ class EventStream(StreamingResponse):
                 await super().__call__(scope, receive, send_in_time)
 
 
-async def page_events(hub: EventHub) -> AsyncGenerator[str]:
-    """Yield what open pages need to know, until the hub closes."""
-    subscription = hub.subscribe()
+async def page_events(hub: EventHub, reader: NewsReader) -> AsyncGenerator[str]:
+    """Yield what open pages need to know, until the hub closes or the account changes."""
+    subscription = hub.subscribe(account=reader.account)
     try:
         opened = event_text("position", None, subscription.position)
         yield f"retry: {RETRY_MS}\n\n{opened}"
-        while not hub.is_closed:
-            yield _news(hub, subscription) or HEARTBEAT
+        while hub.serves(subscription):
+            yield await _news(hub, subscription, reader) or HEARTBEAT
             await subscription.wait()
     finally:
         hub.unsubscribe(subscription)
 
 
-def _news(hub: EventHub, subscription: Subscription) -> str:
+async def _news(hub: EventHub, subscription: Subscription, reader: NewsReader) -> str:
     text = ""
     if not subscription.knows_outage:
         subscription.knows_outage = True
         text += _outage_event(hub.outage)
-    if subscription.changed:
-        text += event_text("changed", sorted(subscription.changed), subscription.position)
-        subscription.changed.clear()
+    changed, position = set(subscription.changed), subscription.position
+    with suppress(DatabaseUnavailable):  # they are sent with the end of the outage
+        if ids := await reader.ids_of(changed):
+            text += event_text("changed", ids, position)
+        subscription.changed -= changed
     return text
 
 
