@@ -156,3 +156,24 @@ def test_shares_say_what_each_study_uses_why_it_waits_and_until_when(cluster: Da
     assert found["third"].likely_s is None
     hidden = get_shares(cluster, StudyScope(frozenset()))
     assert hidden.studies == ()
+
+
+def test_shares_name_use_by_other_programs_and_studies_that_could_not_be_started(
+    cluster: Database,
+) -> None:
+    first = submit(cluster, "first", "ann")
+    run_trials(cluster, first, 3)
+    execute(cluster, """UPDATE nodes SET free = '{"CPU": 8}'""")
+    submit(cluster, "greedy", "bob")
+    execute(
+        cluster,
+        "UPDATE submissions SET problem = 'it asks for too much', "
+        "retry_at = now() + interval '1 hour' FROM studies s "
+        "WHERE s.study_id = submissions.study_id AND s.name = 'greedy'",
+    )
+    shares = get_shares(cluster).studies
+    assert [share.study for share in shares] == ["first", "greedy"]
+    in_use = "8 of the cluster's 8 GPUs are in use, 3 of them by trials of submitted studies"
+    assert shares[0].reason == in_use
+    assert "it could not be started: it asks for too much; next try" in shares[1].reason
+    assert get_shares(cluster, StudyScope(frozenset())).studies == ()

@@ -137,11 +137,21 @@ def test_reasons_name_what_a_study_waits_for():
         gpu_study(0),
         gpu_study(1, user="bob", wanted=9),
         gpu_study(2, user="bob", slot={"TPU": 1}),
+        gpu_study(3, user="eve", wanted=1),
     ]
     found = allocate({"CPU": 64, "GPU": 8}, demands, {}, spent)
     assert found[0].reason == "user ann: its 100 GPU hours are used up"
     assert found[1].reason == "other studies have the right to the GPUs now"
     assert found[2].reason == "the cluster has 0 TPU in all"
+    assert found[3].reason == ""
+
+
+def test_a_study_that_is_alone_is_not_said_to_wait_for_others():
+    spent = {"ann": Party("ann", limits=PartyLimits(exhausted="its 100 GPU hours are used up"))}
+    demands = [gpu_study(0), gpu_study(1, user="bob", wanted=9)]
+    found = allocate({"CPU": 64, "GPU": 8}, demands, {}, spent)
+    assert found[1].slots == 8
+    assert found[1].reason == "no more of its trials fit into the cluster's 8 GPUs"
 
 
 @given(totals, demand_lists())

@@ -15,10 +15,14 @@ from tunesvc.queries.operations.shared_demand import (
     ClusterDemand,
     StudyDemand,
     get_cluster_demand,
+    get_cluster_free,
     get_releases,
 )
-from tunesvc.queries.studies import names_by_id
+from tunesvc.queries.rows import StudyRow
+from tunesvc.queries.studies import list_queue, names_by_id
 from tunesvc.service.fair_allocation import Allocation, allocate
+
+_POSTPONED_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +63,25 @@ def get_shares(database: Database, among: StudyScope = ALL_STUDIES) -> ClusterSh
     """Return the shares as a server would now compute them."""
     with translate_unavailable(), database.engine.connect() as connection:
         demand = get_cluster_demand(connection)
+        free = get_cluster_free(connection)
         releases = get_releases(connection)
     allocations: Mapping[int, Allocation] = {}
     if demand.total:
         allocations = allocate(demand.total, demand.studies, demand.projects, demand.users)
     visible = names_by_id(database, [one.study_id for one in demand.studies], among)
-    shares = _shares(demand, allocations, releases)
-    return ClusterShares(
-        demand.total,
-        tuple(share for study_id, share in shares if study_id in visible),
-    )
+    shares = _shares(demand, allocations, free, releases)
+    found = [share for share in shares if share.study_id in visible]
+    found += _postponed(list_queue(database, _POSTPONED_MAX, among), demand)
+    found.sort(key=lambda share: (share.queued_at, share.study_id))
+    return ClusterShares(demand.total, tuple(found))
 
 
 def _shares(
     demand: ClusterDemand,
     allocations: Mapping[int, Allocation],
+    free: Mapping[str, float],
     releases: Sequence[float],
-) -> Iterator[tuple[int, StudyShare]]:
+) -> Iterator[StudyShare]:
     """Yield each study's share; the n-th study without a slot gets the n-th that is released."""
     upcoming = iter(releases)
     for one in demand.studies:
@@ -84,26 +90,64 @@ def _shares(
         likely_s = None
         if not one.running and may_begin:
             likely_s = next(upcoming, None)
-        yield one.study_id, _share(one, allocation, likely_s)
+        reason = "no server has seen the cluster yet"
+        if allocation is not None:
+            reason = _used_up(one, allocation, demand, free) or allocation.reason
+        yield StudyShare(
+            study_id=one.study_id,
+            study=one.name,
+            project=one.project,
+            user=one.user,
+            priority=one.priority,
+            is_waiting=not one.is_attended,
+            queued_at=one.queued_at,
+            running=one.running,
+            slots=None if allocation is None else allocation.slots,
+            wanted=None if one.wanted >= UNLIMITED else one.wanted,
+            reason=reason,
+            likely_s=likely_s,
+        )
 
 
-def _share(
+def _used_up(
     one: StudyDemand,
-    allocation: Allocation | None,
-    likely_s: float | None,
-) -> StudyShare:
-    reason = "no server has seen the cluster yet" if allocation is None else allocation.reason
-    return StudyShare(
-        study_id=one.study_id,
-        study=one.name,
-        project=one.project,
-        user=one.user,
-        priority=one.priority,
-        is_waiting=not one.is_attended,
-        queued_at=one.queued_at,
-        running=one.running,
-        slots=None if allocation is None else allocation.slots,
-        wanted=None if one.wanted >= UNLIMITED else one.wanted,
-        reason=reason,
-        likely_s=likely_s,
-    )
+    allocation: Allocation,
+    demand: ClusterDemand,
+    free: Mapping[str, float],
+) -> str:
+    """Return why a study cannot use its slots: what it needs is in use; empty if that is free."""
+    if one.running >= min(allocation.slots, one.wanted):
+        return ""
+    for name, amount in one.slot.items():
+        if free.get(name, 0.0) >= amount:
+            continue
+        total = demand.total.get(name, 0.0)
+        used = total - free.get(name, 0.0)
+        ours = sum(other.running * other.slot.get(name, 0.0) for other in demand.studies)
+        return (
+            f"{used:g} of the cluster's {total:g} {name}s are in use, "
+            f"{min(ours, used):g} of them by trials of submitted studies"
+        )
+    return ""
+
+
+def _postponed(queue: Sequence[StudyRow], demand: ClusterDemand) -> Iterator[StudyShare]:
+    """Yield the studies that could not be started, until a server tries again."""
+    known = {one.study_id for one in demand.studies}
+    for row in queue:
+        if row.submission is None or row.study_id in known:
+            continue
+        yield StudyShare(
+            study_id=row.study_id,
+            study=row.name,
+            project=row.project,
+            user=row.submission.submitted_by,
+            priority=row.submission.priority,
+            is_waiting=True,
+            queued_at=row.submission.queued_at,
+            running=0,
+            slots=0,
+            wanted=None,
+            reason=row.submission.reason,
+            likely_s=None,
+        )

@@ -135,7 +135,15 @@ class _Sharing:
     def _full(self, one: StudyDemand, resource: str) -> str:
         if one.slot[resource] > self._total.get(resource, 0.0) + _SLACK:
             return f"the cluster has {self._total.get(resource, 0.0):g} {resource} in all"
+        if self._has_all_of(one, resource):
+            total = self._total[resource]
+            return f"no more of its trials fit into the cluster's {total:g} {resource}s"
         return f"other studies have the right to the {resource}s now"
+
+    def _has_all_of(self, one: StudyDemand, resource: str) -> bool:
+        """Return whether no other study has got anything of a resource."""
+        got = self._total[resource] - self._free[resource]
+        return got <= self.slots[one.study_id] * one.slot[resource] + _SLACK
 
     def _give(self, one: StudyDemand) -> None:
         self.slots[one.study_id] += 1

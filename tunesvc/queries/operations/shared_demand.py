@@ -126,9 +126,18 @@ def get_releases(connection: sa.Connection) -> list[float]:
 
 def get_cluster_total(connection: sa.Connection) -> dict[str, float]:
     """Return the resources of all nodes that coordinators have seen lately, by Ray's names."""
+    return _sum_of_nodes(connection, nodes.c.total)
+
+
+def get_cluster_free(connection: sa.Connection) -> dict[str, float]:
+    """Return what of them was free when a coordinator saw it, other programs considered."""
+    return _sum_of_nodes(connection, nodes.c.free)
+
+
+def _sum_of_nodes(connection: sa.Connection, column: sa.Column[Any]) -> dict[str, float]:
     seen = sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, STALE_S)
     newest = (
-        sa.select(nodes.c.total)
+        sa.select(column)
         .ext(pg.distinct_on(nodes.c.key))
         .join(studies, studies.c.study_id == nodes.c.study_id)
         .where(nodes.c.seen_at > seen, _is_agents_only().is_not(True))
