@@ -3,53 +3,115 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING
 
-from tunesvc.cli.exits import ExitCode, worst
-from tunesvc.cli.session import opened_view
+from tunesvc.cli.exits import ExitCode
+from tunesvc.cli.session import Observers, opened_view, title_of
 
 if TYPE_CHECKING:
+    from tunesvc.client.followed_study import FollowedStudy
     from tunesvc.client.interface import TuneClient
     from tunesvc.queries.rows import StudyView
 
 
 def follow(
     client: TuneClient,
-    studies: Sequence[str],
+    studies: Sequence[StudyView],
+    refused: Mapping[str, Exception] | None = None,
     *,
     as_json: bool,
     quiet: bool,
 ) -> ExitCode:
     """Follow studies until all have ended or are paused, and print how; return the exit code.
 
+    Args:
+        client: of the server.
+        studies: as they are now.
+        refused: errors of studies that could not be submitted with them, by name.
+        as_json: print JSON lines.
+        quiet: print nothing but errors.
+
     Raises:
         StudyNotFound: one was deleted.
     """
-    from tunesvc.client.follower import INTERVAL_S, Follower
+    from tunesvc.cli.views import summary
 
-    ended: dict[str, StudyView] = {}
-    try:
-        titles = {name: name for name in studies}
-        with opened_view(titles, Event(), as_json=as_json, quiet=quiet) as observers:
-            followers = {
-                name: Follower(client, name, observers.each[name])
-                for name in dict.fromkeys(studies)
-            }
-            while True:
-                for name in [name for name in followers if name not in ended]:
-                    if (view := followers[name].step()) is not None:
-                        ended[name] = view
-                if len(ended) == len(followers):
-                    break
-                time.sleep(INTERVAL_S)
-    except KeyboardInterrupt:
-        if not as_json and not quiet:
-            _print_left([name for name in studies if name not in ended])
+    refused = refused or {}
+    ended = watch(client, studies, refused, as_json=as_json, quiet=quiet)
+    if not as_json and any(end.interrupted for end in ended.values()):
         return ExitCode.INTERRUPTED
-    return _print_ends(ended, as_json=as_json, quiet=quiet)
+    return summary.print_results({**ended, **refused}, as_json=as_json, quiet=quiet)
+
+
+def watch(
+    client: TuneClient,
+    studies: Sequence[StudyView],
+    refused: Mapping[str, Exception],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> dict[str, FollowedStudy]:
+    """Show the progress of studies until all have ended or are paused, or until Ctrl-C."""
+    from tunesvc.client.followed_study import FollowedStudy
+
+    seen = {view.name: view for view in studies}
+    titles = {name: title_of(view.spec) if view.spec else name for name, view in seen.items()}
+    titles |= {name: name for name in refused}
+    left: list[str] = []
+    try:
+        with (
+            _sigterm_as_ctrl_c(),
+            opened_view(titles, Event(), as_json=as_json, quiet=quiet) as observers,
+        ):
+            _follow(client, seen, refused, observers)
+    except KeyboardInterrupt:
+        left = [name for name, view in seen.items() if not view.is_at_rest]
+        _print_left(left)
+    return {
+        name: FollowedStudy(client, view, interrupted=name in left) for name, view in seen.items()
+    }
+
+
+def _follow(
+    client: TuneClient,
+    seen: dict[str, StudyView],
+    refused: Mapping[str, Exception],
+    observers: Observers,
+) -> None:
+    """Report the progress of studies until all are at rest; `seen` has each as it was last."""
+    from tunesvc.cli.views.summary import describe_error
+    from tunesvc.client.follower import INTERVAL_S, Follower
+    from tunesvc.coordinator.progress_events import ProgressEvent
+
+    are_several = len(seen) + len(refused) > 1
+    for name, error in refused.items():
+        observers.each[name].on_event(ProgressEvent("error", describe_error(error)))
+    followers = {name: Follower(client, name, observers.each[name]) for name in seen}
+    while followers:
+        for name, follower in list(followers.items()):
+            ended = follower.step()
+            seen[name] = follower.view or seen[name]
+            if ended is not None:
+                del followers[name]
+                if are_several:
+                    observers.each[name].on_event(ProgressEvent("over", ended.state_and_reason))
+        if followers:
+            time.sleep(INTERVAL_S)
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Have SIGTERM end following as Ctrl-C does, so that the terminal is left in order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print_left(studies: Sequence[str]) -> None:
@@ -58,32 +120,8 @@ def _print_left(studies: Sequence[str]) -> None:
     for name in studies:
         quoted = shlex.quote(name)
         terminal.err().print(
-            f"{name} continues without this terminal: `tune show {quoted}` shows it, "
-            f"`tune stop {quoted}` stops it",
+            f"{name} continues without this terminal: `tune show {quoted} --follow` follows it "
+            f"again, `tune stop {quoted}` stops it",
             markup=False,
+            soft_wrap=True,
         )
-
-
-def _print_ends(ended: Mapping[str, StudyView], *, as_json: bool, quiet: bool) -> ExitCode:
-    from tunesvc.util.characters import visible
-    from tunesvc.util.formatting import duration, number
-    from tunesvc.views import terminal
-    from tunesvc.views.lines import JsonLines
-
-    codes = []
-    for name, view in ended.items():
-        code = ExitCode.FAILED if view.is_failure else ExitCode.DONE
-        codes.append(code)
-        if as_json:
-            end = {"state": str(view.state), "reason": view.reason, "best_value": view.best_value}
-            counts = terminal.plain(view.counts)
-            JsonLines(name).write("end", {**end, "counts": counts, "exit_code": int(code)})
-        elif not quiet:
-            reason = f": {view.reason}" if view.reason else ""
-            best = "" if view.best_value is None else f"; best {number(view.best_value)}"
-            state = f"{view.state} after {duration(view.active_s)}{reason}{best}"
-            next_one = f"`tune best {shlex.quote(name)}` has the parameters"
-            terminal.out().print(
-                visible(f"{name} {state}. {next_one}"), markup=False, highlight=False
-            )
-    return worst(codes)

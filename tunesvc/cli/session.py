@@ -17,6 +17,7 @@ from tunesvc.cli.exits import ExitCode
 
 if TYPE_CHECKING:
     from tunesvc.coordinator.progress_events import Observer
+    from tunesvc.spec import StudySpec
 
 T = TypeVar("T")
 
@@ -29,6 +30,12 @@ class Observers:
     """Observer of events that concern all studies."""
     each: Mapping[str, Observer]
     """Observers by study name."""
+
+
+def title_of(spec: StudySpec) -> str:
+    """Return the heading of a study's view."""
+    pruner = f" · {spec.pruner.name}" if spec.pruner.name != "none" else ""
+    return f"{spec.name} · {spec.sampler.name}{pruner}"
 
 
 Start = Callable[[Observers, threading.Event], T]

@@ -17,14 +17,13 @@ from tunesvc.coordinator.progress_events import (
     ProgressEvent,
 )
 from tunesvc.errors import DatabaseUnavailable, ServerError
-from tunesvc.queries.rows import StudyStatus, StudyView, TrialRow
+from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.util import formatting
 
 INTERVAL_S = 1.0
 """Time between two steps."""
 _CANDIDATES = 20
 """So many best trials are looked at for one that satisfies all constraints."""
-_AT_REST = (StudyStatus.FINISHED, StudyStatus.STOPPED, StudyStatus.FAILED, StudyStatus.PAUSED)
 
 
 class Follower:
@@ -32,6 +31,8 @@ class Follower:
 
     def __init__(self, client: TuneClient, study: str, observer: Observer) -> None:
         """Follow a study from its current state on; trials that have ended are not reported."""
+        self.view: StudyView | None = None
+        """The study at the last step; None before it."""
         self._client = client
         self._study = study
         self._observer = observer
@@ -59,12 +60,12 @@ class Follower:
             return None
 
     def _step(self) -> StudyView | None:
-        view = self._client.studies.get(self._study)
+        self.view = view = self._client.studies.get(self._study)
         unfinished = [row for row in self._changed() if not row.is_finished]
         self._report_phase(_waiting(view))
         if view.counts.total or view.queued is None:
             self._observer.progress(self._progress(view, unfinished))
-        return view if view.state in _AT_REST else None
+        return view if view.is_at_rest else None
 
     def _report_phase(self, phase: str) -> None:
         is_new = phase != self._phase

@@ -72,6 +72,9 @@ class StudyStatus(StrEnum):
         return self in (StudyStatus.FINISHED, StudyStatus.STOPPED, StudyStatus.FAILED)
 
 
+_AT_REST = (StudyStatus.FINISHED, StudyStatus.STOPPED, StudyStatus.FAILED, StudyStatus.PAUSED)
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """A number that a study optimises."""
@@ -206,6 +209,16 @@ class StudyRow:
         if self.state is StudyStatus.FINISHED:
             return self.counts.failed > 0 and self.counts.complete + self.counts.pruned == 0
         return self.state is StudyStatus.FAILED
+
+    @property
+    def is_at_rest(self) -> bool:
+        """True if nothing of it runs or will run until a request changes that."""
+        return self.state in _AT_REST
+
+    @property
+    def state_and_reason(self) -> str:
+        """Its state, with the reason if there is one."""
+        return f"{self.state}: {self.reason}" if self.reason else str(self.state)
 
     @property
     def unattended(self) -> bool:

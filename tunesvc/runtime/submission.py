@@ -169,9 +169,12 @@ def _create(connection: sa.Connection, new: NewSubmission, submitted_by: str) ->
             None if new.project is None else find_project(connection, new.project),
         )
     except StudyExists:
+        quoted = shlex.quote(name)
         raise StudyExists(
-            f"a study named {name!r} exists already: submit this one under another name with "
-            f"`--name`, or delete that one with `tune rm {shlex.quote(name)}`"
+            f"a study named {name!r} exists already. `tune show {quoted} --follow` follows it, "
+            f"`tune resume {quoted}` continues it, `tune extend {quoted} --trials N` gives it more "
+            f"budget, `tune rm {quoted}` deletes it; or submit this one under another name with "
+            "`--name`"
         ) from None
 
 

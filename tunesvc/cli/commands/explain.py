@@ -92,11 +92,13 @@ def _confirm_on_server(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from tunesvc.cli.following import follow
+    from tunesvc.cli.following import watch
+    from tunesvc.cli.views.summary import code_of_end
 
     with opened_client(None, server) as client:
-        name = client.submissions.confirm(study, top=top, repeats=repeats).name
-        code = follow(client, [name], as_json=False, quiet=quiet or as_json)
+        repeated = client.submissions.confirm(study, top=top, repeats=repeats)
+        ended = watch(client, [repeated], {}, as_json=False, quiet=quiet or as_json)
+        code = code_of_end(ended[repeated.name])
         explanation = client.insights.confirmation(study)
     if explanation is not None:
         _print_confirmation(explanation, as_json=as_json)

@@ -15,13 +15,12 @@ from tunesvc.cli.chosen_client import chosen_server, opened_client, typed_server
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, ServerUrl, complete_study
 from tunesvc.cli.commands.submit import submit_document
 from tunesvc.cli.exits import ExitCode
-from tunesvc.cli.session import Observers, run_session
+from tunesvc.cli.session import Observers, run_session, title_of
 from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
     from tunesvc.coordinator.progress_events import Observer
     from tunesvc.execution.driver.ray_pool import RayPool
-    from tunesvc.spec import StudySpec
     from tunesvc.spec.yaml.document import StudyDocument
     from tunesvc.study import Study
 
@@ -91,7 +90,7 @@ def run(
     if server is not None:
         if resume or dashboard:
             raise typer.BadParameter("--resume and --dashboard are for studies that run here")
-        raise typer.Exit(_run_on_server(server, documents, as_json=as_json, quiet=quiet))
+        raise typer.Exit(_run_on_server(server, files, documents, as_json=as_json, quiet=quiet))
     with RayPool().prestart(
         [document.spec for document in documents],
         str(documents[0].folder),
@@ -115,7 +114,7 @@ def run(
             )
 
         runs = {document.spec.name: partial(start_study, document) for document in documents}
-        titles = {document.spec.name: _title(document.spec) for document in documents}
+        titles = {document.spec.name: title_of(document.spec) for document in documents}
         check = partial(check_options, files)
         _session(
             titles,
@@ -224,28 +223,33 @@ def _print_answer(name: str, answer: str, *, as_json: bool) -> None:
 
 def _run_on_server(
     server: str,
+    files: Sequence[Path],
     documents: Sequence[StudyDocument],
     *,
     as_json: bool,
     quiet: bool,
 ) -> ExitCode:
+    """Submit the studies and follow those that the server takes."""
     from tunesvc.cli.following import follow
+    from tunesvc.errors import Forbidden, ServerError, TuneError, Unauthenticated
 
+    queued, refused = [], dict[str, Exception]()
     with opened_client(None, server) as client:
-        for document in documents:
-            submit_document(client, document)
-        names = [document.spec.name for document in documents]
-        return follow(client, names, as_json=as_json, quiet=quiet)
+        for file, document in zip(files, documents, strict=True):
+            try:
+                queued.append(submit_document(client, file, document))
+            except (ServerError, Unauthenticated, Forbidden):
+                raise  # the next one would end like this, too
+            except TuneError as error:
+                refused[document.spec.name] = error
+        if not queued and len(refused) == 1:
+            raise next(iter(refused.values()))
+        return follow(client, queued, refused, as_json=as_json, quiet=quiet)
 
 
 def _check_options(*, dashboard: bool, quiet: bool) -> None:
     if dashboard and quiet:
         raise typer.BadParameter("--dashboard tells its address: leave --quiet out")
-
-
-def _title(spec: StudySpec) -> str:
-    pruner = f" · {spec.pruner.name}" if spec.pruner.name != "none" else ""
-    return f"{spec.name} · {spec.sampler.name}{pruner}"
 
 
 def _session(
@@ -308,8 +312,8 @@ def _run_and_show_end(
     except Exception as error:
         observer.on_event(ProgressEvent("error", describe_error(error)))
         raise
-    state = "interrupted" if study.interrupted else str(view.state)
-    observer.on_event(ProgressEvent("over", f"{state}: {view.reason}" if view.reason else state))
+    ended = "interrupted" if study.interrupted else view.state_and_reason
+    observer.on_event(ProgressEvent("over", ended))
     return study
 
 

@@ -124,12 +124,27 @@ def show(
         int | None,
         typer.Argument(help="A trial's number, to see it in detail.", metavar="TRIAL", min=0),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            "-f",
+            help="Show the study's progress until it has ended; Ctrl-C leaves it running.",
+        ),
+    ] = False,
     server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Show a study's progress and best trial, or one trial's attempts, decisions and failure."""
+    if follow and trial is not None:
+        raise typer.BadParameter("--follow is for a study: `tune logs --follow` is for a trial")
     with opened_client(database_url, server) as client:
+        if follow:
+            from tunesvc.cli.following import follow as follow_studies
+
+            view = client.studies.get(study)
+            raise typer.Exit(follow_studies(client, [view], as_json=as_json, quiet=False))
         if trial is None:
             _show_study(client, study, as_json)
         else:

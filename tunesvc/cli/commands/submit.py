@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -58,7 +59,7 @@ def submit(
 
     (document,) = read_all([file], Changes(trials, parallelism, name, seed))
     with opened_client(database_url, server) as client:
-        view = submit_document(client, document, priority, project)
+        view = submit_document(client, file, document, priority, project)
         if as_json and not follow:
             _print_json(view)
         elif not as_json and not quiet:
@@ -66,12 +67,13 @@ def submit(
         if follow:
             from tunesvc.cli.following import follow as follow_studies
 
-            code = follow_studies(client, [view.name], as_json=as_json, quiet=quiet)
+            code = follow_studies(client, [view], as_json=as_json, quiet=quiet)
             raise typer.Exit(code)
 
 
 def submit_document(
     client: TuneClient,
+    file: Path,
     document: StudyDocument,
     priority: str = "normal",
     project: str | None = None,
@@ -83,17 +85,23 @@ def submit_document(
         SnapshotError: its folder cannot be packed.
         StudyExists: the name is taken.
     """
+    from tunesvc.cli.several_studies import check_options
     from tunesvc.client.sending import send_study
     from tunesvc.db.schema.states import Priority
+    from tunesvc.errors import SpecError
 
-    return send_study(
-        client,
-        document.spec,
-        document.folder,
-        text=document.text,
-        priority=Priority(priority),
-        project=project,
-    )
+    try:
+        return send_study(
+            client,
+            document.spec,
+            document.folder,
+            text=document.text,
+            priority=Priority(priority),
+            project=project,
+        )
+    except SpecError:
+        check_options([file])  # knows the line
+        raise
 
 
 def _print_json(view: StudyView) -> None:

@@ -4,22 +4,50 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesvc.cli.exits import ExitCode, code_of, worst
-from tunesvc.errors import TuneError
+from tunesvc.errors import StudyFailed, TuneError
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
-    from tunesvc.queries.rows import StudyView
-    from tunesvc.study import Study
+    from tunesvc.queries.rows import StudyView, TrialRow
+    from tunesvc.search.analysis.recommend import Recommendation
 
 _NAME_CHARS = 28
 """Characters of a study's name in a table, so that values have room."""
 
-Results = Mapping[str, "Study | Exception"]
-"""Stored studies by name, or the error of one that could not run."""
+
+class EndedStudy(Protocol):
+    """A study as a run has left it, or following one that a server runs."""
+
+    name: str
+    interrupted: bool
+
+    @property
+    def view(self) -> StudyView:
+        """The study."""
+        ...
+
+    @property
+    def answer(self) -> tuple[Recommendation | None, Sequence[TrialRow]]:
+        """The recommendation, and its trials."""
+        ...
+
+    @property
+    def best_trials(self) -> Sequence[TrialRow]:
+        """The recommended trial, or the Pareto front."""
+        ...
+
+    @property
+    def failure(self) -> StudyFailed | None:
+        """The error of a study that ended without a result."""
+        ...
+
+
+Results = Mapping[str, EndedStudy | Exception]
+"""Studies by name, or the error of one that could not run."""
 
 
 def print_results(results: Results, *, as_json: bool, quiet: bool) -> ExitCode:
@@ -31,7 +59,7 @@ def print_results(results: Results, *, as_json: bool, quiet: bool) -> ExitCode:
     (first, *others) = results.values()
     if not others and isinstance(first, Exception):
         raise first
-    codes = {name: _code(end) for name, end in results.items()}
+    codes = {name: code_of_end(end) for name, end in results.items()}
     if as_json:
         for name, end in results.items():
             _print_end(name, end, codes[name])
@@ -45,7 +73,8 @@ def print_results(results: Results, *, as_json: bool, quiet: bool) -> ExitCode:
     return worst(codes.values())
 
 
-def _code(end: Study | Exception) -> ExitCode:
+def code_of_end(end: EndedStudy | Exception) -> ExitCode:
+    """Return the exit code of a study."""
     if isinstance(end, Exception):
         return code_of(end) if isinstance(end, TuneError) else ExitCode.FAILED
     if end.interrupted:
@@ -68,7 +97,7 @@ def _print_errors(results: Results) -> None:
             print_error(f"{name}: {describe_error(end)}")
 
 
-def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
+def _print_end(name: str, end: EndedStudy | Exception, code: ExitCode) -> None:
     from tunesvc.views.lines import JsonLines
     from tunesvc.views.terminal import plain
 
@@ -94,7 +123,7 @@ def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
 # --- one study ------------------------------------------------------------------------------
 
 
-def _print_summary(study: Study, code: ExitCode) -> None:
+def _print_summary(study: EndedStudy, code: ExitCode) -> None:
     from rich.text import Text
 
     from tunesvc.views import study_text, terminal
@@ -139,7 +168,9 @@ def _when(view: StudyView, code: ExitCode) -> str:
 
 
 def _state(view: StudyView, code: ExitCode) -> str:
-    return "interrupted" if code is ExitCode.INTERRUPTED else str(view.state)
+    """Return the state that a run leaves; one on a server continues without this process."""
+    is_run_here = view.submission is None
+    return "interrupted" if code is ExitCode.INTERRUPTED and is_run_here else str(view.state)
 
 
 def next_commands(
@@ -154,7 +185,7 @@ def next_commands(
     rows = []
     if code is ExitCode.FAILED:
         rows.append((f"tune logs {quoted} 0", "the output of its first trial"))
-        rows.append(("tune run FILE", "run again once it is fixed: it replaces this study"))
+        rows.append(_replacement(view))
     elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
         rows.append((visible(view.resume_command), "continue where it stopped"))
     elif state == "finished" and view.is_exhausted:
@@ -174,7 +205,7 @@ def next_commands(
         rows.append(
             (
                 f"tune extend {quoted} --trials 20",
-                "give it more budget, then `tune resume`",
+                "give it more budget" + ("" if view.submission else ", then `tune resume`"),
             )
         )
     if has_best:
@@ -183,6 +214,12 @@ def next_commands(
             (f"tune report {quoted}", "everything as one page"),
         ]
     return [*rows, (f"tune show {quoted}", "its state and the newest trials")]
+
+
+def _replacement(view: StudyView) -> tuple[str, str]:
+    if view.submission is None:
+        return "tune run FILE", "run again once it is fixed: it replaces this study"
+    return f"tune rm {_quoted(view.name)}", "delete it, and submit it again once it is fixed"
 
 
 def _wider(view: StudyView) -> str:
@@ -229,7 +266,7 @@ def _print_table(results: Results, codes: Mapping[str, ExitCode]) -> None:
     console.print(_commands(_next_of_all(results, codes)))
 
 
-def _line(name: str, end: Study | Exception, code: ExitCode) -> list[object]:
+def _line(name: str, end: EndedStudy | Exception, code: ExitCode) -> list[object]:
     from tunesvc.views import terminal
 
     if isinstance(end, Exception):
