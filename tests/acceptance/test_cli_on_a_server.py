@@ -15,7 +15,6 @@ from tests.support.stored_studies import fill
 from tunesvc.cli import app
 from tunesvc.client.stored_login import StoredLogin, store_login
 from tunesvc.db.engine.database import Database
-from tunesvc.queries.studies import get_study
 from tunesvc.web import DashboardServer
 
 
@@ -114,28 +113,6 @@ def test_a_command_prints_the_same(
     assert {file.name for file in home.glob("page.*")} == files.keys()
 
 
-def test_a_study_is_steered_on_a_server(
-    server: DashboardServer, shared_database: Database, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TUNE_TOKEN", server.new_token())
-    monkeypatch.setenv("TUNE_SERVER", server.url)
-    assert tune("tag", "bowl", "one", "two") == "one  two\n"
-    assert tune("tag", "bowl", "--remove", "one") == "two\n"
-    tune("note", "bowl", "a good start", "--trial", "0")
-    assert "a good start" in tune("show", "bowl", "0")
-    for words in (
-        ("widen", "bowl", "x=..2.0"),
-        ("enqueue", "bowl", "x=0.5"),
-        ("stop", "bowl"),
-    ):
-        assert "carries it out" in tune(*words)
-    assert "widen x" in tune("requests", "bowl")
-    assert "box:1" in tune("doctor", "bowl")
-    assert "box:1" in tune("rm", "bowl", "--yes", code=4), "it runs there"
-    view = get_study(shared_database, "bowl")
-    assert (view.tags, view.closing) == (("two",), "stop")
-
-
 def test_the_server_is_the_named_one_then_that_of_the_login(
     server: DashboardServer, shared_database: Database, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,16 +133,6 @@ def test_the_server_is_the_named_one_then_that_of_the_login(
 def test_a_token_is_sent_to_its_own_server_only(server: DashboardServer, home: Path) -> None:
     store_login(StoredLogin().with_token("https://tune.example.org", server.new_token()))
     assert "valid token" in _unwrapped(tune("--server", server.url, "ls", code=8))
-
-
-@pytest.mark.parametrize(
-    "words",
-    ["db status", "dashboard", "validate study.yaml", "init", "schema", "serve"],
-)
-def test_what_works_here_only_says_so(home: Path, words: str) -> None:
-    text = _unwrapped(tune("--server", "http://127.0.0.1:9", *words.split(), code=2))
-    assert "works on this machine only: leave --server out" in text
-    assert list(home.iterdir()) == []
 
 
 def test_a_server_is_examined_from_outside(

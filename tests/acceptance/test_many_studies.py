@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.acceptance.test_cli import Tune, joins, study, tune
+from tests.support.command_line import Tune, write_study
 from tests.support.processes import processes
 from tunesvc.db.engine.database import Database
-
-__all__ = ["joins", "tune"]
 
 ON_ONE_GPU = "resources: {cpu: 0.1, gpu: 1}\n        pruner: none"
 """The session's Ray has two, wherever this runs."""
@@ -57,17 +55,12 @@ def spans(database: Database) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(
-    tune: Tune, database: Database
+    local_tune: Tune, database: Database
 ) -> None:
     """`first` would take all that there is, several times over, and has the most to do."""
-    for name in ("first", "second", "third"):
-        study(tune, name, "slow", ON_ONE_GPU)
-    tune.write(
-        "first.yaml", (tune.folder / "first.yaml").read_text().replace("trials: 4", "trials: 20")
-    )
-    study(tune, "greedy", "slow", "resources: {gpu: 99}")
-    files = [f"{name}.yaml" for name in ("first", "second", "third", "greedy")]
-    running = tune.start("run", *files, "-p", "8", "--json")
+    files = write_three(local_tune)
+    write_study(local_tune, "greedy", "slow", "resources: {gpu: 99}")
+    running = local_tune.start("run", *files, "greedy.yaml", "-p", "8", "--json")
     said, drivers = [], set()
     for event in events_of(running):
         said.append(event)
@@ -76,23 +69,49 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(
     assert running.returncode == 6, err
     assert "greedy: a trial asks for" in err
     assert len(drivers) == 1
-    ends = {event["study"]: event for event in said if event["event"] == "end"}
-    assert {name: end["exit_code"] for name, end in ends.items()} == {
-        "first": 0,
-        "second": 0,
-        "third": 0,
-        "greedy": 6,
-    }
+    assert codes_of(said) == {"first": 0, "second": 0, "third": 0, "greedy": 6}
     assert {event["study"] for event in said} == {None, "first", "second", "third", "greedy"}
+    assert_shared(database)
+
+
+@pytest.mark.slow
+def test_studies_share_a_server_and_one_that_is_refused_does_not_keep_it_from_the_others(
+    remote_tune: Tune, shared_database: Database
+) -> None:
+    files = write_three(remote_tune)
+    remote_tune("submit", "bowl.yaml", "--trials", "1")
+    running = remote_tune.start("run", "bowl.yaml", *files, "-p", "8", "--json")
+    said = list(events_of(running))
+    _, err = running.communicate(timeout=100)
+    assert running.returncode == 5, err
+    assert "bowl: a study named 'bowl' exists already" in err
+    assert codes_of(said) == {"first": 0, "second": 0, "third": 0, "bowl": 5}
+    assert_shared(shared_database)
+
+
+def write_three(tune: Tune) -> list[str]:
+    """Write studies, the first with the most to do; return their files."""
+    for name in ("first", "second", "third"):
+        write_study(tune, name, "slow", ON_ONE_GPU)
+    first = tune.folder / "first.yaml"
+    first.write_text(first.read_text().replace("trials: 4", "trials: 20"))
+    return ["first.yaml", "second.yaml", "third.yaml"]
+
+
+def codes_of(said: list[dict[str, Any]]) -> dict[str, int]:
+    return {event["study"]: event["exit_code"] for event in said if event["event"] == "end"}
+
+
+def assert_shared(database: Database) -> None:
+    """All trials ran, two at a time, and the other studies did not wait for the first to end."""
     ran = spans(database)
+    ran.pop("bowl", None)
     assert {name: len(attempts) for name, attempts in ran.items()} == {
         "first": 20,
         "second": 4,
         "third": 4,
     }
-    assert max(ran["second"][-1][1], ran["third"][-1][1]) < ran["first"][-2][1], (
-        "the other studies did not wait for the first to end"
-    )
+    assert max(ran["second"][-1][1], ran["third"][-1][1]) < ran["first"][-2][1]
     moments = sorted(
         [(began, 1) for spans in ran.values() for began, _ in spans]
         + [(e, -1) for s in ran.values() for _, e in s]
@@ -103,11 +122,11 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(
 
 @pytest.mark.slow
 def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(
-    tune: Tune, database: Database
+    local_tune: Tune, database: Database
 ) -> None:
     for name in ("first", "second"):
-        study(tune, name, "slow", ON_ONE_GPU)
-    running = tune.start("run", "first.yaml", "second.yaml", "--trials", "9", "--json")
+        write_study(local_tune, name, "slow", ON_ONE_GPU)
+    running = local_tune.start("run", "first.yaml", "second.yaml", "--trials", "9", "--json")
     done: dict[str, int] = {}
     killed = False
     for event in events_of(running):
@@ -123,14 +142,14 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=100)
     assert running.returncode == 130, err
-    output = tune.here("ls")
+    output = local_tune.here("ls")
     assert output.count("interrupted") == 2
     with database.engine.connect() as connection:
         lost = connection.execute(
             sa.text("SELECT count(*) FROM attempts WHERE state = 'lost'")
         ).scalar_one()
     assert lost == 0, "what ran went on under the next driver"
-    tune("resume", "first", "second", "--quiet")
+    local_tune("resume", "first", "second", "--quiet")
     with database.engine.connect() as connection:
         counts = connection.execute(
             sa.text(
@@ -141,7 +160,7 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(
 
 
 def test_wrong_use_is_reported_before_anything_starts(tune: Tune) -> None:
-    study(tune, "twin", "train")
+    write_study(tune, "twin", "train")
     tune.write("other.yaml", (tune.folder / "twin.yaml").read_text())
     assert "twin.yaml and other.yaml are both named 'twin'" in tune.here(
         "run", "twin.yaml", "other.yaml", code=2
