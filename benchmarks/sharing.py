@@ -1,16 +1,18 @@
 """Sharing of one cluster by two projects: shares, limits, and the time until an urgent study runs.
 
-    python -m benchmarks.sharing [--seconds 120] [--gpus 8]
+    python -m benchmarks.sharing [--seconds 120] [--gpus 8] [--interval 2]
 
-A Ray cluster with logical GPUs, a `tune serve`, and five studies of two users in two projects with
-weights 1 and 3; one user may use 3 GPUs at most. Each trial holds a GPU, trains for twenty steps of
-half a second, and saves a checkpoint with each. After the given time an urgent study of four trials
-comes. All numbers are read from the stored attempts:
+A Ray cluster with logical GPUs, a `tune serve`, and five studies of three users in two projects
+with weights 1 and 3; one user may use 3 GPUs at most. Each trial holds a GPU, trains in steps of
+half a second, for five intervals, and saves a checkpoint at the end of each. After the given time
+an urgent study of four trials comes. All numbers are read from the stored attempts:
 
     share     GPU time of each project, from the first result of every study to the urgent study,
               beside its weight
     limit     the most GPUs at a time of the limited user
-    urgent    time from its submission until four of its trials run at once
+    urgent    times from its submission until the trials that make room are asked to, until four
+              GPUs are free for it, and until its first trial and four at once run: between the two
+              its workers start
     lost      trials of all studies that did not complete, and attempts that failed
 """
 
@@ -33,12 +35,13 @@ from typing import Any
 import sqlalchemy as sa
 
 STEP_S = 0.5
-STEPS = 20
+INTERVALS = 5
+URGENT = 4
 WEIGHTS = {"text": 1.0, "vision": 3.0}
 LIMITED_USER, LIMIT = "eve", 3
 PATIENCE_S = 600.0
 
-OBJECTIVE = f"""
+OBJECTIVE = """
 import time
 from pathlib import Path
 
@@ -47,11 +50,12 @@ def train(x, *, trial):
     first = 0
     if (state := trial.restored()) is not None:
         first = int(Path(state).read_text()) + 1
-    for step in range(first, {STEPS}):
-        time.sleep({STEP_S})
+    for step in range(first, {intervals} * {every}):
+        time.sleep({step_s})
         trial.report(step, loss=x + 1 / (1 + step))
-        Path("state").write_text(str(step))
-        trial.checkpoint("state")
+        if (step + 1) % {every} == 0:
+            Path("state").write_text(str(step))
+            trial.checkpoint("state")
     return x
 """
 
@@ -81,14 +85,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--interval", type=float, default=2.0, help="seconds between checkpoints")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         Path(folder).chmod(0o755)  # run by root, Postgres runs as another user
-        print(json.dumps(_measure(Path(folder), stack, options.seconds, options.gpus), indent=2))
+        print(json.dumps(_measure(Path(folder), stack, options), indent=2))
 
 
-def _measure(folder: Path, stack: ExitStack, seconds: float, gpus: int) -> dict[str, Any]:
-    (folder / "objective.py").write_text(OBJECTIVE)
+def _measure(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dict[str, Any]:
+    gpus, seconds = options.gpus, options.seconds
+    every = max(1, round(options.interval / STEP_S))
+    objective = OBJECTIVE.format(intervals=INTERVALS, every=every, step_s=STEP_S)
+    (folder / "objective.py").write_text(objective)
     os.environ["TUNE_HOME"] = str(folder / "home")
     address = stack.enter_context(_cluster(gpus))
     from tunesvc.db.engine.database import open_database
@@ -96,7 +104,7 @@ def _measure(folder: Path, stack: ExitStack, seconds: float, gpus: int) -> dict[
     database = stack.enter_context(open_database(None))
     _make_projects(database)
     stack.enter_context(_server(address))
-    trials = max(8, int(1.5 * gpus * seconds / (STEPS * STEP_S) / 3))
+    trials = max(8, int(1.5 * gpus * seconds / (INTERVALS * options.interval) / 3))
     for name, user, project in (
         ("a", "ann", "vision"),
         ("b", "ann", "vision"),
@@ -109,13 +117,14 @@ def _measure(folder: Path, stack: ExitStack, seconds: float, gpus: int) -> dict[
     since = _now(database)
     time.sleep(seconds)
     asked_at = _now(database)
-    _submit(database, folder, "now", "bob", "text", 4, "urgent")
+    _submit(database, folder, "now", "bob", "text", URGENT, "urgent")
     _await_end(database)
     return {
         "share": _shares(database, since, asked_at),
         "weights": WEIGHTS,
         "limit": {"allowed": LIMIT, "most": _most_at_a_time(database, LIMITED_USER)},
-        "urgent_s": _urgent_s(database, asked_at),
+        "checkpoint_interval_s": options.interval,
+        "urgent_s": _urgent_s(database, asked_at, gpus),
         "lost": _lost(database),
         "preempted": _scalar(
             database, "SELECT count(*) FROM attempts WHERE stop_cause = 'preempt'"
@@ -257,10 +266,11 @@ ORDER BY at, change
 """
 
 
-URGENT = CHANGES.replace(
+OF_STUDIES = CHANGES.replace(
     "JOIN submissions USING (study_id)\nWHERE submitted_by = :name",
-    "JOIN studies USING (study_id)\nWHERE studies.name = 'now'",
+    "JOIN studies USING (study_id)\nWHERE (studies.name = 'now') = :urgent",
 )
+MADE_ROOM = "SELECT min(decided_at), max(decided_at) FROM decisions WHERE reason LIKE '%is urgent'"
 
 
 def _most_at_a_time(database: Any, user: str) -> int:
@@ -271,14 +281,33 @@ def _most_at_a_time(database: Any, user: str) -> int:
     return most
 
 
-def _urgent_s(database: Any, asked_at: datetime) -> float | None:
-    """Return the time until the urgent study's four trials run at once; None if they never do."""
-    running = 0
-    for at, change in _rows(database, URGENT):
+def _urgent_s(database: Any, asked_at: datetime, gpus: int) -> dict[str, float | None]:
+    """Return the times from the urgent study's submission until it is served; None: never."""
+    ((first, last),) = _rows(database, MADE_ROOM)
+    running, others = 0, {}
+    moments: dict[str, datetime | None] = {
+        "first_asked_to_pause": first,
+        "last_asked_to_pause": last,
+        "gpus_free": None,
+        "first_trial_runs": None,
+        "all_trials_run": None,
+    }
+    for at, change in _rows(database, OF_STUDIES, urgent=False):
         running += change
-        if running == 4:
-            return round((at - asked_at).total_seconds(), 2)
-    return None
+        others[at] = running
+    before = [count for at, count in others.items() if at <= asked_at]
+    after = [(asked_at, before[-1]), *((at, n) for at, n in others.items() if at > asked_at)]
+    moments["gpus_free"] = next((at for at, n in after if gpus - n >= URGENT), None)
+    running = 0
+    for at, change in _rows(database, OF_STUDIES, urgent=True):
+        running += change
+        for name, count in (("first_trial_runs", 1), ("all_trials_run", URGENT)):
+            if running == count and moments[name] is None:
+                moments[name] = at
+    return {
+        name: None if at is None else round((at - asked_at).total_seconds(), 2)
+        for name, at in moments.items()
+    }
 
 
 def _lost(database: Any) -> dict[str, int]:

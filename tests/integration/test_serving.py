@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.simulation import quadratic
 from tests.support.specs import make_spec
-from tunesvc.db import study_records, submissions
+from tunesvc.db import notifications, study_records, submissions
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import ExecutorError
@@ -119,6 +119,30 @@ def are_finished(database: Database, *names: str) -> bool:
 def attempts_of(database: Database) -> Counter[int]:
     """Number of attempts of each trial."""
     return Counter(database.scalars(sa.text("SELECT trial_id FROM attempts")))
+
+
+def test_a_server_takes_a_study_when_it_is_submitted_and_not_at_its_next_look(
+    database: Database, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_supervisor, "LOOK_S", 60.0)
+    servers = Servers(database)
+    with servers.running() as (server,):
+        wait_until(lambda: has_listener(database))
+        submit(database, "prompt", folder)
+        wait_until(lambda: server.running == 1, timeout_s=5.0)
+        # a connection that is lost costs notifications, and no study
+        rows(database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = :q")
+        wait_until(lambda: has_listener(database))
+        submit(database, "after", folder)
+        wait_until(lambda: are_finished(database, "prompt", "after"))
+
+
+def has_listener(database: Database) -> bool:
+    return bool(rows(database, "SELECT 1 FROM pg_stat_activity WHERE query = :q"))
+
+
+def rows(database: Database, query: str) -> Sequence[Any]:
+    return database.rows(sa.text(query), {"q": f"LISTEN {notifications.QUEUE}"})
 
 
 def test_servers_run_what_was_submitted_once_and_leave_other_studies_alone(

@@ -12,6 +12,7 @@ from tunesvc.coordinator.coordinator import Coordinator
 from tunesvc.coordinator.slot_grant import SlotGrant
 from tunesvc.db.engine.database import Database
 from tunesvc.execution.executor import Checkpointed, Finished, Launch, Payload, Reported
+from tunesvc.testing.simulated_executor import SimulatedExecutor
 
 STEPS = 9
 
@@ -30,6 +31,13 @@ def unsaved(launch: Launch) -> Iterable[tuple[float, Payload]]:
     for step in range(STEPS):
         yield 1.0, Reported(step, {"loss": 1.0})
     yield 1.0, Finished()
+
+
+class FewWorkers(SimulatedExecutor):
+    """An executor of which the workers of most slots are still to start."""
+
+    def slots(self) -> int:
+        return 4
 
 
 def simulation(database: Database, script: object = saving, trials: int = 8) -> Simulation:
@@ -125,3 +133,23 @@ def test_no_more_trials_make_room_than_have_to(database: Database, ceiling: int)
     coordinator.grant = SlotGrant()
     finish(coordinator)
     assert study.states() == {"complete": 8}
+
+
+def test_attempts_that_have_not_begun_are_taken_back_when_the_grant_becomes_smaller(
+    database: Database,
+) -> None:
+    study = simulation(database)
+    coordinator = study.start(FewWorkers(saving, clock=study.clock, slots=1))
+    coordinator.grant = SlotGrant(slots=4)
+    run_until(coordinator, study, 1.5)
+    assert running(study) == 4
+    coordinator.grant = SlotGrant(slots=2)
+    run_until(coordinator, study, study.clock.now() + 1)
+    assert running(study) == 2
+    begun = study.sql("SELECT count(*) FROM attempts WHERE state = 'running'")
+    assert begun[0][0] == 1  # which continues
+    coordinator.grant = SlotGrant()
+    finish(coordinator)
+    assert study.states() == {"complete": 8}
+    repeated = study.sql("SELECT count(*) FROM reports WHERE superseded")
+    assert repeated[0][0] == 0

@@ -248,6 +248,18 @@ class Lifecycle:
             if not excess:
                 return
 
+    def take_back(self, most: int, actions: PostCommitActions) -> None:
+        """Stop attempts that have not started, the newest first, while more than `most` are live.
+
+        Without that, they would start in a part of the cluster that is another study's by now.
+        """
+        staying = [live for live in self._live_attempts if live.stop_cause is None]
+        unstarted = [live for live in staying if live.started_s is None]
+        for live in unstarted[::-1][: max(0, len(staying) - most)]:
+            reason = "makes room: the study's part of the cluster has become smaller"
+            self._decide(live.number, "pause", reason)
+            self.stop(live, StopCause.PREEMPT, reason, actions)
+
     def start_grace_periods(self) -> None:
         """Start the grace periods of attempts that the step before, now committed, stopped."""
         stopped, self._stopped = self._stopped, []

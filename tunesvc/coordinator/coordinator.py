@@ -110,6 +110,7 @@ class Coordinator:
         self.spec = spec
         self.grant = SlotGrant()
         """The part of the cluster that it may use; any thread may replace it."""
+        self._applied_grant = self.grant
         self._refit = refit
         self._study_writer = study_writer
         self._optimizer = optimizer
@@ -277,12 +278,21 @@ class Coordinator:
             self._changes.nodes = nodes
         self._attempts.send_requested_stops(actions)
         self._attempts.check_limits(actions, trusts_silence=self._monitor.trusts_silence)
-        self._attempts.make_room(self.grant, actions)
+        self._make_room(actions)
         self._optimizer.on_step_end()
         self._apply_policy(actions)
         self._complete_shutdown()
         failpoints.reach("decided")
         return self._commit(actions)
+
+    def _make_room(self, actions: PostCommitActions) -> None:
+        """Stop attempts that no longer have a part of the cluster."""
+        grant, before = self.grant, self._applied_grant
+        self._applied_grant = grant
+        self._attempts.make_room(grant, actions)
+        if grant.slots is not None and (before.slots is None or grant.slots < before.slots):
+            prefetched = self._attempt_prefetch.target(grant.slots)
+            self._attempts.take_back(grant.slots + prefetched, actions)
 
     def _end_attempts(
         self,

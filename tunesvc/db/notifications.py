@@ -14,6 +14,8 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.timeouts import BoundedConnection
 
 CHANNEL = "tunesvc"
+QUEUE = "tunesvc_queue"
+"""A study was submitted, queued again, or given another priority."""
 AGENT_LAUNCHES = "tunesvc_launches"
 """Launches were offered to the agents of a study."""
 AGENT_CALLS = "tunesvc_agent_calls"

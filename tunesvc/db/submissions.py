@@ -82,7 +82,7 @@ def submit(
     connection.execute(
         insert.on_conflict_do_update(index_elements=[submissions.c.study_id], set_=again),
     )
-    notifications.notify(connection, study_id)
+    _notify(connection, study_id)
 
 
 def get(connection: sa.Connection, study_id: int) -> Submission | None:
@@ -96,7 +96,7 @@ def set_priority(connection: sa.Connection, study_id: int, priority: Priority) -
     """Give a submitted study another priority; return False for another study."""
     change = sa.update(submissions).where(submissions.c.study_id == study_id)
     changed = connection.execute(change.values(priority=priority)).rowcount == 1
-    notifications.notify(connection, study_id)
+    _notify(connection, study_id)
     return changed
 
 
@@ -116,7 +116,7 @@ def requeue(connection: sa.Connection, study_id: int) -> bool:
     rested = rested.values(state=StudyState.RUNNING, reason="", ended_at=None)
     if connection.execute(rested).rowcount:
         connection.execute(change.values(queued_at=sa.func.now()))
-    notifications.notify(connection, study_id)
+    _notify(connection, study_id)
     return True
 
 
@@ -141,6 +141,11 @@ def succeed(connection: sa.Connection, study_id: int) -> None:
         submissions.c.failures > 0,
     )
     connection.execute(change.values(**_WITHOUT_PROBLEM))
+
+
+def _notify(connection: sa.Connection, study_id: int) -> None:
+    notifications.notify(connection, study_id)
+    notifications.notify(connection, study_id, notifications.QUEUE)
 
 
 def lock_grants(connection: sa.Connection) -> None:

@@ -17,7 +17,8 @@ from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.instrumentation import failpoints
 from tunesvc.runtime.takeover import BACK_S
-from tunesvc.service.cluster_sharing import ClusterSharing
+from tunesvc.service.cluster_sharing import ClusterSharing, Sharing
+from tunesvc.service.queue_watch import QueueWatch
 from tunesvc.service.served_study import ServedStudy
 from tunesvc.util.logs import get_logger
 
@@ -26,7 +27,7 @@ _logger = get_logger(__name__)
 STUDIES_MAX = 20
 """Most studies that a server runs at a time, by default."""
 LOOK_S = 1.0
-"""Interval of looking at the queue."""
+"""Interval of looking at the queue without a notification of a change."""
 TAKE_S = 0.1
 """The same after a study was taken, as more may wait."""
 LOAD_S = 0.05
@@ -119,6 +120,22 @@ class StudySupervisor:
 
     def step(self) -> bool:
         """Share out the cluster, and take the next study; return False if there was none."""
+        sharing = self.share_out()
+        if sharing is None or len(self._served) >= self._studies_max:
+            return False
+        waiting = (id_ for id_ in sharing.startable if id_ not in self._served)
+        taken = next(waiting, None)
+        if taken is None:
+            return False
+        failpoints.reach("taking")
+        reached_s = self._stepped_s if self._reached_s is None else self._reached_s
+        back_s = max(0.0, BACK_S - (time.monotonic() - reached_s))
+        self._served[taken] = self._serve(taken, interrupt=self._interrupt, back_s=back_s)
+        self._served[taken].start()
+        return True
+
+    def share_out(self) -> Sharing | None:
+        """Give the running studies their parts of the cluster; None while the database is away."""
         self._stepped_s = time.monotonic()
         self._served = {id_: study for id_, study in self._served.items() if study.is_alive}
         self._look_for_idleness()
@@ -127,37 +144,39 @@ class StudySupervisor:
                 sharing = self._sharing.update(self._served.keys())
         except DatabaseUnavailable as error:
             self._on_outage(error)
-            return False
+            return None
         self._problem = ""
         if self._reached_s is None:
             self._reached_s = self._stepped_s
         for study_id, grant in sharing.grants.items():
             self._served[study_id].apply(grant)
-        if len(self._served) >= self._studies_max:
-            return False
-        waiting = (id_ for id_ in sharing.startable if id_ not in self._served)
-        taken = next(waiting, None)
-        if taken is None:
-            return False
-        failpoints.reach("taking")
-        back_s = max(0.0, BACK_S - (time.monotonic() - self._reached_s))
-        self._served[taken] = self._serve(taken, interrupt=self._interrupt, back_s=back_s)
-        self._served[taken].start()
-        return True
+        return sharing
 
     def _run(self) -> None:
+        watch = QueueWatch(self._database, self._interrupt)
         while not self._interrupt.is_set():
-            try:
-                has_taken = self.step()
-            # A fault of one step must not end the server; the next one may do better.
-            except Exception as error:
-                _logger.exception("the queue cannot be looked at")
-                self._problem, has_taken = f"{type(error).__name__}: {error}", False
-                self._reached_s = None
-            base_s = (TAKE_S if has_taken else LOOK_S) + LOAD_S * len(self._served)
+            has_taken = self._try(self.step)
+            load_s = LOAD_S * len(self._served)
             # Spread, so that servers that started together do not look at the same time.
             spread = random.uniform(0.5, 1.5)  # noqa: S311  # no secret
-            self._interrupt.wait(base_s * spread)
+            if watch.wait(((TAKE_S if has_taken else LOOK_S) + load_s) * spread) and load_s:
+                # Trials make room for an urgent study, whichever server takes it.
+                self._try(self.share_out)
+                self._interrupt.wait(load_s * spread)
+        watch.close()
+
+    def _try(self, do: Callable[[], object]) -> bool:
+        """Return what `do` returns, as a truth; False after a fault.
+
+        A fault of one step must not end the server; the next one may do better.
+        """
+        try:
+            return bool(do())
+        except Exception as error:
+            _logger.exception("the queue cannot be looked at")
+            self._problem = f"{type(error).__name__}: {error}"
+            self._reached_s = None
+            return False
 
     def _look_for_idleness(self) -> None:
         if self._served:
