@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import sqlalchemy as sa
 
@@ -177,3 +179,51 @@ def test_shares_name_use_by_other_programs_and_studies_that_could_not_be_started
     assert shares[0].reason == in_use
     assert "it could not be started: it asks for too much; next try" in shares[1].reason
     assert get_shares(cluster, StudyScope(frozenset())).studies == ()
+
+
+def test_what_each_party_has_received_counts_since_all_of_its_group_wait(cluster: Database) -> None:
+    first = submit(cluster, "first", "ann")  # an hour of its two counts: the window
+    run_trials(cluster, first, 2, state="finished")
+    assert received(cluster, first) == ({}, {}, {})
+    second, third = submit(cluster, "second", "ann"), submit(cluster, "third", "bob", "text")
+    for study, minutes in ((first, 60), (second, 30), (third, 10)):
+        execute(
+            cluster,
+            "UPDATE submissions SET queued_at = now() - make_interval(mins => :m) "
+            "WHERE study_id = :id",
+            m=minutes,
+            id=study,
+        )
+    ended = submit(cluster, "ended", "bob", "text")  # its project has received what it used
+    run_trials(cluster, ended, 1, state="finished")
+    execute(cluster, "UPDATE studies SET state = 'finished' WHERE study_id = :id", id=ended)
+    of_project, of_user, of_study = received(cluster, first)
+    assert of_project == pytest.approx({"CPU": 1200, "GPU": 1200}, rel=0.05)
+    assert of_user == pytest.approx({"CPU": 7200, "GPU": 7200}, rel=0.05)
+    assert of_study == pytest.approx({"CPU": 3600, "GPU": 3600}, rel=0.05)
+    assert received(cluster, third)[0] == pytest.approx({"CPU": 600, "GPU": 600}, rel=0.05)
+    assert received(cluster, third)[2] == {}
+
+
+def received(database: Database, study: int) -> tuple[Mapping[str, float], ...]:
+    with database.engine.connect() as connection:
+        studies = get_cluster_demand(connection).studies
+    return next(one.received for one in studies if one.study_id == study)
+
+
+def test_two_studies_take_turns_with_a_gpu_that_is_left_over(cluster: Database) -> None:
+    execute(cluster, """UPDATE nodes SET total = '{"CPU": 64, "GPU": 1}'""")
+    first, second = submit(cluster, "first", "ann"), submit(cluster, "second", "bob")
+    execute(cluster, "UPDATE submissions SET queued_at = now() - interval '1 hour'")
+    run_trials(cluster, first, 1)
+    grants = ClusterSharing(cluster).update([first, second]).grants
+    assert (grants[first].slots, grants[second].slots) == (0, 1)
+    run_trials(cluster, second, 1)
+    execute(
+        cluster,
+        "UPDATE attempts SET state = 'finished', started_at = now() - interval '9 minutes', "
+        "ended_at = now() WHERE trial_id = :t",
+        t=first << 32,
+    )
+    grants = ClusterSharing(cluster).update([first, second]).grants
+    assert (grants[first].slots, grants[second].slots) == (1, 0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tunesvc.db.schema.states import Priority
 from tunesvc.queries.operations.shared_demand import Party, PartyLimits, StudyDemand
-from tunesvc.service.fair_allocation import allocate, grantable, slots_to_free
+from tunesvc.service.fair_allocation import TURN_S, allocate, grantable, slots_to_free
 
 NAMES = ("ann", "bob", "eve")
 GPU = {"CPU": 1.0, "GPU": 1.0}
@@ -219,3 +220,71 @@ def test_a_study_waits_until_another_has_given_its_part_of_a_limit_up():
     assert grantable(found, demands, {}, limits) == {0: 2, 1: 0}
     demands = [gpu_study(0, held=3, granted=2), gpu_study(1)]
     assert grantable(found, demands, {}, limits) == {0: 2, 1: 1}
+
+
+STEP_S = 5
+
+
+class Rotation:
+    """Studies of one GPU a trial on a cluster, each a project; their trials are never stopped."""
+
+    def __init__(self, weights: list[float], lengths: list[int], gpus: int) -> None:
+        self.total = {"CPU": 1000.0, "GPU": float(gpus)}
+        self.projects = {str(i): Party(str(i), weight) for i, weight in enumerate(weights)}
+        self.lengths = lengths
+        self.ends: list[list[int]] = [[] for _ in weights]
+        self.received = [0.0 for _ in weights]
+
+    def step(self, now: int) -> None:
+        self.ends = [[end for end in ends if end > now] for ends in self.ends]
+        demands = [
+            gpu_study(
+                i,
+                project=str(i),
+                running=len(ends),
+                held=len(ends),
+                received=({"GPU": self.received[i]},) * 3,
+            )
+            for i, ends in enumerate(self.ends)
+        ]
+        found = allocate(self.total, demands, self.projects, {})
+        assert sum(one.slots for one in found.values()) == self.total["GPU"]
+        for i, ends in enumerate(self.ends):
+            while len(ends) < found[i].slots and self.busy < self.total["GPU"]:
+                ends.append(now + self.lengths[i])
+        assert self.busy == self.total["GPU"]
+        for i, ends in enumerate(self.ends):
+            self.received[i] += len(ends) * STEP_S
+
+    @property
+    def busy(self) -> int:
+        return sum(len(ends) for ends in self.ends)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((1.0, 2.0, 3.0)), st.integers(1, 12)), min_size=2, max_size=4
+    ),
+    st.integers(1, 5),
+)
+def test_a_remainder_takes_turns_until_all_have_their_share(kinds, gpus):
+    weights, lengths = [weight for weight, _ in kinds], [length * STEP_S for _, length in kinds]
+    cluster = Rotation(weights, lengths, gpus)
+    for now in range(0, 2000, STEP_S):
+        cluster.step(now)
+    for received, weight in zip(cluster.received, weights, strict=True):
+        due = 2000 * gpus * weight / sum(weights)
+        turn_s = max(lengths) + TURN_S * max(weights)
+        assert abs(received - due) <= turn_s * min(gpus, len(kinds))
+
+
+def test_two_studies_take_turns_with_one_gpu_and_their_trials_end_first():
+    cluster = Rotation([1.0, 1.0], [10, 10], 1)
+    turns = []
+    for now in range(0, 400, STEP_S):
+        cluster.step(now)
+        turns.append(next(i for i, ends in enumerate(cluster.ends) if ends))
+    assert abs(cluster.received[0] - 200) <= TURN_S
+    changes = sum(before != after for before, after in pairwise(turns))
+    assert 5 <= changes <= 400 / TURN_S

@@ -6,6 +6,10 @@ needs most (dominant resource fairness, Ghodsi et al., NSDI 2011), so that a stu
 of CPUs can be compared. Slots are given one by one to the party that has least for its weight; what
 one cannot use is free for the others.
 
+A remainder that cannot be divided, such as one GPU for two users, takes turns (deficit round robin,
+Shreedhar and Varghese, 1995): whoever has received more for its weight, by whole turns, begins with
+a debt of almost one slot. So over time all get their share, within one turn and one trial.
+
 A priority decides between the studies of one user, the highest first. An urgent study comes before
 everything else; what it gets counts as its user's part. Limits of users and projects always hold.
 """
@@ -21,6 +25,8 @@ from tunesvc.queries.operations.shared_demand import Party, PartyLimits, StudyDe
 
 Amounts = Mapping[str, float]
 """Amounts of resources by Ray's names."""
+TURN_S = 30.0
+"""Shortest turn with a slot: each one costs the start of a worker."""
 _SLACK = 1e-6
 _RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
@@ -87,12 +93,14 @@ class _Sharing:
         self._used: dict[tuple[str, str], _Used] = {}
         self.slots = {one.study_id: 0 for one in demands}
         self._refusals: dict[int, str] = {}
+        self._largest_cost = max(map(self._cost, demands), default=0.0)
 
     def fill(self, demands: Sequence[StudyDemand]) -> None:
         """Give slots to the studies until none of them can use another one."""
         open_demands = list(demands)
         while open_demands:
-            one = min(open_demands, key=self._turn)
+            fewest = self._fewest_turns(open_demands)
+            one = min(open_demands, key=lambda one: self._order(one, fewest))
             refusal = self._refusal(one)
             if refusal is None:
                 self._give(one)
@@ -104,17 +112,47 @@ class _Sharing:
         """Return why a study does not get all that it wants; empty if it does."""
         return "" if self.slots[one.study_id] >= one.wanted else self._refusals[one.study_id]
 
-    def _turn(self, one: StudyDemand) -> tuple[float, float, int, float, int]:
+    def _order(
+        self,
+        one: StudyDemand,
+        fewest: Mapping[tuple[str, ...], int],
+    ) -> tuple[float, float, int, float, int]:
         """Return the key by which the next slot is given: the smallest one gets it."""
         project = self._party(self._projects, one.project)
         user = self._party(self._users, one.user)
+        debts = [
+            self._cost(one) * _debt(turns - fewest[group])
+            for group, turns in zip(_groups(one), self._turns(one), strict=True)
+        ]
         return (
-            self._of("project", one.project).share / project.weight,
-            self._of(f"user of {one.project}", one.user).share / user.weight,
+            (self._of("project", one.project).share + debts[0]) / project.weight,
+            (self._of(f"user of {one.project}", one.user).share + debts[1]) / user.weight,
             -_RANKS[one.priority],
-            self.slots[one.study_id] * self._cost(one),
+            self.slots[one.study_id] * self._cost(one) + debts[2],
             -one.held,
         )
+
+    def _fewest_turns(self, demands: Sequence[StudyDemand]) -> Mapping[tuple[str, ...], int]:
+        """Return the fewest turns that a party of each group has had."""
+        fewest: dict[tuple[str, ...], int] = {}
+        for one in demands:
+            for group, turns in zip(_groups(one), self._turns(one), strict=True):
+                fewest[group] = min(turns, fewest.get(group, turns))
+        return fewest
+
+    def _turns(self, one: StudyDemand) -> tuple[int, int, int]:
+        """Return how many turns its project, its user in the project, and a study have had."""
+        turn = TURN_S * self._largest_cost or math.inf
+        weights = (
+            self._party(self._projects, one.project).weight,
+            self._party(self._users, one.user).weight,
+            1.0,
+        )
+        by_project, by_user, by_study = (
+            math.floor(self._part(received) / (turn * weight))
+            for received, weight in zip(one.received, weights, strict=True)
+        )
+        return by_project, by_user, by_study
 
     def _refusal(self, one: StudyDemand) -> str | None:
         """Return why a study gets no more; None if it may have one more slot."""
@@ -162,8 +200,12 @@ class _Sharing:
 
     def _cost(self, one: StudyDemand) -> float:
         """Return the part of the cluster that one slot is, in the resource that it needs most."""
+        return self._part(one.slot)
+
+    def _part(self, amounts: Amounts) -> float:
+        """Return amounts as a part of the cluster, in the resource of which it is the largest."""
         parts = [
-            amount / self._total[name] for name, amount in one.slot.items() if self._total.get(name)
+            amount / self._total[name] for name, amount in amounts.items() if self._total.get(name)
         ]
         return max(parts, default=0.0)
 
@@ -173,6 +215,19 @@ class _Sharing:
     @staticmethod
     def _party(known: Mapping[str, Party], name: str) -> Party:
         return known.get(name) or Party(name)
+
+
+def _groups(one: StudyDemand) -> tuple[tuple[str, ...], ...]:
+    """Return the groups in which its project, its user and a study take turns."""
+    return (), (one.project,), (one.project, one.user)
+
+
+def _debt(turns: int) -> float:
+    """Return with which part of a slot a party begins that has had more turns than another one.
+
+    Almost a whole one, so that it moves no more than the remainder.
+    """
+    return 1 - 0.01 / (1 + turns) if turns else 0.0
 
 
 def _exceeds(limits: PartyLimits, used: _Used, one: StudyDemand) -> str:

@@ -6,7 +6,7 @@ Read by the supervisors, which share out the cluster, and by the queue that peop
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from tunesvc.db.schema.states import AttemptState, Priority, StudyState
 from tunesvc.db.schema.tables import attempts, nodes, studies, trials
 from tunesvc.db.submissions import may_be_taken
 from tunesvc.execution.ray.ray_resources import bundle_of
+from tunesvc.queries.operations.received_resources import Claimant, get_received
 from tunesvc.queries.sql import LIVE, first_trial_id, is_attended, seconds, study_key
 from tunesvc.spec import Resources
 
@@ -71,6 +72,9 @@ class StudyDemand:
     """Number of slots that it was granted last."""
     name: str = ""
     queued_at: datetime = datetime.min
+    received: tuple[Mapping[str, float], ...] = ({}, {}, {})
+    """Resource seconds that its project, its user in the project, and the study have received since
+    all that share with them have been there."""
     is_attended: bool = False
     """True if a server runs it; otherwise it waits for one."""
 
@@ -91,7 +95,7 @@ def get_cluster_demand(connection: sa.Connection) -> ClusterDemand:
     """Return the demand of all submitted studies that should run."""
     return ClusterDemand(
         total=get_cluster_total(connection),
-        studies=tuple(_studies(connection)),
+        studies=_with_received(connection, _studies(connection)),
         projects=_parties(connection, projects, studies.c.project_id == projects.c.project_id),
         users=_parties(connection, users, submissions.c.submitted_by == users.c.name),
     )
@@ -181,6 +185,19 @@ def _studies(connection: sa.Connection) -> Sequence[StudyDemand]:
         .order_by(submissions.c.queued_at, studies.c.study_id)
     )
     return [_demand(row) for row in connection.execute(query)]
+
+
+def _with_received(
+    connection: sa.Connection,
+    demands: Sequence[StudyDemand],
+) -> tuple[StudyDemand, ...]:
+    claimants = [
+        Claimant(one.study_id, one.project, one.user, one.queued_at)
+        for one in demands
+        if one.wanted
+    ]
+    received = get_received(connection, claimants)
+    return tuple(replace(one, received=received.get(one.study_id, one.received)) for one in demands)
 
 
 def _demand(row: Any) -> StudyDemand:
