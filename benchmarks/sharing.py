@@ -10,9 +10,9 @@ an urgent study of four trials comes. All numbers are read from the stored attem
     share     GPU time of each project, from the first result of every study to the urgent study,
               beside its weight
     limit     the most GPUs at a time of the limited user
-    urgent    times from its submission until the trials that make room are asked to, until four
-              GPUs are free for it, and until its first trial and four at once run: between the two
-              its workers start
+    urgent    times from its submission until the first and the last trial makes room, until four
+              GPUs are free for it, and until its first trial and all four run: between the two its
+              workers start
     lost      trials of all studies that did not complete, and attempts that failed
 """
 
@@ -127,7 +127,8 @@ def _measure(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dic
         "urgent_s": _urgent_s(database, asked_at, gpus),
         "lost": _lost(database),
         "preempted": _scalar(
-            database, "SELECT count(*) FROM attempts WHERE stop_cause = 'preempt'"
+            database,
+            "SELECT count(*) FROM attempts WHERE stop_cause = 'preempt' AND started_at IS NOT NULL",
         ),
         "superseded_reports": _scalar(database, "SELECT count(*) FROM reports WHERE superseded"),
     }
@@ -258,7 +259,7 @@ CHANGES = """
 SELECT at, change FROM (
     SELECT a.started_at AS at, 1 AS change, a.trial_id FROM attempts a WHERE a.gpus > 0
     UNION ALL
-    SELECT a.ended_at, -1, a.trial_id FROM attempts a WHERE a.gpus > 0
+    SELECT a.ended_at, -1, a.trial_id FROM attempts a WHERE a.gpus > 0 AND a.started_at IS NOT NULL
 ) AS changes
 JOIN trials USING (trial_id) JOIN submissions USING (study_id)
 WHERE submitted_by = :name AND at IS NOT NULL
@@ -286,8 +287,8 @@ def _urgent_s(database: Any, asked_at: datetime, gpus: int) -> dict[str, float |
     ((first, last),) = _rows(database, MADE_ROOM)
     running, others = 0, {}
     moments: dict[str, datetime | None] = {
-        "first_asked_to_pause": first,
-        "last_asked_to_pause": last,
+        "first_pause": first,
+        "last_pause": last,
         "gpus_free": None,
         "first_trial_runs": None,
         "all_trials_run": None,

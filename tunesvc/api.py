@@ -170,6 +170,11 @@ def _read(
     if pruner is not None:
         changes["pruner"] = Pruner.model_validate(entry_of(pruner))
     spec = spec.model_copy(update=changes)
+    if function is not None and spec.agents == "only":
+        raise SpecError(
+            "agents: agents run what is in files, and the function is not stored: hand the study "
+            "to a server with `.submit()`, or name the function as `entrypoint` in a study file"
+        )
     if text is None:
         faults = find_issues(spec, folder=Path(folder), function=function)
         if faults := faults + option_issues(spec, sampler, pruner):

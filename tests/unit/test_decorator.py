@@ -106,6 +106,14 @@ def test_an_unknown_keyword_of_a_run_is_refused_with_the_nearest(tmp_path: Path)
         run(tmp_path / "study.yaml", timout=1)  # type: ignore[call-arg]
 
 
+def test_a_function_for_agents_only_is_refused_with_the_way_to_submit_it() -> None:
+    spec = train.spec(trials=1, agents="only")  # type: ignore[call-arg]
+    with pytest.raises(SpecError, match=r"agents run what is in files.*`\.submit\(\)`"):
+        run(spec, function=train.__wrapped__)
+    with pytest.raises(SpecError, match=r"`\.submit\(\)`"):
+        train.tune(trials=1, agents="only")  # type: ignore[call-arg]
+
+
 def test_a_budget_is_asked_for_in_the_words_of_python() -> None:
     with pytest.raises(SpecError, match=r"train\.tune\(trials=100\)"):
         train.spec()
