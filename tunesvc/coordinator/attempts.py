@@ -257,7 +257,7 @@ class Lifecycle:
         unstarted = [live for live in staying if live.started_s is None]
         for live in unstarted[::-1][: max(0, len(staying) - most)]:
             reason = "makes room: the study's part of the cluster has become smaller"
-            self._decide(live.number, "pause", reason)
+            self._record_decision(live.number, "pause", reason)
             self.stop(live, StopCause.PREEMPT, reason, actions)
 
     def start_grace_periods(self) -> None:
