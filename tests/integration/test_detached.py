@@ -114,6 +114,29 @@ def hear_until(driver: Driver, happened: Callable[[list[Event]], bool]) -> list[
     return heard
 
 
+@pytest.mark.slow
+def test_idle_workers_above_its_limit_leave_their_cpus_to_another_server(
+    join: Join, tmp_path: Path
+) -> None:
+    resources = Resources(cpu=CPUS, gpu=0)
+    first, second = (launch for launch in launches(tmp_path, 2))
+    owner = join(study="first", key="first", resources=resources)
+    heard = start(owner, first)
+    end(tmp_path, first)
+    heard.until(lambda heard: heard.has(first, Finished))
+    other = join(study="second", key="second", resources=resources)
+    other.adopt(1, {})
+    other.launch(second)
+    other.events(3.0)
+    assert len([name for name in owner.names() if name.startswith("first:")]) == 1  # idle
+    waiting = Listener(other)
+    assert not waiting.has(second, Started)
+    owner.limit_workers(0)
+    waiting.until(lambda heard: heard.has(second, Started))
+    end(tmp_path, second)
+    waiting.until(lambda heard: heard.has(second, Finished))
+
+
 def names_of(driver: Driver, folder: Path) -> list[str]:
     return [name for name in driver.names() if name.startswith(f"{make_job(folder).key}:")]
 

@@ -139,6 +139,9 @@ class PretendedExecutor:
             self._ready.append(Event(attempt, kept.seq + 1, Lost("killed")))
         self._withdraw(attempt, Lost("killed before a worker was free"))
 
+    def limit_workers(self, most: int | None) -> None:
+        pass
+
     def close(self) -> None:
         if self._job.study == "never ends":
             time.sleep(3600)

@@ -196,6 +196,9 @@ class Driver:
     def kill(self, attempt: AttemptId) -> None:
         self.process.call("kill", attempt)
 
+    def limit_workers(self, most: int | None) -> None:
+        self.process.call("limit_workers", most)
+
     def close(self) -> None:
         self.process.call("close")
 

@@ -410,3 +410,18 @@ def test_fewer_run_when_fewer_may(tmp_path: Path, workers: int) -> None:
     assert backlogs.assigned()[:2] == [[0, 9], [1]]
     backlogs.launch()
     assert not any(worker.orders("cancel") for worker in backlogs.workers)
+
+
+def test_workers_above_a_limit_end_once_they_are_idle_and_others_stay(tmp_path: Path) -> None:
+    backlogs = two_busy_workers(tmp_path)
+    backlogs.executor.limit_workers(1)
+    assert [worker.is_ended for worker in backlogs.workers] == [False, False]
+    backlogs.say(1, (1, DONE))
+    assert not backlogs.workers[1].is_ended  # its end is not recorded
+    backlogs.acknowledge(1)
+    assert [worker.is_ended for worker in backlogs.workers] == [False, True]
+    backlogs.say(0, (0, DONE))
+    backlogs.acknowledge(0)
+    assert not backlogs.workers[0].is_ended
+    backlogs.executor.limit_workers(0)
+    assert backlogs.workers[0].is_ended

@@ -290,6 +290,8 @@ class Coordinator:
         grant, before = self.grant, self._applied_grant
         self._applied_grant = grant
         self._attempts.make_room(grant, actions)
+        if grant.slots != before.slots:
+            actions.worker_limits.append(grant.slots)
         if grant.slots is not None and (before.slots is None or grant.slots < before.slots):
             prefetched = self._attempt_prefetch.target(grant.slots)
             self._attempts.take_back(grant.slots + prefetched, actions)

@@ -34,6 +34,8 @@ class PostCommitActions:
     stops: list[AttemptId] = field(default_factory=list)
     kills: list[AttemptId] = field(default_factory=list)
     launches: list[Launch] = field(default_factory=list)
+    worker_limits: list[int | None] = field(default_factory=list)
+    """Number of workers above which idle ones end, whenever it changes; None: no limit."""
     parallelism: int | None = None
     """Attempts that may run at a time, sent with each launch."""
     worker_backlog: int = 1
@@ -55,6 +57,8 @@ class PostCommitActions:
         for attempt in self.kills:
             executor.kill(attempt)
             failpoints.reach("killed")
+        for most in self.worker_limits:
+            executor.limit_workers(most)
         for launch in self.launches:
             executor.launch(launch)
             event_log.record("launch", attempt=launch.attempt)

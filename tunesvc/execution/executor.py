@@ -352,6 +352,13 @@ class Executor(Protocol):
         """
         ...
 
+    def limit_workers(self, most: int | None) -> None:
+        """End idle workers while there are more, from now on: other jobs have a right to the rest.
+
+        None takes the limit back.
+        """
+        ...
+
     def close(self) -> None:
         """End all running attempts and free the executor's resources. Repeatable."""
         ...

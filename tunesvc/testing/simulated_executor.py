@@ -349,6 +349,9 @@ class SimulatedExecutor:
         elif (held := self._own(attempt)) and not held.over:
             self.cluster.lose(attempt, Lost("killed"))
 
+    def limit_workers(self, most: int | None) -> None:
+        """Do nothing: slots are no workers."""
+
     def close(self) -> None:
         """End this executor's attempts."""
         for attempt in self.cluster.running:

@@ -236,6 +236,9 @@ class AgentExecutor:
         self._pending.kills.add(attempt)
         self._flush()
 
+    def limit_workers(self, most: int | None) -> None:
+        """Do nothing: idle agents hold no part of a cluster."""
+
     def close(self) -> None:
         """Revoke the leases of all attempts. Repeatable."""
         if not self._is_closed and not self._is_superseded:

@@ -157,6 +157,11 @@ class CompositeExecutor:
         elif executor := self._homes.get(attempt):
             executor.kill(attempt)
 
+    def limit_workers(self, most: int | None) -> None:
+        """Limit the workers of each executor."""
+        for executor in self._executors:
+            executor.limit_workers(most)
+
     def close(self) -> None:
         """End all attempts. Repeatable."""
         self._waiting.clear()

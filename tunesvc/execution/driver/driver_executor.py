@@ -171,6 +171,10 @@ class DriverExecutor:
         if not self._cancel_unsent(attempt, Lost("killed before a worker was free")):
             self._call_about(attempt, "kill")
 
+    def limit_workers(self, most: int | None) -> None:
+        """End idle workers while there are more, from now on. A later driver has none."""
+        self._call("limit_workers", most)
+
     def close(self) -> None:
         """End all attempts.
 

@@ -40,7 +40,17 @@ class Begin:
     job: Job
 
 
-Method = Literal["adopt", "launch", "acknowledge", "answer", "stop", "kill", "close", "leave"]
+Method = Literal[
+    "adopt",
+    "launch",
+    "acknowledge",
+    "answer",
+    "stop",
+    "kill",
+    "limit_workers",
+    "close",
+    "leave",
+]
 """A method of `Executor` that returns nothing."""
 
 

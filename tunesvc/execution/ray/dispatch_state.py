@@ -152,6 +152,8 @@ class DispatchState:
     """Events to deliver."""
     parallelism: int | None = None
     """Number of attempts that may run at a time. None means as many as fit."""
+    workers_max: int | None = None
+    """Number of workers above which idle ones end. None: they end only for the driver's jobs."""
     backlog_max: int = 1
     """Number of attempts that may wait in each worker's backlog."""
     schedule: Callable[[], None] = lambda: None

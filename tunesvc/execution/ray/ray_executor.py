@@ -162,6 +162,11 @@ class RayExecutor:
             if assigned.worker is None:
                 self._adoption.conclude()
 
+    def limit_workers(self, most: int | None) -> None:
+        """End idle workers while there are more, from now on."""
+        self._state.workers_max = most
+        self._state.schedule()
+
     def close(self) -> None:
         """End all workers, and Ray if this process owns it. Repeatable."""
         self._state.clear()

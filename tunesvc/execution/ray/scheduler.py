@@ -8,6 +8,8 @@ attempt, at most one waits. Imports no Ray itself.
 
 from __future__ import annotations
 
+import math
+
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Launch
 from tunesvc.execution.ray.dispatch_state import (
@@ -54,6 +56,7 @@ class Scheduler:
         if not self._pool.is_usable:
             return
         self._release_workers()
+        self._end_surplus()
         self._begin_on_free_workers()
         self._start_workers()
         self._fill_backlogs()
@@ -101,6 +104,13 @@ class Scheduler:
                 self._move(assigned)
             # Ask again: a worker that ended before may have freed enough.
             if not worker.attempts and self._pool.should_release(worker):
+                self._pool.end(worker)
+
+    def _end_surplus(self) -> None:
+        """End idle workers above the job's part of the cluster."""
+        most = math.inf if self._state.workers_max is None else self._state.workers_max
+        for worker in [worker for worker in self._pool.workers if not worker.attempts]:
+            if len(self._pool.workers) > most:
                 self._pool.end(worker)
 
     def _fill_backlogs(self) -> None:
