@@ -4,7 +4,7 @@
 
 A Ray cluster with logical GPUs, a `tune serve`, and five studies of three users in two projects
 with weights 1 and 3; one user may use 3 GPUs at most. Each trial holds a GPU, trains in steps of
-half a second, for five intervals, and saves a checkpoint at the end of each. After the given time
+half a second, for three intervals, and saves a checkpoint at the end of each. After the given time
 an urgent study of four trials comes. All numbers are read from the stored attempts:
 
     share     GPU time of each project, from the first result of every study to the urgent study,
@@ -35,7 +35,7 @@ from typing import Any
 import sqlalchemy as sa
 
 STEP_S = 0.5
-INTERVALS = 5
+INTERVALS = 3
 URGENT = 4
 WEIGHTS = {"text": 1.0, "vision": 3.0}
 LIMITED_USER, LIMIT = "eve", 3
@@ -104,7 +104,7 @@ def _measure(folder: Path, stack: ExitStack, options: argparse.Namespace) -> dic
     database = stack.enter_context(open_database(None))
     _make_projects(database)
     stack.enter_context(_server(address))
-    trials = max(8, int(1.5 * gpus * seconds / (INTERVALS * options.interval) / 3))
+    trials = max(6, int(1.5 * gpus * seconds / (INTERVALS * options.interval) / 3))
     for name, user, project in (
         ("a", "ann", "vision"),
         ("b", "ann", "vision"),

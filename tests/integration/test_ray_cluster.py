@@ -42,6 +42,11 @@ except ExecutorError as error:
             "127.0.0.1:1",
             "the Ray cluster at 127.0.0.1:1 cannot be reached: Connection refused. Is it running",
         ),
+        (
+            "ray://127.0.0.1:10001",
+            "'ray://127.0.0.1:10001' is an address of Ray Client, which would end all trials with "
+            "its server: write HOST:PORT of the cluster's head",
+        ),
         ("somewhere", "'somewhere' is no address of a Ray cluster: write HOST:PORT"),
     ],
 )

@@ -123,7 +123,7 @@ def _start(local: LocalResources) -> None:
 
 def _join(address: str) -> None:
     _check_reachable(address)
-    if not address.startswith("ray://") and address != "auto":
+    if address != "auto":
         _match_authentication(address)
     _init(
         f"the Ray cluster at {address} could not be joined",
@@ -189,7 +189,12 @@ def _check_reachable(address: str) -> None:
     """Fail at once for an unreachable address. Ray itself would retry for minutes."""
     if address == "auto":
         return
-    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if address.startswith("ray://"):
+        raise ExecutorError(
+            f"{address!r} is an address of Ray Client, which would end all trials with its server: "
+            "write HOST:PORT of the cluster's head, such as `ray-head:6379`"
+        )
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ExecutorError(
             f"{address!r} is no address of a Ray cluster: write HOST:PORT, such as `ray-head:6379`",
