@@ -64,6 +64,7 @@ SIGHTS = {
     "no requests": Sight("/studies/{bare}/requests"),
     "the cluster": Sight("/cluster"),
     "a new study": Sight("/new"),
+    "a study to upload": Sight("/new/upload"),
     "a copy of a study": Sight("/new?copy={live}"),
     "how to run a study": Sight("/studies/{bare}/start"),
     "a page that there is not": Sight("/nothing", 404),

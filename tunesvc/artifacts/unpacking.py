@@ -44,7 +44,7 @@ def unpacked(store: ArtifactStore, digest: str, root: Path) -> Path:
     return folder
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def unpack(archive: Path, folder: Path, *, bytes_max: int = _BYTES_MAX) -> None:
     """Unpack an archive into a new folder.
 
     Raises:
@@ -53,7 +53,7 @@ def unpack(archive: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     try:
         with tarfile.open(archive, mode="r:") as opened:
-            members = _checked(opened)
+            members = _checked(opened, bytes_max)
             for member in members:
                 if not member.issym():
                     _write(opened, member, folder / member.name)
@@ -65,14 +65,14 @@ def unpack(archive: Path, folder: Path) -> None:
         raise SnapshotError(f"the snapshot cannot be unpacked: {error}") from None
 
 
-def _checked(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
+def _checked(archive: tarfile.TarFile, bytes_max: int) -> list[tarfile.TarInfo]:
     members: list[tarfile.TarInfo] = []
     size = 0
     for member in archive:
         _require_harmless(member)
         members.append(member)
         size += member.size
-        if len(members) > FILES_MAX or size > _BYTES_MAX:
+        if len(members) > FILES_MAX or size > bytes_max:
             raise SnapshotError("the snapshot has too many files, or too large ones")
     if len({PurePosixPath(member.name) for member in members}) < len(members):
         raise SnapshotError("the snapshot has two files of one name")
@@ -81,12 +81,21 @@ def _checked(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
     return members
 
 
+def require_inside_name(text: str) -> None:
+    """Refuse the name of a file that would lie outside of the folder.
+
+    Raises:
+        SnapshotError: it would.
+    """
+    name = PurePosixPath(text)
+    if name.is_absolute() or ".." in name.parts or "\\" in text or "\0" in text:
+        raise SnapshotError(f"the snapshot has {text!r}, which would lie outside of it")
+
+
 def _require_harmless(member: tarfile.TarInfo) -> None:
-    name = PurePosixPath(member.name)
     if not (member.isreg() or member.isdir() or member.issym()):
         raise SnapshotError(f"the snapshot has {member.name!r}, which is no file, folder or link")
-    if name.is_absolute() or ".." in name.parts or "\\" in member.name or "\0" in member.name:
-        raise SnapshotError(f"the snapshot has {member.name!r}, which would lie outside of it")
+    require_inside_name(member.name)
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:

@@ -53,6 +53,7 @@ from tunesvc.web.pages import (
     trials,
 )
 from tunesvc.web.pages.account import audit_page, own_account, sign_in, team_page
+from tunesvc.web.pages.uploads import upload_page
 from tunesvc.web.reading import reading
 from tunesvc.web.render import STATIC, page
 
@@ -60,7 +61,7 @@ BODY_MAX = 1_000_000
 """Most bytes of a request's body: four times the largest study file, as forms encode it longer."""
 PAGES = (
     *(studies, frame, study, trials, trial, compare, actions, health, configuration),
-    *(cluster, new, figures, live),
+    *(cluster, new, upload_page, figures, live),
 )
 """Modules that each have a `router`."""
 ACCOUNT_PAGES = (sign_in, own_account, team_page, audit_page)
