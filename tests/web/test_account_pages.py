@@ -131,6 +131,47 @@ def test_the_audit_log_is_a_page_and_a_file(browsers: dict[str, httpx.Client]) -
     assert browsers["manager"].get("/audit").status_code == 403
 
 
+def test_alerts_are_set_on_the_pages_and_their_secrets_stay_hidden(
+    browsers: dict[str, httpx.Client],
+) -> None:
+    viewer = browsers["viewer"]
+    url = "json://ann:planted-secret@127.0.0.1:9/hook"  # where nothing listens
+    added = viewer.post("/account/alerts", data={"url": url, "kinds": ["failed", "budget"]})
+    assert "json://127.0.0.1/…" in added.text
+    assert "failed, budget" in added.text
+    own = viewer.post("/account/alerts", data={"url": url, "study_id": "1"})
+    assert own.url.path == "/studies/1/configuration"
+    assert own.text.count("json://127.0.0.1/…</td>") == 1
+    account = viewer.get("/account").text
+    (first, second) = re.findall(r"/account/alerts/(\d+)/remove", account)
+    tested = viewer.post(f"/account/alerts/{first}/test").text
+    assert "did not accept it" in tested
+    for text in (added.text, own.text, account, tested):
+        assert "planted-secret" not in text
+    at = f"/account/alerts/{first}/remove"
+    assert at not in browsers["operator"].get("/account").text
+    browsers["operator"].post(at)
+    assert at in viewer.get("/account").text
+    back = viewer.post(f"/account/alerts/{second}/remove", data={"study_id": "1"})
+    assert back.url.path == "/studies/1/configuration"
+    assert "json://" not in viewer.post(at).text
+
+
+def test_a_wrong_alert_is_refused_beside_the_form(browsers: dict[str, httpx.Client]) -> None:
+    viewer = browsers["viewer"]
+    wrong = viewer.post("/account/alerts", data={"url": "nothing://ann:planted-secret@host"})
+    assert wrong.status_code == 422
+    assert "no address that Apprise knows" in wrong.text
+    assert "planted-secret" not in wrong.text
+    kind = viewer.post("/account/alerts", data={"url": "json://host", "kinds": ["sunday"]})
+    assert kind.status_code == 422
+    assert "there is no alert" in kind.text
+    hidden = browsers["outsider"].post(
+        "/account/alerts", data={"url": "json://host", "study_id": "1"}
+    )
+    assert hidden.status_code == 404
+
+
 def test_people_sign_in_by_a_link_in_a_browser(
     server: DashboardServer, team: Team, browsers: dict[str, httpx.Client], context: BrowserContext
 ) -> None:
@@ -146,7 +187,7 @@ def test_people_sign_in_by_a_link_in_a_browser(
         for name in ("Team", "Account", "Audit"):
             page.get_by_role("link", name=name, exact=True).click()
             expect(page).to_have_title(re.compile(f"{name} · tunesvc"))
-            if name == "Team":  # the richest one
+            if name in ("Team", "Account"):  # the richest ones
                 assert violations(page) == []
         page.get_by_role("link", name="Account", exact=True).click()
         page.get_by_role("button", name="Sign out").click()

@@ -49,6 +49,8 @@ class Problem:
     """The fault, the thing that has it, and the remedy."""
     members: Mapping[str, Any] = field(default_factory=dict)
     """Further facts of this kind of error, such as the place in a filter."""
+    instance: str = ""
+    """`urn:tunesvc:request:` and the request's id, which the server's log has too."""
 
 
 def describe_error(error: Exception) -> Problem:

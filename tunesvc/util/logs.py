@@ -1,4 +1,4 @@
-"""Logging: standard `logging`, a logger per module, with study, trial and attempt as fields.
+"""Logging: standard `logging`, a logger per module; study, trial, attempt and request are fields.
 
 The package adds no handler; that is left to programs that import it. `tune` and its child processes
 log to standard error at the level of `--log-level` or `TUNE_LOG_LEVEL`; nothing by default.
@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from typing import TextIO
@@ -19,7 +20,9 @@ from tunesvc.util.redaction import redacted
 LEVEL, FORMAT = "TUNE_LOG_LEVEL", "TUNE_LOG_FORMAT"
 """Environment variables, which child processes inherit."""
 LEVELS = ("debug", "info", "warning", "error")
-FIELDS = ("study", "trial", "attempt")
+FIELDS = ("study", "trial", "attempt", "request")
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Id of the HTTP request that a thread or task answers."""
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -68,7 +71,9 @@ class _RedactingHandler(logging.StreamHandler[TextIO]):
     """Writes records without the secrets in them, in tracebacks too."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as text."""
+        """Return the record as text, with the request that is being answered."""
+        if (request_id := REQUEST_ID.get()) is not None:
+            record.request = request_id
         return redacted(super().format(record))
 
 

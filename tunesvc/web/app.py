@@ -35,6 +35,7 @@ from tunesvc.web.live.shared_answers import SharedAnswers
 from tunesvc.web.live.sse import EventHub
 from tunesvc.web.live.study_names import StudyNames
 from tunesvc.web.middleware.error_pages import ErrorMiddleware
+from tunesvc.web.middleware.request_ids import RequestIdMiddleware
 from tunesvc.web.middleware.security import SecurityMiddleware
 from tunesvc.web.middleware.static_files import PackagedFiles
 from tunesvc.web.pages import (
@@ -52,7 +53,7 @@ from tunesvc.web.pages import (
     trial,
     trials,
 )
-from tunesvc.web.pages.account import audit_page, own_account, sign_in, team_page
+from tunesvc.web.pages.account import alert_forms, audit_page, own_account, sign_in, team_page
 from tunesvc.web.pages.uploads import upload_page
 from tunesvc.web.reading import reading
 from tunesvc.web.render import STATIC, page
@@ -64,7 +65,7 @@ PAGES = (
     *(cluster, new, upload_page, figures, live),
 )
 """Modules that each have a `router`."""
-ACCOUNT_PAGES = (sign_in, own_account, team_page, audit_page)
+ACCOUNT_PAGES = (sign_in, own_account, alert_forms, team_page, audit_page)
 """The same, for a server with accounts."""
 
 
@@ -113,6 +114,7 @@ def make_app(
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(AuditMiddleware, database=database)
     app.add_middleware(SecurityMiddleware, hosts=hosts, own=own_host)
+    app.add_middleware(RequestIdMiddleware)
     for error, handler in _ERROR_HANDLERS.items():
         app.add_exception_handler(error, handler)
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from tunesvc.client.problems import MEDIA_TYPE, Problem, describe_error
 from tunesvc.client.wire_format import encode
 from tunesvc.errors import DatabaseUnavailable, TooManyRequests, TuneError, Unauthenticated
+from tunesvc.util.logs import REQUEST_ID
 
 RETRY_AFTER_S = 2
 """Time after which a request is worth another attempt."""
@@ -25,7 +27,8 @@ def problem_response(
     problem: Problem,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return a response with problem details."""
+    """Return a response with problem details, and the request's id in them."""
+    problem = replace(problem, instance=f"urn:tunesvc:request:{REQUEST_ID.get()}")
     return Response(encode(problem), problem.status, dict(headers or {}), MEDIA_TYPE)
 
 

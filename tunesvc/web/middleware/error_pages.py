@@ -6,14 +6,13 @@ own handler runs outside of it.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tunesvc.util.logs import get_logger
+from tunesvc.util.logs import REQUEST_ID, get_logger
 from tunesvc.web.render import page
 
 _log = get_logger(__name__)
@@ -52,7 +51,7 @@ class ErrorMiddleware:
         except Exception:
             if has_started or scope["type"] != "http":
                 raise
-            number = secrets.token_hex(4)
+            number = REQUEST_ID.get()
             _log.exception(
                 "internal error %s: %s %s",
                 number,

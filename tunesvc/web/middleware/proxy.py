@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 _FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+_REQUEST_ID = frozenset({b"x-request-id"})
 
 
 class ProxyMiddleware:
@@ -40,9 +41,12 @@ class ProxyMiddleware:
                     text = "refused: this server answers its proxy only\n"
                     await PlainTextResponse(text, 403)(scope, receive, send)
                     return
+                _drop(scope, _REQUEST_ID)
             elif self._proxy is not None:
                 _believe(scope, Headers(scope=scope), self._client(scope))
-            _drop_forwarded(scope)
+            else:
+                _drop(scope, _REQUEST_ID)
+            _drop(scope, _FORWARDED)
             _add_prefix(scope, self._prefix)
         await self._app(scope, receive, send)
 
@@ -77,8 +81,8 @@ def _believe(scope: Scope, headers: Mapping[str, str], client: str) -> None:
         scope["headers"] = [*others, (b"host", host.encode("latin-1"))]
 
 
-def _drop_forwarded(scope: Scope) -> None:
-    scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in _FORWARDED]
+def _drop(scope: Scope, names: frozenset[bytes]) -> None:
+    scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in names]
 
 
 def _add_prefix(scope: Scope, prefix: str) -> None:

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from tunesvc.client.local.local_alerts import LocalAlerts
+from tunesvc.db.alerts import AlertTarget
+from tunesvc.db.schema.service_tables import ALERTS
 from tunesvc.preview import describe_size, preview
 from tunesvc.queries.rows import StudyView
 from tunesvc.spec import CategoricalParameter, Parameter, StudySpec
 from tunesvc.spec.yaml.document import written
 from tunesvc.util.versions import package_versions
+from tunesvc.web.access import User, viewable_studies
 from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.render import page
 
@@ -33,7 +37,18 @@ def configuration_page(request: Request, study: AskedStudy) -> HTMLResponse:
         space=[(name, *_range(parameter)) for name, parameter in parameters.items()],
         versions=package_versions(),
         packages=_packages(study),
+        targets=_targets(request, study),
+        alert_kinds=ALERTS,
     )
+
+
+def _targets(request: Request, study: StudyView) -> tuple[AlertTarget, ...] | None:
+    """Return the user's alert targets of this study; None without accounts."""
+    user: User = request.state.user
+    if user.account is None:
+        return None
+    alerts = LocalAlerts(request.app.state.database, user.name, viewable_studies(request, user))
+    return tuple(one for one in alerts.targets() if one.study == study.name)
 
 
 def _packages(study: StudyView) -> list[str]:

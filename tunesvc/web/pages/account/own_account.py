@@ -9,6 +9,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from tunesvc.client.account_operations import TOKEN_DAYS, IssuedSecret
 from tunesvc.client.local.local_accounts import LocalAccounts
+from tunesvc.client.local.local_alerts import LocalAlerts
+from tunesvc.db.schema.service_tables import ALERTS
 from tunesvc.web.access import AccountUser, User, viewable_studies
 from tunesvc.web.render import page
 
@@ -20,7 +22,7 @@ LASTS = {"30": "30 days", f"{TOKEN_DAYS:g}": "90 days", "365": "a year", "": "fo
 @router.get("", name="account_page")
 def account_page(request: Request, user: AccountUser) -> HTMLResponse:
     """Render the page."""
-    return _account(request, user)
+    return account_with(request, user)
 
 
 @router.post("/tokens", name="new_token")
@@ -32,7 +34,7 @@ def new_token(
 ) -> HTMLResponse:
     """Create a token, and render the page with its secret, once."""
     issued = operations(request, user).create_token(label.strip(), float(days) if days else None)
-    return _account(request, user, issued)
+    return account_with(request, user, issued)
 
 
 @router.post("/tokens/{token_id}/revoke", name="revoke_token")
@@ -53,14 +55,30 @@ def operations(request: Request, user: User) -> LocalAccounts:
     return LocalAccounts(database, user.name, among, has_entries=True)
 
 
-def _account(request: Request, user: User, issued: IssuedSecret | None = None) -> HTMLResponse:
+def account_with(
+    request: Request,
+    user: User,
+    issued: IssuedSecret | None = None,
+    *,
+    problem: str = "",
+    notice: str = "",
+    status: int = 200,
+) -> HTMLResponse:
+    """Render the page, with a new secret or with what came of an alert's form."""
     accounts = operations(request, user)
     return page(
         request,
         "account.html",
+        status,
         me=accounts.me(),
         tokens=accounts.tokens(),
         issued=issued,
         current=user.account.token_id if user.account else None,
         lasts=LASTS,
+        targets=LocalAlerts(
+            request.app.state.database, user.name, viewable_studies(request, user)
+        ).targets(),
+        alert_kinds=ALERTS,
+        problem=problem,
+        notice=notice,
     )
