@@ -141,6 +141,7 @@ def test_what_is_wrong_is_said_and_nothing_is_stored(
     assert not list(Path(ArtifactStore.open().url.removeprefix("file://")).rglob("*.tar"))
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_too_large_is_refused_with_its_largest_files(
     client: httpx.Client,
 ) -> None:
