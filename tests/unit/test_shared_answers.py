@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -22,32 +21,38 @@ def test_all_that_wait_get_one_answer_which_is_begun_after_they_asked() -> None:
         assert may_end.wait(10)
         return str(made).encode()
 
-    with ThreadPoolExecutor(21) as pool:
-        first = pool.submit(answers.get, "study", time.monotonic(), make)
-        assert first_began.wait(10)
-        others = [pool.submit(answers.get, "study", time.monotonic(), make) for _ in range(20)]
-        time.sleep(0.05)
+    async def scenario() -> None:
+        first = asyncio.create_task(answers.get("study", make))
+        while not first_began.is_set():
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(answers.get("study", make)) for _ in range(200)]
+        await asyncio.sleep(0.01)
         may_end.set()
-        assert first.result() == b"1"
-        assert {one.result() for one in others} == {b"2"}
+        assert await first == b"1"
+        assert set(await asyncio.gather(*others)) == {b"2"}
+
+    asyncio.run(scenario())
     assert made == 2
 
 
 def test_a_later_question_gets_a_newer_answer() -> None:
     answers = SharedAnswers()
-    assert answers.get("study", time.monotonic(), lambda: b"old") == b"old"
-    assert answers.get("study", time.monotonic(), lambda: b"new") == b"new"
-    asked_s = time.monotonic()
-    assert answers.get("study", asked_s, lambda: b"newer") == b"newer"
-    assert answers.get("study", asked_s, lambda: b"never") == b"newer"
+
+    async def scenario() -> None:
+        assert await answers.get("study", lambda: b"old") == b"old"
+        assert await answers.get("study", lambda: b"new") == b"new"
+
+    asyncio.run(scenario())
 
 
 def test_a_failure_is_no_answer_and_few_are_kept() -> None:
     answers = SharedAnswers(limit=2)
-    asked_s = time.monotonic()
-    with pytest.raises(ZeroDivisionError):
-        answers.get("study", asked_s, lambda: bytes(1 // 0))
-    assert answers.get("study", asked_s, lambda: b"kept") == b"kept"
-    for name in ("a", "b"):
-        answers.get(name, asked_s, lambda: b"other")
-    assert answers.get("study", asked_s, lambda: b"made again") == b"made again"
+
+    async def scenario() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await answers.get("study", lambda: bytes(1 // 0))
+        for name in ("study", "a", "b"):
+            assert await answers.get(name, lambda: b"kept") == b"kept"
+        assert len(answers._answers) == 2
+
+    asyncio.run(scenario())

@@ -80,7 +80,7 @@ class DashboardServer:
             ProxyMiddleware(self.app, self.binding.proxy, self.binding.path_prefix),
             log_level="error",
             lifespan="off",
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=4,  # streams end at once: this is for writes
             ws="none",
             proxy_headers=False,  # ours believe one named proxy only
             ssl_certfile=self.binding.tls_cert,

@@ -8,9 +8,8 @@ durations in answers grow between two changes.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -23,11 +22,9 @@ from tunesvc.queries.change_token import fingerprint_if_whole
 from tunesvc.web.access import (
     Creator,
     Deleter,
-    Permission,
     Steerer,
     User,
     Viewer,
-    may,
     viewable_studies,
 )
 from tunesvc.web.api.idempotency import HEADER, KEY_MAX, carry_out_once, note_command, read_body
@@ -64,8 +61,6 @@ class ApiRequest:
     """Entity tag of the study's answers; empty if there is none."""
     body: bytes = b""
     """Body of a request that changes something."""
-    asked_s: float = field(default_factory=time.monotonic)
-    """Time when the tag was known; an answer that was begun later is not older."""
 
     def answer(self, value: object) -> Response:
         """Return a value that was read as JSON, with an entity tag."""
@@ -77,11 +72,11 @@ class ApiRequest:
         headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
         return Response(body, 200, headers, "application/json")
 
-    def answer_once(self, make: Callable[[], object]) -> Response:
+    async def answer_once(self, make: Callable[[], object]) -> Response:
         """Return what many clients read at once; it is made once for all that wait for it."""
         answers: SharedAnswers = self.request.app.state.shared_answers
         key = self.request.url.path, self.request.url.query
-        return self._respond(answers.get(key, self.asked_s, lambda: encode(make())))
+        return self._respond(await answers.get(key, lambda: encode(make())))
 
     def carry_out(self, make: Callable[[], object], status: int = 200) -> Response:
         """Carry out a request, once for an idempotency key, and return what it makes as JSON."""
@@ -133,13 +128,10 @@ async def _creating_once(
     return _request_of(request, user, body=body)
 
 
-def _viewing_study(request: Request, study: StudyName) -> ApiRequest:
-    user = _view(request)
+async def _viewing_study(request: Request, user: Viewer, study: StudyName) -> ApiRequest:
     database, study_id = request.app.state.database, request.state.study_id
     answers: SharedAnswers = request.app.state.shared_answers
-    fresh = answers.get(
-        study_id, time.monotonic(), lambda: fingerprint_if_whole(database, study_id)
-    )
+    fresh = await answers.get(study_id, lambda: fingerprint_if_whole(database, study_id))
     if not fresh:
         return _request_of(request, user)
     tag = _weak(hashlib.sha256(f"{fresh} {request.url.path}?{request.url.query}".encode()))
@@ -182,7 +174,6 @@ def _weak(digest: hashlib._Hash) -> str:
     return f'W/"{digest.hexdigest()[:20]}"'
 
 
-_view = may(Permission.VIEW)
 Viewing = Annotated[ApiRequest, Depends(_viewing)]
 Creating = Annotated[ApiRequest, Depends(_creating)]
 CreatingOnce = Annotated[ApiRequest, Depends(_creating_once)]

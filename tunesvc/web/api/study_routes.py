@@ -132,9 +132,9 @@ def create_study(asked: CreatingOnce, new: Annotated[NewStudy, Depends(_new_stud
 
 
 @router.get("/studies/{study}", response_model=StudyView)
-def get_study(asked: ViewingStudy) -> Response:
+async def get_study(asked: ViewingStudy) -> Response:
     """Return a study with its spec."""
-    return asked.answer_once(lambda: asked.client.studies.get(asked.study))
+    return await asked.answer_once(lambda: asked.client.studies.get(asked.study))
 
 
 _PATCHES: Any = {
