@@ -23,6 +23,7 @@ from tunesvc.errors import (
 )
 from tunesvc.instrumentation import failpoints
 from tunesvc.instrumentation.failpoints import FailpointReached, Point
+from tunesvc.queries.studies import list_queue
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.run_study import StudySource, create
 from tunesvc.runtime.submission import (
@@ -101,8 +102,8 @@ def test_a_submitted_study_waits_with_its_origin(
 ) -> None:
     record = submit(database, store, folder)
     with database.engine.connect() as connection:
-        (waiting,) = submissions.queued(connection, 10)
-    assert waiting.study_id == record.study_id
+        waiting = submissions.get(connection, record.study_id)
+    assert waiting is not None
     assert waiting.priority == Priority.HIGH
     assert waiting.submitted_by == "ann"
     assert waiting.provenance == {"python": "3.11"}
@@ -136,7 +137,7 @@ def test_a_name_that_is_taken_is_refused_with_the_ways_out(
     database: Database, store: ArtifactStore, folder: Path
 ) -> None:
     submit(database, store, folder)
-    with pytest.raises(StudyExists, match=r"`--name`.*`tune rm one`"):
+    with pytest.raises(StudyExists, match=r"`tune rm one`.*`--name`"):
         submit(database, store, folder)
 
 
@@ -231,7 +232,5 @@ def test_submitting_may_be_repeated_after_a_crash_anywhere(
     failpoints.arm(None)
     record = submit(database, store, folder)
     assert len(list(store.list())) == 1
-    with database.engine.connect() as connection:
-        waiting = [one.study_id for one in submissions.queued(connection, 10)]
-    assert waiting == [record.study_id]
+    assert [row.study_id for row in list_queue(database)] == [record.study_id]
     assert submitted_source(database, record, store).is_snapshot

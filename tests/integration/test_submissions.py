@@ -12,6 +12,7 @@ from tunesvc.db import lease, study_records, submissions
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import Priority, StudyState
 from tunesvc.db.study_scope import StudyScope
+from tunesvc.queries.operations.shared_demand import get_cluster_demand
 from tunesvc.queries.rows import StudyStatus
 from tunesvc.queries.studies import get_study, list_queue, list_studies
 from tunesvc.runtime import study_requests
@@ -39,17 +40,20 @@ def submit(connection: sa.Connection, name: str, priority: Priority = Priority.N
 
 
 def queue(connection: sa.Connection) -> list[int]:
-    return [submission.study_id for submission in submissions.queued(connection, 10)]
+    """The studies that a server may take, in the order in which they were queued."""
+    demanded = get_cluster_demand(connection).studies
+    return [one.study_id for one in demanded if not one.is_attended]
 
 
-def test_the_queue_is_ordered_by_priority_and_then_by_waiting_time(
-    connection: sa.Connection,
-) -> None:
-    create(connection, "of tune run")
-    first, second = submit(connection, "first"), submit(connection, "second")
-    low, urgent = submit(connection, "l", Priority.LOW), submit(connection, "u", Priority.URGENT)
-    assert queue(connection) == [urgent, first, second, low]
-    assert [one.study_id for one in submissions.queued(connection, 1)] == [urgent]
+def test_the_queue_is_ordered_by_priority_and_then_by_waiting_time(database: Database) -> None:
+    with database.engine.begin() as connection:
+        create(connection, "of tune run")
+        submit(connection, "first")
+        submit(connection, "second")
+        submit(connection, "low", Priority.LOW)
+        submit(connection, "urgent", Priority.URGENT)
+    queued = [row.name for row in list_queue(database)]
+    assert queued == ["urgent", "first", "second", "low"]
 
 
 def test_a_study_waits_while_it_should_run_and_no_coordinator_holds_it(

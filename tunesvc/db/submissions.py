@@ -160,18 +160,6 @@ def grant(connection: sa.Connection, slots: Mapping[int, int]) -> None:
         connection.execute(change.where(submissions.c.slots != count).values(slots=count))
 
 
-def queued(connection: sa.Connection, limit: int) -> tuple[Submission, ...]:
-    """Return the studies that a server may take now, in order."""
-    query = (
-        sa.select(*_COLUMNS)
-        .join(studies, studies.c.study_id == submissions.c.study_id)
-        .where(waits(), may_be_taken())
-        .order_by(*queue_order())
-        .limit(limit)
-    )
-    return tuple(_submission(row) for row in connection.execute(query))
-
-
 def waits() -> sa.ColumnElement[bool]:
     """Return the condition that a submitted study should run and has no coordinator."""
     is_held = sa.exists().where(
