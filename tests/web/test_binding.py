@@ -157,6 +157,8 @@ def test_it_encrypts_by_itself(team: Team, tmp_path: Path) -> None:
         httpx.Client(base_url=server.url, verify=context) as client,
     ):
         assert server.url.startswith("https://127.0.0.1:")
+        first = client.get("/studies", headers={"Sec-Fetch-Dest": "document"})
+        assert "Secure" in first.headers["set-cookie"], "the page to open after signing in"
         form = {"secret": team.secrets["viewer"]}
         answer = client.post("/enter", data=form, headers={"Origin": server.url})
         assert answer.status_code == 303

@@ -236,10 +236,10 @@ class ObjectStore:
 
 def _require(url: str) -> None:
     parts = urlsplit(url)
-    if parts.password is not None:
+    if parts.password is not None or (parts.query and parts.scheme != "file"):
         raise ArtifactStoreError(
-            f"the address of the artifact store on {parts.hostname} holds a password, which would "
-            "be shown and logged: leave it out, and set the store's own environment variables"
+            f"the address of the artifact store on {parts.hostname} holds a password or key, which "
+            "would be shown and logged: leave it out, and set the store's own environment variables"
         )
     if parts.scheme == "file":
         return

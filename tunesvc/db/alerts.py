@@ -6,10 +6,10 @@ the study died. Only studies for which there is a target are looked at.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
@@ -153,9 +153,22 @@ def url_of(connection: sa.Connection, user_name: str, target_id: int) -> str | N
 
 
 def place_of(url: str) -> str:
-    """Return an address without its secrets, which some services write into the path."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}/…"
+    """Return an address without its secrets, which most services write where a host would be."""
+    scheme, is_address, rest = url.partition("://")
+    if not is_address:
+        return "…"
+    host = _HOST.match(rest) if scheme.lower() in _HAS_HOST else None
+    return f"{scheme[:40]}://{host[1]}/…" if host is not None else f"{scheme[:40]}://…"
+
+
+_HOST = re.compile(r"(?:[^/?#]*@)?([^/?#@]+)")
+_HAS_HOST = frozenset(
+    {
+        *("mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms"),
+        *("gotify", "gotifys", "matrix", "matrixs", "mmost", "mmosts", "rocket", "rockets"),
+    }
+)
+"""Schemes of Apprise whose addresses begin with a host, behind a user with a password."""
 
 
 def raise_alerts(connection: sa.Connection) -> None:

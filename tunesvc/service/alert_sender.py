@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -16,6 +17,8 @@ _logger = get_logger(__name__)
 
 LOOK_S = 2.0
 """Interval of looking for new alerts."""
+ADDRESS_MAX = 500
+"""Most characters of an address: Apprise takes seconds for long ones."""
 _EXTRA = "alerts need Apprise: pip install 'tunesvc[alerts]'"
 
 
@@ -25,6 +28,8 @@ def check_address(url: str) -> None:
     Raises:
         SpecError: it does not; or Apprise is not installed.
     """
+    if len(url) > ADDRESS_MAX:
+        raise SpecError(f"an address of alerts has at most {ADDRESS_MAX} characters")
     if _apprise().Apprise.instantiate(url, suppress_exceptions=True) is None:
         raise SpecError(
             f"{place_of(url)} is no address that Apprise knows, such as "
@@ -134,4 +139,5 @@ def _apprise() -> Any:
         import apprise
     except ImportError:
         raise SpecError(_EXTRA) from None
+    logging.getLogger("apprise").disabled = True  # it logs whole addresses, with their secrets
     return apprise
