@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -132,6 +133,18 @@ def test_signing_in_with_a_token_sets_a_cookie_that_ends_by_signing_out(
     stolen = dict(client.cookies)
     assert client.post("/leave").status_code == 303
     assert httpx.get(f"{client.base_url}/studies", cookies=stolen).status_code == 401
+
+
+def test_a_session_that_somebody_has_planted_is_not_adopted(
+    client: httpx.Client, server: DashboardServer, team: Team
+) -> None:
+    """Fault 38: fixation."""
+    for planted in ("tune_session_" + "x" * 43, _secret(team, "operator", TokenKind.SESSION)):
+        cookie = {"Cookie": f"{server._cookie}={planted}"}
+        answer = client.post("/enter", data={"secret": team.secrets["viewer"]}, headers=cookie)
+        assert planted not in answer.headers["set-cookie"]
+        session = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+        assert httpx.get(f"{server.url}/api/v1/me", headers=session).json()["name"] == "viewer"
 
 
 def test_a_link_signs_in_once_and_only_by_its_form(client: httpx.Client, team: Team) -> None:
@@ -287,6 +300,32 @@ def test_changes_and_refused_attempts_are_audited_and_reading_is_not(
     ]
     assert {one.address for one in entries} == {"127.0.0.1"}
     assert "secret" not in str(entries)
+
+
+def test_folders_of_the_server_are_shown_to_administrators_only(
+    client: httpx.Client, team: Team, tmp_path: Path
+) -> None:
+    """Fault 35: the form for a new study looks for its program on the server."""
+    (tmp_path / "secret.py").write_text("def train(): ...\n")
+    spec = "name: {}\nentrypoint: secret:{}\nmetric: loss\nbudget: {{trials: 1}}\n"
+    spec += "parameters: {{x: {{min: 0.0, max: 1.0}}}}\n"
+
+    def check(user: str, folder: str, function: str) -> str:
+        form = {"text": spec.format("x", function), "folder": folder}
+        return client.post("/new/check", data=form, headers=team.headers(user)).text
+
+    tried = [
+        (str(tmp_path), "train"),
+        (str(tmp_path), "nothing"),
+        ("/nowhere", "train"),
+        ("a\0b", "train"),
+    ]
+    assert len({check("operator", *one).replace(one[1], "") for one in tried}) == 1
+    assert len({check("admin", *one).replace(one[1], "") for one in tried}) > 2
+    assert str(Path.cwd()) not in client.get("/new", headers=team.headers("operator")).text
+    form = {"text": spec.format("stored", "train"), "folder": "a\0b"}
+    answer = client.post("/new", data=form, headers=team.headers("operator"))
+    assert answer.status_code == 303
 
 
 def test_an_entry_outlives_its_study(client: httpx.Client, team: Team) -> None:

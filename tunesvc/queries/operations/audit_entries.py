@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.service_tables import audit
 from tunesvc.queries.rows import from_row
+from tunesvc.util.characters import storable
 
 _PAGE = 1_000
 
@@ -54,7 +55,7 @@ def list_audit(
     """
     query = sa.select(audit).order_by(audit.c.audit_id.desc()).limit(limit)
     if user_name is not None:
-        query = query.where(audit.c.user_name == user_name)
+        query = query.where(audit.c.user_name == storable(user_name))
     if before is not None:
         query = query.where(audit.c.audit_id < before)
     return tuple(from_row(AuditEntry, row) for row in database.rows(query))

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from tunesvc.client.problems import MEDIA_TYPE, Problem, describe_error
 from tunesvc.client.wire_format import encode
 from tunesvc.errors import DatabaseUnavailable, TooManyRequests, TuneError, Unauthenticated
+from tunesvc.util.characters import storable
 from tunesvc.util.logs import REQUEST_ID
 
 RETRY_AFTER_S = 2
@@ -28,7 +29,9 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a response with problem details, and the request's id in them."""
-    problem = replace(problem, instance=f"urn:tunesvc:request:{REQUEST_ID.get()}")
+    # A detail quotes what was sent, which may be half a surrogate pair.
+    detail, instance = storable(problem.detail), f"urn:tunesvc:request:{REQUEST_ID.get()}"
+    problem = replace(problem, detail=detail, instance=instance)
     return Response(encode(problem), problem.status, dict(headers or {}), MEDIA_TYPE)
 
 

@@ -56,7 +56,7 @@ class ErrorMiddleware:
                 "internal error %s: %s %s",
                 number,
                 scope["method"],
-                scope["path"],
+                scope.get("raw_path", b"").decode("latin-1"),  # escaped: it ends no line of the log
             )
             text = f"An internal error occurred. The server's log has details of error {number}."
             await self._respond(Request(scope), text)(scope, receive, send)

@@ -71,18 +71,19 @@ def new_page(
 ) -> HTMLResponse:
     """Render the editor with a template or a copy of a study."""
     database: Database = request.app.state.database
+    here = str(Path.cwd()) if _owns(user) else ""
     if copy is None:
         by_key = {one.key: one for one in templates()}
         selected = by_key.get(template, templates()[0])
         text = _with_free_name(database, selected)
-        return _editor(request, user, text, str(Path.cwd()), selected.key)
+        return _editor(request, user, text, here, selected.key)
     study = viewable(request, copy)
     text = renamed(_source(study), _free_name(database, study.name))
     return _editor(
         request,
         user,
         text,
-        study.source_dir or str(Path.cwd()),
+        study.source_dir or here,
         copied=study,
     )
 
@@ -95,12 +96,7 @@ def check_new(
     folder: Folder = "",
 ) -> HTMLResponse:
     """Render the issues of a text, or its preview, as a part of the page."""
-    verdict = judge(
-        request.app.state.database,
-        _lines(text),
-        folder,
-        viewable_studies(request, user),
-    )
+    verdict = _judged(request, user, _lines(text), folder)
     return page(request, "new_verdict.html", verdict=verdict)
 
 
@@ -121,14 +117,14 @@ def create_new(
     """Store the study and show how to run it; or render the editor again with the issues."""
     text = _lines(text)
     database = request.app.state.database
-    verdict = judge(database, text, folder, viewable_studies(request, user))
+    verdict = _judged(request, user, text, folder)
     if verdict.spec is None or not verdict.is_fine:
         return _editor(request, user, text, folder, verdict=verdict, status=422)
     try:
         record = create(
             database,
             verdict.spec,
-            StudySource(text, str(Path(folder.strip()).resolve())),
+            StudySource(text, str(Path(folder.strip()).resolve()) if _owns(user) else None),
             owner=user.name,
             project=project_for_study(request, user, project or None),
         )
@@ -150,14 +146,31 @@ def study_file(study: AskedStudy) -> Response:
     return _file(_source(study), study.name)
 
 
+def _owns(user: User) -> bool:
+    """Return True if the machine is the user's own; others learn nothing of its folders."""
+    return user.account is None or user.account.is_admin
+
+
+def _judged(request: Request, user: User, text: str, folder: str) -> SpecVerdict:
+    among = viewable_studies(request, user)
+    return judge(request.app.state.database, text, folder if _owns(user) else None, among)
+
+
 def judge(
     database: Database,
     text: str,
-    folder: str,
+    folder: str | None,
     among: StudyScope,
 ) -> SpecVerdict:
-    """Read a text and look ahead; it may learn from studies that the user may view."""
-    where, problems = _folder(folder)
+    """Read a text and look ahead; it may learn from studies that the user may view.
+
+    Args:
+        database: Database of the studies.
+        text: The study file.
+        folder: Folder on this machine from which the study is run; None to look into none.
+        among: Studies that the user may view.
+    """
+    where, problems = (None, list[str]()) if folder is None else _folder(folder)
     _, faults = examine(text, folder=where, extra_check=option_issues)
     spec, _ = examine(text)  # the others do not stand in the way of looking ahead
     if spec is None:
@@ -228,7 +241,7 @@ def _editor(
         is_fresh=verdict is None,
         projects=projects_for_studies(request, user),
         studies=list_studies(database, 100, among=among),
-        verdict=verdict or judge(database, text, folder, among),
+        verdict=verdict or _judged(request, user, text, folder),
     )
 
 

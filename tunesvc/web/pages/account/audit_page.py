@@ -28,8 +28,7 @@ def audit_page(
 ) -> HTMLResponse:
     """Render the page."""
     database = request.app.state.database
-    name = user.replace("\0", "") or None
-    entries = list_audit(database, user_name=name, before=before, limit=SHOWN + 1)
+    entries = list_audit(database, user_name=user or None, before=before, limit=SHOWN + 1)
     return page(
         request,
         "audit.html",
@@ -42,6 +41,6 @@ def audit_page(
 @router.get("/audit.jsonl", name="audit_file")
 def audit_file(request: Request, _: Administrator, user: UserName = "") -> StreamingResponse:
     """Return the whole log as JSON lines."""
-    entries = iterate_audit(request.app.state.database, user.replace("\0", "") or None)
+    entries = iterate_audit(request.app.state.database, user or None)
     lines = (encode(entry) + b"\n" for entry in entries)
     return StreamingResponse(lines, 200, attachment("audit", ".jsonl"), "application/jsonl")
