@@ -33,6 +33,10 @@ def test_users_are_added_shared_to_disabled_and_forgotten(desk: Tune) -> None:
     assert desk.here("audit", "--user", whoami())
 
 
+def test_without_studies_the_next_command_is_that_of_the_place(desk: Tune) -> None:
+    assert f"`tune {'submit' if desk.is_remote else 'run'} FILE` runs it" in desk.here("ls")
+
+
 def test_tokens_are_made_listed_and_revoked(desk: Tune) -> None:
     issued = read(desk, "token", "create", "--label", "ci", "--days", "2")
     assert issued["user"] == whoami()

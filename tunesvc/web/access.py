@@ -134,6 +134,13 @@ def _authorize_named(request: Request, permission: Permission) -> User:
     return user
 
 
+_NOT_SIGNED_IN = "this needs a valid token: `tune login URL` stores one"
+_UNKNOWN = (
+    "the token is not valid here: it is mistyped, expired, revoked or another server's. "
+    "`tune login URL` stores another one; TUNE_TOKEN is used before that"
+)
+
+
 def _signed_in(request: Request, access: Access, permission: Permission) -> User:
     """Return the user, and note it for the page and the audit log.
 
@@ -141,7 +148,7 @@ def _signed_in(request: Request, access: Access, permission: Permission) -> User
     """
     user = access.user(request)
     if user is None:
-        raise Unauthenticated("this needs a valid token: `tune login URL` stores one")
+        raise Unauthenticated(_UNKNOWN if "authorization" in request.headers else _NOT_SIGNED_IN)
     request.state.user = user
     if user.account is not None and permission is not Permission.WORK:
         audit_trail.begin(request, user.name, user.account.token_id)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesvc.cli.chosen_client import opened_client
+from tunesvc.cli.chosen_client import chosen_server, opened_client
 from tunesvc.cli.cli_options import (
     DatabaseUrl,
     Json,
@@ -66,8 +66,9 @@ def ls(
     elif not rows and (tag or owner):
         terminal.err().print("No study matches.")
     elif not rows:
+        begin = "run" if chosen_server(server) is None else "submit"
         terminal.out().print(
-            "No studies yet. `tune init` writes one to start from, `tune run FILE` runs it.",
+            f"No studies yet. `tune init` writes one to start from, `tune {begin} FILE` runs it.",
             markup=False,
         )
     else:
