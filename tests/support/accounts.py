@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
 import sqlalchemy as sa
+from fastapi import FastAPI
 
 from tunesvc.db.engine.database import Database
 from tunesvc.db.people import accounts
@@ -56,11 +57,15 @@ def make_team(database: Database, project: str = "vision") -> Team:
 
 
 @contextmanager
-def serving_accounts(database: Database) -> Iterator[tuple[DashboardServer, httpx.Client]]:
-    """A server with accounts on loopback, and a client without any."""
+def serving_accounts(
+    database: Database, prepare: Callable[[FastAPI], None] | None = None
+) -> Iterator[tuple[DashboardServer, httpx.Client]]:
+    """A server with accounts on loopback, and a client without any; `prepare` gets its API."""
     made = DashboardServer(database, accounts=Binding(port=0))
     made.app.include_router(probe_router(tuple, bytes))
     made.app.include_router(provider_sign_in.router)
+    if prepare is not None:
+        prepare(made.app.state.api)
     with (
         made as server,
         httpx.Client(base_url=server.url, headers={"Origin": server.url}) as client,

@@ -108,7 +108,8 @@ def make_app(
     has_accounts = isinstance(access, AccountAccess)
     for module in (*PAGES, *ACCOUNT_PAGES) if has_accounts else PAGES:
         app.include_router(module.router)
-    app.mount(API, make_api(app.state, BODY_MAX), name="api")
+    app.state.api = make_api(app.state, BODY_MAX)
+    app.mount(API, app.state.api, name="api")
     app.mount("/static", PackagedFiles(directory=STATIC), name="static")
     app.add_middleware(ErrorMiddleware)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)

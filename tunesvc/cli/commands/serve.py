@@ -23,12 +23,14 @@ from tunesvc.util import logs
 if TYPE_CHECKING:
     from fastapi import APIRouter
 
+    from tunesvc.coordinator.progress_events import Observer
     from tunesvc.db.engine.database import Database
     from tunesvc.db.people.accounts import FirstSecrets
     from tunesvc.execution.driver.ray_pool import RayPool
     from tunesvc.service.served_study import ServedStudy
     from tunesvc.service.server_metrics import ServerMetrics
     from tunesvc.service.study_supervisor import StudySupervisor
+    from tunesvc.service.trial_traces import TrialTracer
     from tunesvc.web import DashboardServer
     from tunesvc.web.binding import Binding
     from tunesvc.web.identity_provider import ProviderSettings
@@ -119,10 +121,14 @@ def serve(
         stopped = stack.enter_context(_signals())
         database, rays = _open(stack, database_url)
         metrics = stack.enter_context(_metrics(database))
-        supervisor = _supervisor(database, rays, metrics, studies)
+        tracer = _tracer(stack, database)
+        supervisor = _supervisor(database, rays, metrics, studies, tracer)
         first = _first_secrets(database)
         probes = _probes(database, supervisor, metrics)
-        server = stack.enter_context(_served(database, probes, binding, provider, gpu_price))
+        made = _served(database, probes, binding, provider, gpu_price)
+        if tracer is not None:
+            _trace_requests(made, tracer)
+        server = stack.enter_context(made)
         supervisor.start()
         stack.enter_context(AlertSender(database))
         stack.enter_context(ArtifactCollector(database))
@@ -148,11 +154,25 @@ def _metrics(database: Database) -> ServerMetrics:
     return ServerMetrics(database)
 
 
+def _tracer(stack: ExitStack, database: Database) -> TrialTracer | None:
+    from tunesvc.service.trial_traces import TrialTracer, open_provider
+
+    provider = open_provider()
+    return None if provider is None else stack.enter_context(TrialTracer(database, provider))
+
+
+def _trace_requests(server: DashboardServer, tracer: TrialTracer) -> None:
+    from tunesvc.web.middleware.request_spans import trace_requests
+
+    trace_requests(server.app.state.api, tracer.tracer)
+
+
 def _supervisor(
     database: Database,
     rays: RayPool,
     metrics: ServerMetrics,
     studies_max: int,
+    tracer: TrialTracer | None,
 ) -> StudySupervisor:
     from tunesvc.service.served_study import ServedStudy
     from tunesvc.service.study_supervisor import StudySupervisor
@@ -163,12 +183,15 @@ def _supervisor(
         interrupt: threading.Event,
         back_s: float,
     ) -> ServedStudy:
+        observer: Observer = metrics.observer()
+        if tracer is not None:
+            observer = tracer.observer(study_id, observer)
         return ServedStudy(
             study_id,
             database,
             make_executor=rays.executor,
             interrupt=interrupt,
-            observer=metrics.observer(),
+            observer=observer,
             back_s=back_s,
         )
 
