@@ -130,7 +130,7 @@ def serving(
         if admits_by == "accounts":
             made.page.goto(f"{server.own_url}/enter?key={make_team(database).secrets['admin']}")
             made.page.get_by_role("button", name="Sign in").click()
-            expect(made.page.get_by_role("heading", name="Studies")).to_be_visible()
+            expect(made.page.get_by_role("heading", name="Studies", exact=True)).to_be_visible()
         else:
             made.page.goto(server.new_address())
         try:
