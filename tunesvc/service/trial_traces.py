@@ -142,7 +142,7 @@ class TrialTracer:
     def __init__(self, database: Database, provider: TracerProvider) -> None:
         self._database = database
         self._provider = provider
-        self._tracer = provider.get_tracer("tunesvc")
+        self._tracer: Tracer = provider.get_tracer("tunesvc")
         self._ended: SimpleQueue[tuple[int, int] | None] = SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
