@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import threading
 from collections.abc import Iterator
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.support.simulation import Recorder
+from tunesvc.cli import app
 from tunesvc.coordinator.progress_events import ProgressEvent
 from tunesvc.runtime.logging_observer import LoggingObserver
 from tunesvc.util import logs
@@ -106,3 +109,19 @@ def test_no_secret_is_logged_not_in_a_traceback_either(
     assert "xxx" not in shown
     assert "hunter2" not in shown
     assert "failed with tune_token_***" in shown
+
+
+def test_the_command_lines_format_holds_without_a_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tune serve` logs at a level of its own, so the format alone is enough."""
+    monkeypatch.delenv(logs.LEVEL, raising=False)
+    monkeypatch.setenv(logs.FORMAT, "text")
+    assert CliRunner().invoke(app, ["--log-format", "json", "schema"]).exit_code == 0
+    assert os.environ[logs.FORMAT] == "json"
+
+
+def test_an_unknown_format_is_refused_without_a_level_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(logs.LEVEL, raising=False)
+    monkeypatch.setenv(logs.FORMAT, "text")
+    refused = CliRunner().invoke(app, ["--log-format", "xml", "schema"])
+    assert refused.exit_code == 2
+    assert "use text or json" in refused.output

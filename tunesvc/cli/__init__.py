@@ -131,13 +131,14 @@ def main(
     ] = "text",
 ) -> None:
     """Tune hyperparameters: Optuna's samplers, Ray's workers, and a Postgres that loses nothing."""
+    # Processes that a command starts inherit them. `tune serve` has a level of its own.
+    os.environ[logs.FORMAT] = log_format
     if log_level is not None:
-        # processes that it starts inherit them
-        os.environ |= {logs.LEVEL: log_level, logs.FORMAT: log_format}
-        try:
-            logs.configure()
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
+        os.environ[logs.LEVEL] = log_level
+    try:
+        logs.configure()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 _RUN = "Run"
