@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 import pytest
 
+from tests.support.command_line import Tune
 from tests.support.ray_fixtures import address_of_local_ray
 
 OBJECTIVE = """
@@ -122,6 +123,7 @@ if __name__ == "__main__":
 
 
 GUIDE = Path(__file__).parents[2] / "docs" / "python.md"
+SERVER = "https://tune.example.org"
 
 
 @pytest.fixture
@@ -244,9 +246,26 @@ def test_a_notebook_shows_progress_and_the_study(tmp_path: Path, env: dict[str, 
 @pytest.mark.slow
 @pytest.mark.usefixtures("joins")
 def test_the_guide_runs_as_it_stands(tmp_path: Path, env: dict[str, str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = [block for block in guide_blocks() if SERVER not in block]
     done = run("\n".join(blocks), tmp_path, env)
     assert done.returncode == 0, done.stderr
     assert "<Study 'train': finished" in done.stdout
     assert "Trial " in done.stdout.splitlines()[-1], "the verdict of the confirmation"
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_guide_to_a_server_runs_as_it_stands(remote_tune: Tune, tmp_path: Path) -> None:
+    remote_tune("run", "bowl.yaml", "--quiet")
+    (block,) = [block for block in guide_blocks() if SERVER in block]
+    block = block.replace(SERVER, remote_tune.env["TUNE_SERVER"]).replace("digits", "bowl")
+    token = f"token = {remote_tune.env['TUNE_TOKEN']!r}\n"
+    done = run(token + block, tmp_path, remote_tune.env)
+    assert done.returncode == 0, done.stderr
+    assert "{'x': " in done.stdout, "the parameters of the best trial"
+    assert "200" in remote_tune("show", "bowl", "--json")
+
+
+def guide_blocks() -> list[str]:
+    """Return the code blocks of the Python guide."""
+    return re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
