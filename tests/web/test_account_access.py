@@ -72,6 +72,12 @@ def test_without_a_token_the_api_answers_with_problem_details(client: httpx.Clie
     assert "<h1>Sign in</h1>" in page.text
 
 
+def test_a_line_end_in_an_address_of_the_api_is_answered_by_the_api(client: httpx.Client) -> None:
+    answer = client.get("/api/v1/users/a%0Ab/erasure")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
 def test_a_study_that_one_may_not_view_answers_as_one_that_does_not_exist(
     client: httpx.Client, team: Team
 ) -> None:

@@ -29,6 +29,7 @@ from tunesvc.errors import (
 from tunesvc.web.access import Access, remember_page
 from tunesvc.web.account_access import AccountAccess
 from tunesvc.web.api.api_app import API, make_api
+from tunesvc.web.api.problem_details import problem_of, problem_response
 from tunesvc.web.audit_trail import AuditMiddleware
 from tunesvc.web.live.cache import StaleWhileRevalidateCache
 from tunesvc.web.live.shared_answers import SharedAnswers
@@ -133,6 +134,9 @@ def _http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     title, text = "Not possible", str(error)
     if status == 404:
+        if request.url.path.startswith(f"{request.scope.get('root_path', '')}{API}/"):
+            # A mounted application gets no address with a line end in it.
+            return problem_response(problem_of(404, f"there is no {request.url.path!r}"))
         title = "Not found"
         text = "There is no such page."
     elif status == 405:
