@@ -26,7 +26,7 @@ def test_a_study_is_submitted_followed_left_and_followed_again(remote_tune: Tune
     assert followed.returncode == 130
     end = json.loads(remote_tune("show", "left", "--follow", "--json").splitlines()[-1])
     assert (end["event"], end["state"], end["exit_code"]) == ("end", "finished", 0)
-    assert end["counts"]["complete"] == 4
+    assert end["counts"]["complete"] + end["counts"]["pruned"] == 4
     shown = json.loads(remote_tune("show", "left", "--json"))
     assert shown["provenance"]["python"]
     assert shown["submission"]["snapshot"]
