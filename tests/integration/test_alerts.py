@@ -200,6 +200,19 @@ def test_a_wrong_target_is_refused_with_the_remedy(database: Database) -> None:
         add(database, "json://127.0.0.1", kinds=["finish"])
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general?template=/etc/passwd",
+        "fcm://project@key/device?KeyFile=file:///root/key.json",
+        "mailto://user:password@example.org?pgpkey=/root/key.asc",
+    ],
+)
+def test_an_address_reads_no_file_of_the_server(address: str) -> None:
+    with pytest.raises(SpecError, match="alerts read no files of the server"):
+        check_address(address)
+
+
 def test_a_user_adds_tests_and_removes_targets_through_a_client(
     database: Database, inbox: Inbox
 ) -> None:

@@ -227,3 +227,12 @@ def test_two_studies_take_turns_with_a_gpu_that_is_left_over(cluster: Database) 
     )
     grants = ClusterSharing(cluster).update([first, second]).grants
     assert (grants[first].slots, grants[second].slots) == (1, 0)
+
+
+def test_until_the_cluster_is_seen_one_study_starts_and_the_most_urgent_first(
+    database: Database,
+) -> None:
+    submit(database, "first", "ada")
+    urgent = submit(database, "urgent", "bob", priority=Priority.URGENT)
+    submit(database, "last", "ada", priority=Priority.LOW)
+    assert ClusterSharing(database).update(frozenset()).startable == (urgent,)

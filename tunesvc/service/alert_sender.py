@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from typing import Any
+from urllib.parse import parse_qsl
 
 from tunesvc.db import alerts
 from tunesvc.db.alerts import Delivery, place_of
@@ -19,6 +20,8 @@ LOOK_S = 2.0
 """Interval of looking for new alerts."""
 ADDRESS_MAX = 500
 """Most characters of an address: Apprise takes seconds for long ones."""
+FILE_OPTIONS = frozenset({"keyfile", "pgpkey", "pgpprv", "pgppub", "subfile", "template"})
+"""Options of addresses with which Apprise reads files of this machine."""
 _EXTRA = "alerts need Apprise: pip install 'tunesvc[alerts]'"
 
 
@@ -26,10 +29,13 @@ def check_address(url: str) -> None:
     """Check that Apprise knows an address.
 
     Raises:
-        SpecError: it does not; or Apprise is not installed.
+        SpecError: it does not, or would read a file of this machine; or Apprise is not installed.
     """
     if len(url) > ADDRESS_MAX:
         raise SpecError(f"an address of alerts has at most {ADDRESS_MAX} characters")
+    options = {name.lower() for name, _ in parse_qsl(url.partition("?")[2], True)}
+    if read := options & FILE_OPTIONS:
+        raise SpecError(f"leave out `{min(read)}`: alerts read no files of the server")
     if _apprise().Apprise.instantiate(url, suppress_exceptions=True) is None:
         raise SpecError(
             f"{place_of(url)} is no address that Apprise knows, such as "

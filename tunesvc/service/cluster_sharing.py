@@ -7,14 +7,18 @@ after it can no longer use them. So limits hold exactly, whatever dies in betwee
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from tunesvc.coordinator.slot_grant import SlotGrant
 from tunesvc.db import submissions
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import Priority
-from tunesvc.queries.operations.shared_demand import ClusterDemand, get_cluster_demand
+from tunesvc.queries.operations.shared_demand import (
+    ClusterDemand,
+    StudyDemand,
+    get_cluster_demand,
+)
 from tunesvc.service.fair_allocation import Allocation, allocate, grantable, slots_to_free
 
 
@@ -70,9 +74,9 @@ class ClusterSharing:
 
 
 def _without_cluster(demand: ClusterDemand, own: Collection[int]) -> Sharing:
-    """Return no limits, as long as no coordinator has seen the cluster."""
-    waiting = [one.study_id for one in demand.studies if not one.is_attended]
-    return Sharing(dict.fromkeys(own, SlotGrant()), tuple(waiting[:1]))
+    """Return no limits while no cluster was seen: the coordinator that starts first sees it."""
+    waiting = _by_priority(one for one in demand.studies if not one.is_attended)
+    return Sharing(dict.fromkeys(own, SlotGrant()), waiting[:1])
 
 
 def _grants(
@@ -93,7 +97,13 @@ def _grants(
 
 
 def _startable(demand: ClusterDemand, slots: Mapping[int, int]) -> tuple[int, ...]:
+    return _by_priority(
+        one for one in demand.studies if not one.is_attended and slots[one.study_id] > 0
+    )
+
+
+def _by_priority(waiting: Iterable[StudyDemand]) -> tuple[int, ...]:
+    """Return ids of studies, the most urgent first; of one priority in the given order."""
     ranks = list(Priority)
-    waiting = [one for one in demand.studies if not one.is_attended and slots[one.study_id] > 0]
-    waiting.sort(key=lambda one: -ranks.index(one.priority))
-    return tuple(one.study_id for one in waiting)
+    ordered = sorted(waiting, key=lambda one: -ranks.index(one.priority))
+    return tuple(one.study_id for one in ordered)
