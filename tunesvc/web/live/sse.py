@@ -113,7 +113,7 @@ class EventHub:
         self._wake()
 
     def serves(self, subscription: Subscription) -> bool:
-        """Return True as long as a stream goes on."""
+        """Return True while a stream may continue."""
         return not (self.is_closed or subscription.is_ended)
 
     def accounts(self) -> list[Account]:
