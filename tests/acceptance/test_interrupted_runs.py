@@ -113,6 +113,7 @@ def test_a_gpu_has_one_owner_and_a_second_command_names_it_while_it_waits(local_
         }
 
 
+@pytest.mark.slow
 def test_a_dashboard_is_served_beside_a_run_and_ends_with_it_on_ctrl_c(local_tune: Tune) -> None:
     write_study(local_tune, "slow", "slow", "resources: {cpu: 0.1}\n        pruner: none")
     running = local_tune.start("run", "slow.yaml", "--trials", "500", "--json", "--dashboard")

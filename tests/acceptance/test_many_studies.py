@@ -54,6 +54,7 @@ def spans(database: Database) -> dict[str, list[tuple[float, float]]]:
     return made
 
 
+@pytest.mark.slow
 def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(
     local_tune: Tune, database: Database
 ) -> None:

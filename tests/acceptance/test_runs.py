@@ -45,6 +45,7 @@ def test_a_study_is_run_extended_resumed_and_deleted(tune: Tune) -> None:
     assert "there is no study named 'bowl'" in tune.here("show", "bowl", code=3)
 
 
+@pytest.mark.slow
 def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune) -> None:
     write_study(tune, "noisy", "noisy")
     tune("run", "noisy.yaml", "--quiet")
@@ -66,6 +67,7 @@ def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune)
     assert all(one["low"] < one["mean"] < one["high"] for one in confirmed["finalists"])
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_of_the_best_trial_is_kept_and_copied(tune: Tune) -> None:
     write_study(tune, "saving", "saving", "keep: {best: 1, last: 1}")
     tune("run", "saving.yaml", "--quiet")

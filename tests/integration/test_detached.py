@@ -141,7 +141,8 @@ def names_of(driver: Driver, folder: Path) -> list[str]:
     return [name for name in driver.names() if name.startswith(f"{make_job(folder).key}:")]
 
 
-@pytest.mark.parametrize("isolation", ["reuse", pytest.param("process", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["reuse", "process"])
 def test_attempts_that_train_when_their_driver_is_killed_are_adopted_and_end_once(
     join: Join, tmp_path: Path, isolation: Literal["reuse", "process"]
 ) -> None:

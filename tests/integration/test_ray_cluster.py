@@ -223,6 +223,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_a_cluster_that_asks_for_a_token_gets_it_or_says_so() -> None:
     token = "0123456789abcdef0123456789abcdef"
     done = python(

@@ -137,11 +137,11 @@ def test_alerts_are_set_on_the_pages_and_their_secrets_stay_hidden(
     viewer = browsers["viewer"]
     url = "json://ann:planted-secret@127.0.0.1:9/hook"  # where nothing listens
     added = viewer.post("/account/alerts", data={"url": url, "kinds": ["failed", "budget"]})
-    assert "json://127.0.0.1/…" in added.text
+    assert "json://127.0.0.1:9/…" in added.text
     assert "failed, budget" in added.text
     own = viewer.post("/account/alerts", data={"url": url, "study_id": "1"})
     assert own.url.path == "/studies/1/configuration"
-    assert own.text.count("json://127.0.0.1/…</td>") == 1
+    assert own.text.count("json://127.0.0.1:9/…</td>") == 1
     account = viewer.get("/account").text
     (first, second) = re.findall(r"/account/alerts/(\d+)/remove", account)
     tested = viewer.post(f"/account/alerts/{first}/test").text

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -65,7 +66,9 @@ def test_only_the_proxys_id_is_kept_and_logged(
             return await client.get("/", headers={HEADER: given})
 
     try:
-        answer = asyncio.run(ask())
+        # in a thread, since a browser's loop may run in this one
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(asyncio.run, ask()).result()
     finally:
         logger.handlers[:], logger.propagate = before[0], before[2]
         logger.setLevel(before[1])
