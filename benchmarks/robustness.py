@@ -222,7 +222,7 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 def worse_cases(
     sampler: str, samplers: Sequence[str], found: np.ndarray
 ) -> tuple[list[int], list[int]]:
-    """Return problems whose worst seed is worse than random's median, and those it is behind in."""
+    """Return where the worst seed is worse than random's median, and where the median is behind."""
     own = found[samplers.index(sampler)]
     medians = np.median(found, axis=2)
     worst: list[int] = []

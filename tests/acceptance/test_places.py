@@ -93,7 +93,7 @@ OPERANDS = {
     "db restore": ["x.dump"],
     "db grant": ["reader", "--as", "ada"],
 }
-"""What commands need to be understood."""
+"""Arguments without which a command is refused."""
 
 
 @pytest.mark.parametrize("command", REFUSING)

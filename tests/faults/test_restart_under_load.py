@@ -212,7 +212,7 @@ def test_what_was_answered_is_kept_once_though_the_server_is_killed_three_times(
 
     until_s = time.monotonic() + 60.0
     while lost := writers.answered.keys() - _stored(service.database).keys():
-        assert time.monotonic() < until_s, lost  # a coordinator records what was told
+        assert time.monotonic() < until_s, lost  # a coordinator records the results
         time.sleep(0.2)
     stored = _stored(service.database)
     assert [mark for mark, times in stored.items() if times != 1] == []

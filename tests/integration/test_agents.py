@@ -265,6 +265,14 @@ def test_a_checkpoint_travels_to_the_next_attempt(served: Served, tmp_path: Path
     assert (copy / "weights").read_bytes() == content
 
 
+def launch_from_checkpoint(served: Served, first: Launch) -> None:
+    """Launch the second attempt of a trial from the one checkpoint of its first, once that ends."""
+    served.listener.until_ended(first)
+    (saved,) = served.listener.payloads_of(first, Checkpointed)
+    attempt = AttemptId(first.attempt.trial_id, 2)
+    served.executor.launch(replace(first, attempt=attempt, checkpoint=saved.path))
+
+
 def test_a_file_is_a_checkpoint_of_an_asker(served: Served) -> None:
     first = served.launch()
     token = served.post("ask").json()["token"]
@@ -274,10 +282,7 @@ def test_a_file_is_a_checkpoint_of_an_asker(served: Served) -> None:
     )
     assert put.status_code == 200
     served.post(f"attempts/{token}/tell", {"state": "failed"})
-    served.listener.until_ended(first)
-    (saved,) = served.listener.payloads_of(first, Checkpointed)
-    attempt = AttemptId(first.attempt.trial_id, 2)
-    served.executor.launch(replace(first, attempt=attempt, checkpoint=saved.path))
+    launch_from_checkpoint(served, first)
     asked = served.post("ask").json()
     assert asked["has_checkpoint"]
     path = f"/api/v1/studies/test/attempts/{asked['token']}/checkpoint"
@@ -337,10 +342,7 @@ def test_a_checkpoint_of_any_name_is_downloaded_by_it(served: Served) -> None:
     put = served.http.put(path.format(token), params={"name": name}, content=b"x", headers=headers)
     assert put.status_code == 200
     served.post(f"attempts/{token}/tell", {"state": "failed"})
-    served.listener.until_ended(first)
-    (saved,) = served.listener.payloads_of(first, Checkpointed)
-    attempt = AttemptId(first.attempt.trial_id, 2)
-    served.executor.launch(replace(first, attempt=attempt, checkpoint=saved.path))
+    launch_from_checkpoint(served, first)
     answer = served.http.get(path.format(served.post("ask").json()["token"]), headers=headers)
     sent = answer.headers["content-disposition"]
     assert sent == f"attachment; filename*=utf-8''{quote(name)}"

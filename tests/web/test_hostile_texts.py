@@ -42,7 +42,7 @@ TEXTS = {
 SLOW_S = 15.0
 """No text may keep a server busy for longer; a command waits for a coordinator for 6 s."""
 OFTEN = ("NUL", "half a surrogate pair")
-"""What nearly every place where a text is stored has to know about."""
+"""Texts that nearly every place that stores a text has to refuse or replace."""
 
 
 @dataclass(frozen=True)

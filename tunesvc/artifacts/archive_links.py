@@ -1,4 +1,4 @@
-"""Symbolic links in archives that may come from anybody: which may be made.
+"""Symbolic links in archives of any origin: which may be made.
 
 A link goes up first, if at all, and then only down. It is made after all files, and nothing lies
 below it. So where it leads depends on real folders alone, however many links there are.
@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 
 def links_problem(members: Iterable[tarfile.TarInfo]) -> str | None:
-    """Return why the links among members must not be made; None if they may."""
+    """Return the reason why the links among members must not be made; None if they may."""
     members = tuple(members)
     links = {PurePosixPath(member.name) for member in members if member.issym()}
     for member in members:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FollowedStudy:
-    """What the end of a run prints, from a client. `tunesvc.Study` has the same properties."""
+    """Result of a study, read through a client. `tunesvc.Study` has the same properties."""
 
     def __init__(self, client: TuneClient, view: StudyView, *, interrupted: bool = False) -> None:
         """`interrupted`: following was, while the study continues."""

@@ -168,7 +168,7 @@ _HAS_HOST = frozenset(
         *("gotify", "gotifys", "matrix", "matrixs", "mmost", "mmosts", "rocket", "rockets"),
     }
 )
-"""Schemes of Apprise whose addresses begin with a host, behind a user with a password."""
+"""Schemes of Apprise with a host at the start, behind a user with a password."""
 
 
 def raise_alerts(connection: sa.Connection) -> None:

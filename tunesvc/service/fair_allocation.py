@@ -7,8 +7,8 @@ of CPUs can be compared. Slots are given one by one to the party that has least 
 one cannot use is free for the others.
 
 A remainder that cannot be divided, such as one GPU for two users, takes turns (deficit round robin,
-Shreedhar and Varghese, 1995): whoever has received more for its weight, by whole turns, begins with
-a debt of almost one slot. So over time all get their share, within one turn and one trial.
+Shreedhar and Varghese, 1995): a party that has received more for its weight, by whole turns, begins
+with a debt of almost one slot. So over time all get their share, within one turn and one trial.
 
 A priority decides between the studies of one user, the highest first. An urgent study comes before
 everything else; what it gets counts as its user's part. Limits of users and projects always hold.
@@ -93,7 +93,8 @@ class _Sharing:
         self._used: dict[tuple[str, str], _Used] = {}
         self.slots = {one.study_id: 0 for one in demands}
         self._refusals: dict[int, str] = {}
-        self._largest_cost = max(map(self._cost, demands), default=0.0)
+        turn = TURN_S * max(map(self._cost, demands), default=0.0) or math.inf
+        self._turns = {one.study_id: self._turns_of(one, turn) for one in demands}
 
     def fill(self, demands: Sequence[StudyDemand]) -> None:
         """Give slots to the studies until none of them can use another one."""
@@ -122,7 +123,7 @@ class _Sharing:
         user = self._party(self._users, one.user)
         debts = [
             self._cost(one) * _debt(turns - fewest[group])
-            for group, turns in zip(_groups(one), self._turns(one), strict=True)
+            for group, turns in zip(_groups(one), self._turns[one.study_id], strict=True)
         ]
         return (
             (self._of("project", one.project).share + debts[0]) / project.weight,
@@ -136,13 +137,12 @@ class _Sharing:
         """Return the fewest turns that a party of each group has had."""
         fewest: dict[tuple[str, ...], int] = {}
         for one in demands:
-            for group, turns in zip(_groups(one), self._turns(one), strict=True):
+            for group, turns in zip(_groups(one), self._turns[one.study_id], strict=True):
                 fewest[group] = min(turns, fewest.get(group, turns))
         return fewest
 
-    def _turns(self, one: StudyDemand) -> tuple[int, int, int]:
-        """Return how many turns its project, its user in the project, and a study have had."""
-        turn = TURN_S * self._largest_cost or math.inf
+    def _turns_of(self, one: StudyDemand, turn: float) -> tuple[int, int, int]:
+        """Return the numbers of turns that its project, its user there, and a study have had."""
         weights = (
             self._party(self._projects, one.project).weight,
             self._party(self._users, one.user).weight,
@@ -179,7 +179,7 @@ class _Sharing:
         return f"other studies have the right to the {resource}s now"
 
     def _has_all_of(self, one: StudyDemand, resource: str) -> bool:
-        """Return whether no other study has got anything of a resource."""
+        """Return True if no other study has got anything of a resource."""
         got = self._total[resource] - self._free[resource]
         return got <= self.slots[one.study_id] * one.slot[resource] + _SLACK
 

@@ -44,7 +44,7 @@ class QueueWatch:
             self._listener = None
 
     def _listening(self) -> Listener | None:
-        """Return a listener whose connection is not lost; None while there can be none."""
+        """Return a connected listener; None while there can be none."""
         if self._listener is not None and self._listener.is_lost:
             self.close()
         if self._listener is None:

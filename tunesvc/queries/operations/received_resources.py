@@ -15,7 +15,7 @@ from tunesvc.db.schema.tables import attempts, studies
 from tunesvc.queries.sql import first_trial_id, seconds
 
 WINDOW = timedelta(hours=1)
-"""What parties received longer ago does not count."""
+"""Resources that parties received longer ago do not count."""
 
 Party = tuple[str | int, ...]
 """A project, its user, or the user's study; the group in which it shares is that without its last

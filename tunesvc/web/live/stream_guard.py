@@ -1,4 +1,4 @@
-"""Ends open streams whose account has changed: revoked, expired, disabled, or with other roles.
+"""Ends open streams when their account changes: revoked, expired, disabled, or with other roles.
 
 One thread per server looks once a second, with one query for all streams. A client that still may
 read connects again, and gets what its roles are now.

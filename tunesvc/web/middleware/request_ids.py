@@ -1,6 +1,6 @@
 """Gives each request an id: in the answer, in log records, and in problem details.
 
-A proxy's `X-Request-ID` is kept; `ProxyMiddleware` has dropped that of anybody else.
+A proxy's `X-Request-ID` is kept; `ProxyMiddleware` has dropped that of all other clients.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def submit_upload(
     project: Annotated[str, Form(max_length=400)] = "",
     priority: Annotated[Priority, Form()] = Priority.NORMAL,
 ) -> Response:
-    """Queue a study whose files were received, and show it."""
+    """Queue a study from the files that were received, and show it."""
     text = text.replace("\r\n", "\n")
     new = NewSubmission(
         parse(text, extra_check=option_issues),
