@@ -22,6 +22,7 @@ Optuna's GPSampler takes part where torch is installed. One thread a process.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -96,11 +97,16 @@ def play(name: str, sampler: str, seed: int) -> list[float]:
     run = _run_ours if sampler in OURS else _run_peer
     answers = list(run(problem, sampler, seed))
     answers += [answers[-1]] * (len(MARKS) - len(answers))
-    worst = random_truths(problem, REFERENCES)
-    scale = max(float(np.median(worst)) - problem.best, 1e-12)
-    fallback = float(worst.max())
+    scale, fallback = reference(name)
     truths = [fallback if answer is None else problem.truth(answer) for answer in answers]
     return [max(0.0, truth - problem.best) / scale for truth in truths]
+
+
+@functools.cache
+def reference(name: str) -> tuple[float, float]:
+    """Return the difference that has regret 1, and the value of a study without an answer."""
+    drawn = random_truths(PROBLEMS[name], REFERENCES)
+    return max(float(np.median(drawn)) - PROBLEMS[name].best, 1e-12), float(drawn.max())
 
 
 def random_truths(problem: Problem, count: int) -> np.ndarray:
