@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.comparison import worse_cases
 from benchmarks.problems import PROBLEMS
-from benchmarks.robustness import play, random_truths, worse_cases
+from benchmarks.robustness import play, random_truths
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
