@@ -21,6 +21,10 @@ process.
 from __future__ import annotations
 
 import functools
+import os
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[threads] = "1"
 
 import numpy as np
 
