@@ -9,7 +9,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import create_trial
+from optuna.trial import FrozenTrial, create_trial
 
 from tunesvc.search.samplers.gp.domain import ABSENT, Domain
 from tunesvc.search.samplers.gp.initial_design import spread
@@ -60,6 +60,57 @@ def test_the_choice_that_decides_over_a_parameter_is_learned() -> None:
     is_adam = points[:, 0] == 1.0
     assert (points[is_adam, 1] == ABSENT).all()
     assert len(set(points[~is_adam, 1])) > 10
+
+
+def _trial(domain: Domain, **params: object) -> FrozenTrial:
+    kinds = {name: domain.distributions[name] for name in params}
+    return create_trial(params=params, distributions=kinds, value=0.0)
+
+
+def _nested() -> Domain:
+    """A choice of models, one of which has a kernel, one of which has a scale."""
+    domain = Domain(
+        {
+            "gamma": FloatDistribution(1e-3, 1.0, log=True),
+            "model": CategoricalDistribution(["knn", "svm"]),
+            "kernel": CategoricalDistribution(["linear", "rbf"]),
+            "shrinking": CategoricalDistribution([True, False]),
+        }
+    )
+    domain.learn_conditions(
+        [
+            _trial(domain, model="knn"),
+            _trial(domain, model="svm", kernel="linear", shrinking=True),
+            _trial(domain, model="svm", kernel="rbf", shrinking=False, gamma=0.1),
+        ]
+    )
+    return domain
+
+
+def test_a_parameter_is_absent_where_its_absent_parent_decides() -> None:
+    points = _nested().random(100, np.random.default_rng(0))
+    gamma, model, kernel, shrinking = points.T
+    assert ((kernel == ABSENT) == (model == 0.0)).all()
+    assert ((shrinking == ABSENT) == (model == 0.0)).all(), "its sibling does not decide"
+    assert ((gamma == ABSENT) == (kernel != 1.0)).all()
+
+
+def test_neighbours_of_a_point_without_a_parameter_have_all_its_values() -> None:
+    domain = _nested()
+    point = domain.encode({"model": "knn"})
+    near = domain.near(point[None], 300, 0.01, np.random.default_rng(0))
+    gammas = near[near[:, 2] == 1.0, 0]
+    assert gammas.min() < 0.1
+    assert gammas.max() > 0.9, "spread over the range"
+
+
+def test_only_active_parameters_of_a_point_are_changed() -> None:
+    domain = _nested()
+    point = domain.encode({"model": "svm", "kernel": "rbf", "shrinking": True, "gamma": 0.1})
+    absent = domain.encode({"model": "knn"})
+    near = domain.near(np.stack([point, absent]), 400, 0.1, np.random.default_rng(0))
+    moved = (near[400:] != absent).any(axis=1)
+    assert 0.4 < moved.mean() < 0.85, "the only active choice is drawn again, once or twice"
 
 
 def test_spread_points_fill_the_space_evenly() -> None:

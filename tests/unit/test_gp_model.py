@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from tunesvc.search.samplers.gp import gp_model
+from tunesvc.search.samplers.gp.domain import ABSENT
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
 
 CHOICES = np.array([0, 0, 3])
@@ -199,3 +200,21 @@ def test_a_smooth_function_without_noise_is_believed_to_be_one() -> None:
     values = standardised(((points - 0.6) ** 2).sum(axis=1))
     known = fit(points, values, np.zeros(50), np.zeros(4, dtype=int))
     assert known.own + known.noise < 5e-4  # with as much of either as the other way it was 23e-4
+
+
+def test_both_parts_of_the_model_agree_on_distances_of_absent_parameters() -> None:
+    points = some_points(6)
+    points[0, 0], points[1, 2], points[2] = ABSENT, ABSENT, ABSENT
+    weights = np.array([2.0, 0.5, 3.0])
+    known = Hyperparameters(weights, 1.0, 0.1, 0.1)
+    posterior = Posterior(known, CHOICES, points, np.zeros(6), np.zeros(6))
+    fitted = np.tensordot(weights, gp_model._squares(points, points, CHOICES > 0), axes=1)
+    found = np.array([posterior.distances(point, points) for point in points])
+    assert np.allclose(found**2, fitted)
+
+
+def test_an_absent_number_is_almost_equally_far_from_all_values() -> None:
+    line = np.array([[0.0], [0.5], [1.0]])
+    (squares,) = gp_model._squares(np.array([[ABSENT]]), line, np.array([False]))
+    assert squares.min() > 0.2
+    assert squares.max() < 2.5 * squares.min()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from optuna.trial import FrozenTrial
 
 from tunesvc.spec.rounding import nearest_step, snap_to_bounds
 
-ABSENT = 0.5
-"""Entry of an absent parameter: all trials without it agree in it."""
+ABSENT = -1.0
+"""Entry of an absent parameter, which no value has."""
+_MIDDLE = 0.5
 
 
 class Domain:
@@ -44,6 +46,7 @@ class Domain:
         ).astype(int)
         """Number of choices of each parameter; 0 for a number."""
         self._rules: list[_InactiveRule] = []
+        """In such an order that a parent's rule comes before those of its children."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,31 +80,43 @@ class Domain:
         return self.without_absent(snapped)
 
     def learn_conditions(self, trials: Sequence[FrozenTrial]) -> None:
-        """Find, for each parameter that some trials lack, the choice that decides on it."""
-        self._rules = []
-        for j, name in enumerate(self.names):
-            has = np.array(
-                [name in trial.params for trial in trials],
-                dtype=bool,
-            )
-            if has.all() or not has.any():
-                continue
-            for parent, kind in enumerate(self._kinds):
-                if parent == j or not self.is_choice[parent]:
-                    continue
-                places = np.array([self.encode(trial.params)[parent] for trial in trials])
-                known = np.array([self.names[parent] in trial.params for trial in trials])
-                on = set(places[has & known])
-                if on and not on & set(places[~has & known]):
-                    off = set(range(int(_size(kind)))) - {int(place) for place in on}
-                    self._rules.append(_InactiveRule(j, parent, off))
-                    break
+        """Find, for each parameter that some trials lack, the choice that decides on it.
+
+        That is the first one which all trials with the parameter have, and which tells them from
+        other trials that have it.
+        """
+        if not trials:
+            return
+        has = np.array([[name in trial.params for name in self.names] for trial in trials])
+        points = np.stack([self.encode(trial.params) for trial in trials])
+        found = (self._find_rule(child, has, points) for child in range(len(self)))
+        counts = has.sum(axis=0)
+        rules = [rule for rule in found if rule is not None]
+        self._rules = sorted(rules, key=lambda rule: -counts[rule.child])
+
+    def _find_rule(self, child: int, has: np.ndarray, points: np.ndarray) -> _InactiveRule | None:
+        with_child, without = has[:, child], ~has[:, child]
+        for parent in np.flatnonzero(self.is_choice & with_child.any() & without.any()):
+            on = set(points[with_child, parent])
+            seen_off = set(points[without & has[:, parent], parent])
+            if seen_off and ABSENT not in on and not on & seen_off:
+                choices = set(map(float, range(int(self.choices[parent]))))
+                return _InactiveRule(child, int(parent), [ABSENT, *(choices - on)])
+        return None
 
     def without_absent(self, points: np.ndarray) -> np.ndarray:
         """Set inactive parameters of points to `ABSENT`, in place."""
         for rule in self._rules:
-            points[np.isin(points[:, rule.parent], list(rule.off)), rule.child] = ABSENT
+            points[np.isin(points[:, rule.parent], rule.off), rule.child] = ABSENT
         return points
+
+    def _present(self, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return points with random values for absent parameters."""
+        drawn, (rows, columns) = points.copy(), np.nonzero(points == ABSENT)
+        unit = rng.random(len(rows))
+        choices = self.choices[columns]
+        drawn[rows, columns] = np.where(choices > 0, np.floor(unit * choices), unit)
+        return drawn
 
     def random(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Return uniformly drawn points."""
@@ -114,14 +129,18 @@ class Domain:
         width: float,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        """Return `each` neighbours of every point, one or two parameters changed by `width`."""
-        out = np.repeat(points, each, axis=0)
+        """Return `each` neighbours of every point, one or two parameters changed by `width`.
+
+        A parameter that becomes active by a changed choice has a random value.
+        """
+        from_points = np.repeat(points, each, axis=0)
+        out = self._present(from_points, rng)
         rows = np.arange(len(out))
         for is_moved in (
             np.ones(len(out), dtype=bool),
             rng.random(len(out)) < 0.5,
         ):
-            columns = rng.integers(len(self), size=len(out))
+            columns = self._any_active(from_points, rng)
             moved, column = rows[is_moved], columns[is_moved]
             is_choice = self.is_choice[column]
             sizes = self.sizes[column[is_choice]]
@@ -136,6 +155,14 @@ class Domain:
             )
         return self.snap(out)
 
+    def _any_active(self, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return one of each point's active parameters; shape (points,)."""
+        columns = rng.integers(len(self), size=len(points))
+        missed = np.flatnonzero(points[np.arange(len(points)), columns] == ABSENT)
+        order = rng.random((len(missed), len(self))) * (points[missed] != ABSENT)
+        columns[missed] = order.argmax(axis=1)
+        return columns
+
     def from_unit(self, unit: np.ndarray) -> np.ndarray:
         """Return rows of the unit cube as points."""
         points = unit.copy()
@@ -143,11 +170,13 @@ class Domain:
         return self.snap(points)
 
 
+@dataclass(frozen=True, slots=True)
 class _InactiveRule:
-    """A parameter that is inactive where another one has certain choices."""
+    """A parameter that is inactive where another one is absent or has certain choices."""
 
-    def __init__(self, child: int, parent: int, off: set[int]) -> None:
-        self.child, self.parent, self.off = child, parent, off
+    child: int
+    parent: int
+    off: list[float]
 
 
 def _size(kind: BaseDistribution) -> float:
@@ -175,7 +204,7 @@ def _to_unit(value: Any, kind: BaseDistribution) -> float:
         return float(kind.to_internal_repr(value))
     low, high = float(kind.low), float(kind.high)  # type: ignore[attr-defined]
     if high <= low:
-        return ABSENT
+        return _MIDDLE
     # The same numbers as those of `snap`.
     if isinstance(kind, FloatDistribution) and kind.step is not None:
         return float(
@@ -192,6 +221,8 @@ def _to_unit(value: Any, kind: BaseDistribution) -> float:
 
 
 def _from_unit(place: float, kind: BaseDistribution) -> Any:
+    if place == ABSENT:
+        place = _MIDDLE
     if isinstance(kind, CategoricalDistribution):
         return kind.choices[int(min(max(place, 0), len(kind.choices) - 1))]
     low, high = float(kind.low), float(kind.high)  # type: ignore[attr-defined]

@@ -1,13 +1,13 @@
 """Gaussian-process regression over points of a `Domain`.
 
 The covariance is a Matérn 5/2 over a distance with one length scale per parameter, choices at
-distance 0 or 1, plus a term for each distinct point: the effect of a configuration beyond its
-neighbours. With fitted noise, this separates a lucky draw from a good configuration. Where
-observations share training seeds, the effect of a seed on all points alike has its own term. Noise
-is then the effect of a seed on one point, which the same point with the same seed has again, up to
-a remainder (a block design with interaction). Hyperparameters maximise the marginal likelihood
-under log-normal priors (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006,
-chapter 5).
+distance 0 or 1, absent numbers beside the middle of their range, plus a term for each distinct
+point: the effect of a configuration beyond its neighbours. With fitted noise, this separates a
+lucky draw from a good configuration. Where observations share training seeds, the effect of a seed
+on all points alike has its own term. Noise is then the effect of a seed on one point, which the
+same point with the same seed has again, up to a remainder (a block design with interaction).
+Hyperparameters maximise the marginal likelihood under log-normal priors (Rasmussen and Williams,
+"Gaussian Processes for Machine Learning", 2006, chapter 5).
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg, optimize
 
+from tunesvc.search.samplers.gp.domain import ABSENT
+
 JITTER = 1e-6
+_BESIDE = 0.5
+"""Distance of an absent number from the middle of its range, at a right angle to it: so it is about
+equally far from all its values (Hutter and Osborne 2013, "A kernel for hierarchical parameter
+spaces")."""
 _SAME = 1e-9
 """Points at most this far apart count as the same."""
 
@@ -249,12 +255,20 @@ class Posterior:
     def _embed(self, points: np.ndarray) -> np.ndarray:
         """Return coordinates with Euclidean distances; a choice is one corner of a simplex."""
         scales, is_number = np.sqrt(self.known.weights), self._choices == 0
-        parts = [points[:, is_number] * scales[is_number]]
+        along, beside = _coordinates(points[:, is_number])
+        parts = [along * scales[is_number], beside * scales[is_number]]
         for j in np.flatnonzero(~is_number):
-            corners = np.zeros((len(points), self._choices[j]))
+            # The last corner, index -1, stands for an absent choice.
+            corners = np.zeros((len(points), self._choices[j] + 1))
             corners[np.arange(len(points)), points[:, j].astype(int)] = scales[j] / np.sqrt(2)
             parts.append(corners)
         return np.hstack(parts)
+
+
+def _coordinates(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates of numbers along their ranges and beside them; both shaped alike."""
+    is_absent = numbers == ABSENT
+    return np.where(is_absent, 0.5, numbers), _BESIDE * is_absent
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
@@ -282,12 +296,12 @@ def _matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _squares(a: np.ndarray, b: np.ndarray, is_choice: np.ndarray) -> np.ndarray:
     """Return squared distances in each parameter; shape (parameters, len(a), len(b))."""
-    apart = (a[:, None, :] - b[None, :, :]).transpose(2, 0, 1)
-    out: np.ndarray = np.where(
-        is_choice[:, None, None],
-        (apart != 0.0).astype(float),
-        apart**2,
+    along, beside = (
+        (of_a[:, None, :] - of_b[None, :, :]).transpose(2, 0, 1)
+        for of_a, of_b in zip(_coordinates(a), _coordinates(b), strict=True)
     )
+    differs = (a[:, None, :] != b[None, :, :]).transpose(2, 0, 1)
+    out: np.ndarray = np.where(is_choice[:, None, None], differs, along**2 + beside**2)
     return out
 
 

@@ -37,7 +37,7 @@ from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.training_seeds import groups
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 5"
+VERSION = "gp 6"
 """Version; it changes when the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Most observations that hyperparameters are fitted to."""
