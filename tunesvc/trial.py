@@ -30,8 +30,11 @@ class Channel(Protocol):
         """Send a report."""
         ...
 
-    def checkpoint(self, path: Path, step: int | None) -> None:
-        """Store a copy of the file or folder at `path` as the trial's state after `step`."""
+    def checkpoint(self, path: Path, step: int | None) -> bool | None:
+        """Store a copy of the file or folder at `path` as the trial's state after `step`.
+
+        Returns True if the attempt ends with it.
+        """
         ...
 
     def set_user_attr(self, name: str, value: str) -> None:
@@ -160,11 +163,19 @@ class Trial:
         """Store a copy of the file or folder at `path`; a later attempt finds it with `restored()`.
 
         Returns when the copy is complete; if it crashes before that, the earlier one remains.
+
+        Raises:
+            Pruned: the trial is a member of a population, and pauses after this step.
         """
+        if self._save(path, step):
+            raise Pruned(f"trial {self.number} pauses after step {self._last_step}")
+
+    def _save(self, path: str | Path, step: int | None) -> bool | None:
+        """Store a checkpoint without ending the trial; return True if it ends with it."""
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"checkpoint {path} does not exist: save the state there first")
-        self._channel.checkpoint(path, self._last_step if step is None else as_step(step))
+        return self._channel.checkpoint(path, self._last_step if step is None else as_step(step))
 
     def set_user_attr(self, name: str, value: object) -> None:
         """Store text, a number or other JSON on the trial; a later value of a name replaces it.

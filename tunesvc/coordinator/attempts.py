@@ -21,6 +21,7 @@ from tunesvc.coordinator.attempt_state.live_attempts import (
     LiveAttempt,
     MetricTracker,
     OpenTrials,
+    TrialRecord,
 )
 from tunesvc.coordinator.post_commit_actions import PostCommitActions
 from tunesvc.coordinator.shutdown import Shutdown
@@ -33,10 +34,20 @@ from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import AttemptState, StudyState
 from tunesvc.db.study_changes import EndRecord, LaunchRecord, StopRecord, StudyChanges
 from tunesvc.db.trial_changes import Decision
-from tunesvc.execution.executor import AttemptId, Launch, StoppedEarly
+from tunesvc.execution.executor import (
+    AttemptId,
+    Finished,
+    Launch,
+    Lost,
+    Outcome,
+    StoppedEarly,
+    Stretch,
+)
 from tunesvc.policy import Failure, StopCause
 from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.population import Copy
 from tunesvc.search.pruning import Promotion
+from tunesvc.search.tracking.lineage import parent_of
 from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.training_seeds import SEED, training_seed
 from tunesvc.spec import as_given
@@ -132,10 +143,25 @@ class Lifecycle:
             text = "starts over: with trial.checkpoint(...) promoted trials would continue"
             self._notify("warning", text, number)
 
+    def replace(self, copy: Copy) -> None:
+        """End the paused trial that a copy of another one replaces, if there is one."""
+        if copy.replaces is not None:
+            self._record_decision(copy.replaces, "exploit", copy.reason, copy.details)
+            self._end_paused(copy.replaces, copy.reason)
+
+    def _record_of(self, number: int) -> TrialRecord:
+        """Return a trial's record; a copy begins with its parent's checkpoint."""
+        record = self._live_attempts.record_of(number)
+        if record.checkpoint is None:
+            parent = parent_of(self._optimizer.trial(number))
+            if parent is not None:
+                record.checkpoint, record.checkpoint_step = parent.checkpoint, parent.step
+        return record
+
     def open(self, number: int, actions: PostCommitActions) -> None:
         """Open the trial's next attempt, from its last checkpoint."""
         resources = self._spec.resources
-        record = self._live_attempts.record_of(number)
+        record = self._record_of(number)
         after_step = record.after_step
         if record.attempts:
             self._optimizer.memory.truncate_curve(number, after_step)
@@ -147,6 +173,7 @@ class Lifecycle:
             gpus=resources.gpu * resources.workers,
             now_s=self._clock.now(),
         )
+        live.until = self._stop_after(after_step)
         self._schedule_check(live, live.opened_s)
         live.leased_s = live.opened_s
         cpus = resources.cpu * resources.workers
@@ -179,7 +206,17 @@ class Lifecycle:
             checkpoint,
             actions.parallelism,
             actions.worker_backlog,
+            self._stretch(live),
         )
+
+    def _stop_after(self, step: int) -> int | None:
+        return None if self._spec.search is None else self._spec.search.next_stop(step)
+
+    def _stretch(self, live: LiveAttempt) -> Stretch | None:
+        if self._spec.search is None or live.until is None:
+            return None
+        is_last = live.until >= self._spec.search.last_step
+        return Stretch(live.until, is_last, self._optimizer.kept_checkpoints(live.number))
 
     # --- stopping -------------------------------------------------------------------------------
 
@@ -424,7 +461,7 @@ class Lifecycle:
     def end(self, ended: Ending) -> None:
         """Record an attempt's end, and apply its result to the trial."""
         live = ended.live
-        outcome = live.forced_outcome or ended.outcome
+        outcome = live.forced_outcome or self._outcome_of_member(live, ended.outcome)
         result = conclude(
             self._spec,
             live.curve,
@@ -444,6 +481,28 @@ class Lifecycle:
         else:
             self._tell(live.number, result, live.stop_reason)
 
+    def _outcome_of_member(self, live: LiveAttempt, outcome: Outcome) -> Outcome:
+        """Return the outcome of an attempt by what is recorded, if it ran a stretch to its end.
+
+        With its report and its checkpoint recorded, the stretch is done, however the attempt ended.
+        """
+        search, last = self._spec.search, live.curve.last.get(self._spec.metrics[0].name)
+        if search is None or live.until is None or last is None or last[0] < live.until:
+            return outcome
+        is_stopped = isinstance(outcome, StoppedEarly) and live.stop_cause is None
+        saved_step = self._record_of(live.number).after_step
+        if live.until >= search.last_step:
+            is_done = is_stopped or saved_step >= live.until
+            return Finished() if is_done and not isinstance(outcome, Finished) else outcome
+        if isinstance(outcome, Finished):
+            return outcome
+        if saved_step < live.until:
+            text = f"the checkpoint of step {last[0]} was not stored"
+            return Lost(text) if is_stopped else outcome
+        if live.stop_cause is None or live.stop_cause.continues_trial:
+            live.stop_cause, live.stop_reason = StopCause.PAUSE, f"at step {saved_step}"
+        return outcome
+
     def recover(self, trial: UnfinishedTrial, actions: PostCommitActions) -> None:
         """Restore a trial that an earlier coordinator left unfinished."""
         record = self._live_attempts.record_of(trial.number)
@@ -454,6 +513,7 @@ class Lifecycle:
             if attempt.checkpoint is not None:
                 record.checkpoint = attempt.checkpoint
                 record.checkpoint_step = attempt.checkpoint_step
+        self._record_of(trial.number)
         record.curve = self._curve_of(trial, up_to=record.after_step)
         last = trial.attempts[-1] if trial.attempts else None
         if last is not None and last.state is AttemptState.PAUSED:
@@ -465,7 +525,8 @@ class Lifecycle:
 
     def _pause(self, number: int, curve: MetricTracker) -> None:
         self._paused[number] = curve
-        self._optimizer.pause(number, self._live_attempts.record_of(number).after_step)
+        record = self._record_of(number)
+        self._optimizer.pause(number, record.after_step, record.checkpoint)
 
     def _adopt(
         self,
@@ -483,6 +544,7 @@ class Lifecycle:
             now_s=now,
         )
         live.curve = self._curve_of(trial)
+        live.until = self._stop_after(self._began_after(trial))
         self._schedule_check(live, now)
         if last.stop_cause is not None:
             # The stop stays decided, but the request may not have reached the worker.
@@ -490,6 +552,13 @@ class Lifecycle:
             live.stop_reason = "stopped by the earlier coordinator"
             self._stopped.append(live)
             actions.stops.append(live.id)
+
+    def _began_after(self, trial: UnfinishedTrial) -> int:
+        """Return the step after which a trial's last attempt began."""
+        saved = [one.checkpoint_step for one in trial.attempts[:-1] if one.checkpoint is not None]
+        parent = parent_of(self._optimizer.trial(trial.number))
+        step = saved[-1] if saved else None if parent is None else parent.step
+        return -1 if step is None else step
 
     def _curve_of(
         self,

@@ -39,12 +39,15 @@ from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Decision
-from tunesvc.errors import DatabaseUnavailable, ExecutorError
+from tunesvc.errors import DatabaseUnavailable, ExecutorError, SpecError
 from tunesvc.execution.executor import Event, Executor, Outcome, SuggestRequested
 from tunesvc.instrumentation import event_log, failpoints, latency
 from tunesvc.policy import StopCause, Usage
 from tunesvc.search.exhaustion import is_distinct
 from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.population import Continuation, Copy
+from tunesvc.search.prefetched_proposals import Proposal
+from tunesvc.search.pruning import Promotion
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.util.clock import Clock, SystemClock
 
@@ -418,7 +421,14 @@ class Coordinator:
         self._changes.decisions.append(decision)
 
     def enqueue(self, params: Mapping[str, ParamValue], origin: str) -> int:
-        """Have a trial with these values run next; return its number."""
+        """Have a trial with these values run next; return its number.
+
+        Raises:
+            SpecError: they do not fit, or a population has all its members.
+        """
+        if self._optimizer.population is not None and self._optimizer.population.is_full:
+            text = f"all {self._optimizer.population.size} members of the population have begun"
+            raise SpecError(f"{text}: enqueue before that, or raise `search.population`")
         return self._optimizer.enqueue(params, origin)
 
     def stop_trial(self, number: int, reason: str) -> str:
@@ -451,6 +461,9 @@ class Coordinator:
                 self._attempts.reopen(slots, actions)
                 if move.promotes:
                     self._promote(slots, actions, asks=0)
+            case policy.AskForTrials() as move if self._optimizer.population is not None:
+                self._attempts.reopen(slots, actions)
+                self._move_members(slots, actions, asks=move.trials)
             case policy.AskForTrials() as move:
                 self._attempts.reopen(slots, actions)
                 self._promote(slots, actions, asks=move.trials)
@@ -472,6 +485,8 @@ class Coordinator:
 
     def _promote(self, slots: int, actions: PostCommitActions, *, asks: int) -> bool:
         """Resume paused trials while there are slots, before new ones; return True if any was."""
+        if self._optimizer.population is not None:
+            return self._move_members(slots, actions, asks=asks)
         began_s, promoted = self._clock.now(), False
         while self._attempts.unfinished < slots and self._clock.now() - began_s <= RENEW_S:
             promotion = self._optimizer.promotion(asks=asks > 0)
@@ -480,6 +495,25 @@ class Coordinator:
             self._attempts.promote(promotion, actions)
             promoted = True
         return promoted
+
+    def _move_members(self, slots: int, actions: PostCommitActions, *, asks: int) -> bool:
+        """Continue, copy and begin members while there are slots; return True if any was."""
+        began_s, moved = self._clock.now(), False
+        while self._attempts.unfinished < slots and self._clock.now() - began_s <= RENEW_S:
+            move = self._optimizer.next_move(asks=asks > 0)
+            if move is None or self._shutdown is not None:
+                break
+            moved = True
+            if isinstance(move, Continuation):
+                self._attempts.promote(Promotion(move.number, move.reason, move.details), actions)
+                continue
+            if isinstance(move, Copy):
+                self._attempts.replace(move)
+                self._open_proposal(self._optimizer.ask_copy(move), actions)
+            else:
+                self._open_proposal(self._optimizer.ask(), actions)
+            asks -= 1
+        return moved
 
     def _ask(self, trials: int, actions: PostCommitActions) -> None:
         """Ask for trials and open their attempts, as long as the time of a step allows."""
@@ -494,19 +528,14 @@ class Coordinator:
                 return
             with latency.timed("ask"):
                 proposal = self._proposal_prefetch.ask()
-            decision = Decision(
-                proposal.number,
-                "ask",
-                proposal.reason,
-                proposal.details,
-            )
-            self._changes.decisions.append(decision)
-            self._watch_sampler(
-                proposal.number,
-                proposal.sampler_error,
-                proposal.reason,
-            )
-            self._attempts.open(proposal.number, actions)
+            self._open_proposal(proposal, actions)
+
+    def _open_proposal(self, proposal: Proposal, actions: PostCommitActions) -> None:
+        """Record a new trial with its reason, and open its first attempt."""
+        number, reason = proposal.number, proposal.reason
+        self._changes.decisions.append(Decision(number, "ask", reason, proposal.details))
+        self._watch_sampler(number, proposal.sampler_error, reason)
+        self._attempts.open(number, actions)
 
     def _longest_ask_s(self, actions: PostCommitActions, began_s: float) -> float:
         """Return the time for asking: at least as long as the rest of the step has taken."""

@@ -129,6 +129,21 @@ def gpu_hours(connection: sa.Connection, study_id: int) -> float:
     return float(connection.execute(spent).scalar_one()) / 3600
 
 
+def paused_checkpoints(connection: sa.Connection, study_id: int) -> list[tuple[int, int, str]]:
+    """Return trial number, step and location of each checkpoint with which an attempt paused."""
+    rows = connection.execute(
+        sa.select(trials.c.number, attempts.c.checkpoint_step, attempts.c.checkpoint)
+        .join(trials, trials.c.trial_id == attempts.c.trial_id)
+        .where(
+            trials.c.study_id == study_id,
+            attempts.c.state == AttemptState.PAUSED,
+            attempts.c.checkpoint_step.is_not(None),
+        )
+        .order_by(trials.c.number, attempts.c.number)
+    )
+    return [(number, step, checkpoint) for number, step, checkpoint in rows]
+
+
 def _of_unfinished(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[bool]:
     running = sa.select(trials.c.trial_id).where(
         trials.c.study_id == study_id,

@@ -72,6 +72,19 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """The part of its training that one attempt of a member of a population runs."""
+
+    until: int
+    """The attempt ends with the first report at or after this step, once its checkpoint is
+    saved."""
+    is_last: bool = False
+    """True if the training ends there: then a checkpoint is welcome, but not needed."""
+    kept: tuple[str, ...] = ()
+    """Locations of checkpoints of this trial that copies may start from."""
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One attempt to run."""
 
@@ -90,6 +103,8 @@ class Launch:
     """
     backlog_max: int = 1
     """Number of attempts that may wait in each worker's backlog from now on."""
+    stretch: Stretch | None = None
+    """The part of the training to run; None: all that is left of it."""
 
 
 # --- events of an attempt -------------------------------------------------------------------------

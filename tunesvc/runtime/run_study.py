@@ -50,6 +50,7 @@ from tunesvc.runtime.checkpoint_locations import checkpoint_root, delete_checkpo
 from tunesvc.runtime.takeover import BACK_S, await_end, stand_by
 from tunesvc.search.exhaustion import is_complete, is_distinct, is_exhausted, trials_max
 from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.population import Arrival, Population
 from tunesvc.search.registry.component_check import check
 from tunesvc.search.registry.component_options import name_of
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner
@@ -58,7 +59,7 @@ from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.warm_start import TRANSFERRED
-from tunesvc.space.directions import direction_of
+from tunesvc.space.directions import direction_of, orient_each
 from tunesvc.space.search_space import Space, widened
 from tunesvc.spec import StudySpec
 from tunesvc.spec.arguments import function_issues
@@ -527,6 +528,7 @@ def _optimizer(
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
         warm_start=warm_start,
+        population=_population(database, record, spec, memory, seed),
     )
     optimizer.is_distinct = is_distinct(spec, space)
     # Trials that a user has enqueued do not count as asked.
@@ -535,6 +537,28 @@ def _optimizer(
         if warm_start is not None and warm_start.warning and observer is not None:
             observer.on_event(ProgressEvent("warning", warm_start.warning))
     return optimizer
+
+
+def _population(
+    database: Database,
+    record: StudyRecord,
+    spec: StudySpec,
+    memory: RecordingStorage,
+    seed: int,
+) -> Population | None:
+    """Restore the population of a study that has one."""
+    if spec.search is None:
+        return None
+    with database.engine.connect() as connection:
+        arrivals = recovery.paused_checkpoints(connection, record.study_id)
+    (orientation,) = orient_each(spec.directions)
+    return Population(
+        memory,
+        spec.search,
+        orientation=float(orientation),
+        seed=seed,
+        arrivals=(Arrival(*arrival) for arrival in arrivals),
+    )
 
 
 def _recording_storage(

@@ -15,6 +15,7 @@ def trials_max(spec: StudySpec, space: Space) -> int | None:
     None if the space has no end, or if results are noisy.
     """
     is_finite = not spec.define_by_run and (spec.seeds is None or is_complete(spec))
+    is_finite = is_finite and spec.search is None  # members may have equal parameters
     return space.size if is_finite else None
 
 
@@ -32,4 +33,5 @@ def is_complete(spec: StudySpec) -> bool:
 def is_distinct(spec: StudySpec, space: Space) -> bool:
     """True if no configuration may be proposed twice, so that the budget can try them all."""
     may_repeat = spec.define_by_run or spec.seeds is not None or is_complete(spec)
+    may_repeat = may_repeat or spec.search is not None
     return not may_repeat and space.is_listed(spec.budget.trials)

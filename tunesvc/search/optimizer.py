@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.db.optuna.frozen_trials import was_cancelled
 from tunesvc.db.trial_changes import TrialChanges
+from tunesvc.search.population import Arrival, Copy, Move, NewMember, Population
 from tunesvc.search.prefetched_proposals import (
     PrefetchedProposal,
     PrefetchQueue,
@@ -35,6 +36,7 @@ from tunesvc.search.study_storage import (
     FAILURE,
     RecordingStorage,
 )
+from tunesvc.search.tracking.lineage import PARENT
 from tunesvc.search.tracking.pausing import Alternative
 from tunesvc.search.warm_start import TRANSFERRED, WarmStart
 from tunesvc.space.search_space import Space
@@ -56,6 +58,7 @@ class Optimizer:
         prune_before_step: int | None = None,
         trials_max: int | None = None,
         warm_start: WarmStart | None = None,
+        population: Population | None = None,
     ) -> None:
         """Open one study.
 
@@ -64,7 +67,9 @@ class Optimizer:
                 stopped.
             trials_max: number of distinct trials after which nothing is left to try.
             warm_start: trials of earlier studies that the sampler learns from.
+            population: of a search whose trials continue each other.
         """
+        self.population = population
         self.memory = memory
         self.space = space
         name = memory.get_study_name_from_id(memory.study_id)
@@ -118,6 +123,8 @@ class Optimizer:
         """Reason why nothing is left to try; empty while there is something."""
         if self._waiting:
             return ""
+        if self.population is not None:
+            return self.population.finished
         if self._trials_max is not None and len(self._tried) >= self._trials_max:
             return f"all {self._trials_max} configurations have been tried"
         return "the sampler has nothing left to propose" if was_stopped(self.study) else ""
@@ -229,6 +236,30 @@ class Optimizer:
             proposal = drawn.timestamped
         else:
             proposal = self._propose()
+        self._tried.add(configuration(proposal.params))
+        return proposal
+
+    def next_move(self, *, asks: bool) -> Move | None:
+        """Return what a free worker of a population does; None if it waits.
+
+        Args:
+            asks: True if a new trial may be asked for.
+        """
+        if self.population is None:
+            raise AssertionError("the study has no population")
+        if asks and self._waiting:
+            return NewMember()
+        return self.population.next_move(self._pruning.paused, asks=asks)
+
+    def kept_checkpoints(self, number: int) -> tuple[str, ...]:
+        """Return the checkpoints of a trial that copies may need from now on."""
+        return () if self.population is None else self.population.kept(number, self._pruning.paused)
+
+    def ask_copy(self, copy: Copy) -> Proposal:
+        """Return a new trial that continues another one's training."""
+        number = self.memory.create_new_trial(self.memory.study_id)
+        self.memory.set_trial_system_attr(number, PARENT, copy.parent._asdict())
+        proposal = self._proposer.propose(number, enqueued=False, finished=self._finished)
         self._tried.add(configuration(proposal.params))
         return proposal
 
@@ -379,9 +410,17 @@ class Optimizer:
         """
         return self._pruning.verdict(number, steps)
 
-    def pause(self, number: int, after_step: int) -> None:
-        """Pause a trial, which releases its worker. See `PruningPolicy.pause`."""
+    def pause(self, number: int, after_step: int, checkpoint: str | None = None) -> None:
+        """Pause a trial, which releases its worker. See `PruningPolicy.pause`.
+
+        Args:
+            number: of the trial.
+            after_step: step after which it would resume.
+            checkpoint: location of the checkpoint from which it would.
+        """
         self._is_up_to_date = False
+        if self.population is not None and checkpoint is not None:
+            self.population.arrive(Arrival(number, after_step, checkpoint))
         self._pruning.pause(number, after_step)
 
     def promotion(self, *, asks: bool) -> Promotion | None:

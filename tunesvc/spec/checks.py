@@ -21,7 +21,7 @@ from tunesvc.spec.conditions import (
 )
 from tunesvc.spec.diagnostics import SpecIssue, printable
 from tunesvc.spec.entrypoint_file import entrypoint_issues
-from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec, as_choice
+from tunesvc.spec.model import CategoricalParameter, Parameter, Stage, StudySpec, as_choice
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
 from tunesvc.util.suggestions import suggest
 
@@ -56,6 +56,7 @@ def find_issues(
             _metrics(spec),
             _budget(spec),
             _warm_start(spec, names),
+            _search(spec, names),
         )
     )
 
@@ -311,3 +312,60 @@ def _warm_start(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
         if name == spec.name or name in spec.warm_start[:index]:
             what = "is this study" if name == spec.name else "is there twice"
             yield SpecIssue(("warm_start", index), f"`{printable(name)}` {what}")
+
+
+def _search(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
+    """Yield the contradictions of `search` with other keys."""
+    search = spec.search
+    if search is None:
+        return
+    if spec.sampler.name != search.method:
+        text = f"`search: {{method: {search.method}}}` chooses parameters: leave `sampler` out"
+        yield SpecIssue(("sampler",), text, at_key=True)
+    if spec.pruner.name != "none":
+        text = "`search` decides which trials stop: leave `pruner` out"
+        yield SpecIssue(("pruner",), text, at_key=True)
+    if len(spec.metrics) > 1:
+        yield SpecIssue(("search",), "compares members by one metric: write `metric`", at_key=True)
+    if not names:
+        text = "needs `parameters`: an objective declares its own too late"
+        yield SpecIssue(("search",), text, at_key=True)
+    if spec.agents == "only" and spec.entrypoint is None and spec.command is None:
+        text = "needs an `entrypoint` or `command` that continues from a checkpoint"
+        yield SpecIssue(("search",), text, at_key=True)
+    excluded = {
+        "constraints": (bool(spec.constraints), "members are compared by the metric alone"),
+        "warm_start": (bool(spec.warm_start), "trials of other studies have no checkpoint here"),
+        "seeds": (spec.seeds is not None, "a copy would train on another fold than its parent"),
+    }
+    for key, (is_given, why) in excluded.items():
+        if is_given:
+            yield SpecIssue((key,), f"does not go with `search`: {why}", at_key=True)
+    if spec.budget.stop_when is not None:
+        text = "does not go with `search`, whose trials have results only at the end"
+        yield SpecIssue(("budget", "stop_when"), text, at_key=True)
+    for index, stage in enumerate(search.stages):
+        yield from _stage(spec, names, index, stage)
+
+
+def _stage(
+    spec: StudySpec,
+    names: Collection[str],
+    index: int,
+    stage: Stage,
+) -> Iterator[SpecIssue]:
+    path = ("search", "stages", index, "parameters")
+    for name, value in stage.parameters.items():
+        if name not in names:
+            text = f"there is no parameter `{printable(name)}`{suggest(name, names)}"
+            yield SpecIssue((*path, name), text, at_key=True)
+        elif name in spec.parameters and not contains(spec.parameters[name], as_choice(value)):
+            parameter = spec.parameters[name]
+            yield SpecIssue((*path, name), f"is outside{_nearest(value, parameter)}")
+    missing = [
+        name
+        for name, parameter in spec.parameters.items()
+        if name not in stage.parameters and not parameter.when
+    ]
+    if missing:
+        yield SpecIssue(path, f"has no value for {', '.join(map(printable, missing))}")

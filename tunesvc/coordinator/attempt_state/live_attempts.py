@@ -85,6 +85,8 @@ class LiveAttempt:
     """Time of the last renewal of its lease."""
     heartbeat_round: int = -1
     """Last round of renewals in which its heartbeat was seen."""
+    until: int | None = None
+    """Step at or after which a member of a population pauses; None for any other trial."""
 
     def key(self) -> tuple[int, int]:
         """Return trial number and attempt number, which identify an attempt in `StudyChanges`."""

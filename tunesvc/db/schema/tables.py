@@ -298,7 +298,10 @@ decisions = sa.Table(
     sa.Column("decided_at", Moment, nullable=False, server_default=NOW),
     one_of(
         "kind",
-        ["ask", "prune", "pause", "promote", "keep", "retry", "fail", "stop", "sampler", "code"],
+        [
+            *("ask", "prune", "pause", "promote", "exploit", "keep"),
+            *("retry", "fail", "stop", "sampler", "code"),
+        ],
     ),
     sa.Index("ix_decisions_study_id_trial_number", "study_id", "trial_number"),
 )

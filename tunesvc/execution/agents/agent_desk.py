@@ -240,4 +240,5 @@ def _checkpoints(record: LeaseRecord) -> UploadedCheckpoints:
 def _starting(record: LeaseRecord) -> UploadedCheckpoint | None:
     """Return the checkpoint that an attempt starts from; None if there is none."""
     location = wire.load_launch(record.launch).checkpoint
-    return None if location is None else _checkpoints(record).find(location)
+    # It may be another trial's: a copy in a population starts from one.
+    return None if location is None else UploadedCheckpoints.of(location).find(location)

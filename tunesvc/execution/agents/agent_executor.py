@@ -80,6 +80,8 @@ class _Offered:
     attempt: AttemptId
     key: str
     trial_number: int
+    kept: tuple[str, ...]
+    """Checkpoints that stay in any case."""
     delivered: int = 0
     """Number of the last event delivered."""
     acknowledged: int = 0
@@ -194,7 +196,7 @@ class AgentExecutor:
 
     def launch(self, launch: Launch) -> None:
         """Offer an attempt to the agents."""
-        known = _Offered(launch.attempt, str(uuid4()), launch.trial_number)
+        known = _Offered(launch.attempt, str(uuid4()), launch.trial_number, _kept(launch))
         self._known[launch.attempt] = known
         self._pending.launches[launch.attempt] = launch
         self._parallelism = launch.parallelism or _NO_LIMIT
@@ -296,8 +298,9 @@ class AgentExecutor:
             cursor = missing[attempt]
             if stored.last_seq > cursor or not stored.is_over:
                 del missing[attempt]
-                number = wire.load_launch(stored.launch).trial_number
-                known = _Offered(attempt, stored.key, number, cursor, cursor)
+                launch = wire.load_launch(stored.launch)
+                number, kept = launch.trial_number, _kept(launch)
+                known = _Offered(attempt, stored.key, number, kept, cursor, cursor)
                 self._known[attempt] = known
         for attempt, cursor in missing.items():
             self._ready.append(Event(attempt, cursor + 1, _GONE))
@@ -377,7 +380,7 @@ class AgentExecutor:
             for step, value in known.values.items():
                 checkpoints.note(step, value)
             known.values.clear()
-            checkpoints.forget_before(known.unrecorded.pop(seq))
+            checkpoints.forget_before(known.unrecorded.pop(seq), known.kept)
 
     # --- agents ---------------------------------------------------------------------------------
 
@@ -420,3 +423,7 @@ class AgentExecutor:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
+
+
+def _kept(launch: Launch) -> tuple[str, ...]:
+    return () if launch.stretch is None else launch.stretch.kept

@@ -18,7 +18,8 @@ from tunesvc.execution.attempt import asyncio_loop, scratch
 from tunesvc.execution.attempt.checkpoint_places import open_checkpoints
 from tunesvc.execution.attempt.checkpoints import step_of
 from tunesvc.execution.attempt.child_processes import ChildProcesses, leave
-from tunesvc.execution.attempt.failures import outcome_of
+from tunesvc.execution.attempt.failures import CheckpointGone, outcome_of
+from tunesvc.execution.attempt.stretch_progress import StretchProgress
 from tunesvc.execution.executor import (
     STUDY,
     AttrSet,
@@ -108,6 +109,7 @@ class Attempt:
             directory=lambda: self.directory,
             note=lambda text: self.events.log("stderr", text),
         )
+        self._stretch = StretchProgress(launch.stretch)
         self._directory = directory
         self._pid = os.getpid()
         self._children: ChildProcesses | None = None
@@ -145,7 +147,8 @@ class Attempt:
 
     def forget_checkpoints_before(self, recorded: str) -> None:
         """Delete checkpoints that need not be kept, now that this one is recorded."""
-        self._checkpoints.forget_before(recorded)
+        stretch = self.launch.stretch
+        self._checkpoints.forget_before(recorded, () if stretch is None else stretch.kept)
 
     def answer(self, name: str, value: ParamValue | bytes) -> None:
         """Supply the value of a parameter that `ask` waits for, or the study."""
@@ -186,17 +189,27 @@ class Attempt:
         if self._forked is not None:
             self._forked.report(step, metrics)
             return
+        if not self._stretch.starts(step):
+            self.stop()
+            return
         self.relay(Reported(step, metrics))
+        self._stretch.report(step)
+        if self._stretch.is_over:
+            self.stop()
         event_log.record("said", attempt=self.launch.attempt, step=step)
         failpoints.reach("said")
 
-    def checkpoint(self, path: Path, step: int | None) -> None:
+    def checkpoint(self, path: Path, step: int | None) -> bool:
         """Copy the state, and report the copy's path once it is safe."""
         if self._forked is not None:
             self._forked.checkpoint(path, step)
-            return
+            return False
         after = -1 if step is None else step
         self._checkpoints.keep(path, after, self._on_checkpoint)
+        self._stretch.save(after)
+        if self._stretch.is_over:
+            self.stop()
+        return self._stretch.is_over
 
     def _on_checkpoint(self, location: str, step: int) -> None:
         self.events.put(Checkpointed(location, step if step >= 0 else None))
@@ -315,8 +328,8 @@ class Attempt:
         """Run the objective in this thread and return its outcome."""
         try:
             self._restore()
-        except ArtifactStoreError as away:
-            return outcome_of(away, stop_requested=self._stop.is_set())
+        except (ArtifactStoreError, CheckpointGone) as missing:
+            return outcome_of(missing, stop_requested=self._stop.is_set())
         with asyncio_loop.offer_loop():
             outcome = self._outcome(run)
         error = self._children.close() if self._children is not None else None
@@ -351,11 +364,15 @@ class Attempt:
 
         Raises:
             ArtifactStoreError: the store of checkpoints does not answer.
+            CheckpointGone: it is gone, and the trial is a member of a population.
         """
         location = self.launch.checkpoint
         if location is None:
             return
         found = self._checkpoints.restore(location)
+        is_same = found is not None and found.parent.name == Path(location).parent.name
+        if not is_same and self.launch.stretch is not None:
+            raise CheckpointGone(location, self.worker.node)
         if found is None:
             self._start_over(location)
         else:

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -57,8 +57,13 @@ class CheckpointSaver(Protocol):
         """Return a checkpoint as a file or folder on this machine; None if there is none."""
         ...
 
-    def forget_before(self, recorded: str) -> None:
-        """Apply `keep` to a checkpoint that is now recorded and to all older ones."""
+    def forget_before(self, recorded: str, kept: Collection[str] = ()) -> None:
+        """Apply `keep` to a checkpoint that is now recorded and to all older ones.
+
+        Args:
+            recorded: location of that checkpoint.
+            kept: locations of others that stay in any case.
+        """
         ...
 
     def close(self) -> None:
@@ -127,19 +132,20 @@ class Checkpoints:
     def close(self) -> None:
         """Do nothing: each checkpoint is complete when it is saved."""
 
-    def forget_before(self, recorded: str) -> None:
+    def forget_before(self, recorded: str, kept: Collection[str] = ()) -> None:
         """Apply `keep` to a checkpoint that is now recorded and to all older ones."""
         newest = parse_checkpoint(Path(recorded))
         if newest is None or newest.path.parent.parent != self._folder:
             return
         known = [file for file in checkpoint_files(self._folder) if file <= newest]
         values = self._valued(known)
-        kept = select_kept(known, values, self._keep, self._orientation)
+        stays = select_kept(known, values, self._keep, self._orientation)
+        stays |= {file for file in known if str(file.path) in kept}
         for file in known:
-            if file not in kept:
+            if file not in stays:
                 shutil.rmtree(file.path.parent, ignore_errors=True)
         self._write_values(
-            {file.path.parent.name: value for file, value in values.items() if file in kept},
+            {file.path.parent.name: value for file, value in values.items() if file in stays},
         )
 
     def _valued(self, files: Sequence[CheckpointFile]) -> dict[CheckpointFile, float]:

@@ -33,6 +33,17 @@ class EntrypointError(Exception):
     """
 
 
+class CheckpointGone(Exception):
+    """The checkpoint of a member of a population is gone: it must not start over unnoticed."""
+
+    def __init__(self, location: str, node: str) -> None:
+        super().__init__(
+            f"its checkpoint {location} was not found on {node}, and a member of a population does "
+            "not start over. It was deleted, or TUNE_CHECKPOINTS names a folder that not all nodes "
+            "share"
+        )
+
+
 def outcome_of(error: BaseException, *, stop_requested: bool) -> Outcome:
     """Return the outcome for an exception of the objective.
 
@@ -86,7 +97,7 @@ def _out_of_memory_kind(error: BaseException) -> OutOfMemory | None:
 
 
 def _message(error: BaseException, shown: traceback.TracebackException) -> str:
-    if isinstance(error, (BadReport, EntrypointError)):
+    if isinstance(error, (BadReport, EntrypointError, CheckpointGone)):
         return clean(_text(error), MESSAGE_CHARS_MAX)
     message = "".join(shown.format_exception_only()).strip()
     if isinstance(error, ValueError) and "main thread" in message:

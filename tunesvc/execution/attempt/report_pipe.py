@@ -74,7 +74,8 @@ class LineReports:
     def _keep(self, name: str, step: object) -> None:
         path = self._checkpoints / name
         try:
-            self._trial.checkpoint(path, step)  # type: ignore[arg-type]  # checked by as_step
+            # not `checkpoint`, which raises `Pruned` at the end of a stretch
+            self._trial._save(path, step)  # type: ignore[arg-type]  # checked by as_step
         except OSError as error:
             raise BadReport(f"checkpoint {name!r} cannot be kept: {error}") from None
         if path.parent.parent == self._checkpoints / HANDED_OVER:

@@ -11,7 +11,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -82,7 +82,8 @@ class StoredCheckpoints:
         self._attempt = attempt_number
         self._keep = keep or Keep()
         self._orientation = orient(goal)
-        self._start = None if start is None else start.rsplit("/", 2)[1]
+        is_own = start is not None and self._is_own(start)
+        self._start = _name_of(start) if start is not None and is_own else None
         """Name of the checkpoint that the first one is based on."""
         self._directory = directory
         self._note = note
@@ -97,6 +98,8 @@ class StoredCheckpoints:
         self._waiting: list[_Waiting] = []
         self._recorded: str | None = None
         """Location of a checkpoint that was recorded, until older ones are deleted."""
+        self._kept: frozenset[str] = frozenset()
+        """Names of checkpoints that are not deleted."""
         self._thread: threading.Thread | None = None
         self._gives_up_at_s = math.inf
         self._is_closed = False
@@ -132,13 +135,14 @@ class StoredCheckpoints:
         for waiting in dropped:
             _remove(waiting)
 
-    def forget_before(self, recorded: str) -> None:
+    def forget_before(self, recorded: str, kept: Collection[str] = ()) -> None:
         """Apply `keep` to a checkpoint that is now recorded and to all older ones, in a while.
 
         Of an attempt that has ended, it waits for that: its worker may end next.
         """
         with self._changed:
             self._recorded = recorded
+            self._kept = frozenset(map(_name_of, kept))
             self._wake()
             if self._is_closed:
                 self._changed.wait_for(lambda: self._thread is None, timeout=DELETE_S)
@@ -159,11 +163,13 @@ class StoredCheckpoints:
         Raises:
             ArtifactStoreError: the store did not answer.
         """
-        checkpoint = location.rsplit("/", 2)[1]
+        if not self._is_own(location):
+            return self._copied(location)
+        checkpoint = _name_of(location)
         for name in [checkpoint, *self._retried(lambda: self._older(checkpoint))]:
             there = self._scratch() / "restored" / name
             try:
-                path = self._retried(lambda: self._fetched(name, there))  # noqa: B023  # called now
+                path = self._retried(lambda: _fetched(self._store(), name, there))  # noqa: B023  # called now
                 # Only what was read is known to be whole: the next checkpoint is based on it.
                 self._start = name
                 return path
@@ -175,16 +181,25 @@ class StoredCheckpoints:
 
     # --- restoring ------------------------------------------------------------------------------
 
+    def _is_own(self, location: str) -> bool:
+        """Return False for a checkpoint of another trial, which this one began as a copy of."""
+        return location.startswith(f"{self._root}/{self._trial}/")
+
+    def _copied(self, location: str) -> Path | None:
+        """Copy a checkpoint of another trial to this machine; None if it is gone or damaged."""
+        store, name = TrialCheckpoints.of(location)
+        there = self._scratch() / "restored" / name
+        try:
+            return self._retried(lambda: _fetched(store, name, there))
+        except (ArtifactDamaged, ArtifactMissing) as error:
+            self._say(f"checkpoint {location} cannot be used: {error}")
+            return None
+
     def _older(self, checkpoint: str) -> list[str]:
         newest = _file(checkpoint)
         known = [_file(name) for name in self._store().names()]
         older = [one for one in known if one is not None and newest is not None and one < newest]
         return [one.path.parent.name for one in sorted(older, reverse=True)]
-
-    def _fetched(self, checkpoint: str, folder: Path) -> Path:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return self._store().get(checkpoint, folder)
 
     def _retried(self, call: Callable[[], T]) -> T:
         """Repeat a call while the store does not answer."""
@@ -263,13 +278,14 @@ class StoredCheckpoints:
 
     def _delete(self, recorded: str) -> None:
         """Delete what need not be kept. What cannot be deleted now is deleted with the next one."""
-        newest = _file(recorded.rsplit("/", 2)[1])
+        newest = _file(_name_of(recorded))
         store = self._store()
         try:
             names = [one for one in map(_file, store.names()) if one is not None]
             known = sorted(one for one in names if newest is not None and one <= newest)
-            kept = select_kept(known, self._valued(known), self._keep, self._orientation)
-            gone = [file.path.parent.name for file in known if file not in kept]
+            stays = select_kept(known, self._valued(known), self._keep, self._orientation)
+            gone = [file.path.parent.name for file in known if file not in stays]
+            gone = [name for name in gone if name not in self._kept]
             store.delete(gone, [file.path.parent.name for file in known])
         except ArtifactStoreError as error:
             self._say(f"older checkpoints are not deleted yet: {error}")
@@ -312,6 +328,16 @@ class StoredCheckpoints:
         if self._opened is None:
             self._opened = TrialCheckpoints.open(self._root, self._trial)
         return self._opened
+
+
+def _name_of(location: str) -> str:
+    return location.rsplit("/", 2)[1]
+
+
+def _fetched(store: TrialCheckpoints, checkpoint: str, folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return store.get(checkpoint, folder)
 
 
 def _file(checkpoint: str) -> CheckpointFile | None:

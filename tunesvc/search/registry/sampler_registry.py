@@ -19,9 +19,13 @@ from tunesvc.search.registry.component_options import (
 )
 from tunesvc.search.samplers.auto_sampler import AutoSampler
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
+from tunesvc.search.samplers.pb2_sampler import Pb2Sampler
+from tunesvc.search.samplers.pbt_sampler import PbtSampler
+from tunesvc.search.samplers.schedule_sampler import ScheduleSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.space.search_space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
+from tunesvc.spec.model import Search
 
 
 def make_sampler(
@@ -87,6 +91,9 @@ def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
         "cmaes": lambda seed: _cmaes(seed, spec, space),
         "nsga2": lambda seed: _fix(samplers.NSGAIISampler, seed=seed),
         "nsga3": lambda seed: _fix(samplers.NSGAIIISampler, seed=seed),
+        "pbt": lambda seed: _pbt(seed, spec, space),
+        "pb2": lambda seed: _member(Pb2Sampler, seed, spec, space),
+        "schedule": lambda seed: _member(ScheduleSampler, seed, spec, space),
         "grid": lambda seed: _grid(seed, space),
         "brute": lambda seed: _brute(seed, space),
     }
@@ -102,7 +109,7 @@ def _fix(
         return make(**(fixed | options))
 
     signature = inspect.signature(make)
-    hidden = {"seed", "constraints_func", "search_space", "shared_seeds"}
+    hidden = {"seed", "constraints_func", "search_space", "shared_seeds", *fixed}
     free = [p for p in signature.parameters.values() if p.name not in hidden]
     made.__signature__ = signature.replace(parameters=free)  # type: ignore[attr-defined]
     return made
@@ -130,6 +137,33 @@ def _cmaes(
         seed=seed,
         warn_independent_sampling=False,
     )
+
+
+def _pbt(seed: int | None, spec: StudySpec, space: Space) -> Callable[..., BaseSampler]:
+    search = _search_of(spec)
+    return _fix(
+        PbtSampler,
+        seed=seed,
+        search_space=space.distributions,
+        resample=search.resample,
+        factor=search.factor,
+    )
+
+
+def _member(
+    make: Callable[..., BaseSampler],
+    seed: int | None,
+    spec: StudySpec,
+    space: Space,
+) -> Callable[..., BaseSampler]:
+    return _fix(make, seed=seed, search_space=space.distributions, search=_search_of(spec))
+
+
+def _search_of(spec: StudySpec) -> Search:
+    if spec.search is None:
+        name = spec.sampler.name
+        raise SpecError(f"sampler {name!r} belongs to `search: {{method: {name}, ...}}`")
+    return spec.search
 
 
 def _grid(seed: int | None, space: Space) -> Callable[..., BaseSampler]:

@@ -31,6 +31,8 @@ _PROGRAM = [
     },
 ]
 """Program of a trial. A study on agents only may leave it to whoever asks for trials."""
+_END = [{"required": ["budget"]}, {"required": ["search"]}]
+"""What bounds a study; a population ends by itself."""
 _METRIC = [{"required": ["metric"]}, {"required": ["metrics"]}]
 
 
@@ -53,8 +55,8 @@ def json_schema() -> Schema:
         "description": "A study: what is searched, how a trial is run, and how much may be spent.",
         "type": "object",
         "properties": keys,
-        "required": ["name", "budget"],
-        "allOf": [{"oneOf": _METRIC}, {"oneOf": _PROGRAM}],
+        "required": ["name"],
+        "allOf": [{"oneOf": _METRIC}, {"oneOf": _PROGRAM}, {"anyOf": _END}],
         "additionalProperties": False,
         "$defs": parts,
     }

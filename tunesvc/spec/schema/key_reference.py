@@ -50,6 +50,7 @@ retries: {lost: 10, error: 1}
 | `metric: {...}` | `metrics: [{...}]` |
 | `sampler: tpe`, `pruner: asha` | `sampler: {name: tpe}`, `pruner: {name: asha}` |
 | `budget: 100` | `budget: {trials: 100}` |
+| `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
 | `warm_start: digits` | `warm_start: [digits]` |
 | `command: python train.py --lr ${lr}` | `command: [python, train.py, --lr, "${lr}"]` |
 | `{values: [a, b]}` | `{type: categorical, values: [a, b]}` |
@@ -103,6 +104,8 @@ _SECTIONS = {
     "parameters: categorical": "CategoricalParameter",
     "sampler": "Sampler",
     "pruner": "Pruner",
+    "search": "Search",
+    "search: stages": "Stage",
     "budget": "Budget",
     "budget: stop_when": "StopWhen",
     "resources": "Resources",

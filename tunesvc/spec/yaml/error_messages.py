@@ -19,6 +19,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "metric": model.Metric,
     "metrics": model.Metric,
     "constraints": model.Constraint,
+    "search": model.Search,
     "budget": model.Budget,
     "resources": model.Resources,
     "retries": model.Retries,

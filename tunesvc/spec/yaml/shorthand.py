@@ -6,6 +6,7 @@
 | `metrics: [loss, time]` | `metrics: [{name: loss}, {name: time}]` |
 | `sampler: tpe`, `pruner: asha` | `sampler: {name: tpe}`, `pruner: {name: asha}` |
 | `budget: 100` | `budget: {trials: 100}` |
+| `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
 | `warm_start: digits` | `warm_start: [digits]` |
 | `command: python train.py` | `command: [python, train.py]` |
 | `{values: [...]}` | `{type: categorical, values: [...]}` |
@@ -20,7 +21,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from tunesvc.spec.diagnostics import Path, SpecIssue
+from tunesvc.spec.model import Search
 
 
 def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
@@ -39,6 +43,8 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
         long.setdefault("metrics", [metric])
     if isinstance(long.get("metrics"), (list, tuple)):
         long["metrics"] = [_name(metric) for metric in long["metrics"]]
+    if long.get("search") is not None:
+        _expand_search(long)
     for key in ("sampler", "pruner"):
         if isinstance(long.get(key), str):
             long[key] = _name(long[key])
@@ -63,6 +69,18 @@ def as_written(path: Path, data: Mapping[str, Any]) -> Path:
     if path[:1] == ("metrics",) and "metrics" not in data and "metric" in data:
         return ("metric", *path[2:])
     return path
+
+
+def _expand_search(long: dict[str, Any]) -> None:
+    """Add what `search` decides: the sampler, the pruner, and a budget if none is given."""
+    try:
+        search = Search.model_validate(long["search"])
+    except ValidationError:  # which is reported with the whole study
+        long.setdefault("budget", {"trials": 1})
+        return
+    long.setdefault("sampler", search.method)
+    long.setdefault("pruner", "none")
+    long.setdefault("budget", {"trials": search.trials_max})
 
 
 def _name(written: Any) -> Any:
