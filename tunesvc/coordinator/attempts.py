@@ -45,7 +45,7 @@ from tunesvc.execution.executor import (
 )
 from tunesvc.policy import Failure, StopCause
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.population import Copy
+from tunesvc.search.population.population import Copy
 from tunesvc.search.pruning import Promotion
 from tunesvc.search.tracking.lineage import parent_of
 from tunesvc.search.tracking.objectives import is_feasible

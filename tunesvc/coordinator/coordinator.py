@@ -45,7 +45,7 @@ from tunesvc.instrumentation import event_log, failpoints, latency
 from tunesvc.policy import StopCause, Usage
 from tunesvc.search.exhaustion import is_distinct
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.population import Continuation, Copy
+from tunesvc.search.population.population import Continuation, Copy
 from tunesvc.search.prefetched_proposals import Proposal
 from tunesvc.search.pruning import Promotion
 from tunesvc.spec import ParamValue, StudySpec

@@ -50,7 +50,7 @@ from tunesvc.runtime.checkpoint_locations import checkpoint_root, delete_checkpo
 from tunesvc.runtime.takeover import BACK_S, await_end, stand_by
 from tunesvc.search.exhaustion import is_complete, is_distinct, is_exhausted, trials_max
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.population import Arrival, Population
+from tunesvc.search.population.population import Arrival, Population
 from tunesvc.search.registry.component_check import check
 from tunesvc.search.registry.component_options import name_of
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.db.optuna.frozen_trials import was_cancelled
 from tunesvc.db.trial_changes import TrialChanges
-from tunesvc.search.population import Arrival, Copy, Move, NewMember, Population
+from tunesvc.search.population.population import Arrival, Copy, Move, NewMember, Population
 from tunesvc.search.prefetched_proposals import (
     PrefetchedProposal,
     PrefetchQueue,

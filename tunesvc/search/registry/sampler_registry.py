@@ -11,6 +11,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler
 
 from tunesvc.errors import SpecError
+from tunesvc.search.population.pb2_sampler import Pb2Sampler
+from tunesvc.search.population.pbt_sampler import PbtSampler
+from tunesvc.search.population.schedule_sampler import ScheduleSampler
 from tunesvc.search.registry.component_options import (
     OBJECT,
     build,
@@ -19,9 +22,6 @@ from tunesvc.search.registry.component_options import (
 )
 from tunesvc.search.samplers.auto_sampler import AutoSampler
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
-from tunesvc.search.samplers.pb2_sampler import Pb2Sampler
-from tunesvc.search.samplers.pbt_sampler import PbtSampler
-from tunesvc.search.samplers.schedule_sampler import ScheduleSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.space.search_space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec

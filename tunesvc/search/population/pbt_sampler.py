@@ -13,8 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from tunesvc.search.population.member_sampler import MemberSampler
 from tunesvc.search.samplers.gp.domain import Domain
-from tunesvc.search.samplers.member_sampler import MemberSampler
 
 
 class PbtSampler(MemberSampler):

@@ -10,8 +10,8 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from tunesvc.search.population.member_sampler import MemberSampler
 from tunesvc.search.samplers.gp.domain import Domain
-from tunesvc.search.samplers.member_sampler import MemberSampler
 from tunesvc.search.tracking.lineage import parent_of
 from tunesvc.spec.model import Search, Stage, as_choice
 

@@ -224,7 +224,8 @@ class Population:
         placed = f"rank {rank + 1} of {len(ranking)} at step {stop}, with {self._shown(own)}"
         better = [one for one in ranking[:quota] if one.loss < own.loss and stop >= self._floor]
         if rank < len(ranking) - quota or not better:
-            worst = f"the worst {quota} are replaced" if quota else "too few to replace any"
+            worst = f"only the worst {quota if quota > 1 else 'one'} would be replaced"
+            worst = worst if quota else "too few to replace any"
             return Continuation(number, f"{placed}; {worst}", details)
         chosen = self._chosen(better)
         reason = (

@@ -1,0 +1,1 @@
+"""Population-based training: the moves of members, and the samplers of their parameters."""
