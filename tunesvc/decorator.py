@@ -251,7 +251,8 @@ def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
     data.setdefault("name", name_of(function))
     if "metrics" not in data:
         data["metric"] = _metric(data.pop("metric", "loss"), data.pop("goal", None))
-    data["budget"] = _budget(function, options)
+    if not (options.get("search") and _BUDGET.isdisjoint(options) and "budget" not in options):
+        data["budget"] = _budget(function, options)  # a population ends by itself
     parameters, constants = _search_space(options.get("parameters", {}))
     constants |= options.get("constants", {})
     named, defaults = _arguments(function, {**parameters, **constants})

@@ -30,6 +30,7 @@ from tunesvc.queries.sparklines import sparklines
 from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_failure import find_failure
 from tunesvc.queries.trials.attempt_events import get_curves, list_logs
+from tunesvc.queries.trials.population_tree import get_schedule
 from tunesvc.queries.trials.trial_table import get_trial, list_trials
 from tunesvc.run_options import RunOptions, check_names
 from tunesvc.runs import run_record
@@ -165,6 +166,18 @@ class Study:
         if value is None:
             raise AssertionError("a complete trial has a value")
         return value
+
+    def schedule(self, number: int | None = None) -> dict[str, Any]:
+        """Return the lineage of `best_trial`, or of a trial: parameters by ranges of steps.
+
+        `train.tune(name="again", search=study.schedule())` trains by it.
+
+        Raises:
+            StudyNotFound: it has no trial of that number.
+            TuneError: no trial is complete yet, or that one has reported no step after 0.
+        """
+        number = self.best_trial.number if number is None else number
+        return get_schedule(self._database, self.view, number).search
 
     @property
     def recommendation(self) -> Recommendation | None:

@@ -6,6 +6,7 @@
     parameters        parallel coordinates, slices, contours, ranks, importance, correlations
     distribution      distribution of values
     tradeoff          several objectives
+    lineage_tree      tree of a population
     study_comparison  curves of several trials or studies
     figures           the figures of a study, and their data
     page              one HTML document

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from tunesvc.charts import distribution, parameters, progress, tradeoff
+from tunesvc.charts import distribution, lineage_tree, parameters, progress, tradeoff
 from tunesvc.charts.chart import Chart
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.fitted_model import get_surface, importance_shares
 from tunesvc.queries.operations.timeline import list_spans
 from tunesvc.queries.rows import Objective, StudyView
 from tunesvc.queries.trials.attempt_events import get_curves
+from tunesvc.queries.trials.population_tree import get_tree
 from tunesvc.queries.trials.trial_results import Results, get_results
 from tunesvc.queries.trials.tried_parameters import (
     CompletedTrials,
@@ -41,6 +42,7 @@ class FigureKind(StrEnum):
 
     PARETO = "pareto"
     HYPERVOLUME = "hypervolume"
+    LINEAGE = "lineage"
     HISTORY = "history"
     CURVES = "curves"
     PARALLEL = "parallel"
@@ -55,7 +57,12 @@ class FigureKind(StrEnum):
     @property
     def has_objective(self) -> bool:
         """True if it shows one of the objectives."""
-        return self not in (FigureKind.PARETO, FigureKind.HYPERVOLUME, FigureKind.TIMELINE)
+        return self not in (
+            FigureKind.PARETO,
+            FigureKind.HYPERVOLUME,
+            FigureKind.LINEAGE,
+            FigureKind.TIMELINE,
+        )
 
     @property
     def has_pair(self) -> bool:
@@ -69,13 +76,19 @@ class FigureKind(StrEnum):
             FigureKind.PARALLEL,
             FigureKind.CORRELATIONS,
             FigureKind.IMPORTANCE,
+            FigureKind.LINEAGE,
             FigureKind.TIMELINE,
         )
 
     @property
     def is_wide(self) -> bool:
         """True if it needs the whole width of the page."""
-        return self in (FigureKind.PARALLEL, FigureKind.SLICE, FigureKind.TIMELINE)
+        return self in (
+            FigureKind.LINEAGE,
+            FigureKind.PARALLEL,
+            FigureKind.SLICE,
+            FigureKind.TIMELINE,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +113,17 @@ def kinds_of(view: StudyView) -> tuple[FigureKind, ...]:
         excluded.add(FigureKind.PARETO)
     if len(view.objectives) != 2:
         excluded.add(FigureKind.HYPERVOLUME)
+    excluded |= _OF_PARAMETERS if view.has_population else {FigureKind.LINEAGE}
     return tuple(kind for kind in FigureKind if kind not in excluded)
+
+
+_OF_PARAMETERS = {
+    FigureKind.IMPORTANCE,
+    FigureKind.CONTOUR,
+    FigureKind.RANK,
+    FigureKind.CORRELATIONS,
+}
+"""Figures of values that parameters decide, which those of a population do not."""
 
 
 class Reader:
@@ -216,6 +239,10 @@ class Reader:
             curves = tuple(curve.of(objective.name) for curve in curves)
         return progress.learning_curves(objective, results, curves, best)
 
+    def lineage(self) -> Chart:
+        """Draw the tree of a population."""
+        return lineage_tree.lineage(self.view.objectives[0], get_tree(self._database, self.view))
+
     def timeline(self) -> Chart:
         """Draw the newest attempts."""
         return progress.timeline(list_spans(self._database, self.view.study_id))
@@ -260,6 +287,8 @@ def draw(
             return distribution.edf(objective, reader.results(), index, states)
         case FigureKind.TIMELINE:
             return reader.timeline()
+        case FigureKind.LINEAGE:
+            return reader.lineage()
         case FigureKind.PARETO:
             front = tradeoff.front_of(reader.view.objectives, reader.results())
             return tradeoff.pareto(reader.view.objectives, reader.results(), front)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesvc.errors import SpecError
-from tunesvc.spec.yaml.document import StudyDocument, load
+from tunesvc.spec.yaml.document import StudyDocument, load, scheduled
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class Changes:
     parallelism: int | None = None
     name: str | None = None
     seed: int | None = None
+    schedule: Path | None = None
+    """File with the `search` of a schedule."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ def _where(location: StudyLocation) -> str:
 
 def _with_overrides(document: StudyDocument, changes: Changes) -> StudyDocument:
     """Apply the command line's overrides to a document."""
+    if changes.schedule is not None:
+        document = scheduled(document, changes.schedule)
     spec = document.spec
     overrides: dict[str, Any] = {
         "parallelism": changes.parallelism,

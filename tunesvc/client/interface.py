@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tunesvc.queries.operations.cluster_view import ClusterView
     from tunesvc.queries.operations.study_diagnosis import Diagnosis
     from tunesvc.queries.study_replay import StudyReplay
+    from tunesvc.queries.trials.population_tree import Schedule
     from tunesvc.runtime.new_submission import NewSubmission
     from tunesvc.search.replay import PrunerComparison, ReplayedProposal
     from tunesvc.service.cluster_shares import ClusterShares
@@ -272,6 +273,14 @@ class InsightOperations(Protocol):
 
     def best(self, study: str) -> BestTrials:
         """Return the recommended trial; with several objectives, the Pareto front."""
+        ...
+
+    def schedule(self, study: str, number: int | None = None) -> Schedule:
+        """Return the parameters along the lineage of the recommended trial, or of a trial.
+
+        Raises:
+            TuneError: no trial is complete yet.
+        """
         ...
 
     def overview(self, study: str) -> StudyOverview:

@@ -42,9 +42,14 @@ def get_surface(
     results: Results,
     index: int = 0,
 ) -> ModelSurface | None:
-    """Return a model of one objective, fitted to complete, feasible trials; None without any."""
+    """Return a model of one objective, fitted to complete, feasible trials; None without any.
+
+    None also for a population, whose values depend on more than the last parameters.
+    """
     from tunesvc.search.analysis.model_surface import learn
 
+    if view.has_population:
+        return None
     objective = view.objectives[index]
     losses = results.losses(objective, index)
     rows = results.best_rows(

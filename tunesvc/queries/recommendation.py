@@ -77,9 +77,22 @@ def fit_recommendation(
 
     objective = view.objectives[0]
     losses = results.losses(objective)
+    if view.has_population:
+        return _best_observed(results, losses)
     rows = results.best_rows(results.candidates(), losses, CONSIDERED_MAX)
     trials = frozen(database, view.study_id, results.numbers[rows].tolist())
     return recommend(trials, objective.goal, view.shared_seeds)
+
+
+def _best_observed(results: Results, losses: np.ndarray) -> Recommendation | None:
+    """Return the best observed trial: members with equal parameters have different histories."""
+    from tunesvc.search.analysis.recommend import Recommendation
+
+    rows = results.best_rows(results.candidates(), losses, 1)
+    if not len(rows):
+        return None
+    number = int(results.numbers[rows[0]])
+    return Recommendation(number, float(results.values[rows[0], 0]), None, number)
 
 
 def digest(view: StudyView, results: Results) -> str:

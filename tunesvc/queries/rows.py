@@ -281,6 +281,11 @@ class StudyView(StudyRow):
         """Number of training seeds that trials share in turns; None if each has its own."""
         return self.spec.seeds if self.spec else None
 
+    @property
+    def has_population(self) -> bool:
+        """True if its trials continue each other, so that parameters alone decide no value."""
+        return self.spec is not None and self.spec.search is not None
+
     def as_given(self, rows: Iterable[TrialRow]) -> tuple[TrialRow, ...]:
         """Return trials with parameters as their objective received them: list choices as lists."""
         parameters = self.spec.parameters if self.spec else {}

@@ -50,6 +50,11 @@ def prepare(
         raise TuneError(
             f"study {record.name!r} has several metrics, and so no single best trial to confirm",
         )
+    if spec.search is not None:
+        raise TuneError(
+            f"study {record.name!r} is a population, whose trials continue each other: repeat a "
+            f"lineage with `tune best {record.name} --schedule` and `tune run FILE --schedule`",
+        )
     storage = PgStorage(database)
     trials = storage.get_all_trials(record.study_id, deepcopy=False)
     finalists = choose(trials, spec.directions[0], top, spec.seeds)

@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.proposals import configuration
 from tunesvc.search.study_storage import FAILURE
+from tunesvc.search.tracking.lineage import PARENT
 from tunesvc.search.tracking.pausing import RESUMED
 from tunesvc.search.warm_start import TRANSFERRED
 from tunesvc.spec import ParamValue
@@ -43,7 +44,7 @@ class ReplayedOptimizer(Optimizer):
                 TrialState.RUNNING,
             )
             trial = self.trial(recorded.number)
-        for key in {FIXED_PARAMS, TRANSFERRED} & recorded.system_attrs.keys():
+        for key in {FIXED_PARAMS, TRANSFERRED, PARENT} & recorded.system_attrs.keys():
             self.memory.set_trial_system_attr(
                 recorded.number,
                 key,

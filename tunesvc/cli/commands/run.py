@@ -58,6 +58,13 @@ def run(
         typer.Option(help="Override the study's name; for one file only."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Override the study's seed.")] = None,
+    schedule: Annotated[
+        Path | None,
+        typer.Option(
+            help="Train by this schedule, which `tune best --schedule` prints; the study is "
+            "NAME-schedule, unless --name is given.",
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Continue studies that exist already."),
@@ -85,7 +92,8 @@ def run(
     if name is not None and len(files) > 1:
         raise typer.BadParameter("--name is for one file: with several, write `name` into each")
     _check_options(dashboard=dashboard, quiet=quiet)
-    documents = read_all(files, Changes(trials, parallelism, name, seed))
+    changes = Changes(trials, parallelism, name, seed, schedule)
+    documents = read_all(files, changes)
     server = server or typed_server()
     if server is not None:
         if resume or dashboard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from tunesvc.client.interface import TuneClient
     from tunesvc.queries.rows import LogRow, StudyRow, StudyView, TrialRow
+    from tunesvc.queries.trials.population_tree import Schedule
     from tunesvc.search.analysis.recommend import Recommendation
 
 
@@ -194,6 +196,14 @@ def _show_trial(client: TuneClient, study: str, number: int, as_json: bool) -> N
 def best(
     study: StudyName,
     yaml: Annotated[bool, typer.Option("--yaml", help="The parameters alone, as YAML.")] = False,
+    schedule: Annotated[
+        bool,
+        typer.Option(
+            "--schedule",
+            help="The parameters along its lineage in a population, as YAML for `tune run "
+            "--schedule`.",
+        ),
+    ] = False,
     server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -207,6 +217,9 @@ def best(
     from tunesvc.views import study_text, terminal
 
     with opened_client(database_url, server) as client:
+        if schedule:
+            typer.echo(_schedule(client.insights.schedule(study), as_json=as_json), nl=False)
+            return
         best_trials = client.insights.best(study)
     view, rows, answer = best_trials.study, best_trials.rows, best_trials.recommendation
     if as_json:
@@ -231,6 +244,17 @@ def _answer_json(rows: Sequence[TrialRow], answer: Recommendation | None) -> dic
         return None
     extra = {key: value for key, value in terminal.plain(answer).items() if key != "number"}
     return {**terminal.plain(rows[0]), **extra}
+
+
+def _schedule(found: Schedule, *, as_json: bool) -> str:
+    from tunesvc.spec.yaml.document import to_yaml
+
+    if as_json:
+        return json.dumps(found.search) + "\n"
+    line = " → ".join(map(str, found.lineage))
+    values = ", ".join(f"{value:.6g}" for value in found.values or ())
+    head = f"# Trial {found.number} of {visible(found.study)}, with {values}; trials {line}.\n"
+    return head + to_yaml({"search": found.search})
 
 
 def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:

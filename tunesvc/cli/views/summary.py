@@ -188,6 +188,8 @@ def next_commands(
         rows.append(_replacement(view))
     elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
         rows.append((visible(view.resume_command), "continue where it stopped"))
+    elif state == "finished" and view.has_population:
+        rows.append((f"tune best {quoted} --schedule", "the parameters along the best lineage"))
     elif state == "finished" and view.is_exhausted:
         rows.append(
             (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tunesvc.queries.health import Health
     from tunesvc.queries.operations.study_diagnosis import Diagnosis
     from tunesvc.queries.study_replay import StudyReplay
+    from tunesvc.queries.trials.population_tree import Schedule
     from tunesvc.search.replay import PrunerComparison, ReplayedProposal
 
 NEWEST = 8
@@ -41,6 +42,16 @@ class LocalInsights:
         recommendation = get_recommendation(self._database, view)
         rows = answer_rows(self._database, view, recommendation)
         return BestTrials(view, recommendation, rows)
+
+    def schedule(self, study: str, number: int | None = None) -> Schedule:
+        """Return the parameters along the lineage of the recommended trial, or of a trial."""
+        from tunesvc.queries.recommendation import find_best_trial
+        from tunesvc.queries.trials.population_tree import get_schedule
+
+        view = self._view(study)
+        if number is None:
+            number = find_best_trial(self._database, view).number
+        return get_schedule(self._database, view, number)
 
     def overview(self, study: str) -> StudyOverview:
         """Return a study with its answer, its newest trials and what to expect."""

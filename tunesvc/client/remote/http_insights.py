@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunesvc.queries.health import Health
     from tunesvc.queries.operations.study_diagnosis import Diagnosis
     from tunesvc.queries.study_replay import StudyReplay
+    from tunesvc.queries.trials.population_tree import Schedule
     from tunesvc.search.replay import PrunerComparison, ReplayedProposal
 
 
@@ -28,6 +29,12 @@ class HttpInsights:
         from tunesvc.client.answers import BestTrials
 
         return self._connection.get(BestTrials, study_path(study, "best"))
+
+    def schedule(self, study: str, number: int | None = None) -> Schedule:
+        """Return the parameters along the lineage of the recommended trial, or of a trial."""
+        from tunesvc.queries.trials.population_tree import Schedule
+
+        return self._connection.get(Schedule, study_path(study, "schedule"), number=number)
 
     def overview(self, study: str) -> StudyOverview:
         """Return a study with its answer, its newest trials and what to expect."""

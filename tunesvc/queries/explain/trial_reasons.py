@@ -37,6 +37,7 @@ _JUDGEMENTS = {
     "prune": "Stopped: ",
     "pause": "Paused: ",
     "promote": "Promoted: ",
+    "exploit": "Ended: ",
     "keep": "Not stopped: ",
     "stop": "Stopped: ",
 }
@@ -79,7 +80,7 @@ class Judgement:
     """Decision to stop, pause, promote or keep a trial, with its numbers."""
 
     kind: str
-    """`prune`, `pause`, `promote`, `keep` or `stop`."""
+    """`prune`, `pause`, `promote`, `exploit`, `keep` or `stop`."""
     reason: str
     decided_at: datetime
     step: int | None

@@ -128,6 +128,33 @@ def examine(
     return (None, sorted(set(found))) if spec is None or found else (spec, [])
 
 
+def scheduled(document: StudyDocument, path: Path) -> StudyDocument:
+    """Return a study that trains by the schedule in a file, in place of its own search.
+
+    Raises:
+        SpecError: the file has no schedule, or one that does not fit the study.
+    """
+    remedy = f"`tune best STUDY --schedule > {path}` writes one"
+    if not path.is_file():
+        raise SpecError(f"there is no schedule {path}: {remedy}")
+    issues: list[LocatedIssue] = []
+    try:
+        tree, issues = read_tree(_decode(_read(path), path.name))
+    except Unreadable as error:
+        raise SpecError(f"schedule {path} cannot be read: {error.issue.text}") from None
+    entry = tree.entries.get("search") if isinstance(tree, MappingNode) else None
+    search = None if entry is None else _plain(entry.node, ("search",), issues)
+    if issues or not isinstance(search, dict) or search.get("method") != "schedule":
+        raise SpecError(f"{path} has no `search: {{method: schedule, ...}}`: {remedy}")
+    kept = document.spec.model_dump(mode="json", exclude_defaults=True, exclude=_SEARCHING)
+    spec = spec_from_dict({**kept, "name": f"{document.spec.name}-schedule", "search": search})
+    return StudyDocument(spec, written(spec), document.folder)
+
+
+_SEARCHING = {"search", "sampler", "pruner", "budget", "warm_start", "seeds", "constraints"}
+"""Keys that a schedule replaces or leaves no room for."""
+
+
 def renamed(text: str, name: str) -> str:
     """Rename a study in its file and keep the rest; unchanged if `name:` is not on a line of its
     own."""

@@ -14,6 +14,7 @@ from tunesvc.queries.explain.explanation import Explanation
 from tunesvc.queries.health import Health
 from tunesvc.queries.operations.study_diagnosis import Diagnosis
 from tunesvc.queries.study_replay import StudyReplay
+from tunesvc.queries.trials.population_tree import Schedule
 from tunesvc.search.replay import PrunerComparison, ReplayedProposal
 from tunesvc.web.api.api_requests import ViewingStudy
 from tunesvc.web.api.trial_routes import NumberOrNone
@@ -28,6 +29,12 @@ Written = Annotated[str, Query(max_length=4_000, description="Written as in a st
 def get_best(asked: ViewingStudy) -> Response:
     """Return the recommended trial; with several objectives, the Pareto front."""
     return asked.answer(asked.client.insights.best(asked.study))
+
+
+@router.get("/schedule", response_model=Schedule)
+def get_schedule(asked: ViewingStudy, number: NumberOrNone = None) -> Response:
+    """Return the parameters along the lineage of the recommended trial, or of a trial."""
+    return asked.answer(asked.client.insights.schedule(asked.study, number))
 
 
 @router.get("/overview", response_model=StudyOverview)

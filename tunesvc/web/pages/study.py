@@ -113,6 +113,7 @@ def selected_part(
 TITLES: dict[FigureKind, str] = {
     FigureKind.PARETO: "Pareto front",
     FigureKind.HYPERVOLUME: "Hypervolume",
+    FigureKind.LINEAGE: "Lineage",
     FigureKind.HISTORY: "History",
     FigureKind.CURVES: "Learning curves",
     FigureKind.PARALLEL: "Parallel coordinates",
