@@ -57,7 +57,7 @@ def fill(study: optuna.Study, trials: int, parameters: int = 1) -> None:
         (GP_MAX, 1, 1, ""),
         (GP_MAX + 1, 1, 1, "TPE, because 501 trials would slow a Gaussian process down"),
         (20, PARAMETERS_MAX, 1, ""),
-        (20, PARAMETERS_MAX + 1, 1, "TPE, because the space has 31 parameters"),
+        (20, PARAMETERS_MAX + 1, 1, "TPE, because the space has 101 parameters"),
         (20, 1, OBJECTIVES_MAX, ""),
         (20, 1, OBJECTIVES_MAX + 1, "TPE, because the study has 4 objectives"),
     ],
@@ -135,6 +135,40 @@ def test_what_the_gaussian_process_would_repeat_tpe_replaces_and_says_so() -> No
         )
     reasons = [explained_in(study, {"k": kind}) for _ in range(2)]
     assert reasons[1].startswith("TPE, because the Gaussian process would repeat trial ")
+
+
+def test_every_eighth_trial_is_proposed_by_tpe_whatever_the_model_predicts() -> None:
+    study = optuna.create_study(sampler=AutoSampler(seed=1))
+    fill(study, 24)
+    reasons = [explained(study) for _ in range(16)]
+    told = "TPE, as every eighth trial, in case the model is wrong"
+    assert [bool(text) for text in reasons] == [number % 8 == 7 for number in range(24, 40)]
+    assert set(reasons) == {"", told}
+
+
+def test_tpe_proposes_half_of_the_trials_while_the_model_knows_nothing() -> None:
+    study = optuna.create_study(sampler=AutoSampler(seed=1))
+    for number in range(24):
+        params, kinds = {"x0": number * 0.618 % 1}, {"x0": UNIT}
+        value = (number * 7 % 5) / 5  # unrelated to the parameter
+        study.add_trial(create_trial(params=params, distributions=kinds, value=value))
+    reasons = [explained(study) for _ in range(8)]
+    told = "TPE, because the Gaussian process predicts trials no better than their mean does"
+    assert reasons[::2] == [told] * 4
+    assert told not in reasons[1::2]
+
+
+def test_a_hole_in_a_plateau_is_found() -> None:
+    """A model of equal values would look only where it knows least, at the borders."""
+    for seed in range(2):
+        study = optuna.create_study(sampler=AutoSampler(seed=seed))
+
+        def plateau(trial: optuna.Trial) -> float:
+            x, y = (trial.suggest_float(name, 0.0, 1.0) for name in "xy")
+            return min(1.0, 8 * max(abs(x - 0.3), abs(y - 0.64)))
+
+        study.optimize(plateau, n_trials=70)
+        assert study.best_value < 0.5
 
 
 def test_a_trial_that_was_begun_by_one_sampler_is_ended_by_it() -> None:

@@ -3,10 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
+from scipy.stats import norm
 
+from tunesvc.search.samplers.auto_sampler import SKILL_MIN
 from tunesvc.search.samplers.gp import gp_model
 from tunesvc.search.samplers.gp.domain import ABSENT
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
+from tunesvc.search.samplers.gp.warping import Warping
 
 CHOICES = np.array([0, 0, 3])
 
@@ -30,17 +33,21 @@ def test_the_gradient_is_that_of_the_function(seeds: np.ndarray) -> None:
         standardised(np.sin(5 * points[:, 0]) + points[:, 2]),
         np.linspace(0, 0.2, 15),
     )
-    squares = gp_model._squares(points, points, CHOICES > 0)
-    flat = gp_model._flat(squares.sum(axis=0) == 0, seeds)
+    points[0, 0], points[1, 1], points[2, 0], points[3, 2] = 0.0, 1.0, ABSENT, ABSENT
+    data = gp_model._Data.of(points, values, variances, CHOICES, seeds)
+    size = 8 + len(data.flat)
     priors = np.column_stack(
-        [np.linspace(low, high, 4 + len(flat)) for low, high in ((-1, 0.5), (0.5, 2), (1, 3))]
+        [np.linspace(low, high, size) for low, high in ((-1, 0.5), (0.5, 2), (1, 3))]
     )
-    data = (squares.reshape(3, -1), flat, values, variances, priors)
-    theta = np.array([1.0, -0.5, 0.3, 0.2, -2.0, -3.0, -2.5, -4.0])[: 4 + len(flat)]
-    numeric = approx_fprime(theta, lambda at: gp_model._negative_log_posterior(at, *data)[0], 1e-6)
-    assert gp_model._negative_log_posterior(theta, *data)[1] == pytest.approx(
-        numeric, rel=1e-3, abs=1e-3
-    )
+    of_flat = [-2.0, -3.0, -2.5, -4.0][: len(data.flat)]
+    theta = np.array([1.0, -0.5, 0.3, 0.2, *of_flat, 0.3, -0.4, -0.2, 0.5])
+
+    def value(at: np.ndarray) -> float:
+        return gp_model._negative_log_posterior(at, data, priors)[0]
+
+    numeric = approx_fprime(theta, value, 1e-6)
+    _, gradient = gp_model._negative_log_posterior(theta, data, priors)
+    assert gradient == pytest.approx(numeric, rel=1e-3, abs=1e-3)
 
 
 def test_what_does_not_matter_is_found_out() -> None:
@@ -202,19 +209,69 @@ def test_a_smooth_function_without_noise_is_believed_to_be_one() -> None:
     assert known.own + known.noise < 5e-4  # with as much of either as the other way it was 23e-4
 
 
-def test_both_parts_of_the_model_agree_on_distances_of_absent_parameters() -> None:
+def test_both_parts_of_the_model_agree_on_distances() -> None:
     points = some_points(6)
     points[0, 0], points[1, 2], points[2] = ABSENT, ABSENT, ABSENT
-    weights = np.array([2.0, 0.5, 3.0])
-    known = Hyperparameters(weights, 1.0, 0.1, 0.1)
-    posterior = Posterior(known, CHOICES, points, np.zeros(6), np.zeros(6))
-    fitted = np.tensordot(weights, gp_model._squares(points, points, CHOICES > 0), axes=1)
+    weights, zeros = np.array([2.0, 0.5, 3.0]), np.zeros(6)
+    warping = Warping(np.array([0.4, 2.0, 1.0]), np.array([1.5, 0.7, 1.0]))
+    posterior = Posterior(
+        Hyperparameters(weights, 1.0, 0.1, 0.1, warping=warping), CHOICES, points, zeros, zeros
+    )
+    data = gp_model._Data.of(points, zeros, zeros, CHOICES, None)
+    coordinates = np.hstack(gp_model._coordinates(data.numbers, warping.of(CHOICES == 0)))
+    fitted = gp_model._squared_distances(coordinates, weights, data)
     found = np.array([posterior.distances(point, points) for point in points])
     assert np.allclose(found**2, fitted)
 
 
 def test_an_absent_number_is_almost_equally_far_from_all_values() -> None:
-    line = np.array([[0.0], [0.5], [1.0]])
-    (squares,) = gp_model._squares(np.array([[ABSENT]]), line, np.array([False]))
+    known = Hyperparameters(np.array([1.0]), 1.0, 0.1, 0.1)
+    line = np.array([[ABSENT], [0.0], [0.5], [1.0]])
+    posterior = Posterior(known, np.zeros(1, dtype=int), line, np.zeros(4), np.zeros(4))
+    squares = posterior.distances(line[0], line[1:]) ** 2
     assert squares.min() > 0.2
     assert squares.max() < 2.5 * squares.min()
+
+
+def test_a_logarithmic_axis_that_was_declared_linear_is_warped() -> None:
+    points = np.random.default_rng(5).random((40, 2)) ** [4.0, 1.0]
+    values = standardised(np.abs(np.log10(points[:, 0] + 1e-4) + 2) + points[:, 1])
+    known = fit(points, values, np.zeros(40), np.zeros(2, dtype=int))
+    assert known.warping is not None
+    assert known.warping.a[0] < 0.5
+    assert 0.5 < known.warping.a[1] < 2
+
+
+def test_well_chosen_axes_are_not_warped() -> None:
+    points = np.random.default_rng(6).random((40, 3))
+    noise = np.random.default_rng(6).normal(0, 0.3, 40)
+    values = standardised(np.sin(4 * points).sum(axis=1) + noise)
+    known = fit(points, values, np.zeros(40), np.zeros(3, dtype=int))
+    assert known.warping is not None
+    assert known.warping.is_identity
+
+
+def test_the_skill_is_that_of_leaving_each_observation_out() -> None:
+    points, known = some_points(9), Hyperparameters(np.array([4.0, 1.0, 2.0]), 0.8, 0.1, 0.05)
+    values = standardised(np.sin(5 * points[:, 0]))
+    gain = 0.0
+    for left_out in range(9):
+        others = np.arange(9) != left_out
+        posterior = Posterior(known, CHOICES, points[others], values[others], np.zeros(8))
+        (mean,), (variance,) = posterior.predict(points[~others])
+        by_model = norm.logpdf(values[left_out], mean, np.sqrt(variance + 0.05))
+        spread = np.std(values, ddof=1)
+        gain += by_model - norm.logpdf(values[left_out], values[others].mean(), spread)
+    skill = Posterior(known, CHOICES, points, values, np.zeros(9)).skill()
+    assert skill == pytest.approx(gain, rel=1e-3)
+
+
+def test_a_model_of_noise_has_no_skill_and_one_of_a_smooth_function_has() -> None:
+    def skill(values: np.ndarray) -> float:
+        known = fit(points, values, np.zeros(30), CHOICES)
+        return Posterior(known, CHOICES, points, values, np.zeros(30)).skill()
+
+    points = some_points(30)
+    assert skill(standardised(np.random.default_rng(7).normal(size=30))) < SKILL_MIN
+    assert skill(standardised(np.sin(3 * points[:, 0]) + points[:, 2])) > 4 * SKILL_MIN
+    assert skill(np.zeros(30)) == 0.0

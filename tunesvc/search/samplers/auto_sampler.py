@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.explanations import Reason, RecentEntries
-from tunesvc.search.samplers.gp.gp_sampler import GPSampler
+from tunesvc.search.samplers.gp.gp_sampler import SKILL, GPSampler
 from tunesvc.search.samplers.imputing_sampler import ImputingSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.search.study_lock import locked
@@ -21,19 +21,25 @@ from tunesvc.util.optuna_internals import cached_trials
 
 GP_MAX = 500
 """Most finished trials for a Gaussian process; beyond, it costs more than it gains over TPE."""
-PARAMETERS_MAX = 30
-"""Most parameters for a Gaussian process; distances mean little in larger spaces."""
+PARAMETERS_MAX = 100
+"""Most parameters for a Gaussian process; beyond, an ask takes too long."""
 OBJECTIVES_MAX = 3
+UNMODELLED_EVERY = 8
+"""One trial of so many is proposed by TPE, in case the Gaussian process is wrong."""
+SKILL_MIN = 5.0
+"""Least skill of a Gaussian process, in nats; below it, TPE proposes every second trial."""
 Selected = GPSampler | ImputingSampler
 
 
 class AutoSampler(BaseSampler):
     """Spreads the first trials evenly, then uses a Gaussian process, or TPE where that is better.
 
-    TPE is better in spaces of more than 30 parameters, for more than three objectives, and after
+    TPE is better in spaces of more than 100 parameters, for more than three objectives, and after
     500 trials. Where trials are pruned, the two take turns: each finds what the other overlooks.
     If the Gaussian process would measure a configuration again there, TPE proposes instead,
-    because a full training is expensive. docs/benchmarks.md has the measurements.
+    because a full training is expensive. Elsewhere TPE proposes every eighth trial, and every
+    second one while the Gaussian process predicts held-out trials no better than their mean does,
+    as on a plateau or in noise. docs/benchmarks.md has the measurements.
     """
 
     repeatable = True
@@ -94,13 +100,10 @@ class AutoSampler(BaseSampler):
         """Return values that the selected sampler draws jointly."""
         sampler = self._select(study, trial)
         proposal = sampler.sample_relative(study, trial, search_space)
-        repeated = self._repeated(study, trial, proposal) if sampler is self._gp else None
-        if repeated is None:
+        unfit = self._why_unfit(study, trial, proposal) if sampler is self._gp else None
+        if unfit is None:
             return proposal
-        self._selected[trial.number] = (
-            self._tpe,
-            f"TPE, because the Gaussian process would repeat trial {repeated}",
-        )
+        self._selected[trial.number] = (self._tpe, f"TPE, because {unfit}")
         self._tpe.before_trial(study, trial)
         known = self._tpe.infer_relative_search_space(study, trial)
         return self._tpe.sample_relative(
@@ -188,6 +191,9 @@ class AutoSampler(BaseSampler):
                 f"TPE, because the space has {parameters} parameters",
             )
         if not self._take_turns(study, history):
+            count = turn(trial.number, self._shared_seeds) + 1
+            if history.ended >= self._n_startup_trials and count % UNMODELLED_EVERY == 0:
+                return self._tpe, "TPE, as every eighth trial, in case the model is wrong"
             return self._gp, ""
         if turn(trial.number, self._shared_seeds) % 2:
             return (
@@ -203,17 +209,20 @@ class AutoSampler(BaseSampler):
         has_pruned = history.pruned > 0 and history.ended >= self._n_startup_trials
         return len(study.directions) == 1 and has_pruned
 
-    def _repeated(
+    def _why_unfit(
         self,
         study: Study,
         trial: FrozenTrial,
         proposal: Mapping[str, Any],
-    ) -> int | None:
-        """Return the first trial that a proposal would repeat, where repetition is unwanted."""
-        history = history_of(
-            study,
-            cached_trials(study),
-        )
-        if not self._take_turns(study, history):
+    ) -> str | None:
+        """Return the reason not to use a proposal of the Gaussian process; None to use it."""
+        history = history_of(study, cached_trials(study))
+        if self._take_turns(study, history):
+            repeated = history.repeated(proposal, trial.number)
+            if repeated is not None:
+                return f"the Gaussian process would repeat trial {repeated}"
+        reason = self._gp.explain(trial.number)
+        skill = reason.details.get(SKILL) if reason is not None else None
+        if skill is None or skill >= SKILL_MIN or turn(trial.number, self._shared_seeds) % 2:
             return None
-        return history.repeated(proposal, trial.number)
+        return "the Gaussian process predicts trials no better than their mean does"

@@ -9,6 +9,7 @@ from scipy.special import log_ndtr, ndtr
 
 from tunesvc.search.samplers.gp.domain import Domain
 from tunesvc.search.samplers.gp.gp_model import Posterior
+from tunesvc.search.samplers.gp.warping import Warping
 
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _CANDIDATES = 1_000
@@ -85,6 +86,11 @@ class Acquisition:
         self._failed = _rows(failed)
         self._infeasible = infeasible
 
+    @property
+    def warping(self) -> Warping:
+        """Warp of the objective's axes."""
+        return self._objective.warping
+
     def log_value(self, points: np.ndarray) -> np.ndarray:
         """Return the value of each point, -inf for useless repetitions; shape (points,)."""
         mean, learned = self._objective.lookahead(points, self._seed)
@@ -131,17 +137,19 @@ def maximise(
     ever smaller steps. Choices and numbers are treated alike and no gradient is needed, so
     conditional spaces are no harder than others.
     """
+    warping = acquisition.warping
     points = np.vstack(
         [
-            domain.random(_CANDIDATES, rng),
-            domain.near(starts, _NEIGHBOURS, _WIDTHS[0], rng),
+            domain.random(_CANDIDATES // 2, rng),
+            domain.random(_CANDIDATES // 2, rng, warping),
+            domain.near(starts, _NEIGHBOURS, _WIDTHS[0], rng, warping),
             starts,
         ]
     )
     values = acquisition.log_value(points)
     for width in _WIDTHS:
         top = np.argsort(-values, kind="stable")[:_CLIMBERS]
-        steps = domain.near(points[top], _NEIGHBOURS, width, rng)
+        steps = domain.near(points[top], _NEIGHBOURS, width, rng, warping)
         points = np.vstack([points[top], steps])
         values = np.concatenate([values[top], acquisition.log_value(steps)])
     best = int(np.argmax(values))

@@ -19,6 +19,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
+from tunesvc.search.samplers.gp.warping import Warping
 from tunesvc.spec.rounding import nearest_step, snap_to_bounds
 
 ABSENT = -1.0
@@ -118,9 +119,15 @@ class Domain:
         drawn[rows, columns] = np.where(choices > 0, np.floor(unit * choices), unit)
         return drawn
 
-    def random(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Return uniformly drawn points."""
-        return self.from_unit(rng.random((count, len(self))))
+    def random(
+        self,
+        count: int,
+        rng: np.random.Generator,
+        warping: Warping | None = None,
+    ) -> np.ndarray:
+        """Return points that are drawn uniformly, on warped axes if there is a warping."""
+        unit = rng.random((count, len(self)))
+        return self.from_unit(unit if warping is None else warping.back(unit))
 
     def near(
         self,
@@ -128,13 +135,16 @@ class Domain:
         each: int,
         width: float,
         rng: np.random.Generator,
+        warping: Warping | None = None,
     ) -> np.ndarray:
         """Return `each` neighbours of every point, one or two parameters changed by `width`.
 
-        A parameter that becomes active by a changed choice has a random value.
+        The width is a part of a parameter's warped range. A parameter that becomes active by a
+        changed choice has a random value.
         """
         from_points = np.repeat(points, each, axis=0)
         out = self._present(from_points, rng)
+        warping = warping or Warping.identity(len(self))
         rows = np.arange(len(out))
         for is_moved in (
             np.ones(len(out), dtype=bool),
@@ -149,10 +159,9 @@ class Domain:
             # The smallest step is 0 for a float without step.
             smallest = 1.0 / np.maximum(self.sizes[column] - 1, 1)
             step = rng.normal(0.0, width, len(numbers))
-            out[numbers, column] += np.sign(step) * np.maximum(
-                np.abs(step),
-                smallest,
-            )
+            before, axes = out[numbers, column].clip(0.0, 1.0), warping.of(column)
+            change = axes.back((axes.to(before) + step).clip(0.0, 1.0)) - before
+            out[numbers, column] += np.sign(step) * np.maximum(np.abs(change), smallest)
         return self.snap(out)
 
     def _any_active(self, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,29 +1,35 @@
 """Gaussian-process regression over points of a `Domain`.
 
-The covariance is a Matérn 5/2 over a distance with one length scale per parameter, choices at
-distance 0 or 1, absent numbers beside the middle of their range, plus a term for each distinct
-point: the effect of a configuration beyond its neighbours. With fitted noise, this separates a
-lucky draw from a good configuration. Where observations share training seeds, the effect of a seed
-on all points alike has its own term. Noise is then the effect of a seed on one point, which the
-same point with the same seed has again, up to a remainder (a block design with interaction).
-Hyperparameters maximise the marginal likelihood under log-normal priors (Rasmussen and Williams,
-"Gaussian Processes for Machine Learning", 2006, chapter 5).
+The covariance is a Matérn 5/2 over a distance with one length scale per parameter, numbers on
+warped axes where that explains the values better, choices at distance 0 or 1, absent numbers beside
+the middle of their range, plus a term for each distinct point: the effect of a configuration beyond
+its neighbours. With fitted noise, this separates a lucky draw from a good configuration. Where
+observations share training seeds, the effect of a seed on all points alike has its own term. Noise
+is then the effect of a seed on one point, which the same point with the same seed has again, up to
+a remainder (a block design with interaction). Hyperparameters maximise the marginal likelihood
+under log-normal priors (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006,
+chapter 5).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg, optimize
 
 from tunesvc.search.samplers.gp.domain import ABSENT
+from tunesvc.search.samplers.gp.warping import Warping
 
 JITTER = 1e-6
 _BESIDE = 0.5
 """Distance of an absent number from the middle of its range, at a right angle to it: so it is about
 equally far from all its values (Hutter and Osborne 2013, "A kernel for hierarchical parameter
 spaces")."""
+_MIDDLE = 0.5
+_FEWEST = 3
+"""Fewest observations of which each can be predicted from the others."""
 _SAME = 1e-9
 """Points at most this far apart count as the same."""
 
@@ -46,6 +52,8 @@ class Hyperparameters:
     """Variance of observations of the same point with the same seed; 0 if none share a seed."""
     log_posterior: float = 0.0
     """Log posterior of the fitted values, up to a constant."""
+    warping: Warping | None = None
+    """Warp of each parameter's axis; None: none."""
 
     @property
     def prior(self) -> float:
@@ -57,6 +65,9 @@ _LENGTH, _LENGTH_OF_CHOICES = (np.log(0.5), 1.0, 1.0), (np.log(1.2), 1.0, 1.0)
 """Mode of a length scale's logarithm, and its deviations below and above. Choices are 1 apart,
 numbers 0.4 of their range on average, so scales of choices are that much longer. Otherwise
 configurations that differ in a few choices would be unrelated."""
+_FEW_PARAMETERS = 8
+"""With more, length scales grow with the root of their number, as distances do (Hvarfner et al.
+2024, "Vanilla Bayesian optimization performs great in high dimensions")."""
 _SIGNAL = (0.0, 1.0, 1.0)
 _FLAT = np.array(
     [
@@ -77,6 +88,14 @@ _FLAT_OF_STEPS = np.array(
 )
 """The same for a function with jumps, which must not be modelled as smooth."""
 _FLAT_START = np.log([0.02, 0.05, 0.05, 1e-4])
+_WARP = (0.0, 0.5, 0.5)
+"""Prior of the logarithm of a warp's exponent: most axes are well chosen (Snoek et al. 2014)."""
+_WARP_BOUNDS = (-2.5, 2.5)
+_WARP_GAIN = 3.0
+"""Least gain of the log posterior for which axes are warped: with a few points, a warp explains
+much by chance, and then hides other valleys."""
+_STEPS_MAX = 25
+"""Most steps of a fit."""
 
 
 def fit(
@@ -99,36 +118,51 @@ def fit(
         jumps: True if the function may have steps, like violations of a constraint; for
             observations that share no seeds.
     """
-    is_choice = choices > 0
-    squares = _squares(points, points, is_choice)
-    flat = _flat(
-        squares.sum(axis=0) == 0.0,
-        np.arange(len(points)) if seeds is None else seeds,
+    data = _Data.of(points, values, variances, choices, seeds)
+    columns, numbers = len(choices), data.numbers.shape[1]
+    of_flat = (_FLAT_OF_STEPS if jumps else _FLAT)[: len(data.flat)]
+    lengths = np.where(data.is_choice[:, None], _LENGTH_OF_CHOICES, _LENGTH)
+    lengths[:, 0] += 0.5 * np.log(max(columns / _FEW_PARAMETERS, 1.0))
+    priors = np.vstack([lengths, _SIGNAL, of_flat[:, :3], np.tile(_WARP, (2 * numbers, 1))])
+    start = np.concatenate(
+        [-2 * lengths[:, 0], [_SIGNAL[0]], _FLAT_START[: len(of_flat)], np.zeros(2 * numbers)]
     )
-    of_flat = (_FLAT_OF_STEPS if jumps else _FLAT)[: len(flat)]
-    lengths = np.where(is_choice[:, None], _LENGTH_OF_CHOICES, _LENGTH)
-    priors = np.vstack([lengths, _SIGNAL, of_flat[:, :3]])
-    start = np.concatenate([-2 * lengths[:, 0], [_SIGNAL[0]], _FLAT_START[: len(flat)]])
-    bounds = [(-8.0, 6.0)] * len(is_choice) + [(-3.0, 3.0), *of_flat[:, 3:]]
-    found = optimize.minimize(
-        _negative_log_posterior,
-        start,
-        (squares.reshape(len(is_choice), -1), flat, values, variances, priors),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": 25},
-    )
-    weights, signal, variances_found = _unpack(found.x, len(is_choice))
-    own, noise, shift, rest = [*map(float, variances_found), 0.0, 0.0][:4]
+    bounds = [(-8.0, 6.0)] * columns + [(-3.0, 3.0), *of_flat[:, 3:]]
+    found = _minimise(start, bounds + [(0.0, 0.0)] * (2 * numbers), data, priors)
+    warped = _minimise(start, bounds + [_WARP_BOUNDS] * (2 * numbers), data, priors)
+    if warped.fun < found.fun - _WARP_GAIN:
+        found = warped
+    theta = _Theta.of(found.x, data)
+    own, noise, shift, rest = [*map(float, theta.of_flat), 0.0, 0.0][:4]
+    warping = Warping.identity(columns)
+    warping.a[~data.is_choice] = theta.warping.a
+    warping.b[~data.is_choice] = theta.warping.b
     return Hyperparameters(
-        weights,
-        signal,
+        theta.weights,
+        theta.signal,
         own,
         noise,
         shift,
         rest,
         -float(found.fun),
+        warping,
+    )
+
+
+def _minimise(
+    start: np.ndarray,
+    bounds: Sequence[tuple[float, float]],
+    data: _Data,
+    priors: np.ndarray,
+) -> optimize.OptimizeResult:
+    return optimize.minimize(
+        _negative_log_posterior,
+        start,
+        (data, priors),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": _STEPS_MAX},
     )
 
 
@@ -146,6 +180,7 @@ class Posterior:
     ) -> None:
         """Take arrays shaped as in `fit`."""
         self.known = known
+        self.warping = known.warping or Warping.identity(len(choices))
         self._choices = choices
         self._seeds = np.arange(len(points)) if seeds is None else seeds
         self._features = self._embed(points)
@@ -156,11 +191,30 @@ class Posterior:
         )
         covariance[np.diag_indices(len(points))] += known.rest + variances + JITTER
         self._factor = _factor(covariance)
+        self._values = values
         self._weights = linalg.cho_solve(
             (self._factor, True),
             values,
             check_finite=False,
         )
+
+    def skill(self) -> float:
+        """Return how much better the model predicts each observation from the others than a
+        constant does: the difference of the log predictive densities, in nats.
+
+        Leave-one-out predictions follow from one inverse (Rasmussen and Williams, 5.10-5.12).
+        """
+        n = len(self._values)
+        if n < _FEWEST or not np.ptp(self._values):
+            return 0.0
+        inverse, _ = linalg.lapack.dpotri(self._factor, lower=1)
+        precisions = np.diag(inverse)
+        off = self._weights / precisions
+        mean_of_others = (self._values.sum() - self._values) / (n - 1)
+        variance = self._values.var() * n / (n - 1)
+        by_model = np.log(precisions) - precisions * off**2
+        by_constant = -np.log(variance) - (self._values - mean_of_others) ** 2 / variance
+        return float(0.5 * (by_model - by_constant).sum())
 
     def mean(
         self,
@@ -255,7 +309,7 @@ class Posterior:
     def _embed(self, points: np.ndarray) -> np.ndarray:
         """Return coordinates with Euclidean distances; a choice is one corner of a simplex."""
         scales, is_number = np.sqrt(self.known.weights), self._choices == 0
-        along, beside = _coordinates(points[:, is_number])
+        along, beside = _coordinates(points[:, is_number], self.warping.of(is_number))
         parts = [along * scales[is_number], beside * scales[is_number]]
         for j in np.flatnonzero(~is_number):
             # The last corner, index -1, stands for an absent choice.
@@ -265,10 +319,11 @@ class Posterior:
         return np.hstack(parts)
 
 
-def _coordinates(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _coordinates(numbers: np.ndarray, warping: Warping) -> tuple[np.ndarray, np.ndarray]:
     """Return coordinates of numbers along their ranges and beside them; both shaped alike."""
     is_absent = numbers == ABSENT
-    return np.where(is_absent, 0.5, numbers), _BESIDE * is_absent
+    along = warping.to(np.where(is_absent, _MIDDLE, numbers))
+    return np.where(is_absent, _MIDDLE, along), _BESIDE * is_absent
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
@@ -294,15 +349,63 @@ def _matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (1.0 + root + root**2 / 3.0) * decay, -(5.0 / 6.0) * (1.0 + root) * decay
 
 
-def _squares(a: np.ndarray, b: np.ndarray, is_choice: np.ndarray) -> np.ndarray:
-    """Return squared distances in each parameter; shape (parameters, len(a), len(b))."""
-    along, beside = (
-        (of_a[:, None, :] - of_b[None, :, :]).transpose(2, 0, 1)
-        for of_a, of_b in zip(_coordinates(a), _coordinates(b), strict=True)
-    )
-    differs = (a[:, None, :] != b[None, :, :]).transpose(2, 0, 1)
-    out: np.ndarray = np.where(is_choice[:, None, None], differs, along**2 + beside**2)
-    return out
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What hyperparameters are fitted to."""
+
+    is_choice: np.ndarray
+    numbers: np.ndarray
+    """Places of numbers; shape (n, numbers)."""
+    apart: np.ndarray
+    """1 where two points differ in a choice; shape (choices, n * n)."""
+    flat: np.ndarray
+    """Masks of the terms that do not fade with distance; shape (terms, n, n)."""
+    values: np.ndarray
+    variances: np.ndarray
+
+    @staticmethod
+    def of(
+        points: np.ndarray,
+        values: np.ndarray,
+        variances: np.ndarray,
+        choices: np.ndarray,
+        seeds: np.ndarray | None,
+    ) -> _Data:
+        """Take arrays shaped as in `fit`."""
+        is_choice = choices > 0
+        differs = (points[:, None, :] != points[None, :, :]).transpose(2, 0, 1)
+        each_its_own = np.arange(len(points)) if seeds is None else seeds
+        return _Data(
+            is_choice,
+            points[:, ~is_choice],
+            differs[is_choice].reshape(-1, len(points) ** 2).astype(float),
+            _flat(~differs.any(axis=0), each_its_own),
+            values,
+            variances,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Theta:
+    """Hyperparameters as they are fitted: all but the warping as logarithms in one vector."""
+
+    weights: np.ndarray
+    signal: float
+    of_flat: np.ndarray
+    warping: Warping
+    """Of the numbers."""
+
+    @staticmethod
+    def of(theta: np.ndarray, data: _Data) -> _Theta:
+        columns, numbers = len(data.is_choice), data.numbers.shape[1]
+        known = np.exp(theta)
+        warps = known[len(known) - 2 * numbers :]
+        return _Theta(
+            known[:columns],
+            float(known[columns]),
+            known[columns + 1 : len(known) - 2 * numbers],
+            Warping(warps[:numbers], warps[numbers:]),
+        )
 
 
 def _flat(same: np.ndarray, seeds: np.ndarray) -> np.ndarray:
@@ -317,50 +420,66 @@ def _flat(same: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     return np.array(terms, dtype=float)
 
 
-def _unpack(
-    theta: np.ndarray,
-    parameters: int,
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """Return weights, the signal's variance, and those of the flat terms."""
-    known = np.exp(theta)
-    return known[:parameters], float(known[parameters]), known[parameters + 1 :]
+def _squared_distances(
+    coordinates: np.ndarray,
+    weights: np.ndarray,
+    data: _Data,
+) -> np.ndarray:
+    """Return squared distances of all points, in length scales; shape (n, n)."""
+    scaled = coordinates * np.sqrt(np.tile(weights[~data.is_choice], 2))
+    sums = (scaled**2).sum(axis=1)
+    of_numbers = sums[:, None] + sums - 2 * scaled @ scaled.T
+    of_choices = weights[data.is_choice] @ data.apart
+    out: np.ndarray = of_numbers + of_choices.reshape(of_numbers.shape)
+    return out
 
 
 def _negative_log_posterior(
     theta: np.ndarray,
-    squares: np.ndarray,
-    flat: np.ndarray,
-    values: np.ndarray,
-    variances: np.ndarray,
+    data: _Data,
     priors: np.ndarray,
 ) -> tuple[float, np.ndarray]:
     """Return the negative log posterior and its gradient.
 
     Args:
-        squares: shape (parameters, n * n).
-        flat: shape (terms, n, n).
-        priors: of length scales, signal and terms; shape (parameters + 1 + terms, 3).
+        theta: logarithms of weights, signal, flat terms, and the warps' exponents.
+        priors: mode, and deviation below and above, of each; shape (len(theta), 3).
     """
-    n, parameters = len(values), len(squares)
-    weights, signal, of_flat = _unpack(theta, parameters)
-    smooth, slope = _matern((weights @ squares).reshape(n, n))
-    covariance = signal * smooth + np.tensordot(of_flat, flat, axes=1)
-    covariance[np.diag_indices(n)] += variances + JITTER
+    known, n = _Theta.of(theta, data), len(data.values)
+    of_numbers, of_choices = known.weights[~data.is_choice], known.weights[data.is_choice]
+    coordinates = np.hstack(_coordinates(data.numbers, known.warping))
+    smooth, slope = _matern(_squared_distances(coordinates, known.weights, data))
+    covariance = known.signal * smooth + np.tensordot(known.of_flat, data.flat, axes=1)
+    covariance[np.diag_indices(n)] += data.variances + JITTER
     try:
         factor = linalg.cholesky(covariance, lower=True, check_finite=False)
     except linalg.LinAlgError:
         return 1e10, np.zeros_like(theta)
-    solved = linalg.cho_solve((factor, True), values, check_finite=False)
+    solved = linalg.cho_solve((factor, True), data.values, check_finite=False)
     inverse, _ = linalg.lapack.dpotri(factor, lower=1)
     inverse += np.tril(inverse, -1).T  # LAPACK fills only the lower triangle
     misfit = inverse - np.outer(solved, solved)
-    gradient = np.empty_like(theta)
-    gradient[:parameters] = 0.5 * weights * (squares @ (misfit * signal * slope).ravel())
-    gradient[parameters] = 0.5 * signal * np.vdot(misfit, smooth)
-    gradient[parameters + 1 :] = 0.5 * of_flat * np.tensordot(flat, misfit, axes=2)
-    value = 0.5 * values @ solved + np.log(np.diag(factor)).sum()
+    by_square = 0.5 * known.signal * misfit * slope
+    by_weight = np.empty(len(known.weights))
+    by_weight[data.is_choice] = of_choices * (data.apart @ by_square.ravel())
+    # Derivatives by each coordinate follow from sum_ij G_ij w (u_i - u_j)^2, by u_i.
+    pull = by_square.sum(axis=1)[:, None] * coordinates - by_square @ coordinates
+    along, beside = np.hsplit(coordinates * pull, 2)
+    by_weight[~data.is_choice] = 2 * of_numbers * (along + beside).sum(axis=0)
+    by_place = 4 * of_numbers * np.hsplit(pull, 2)[0]
+    by_exponent = [(by_place * slopes).sum(axis=0) for slopes in known.warping.slopes(data.numbers)]
+    gradient = np.concatenate(
+        [
+            by_weight,
+            [0.5 * known.signal * np.vdot(misfit, smooth)],
+            0.5 * known.of_flat * np.tensordot(data.flat, misfit, axes=2),
+            *by_exponent,
+        ]
+    )
+    value = 0.5 * data.values @ solved + np.log(np.diag(factor)).sum()
     # A length scale's logarithm is -1/2 times that of its weight.
-    factors = np.repeat([-0.5, 1.0], [parameters, 1 + len(flat)])
+    factors = np.ones(len(theta))
+    factors[: len(known.weights)] = -0.5
     modes, below, above = priors.T
     off = factors * theta - modes
     deviations = np.where(off < 0.0, below, above)

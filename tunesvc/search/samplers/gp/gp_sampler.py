@@ -47,6 +47,8 @@ then every growth by `_GROWTH`."""
 _FITS_MAX = 6
 """Cached fits: of values, of their logarithms and of constraints, now and at the last milestone."""
 _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+SKILL = "skill"
+"""Key of a reason's details: how much better than a constant the model predicts held-out trials."""
 _NEAREST = 3
 _STARTS = 5
 
@@ -194,6 +196,7 @@ class GPSampler(BaseSampler):
             seen.variances,
             seen.seeds,
         )
+        skill = posterior.skill()
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if running:
             posterior = self._with_running(posterior, seen, running, domain)
@@ -215,7 +218,7 @@ class GPSampler(BaseSampler):
             failed=_points(failed, domain),
             infeasible=self._infeasible(trials, domain),
         )
-        return _Model(seen, posterior, acquisition, incumbents, means)
+        return _Model(seen, posterior, acquisition, incumbents, means, skill)
 
     def _with_running(
         self,
@@ -388,6 +391,7 @@ class GPSampler(BaseSampler):
             "phase": phase,
             "acquisition": value,
             "nearest": nearest,
+            SKILL: model.skill,
         }
         (shift,) = model.posterior.shifts(self._seeds_of([number]))
         units = model.seen.in_units(float(mean + shift), deviation)
@@ -421,6 +425,8 @@ class _Model:
     incumbents: Incumbents
     means: np.ndarray
     """Posterior means at the observed points."""
+    skill: float
+    """See `Posterior.skill`."""
 
     def nearest(self, point: np.ndarray) -> list[dict[str, float]]:
         """Return the observed trials nearest to a point, and their distances in length scales."""
