@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import optuna
+import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from benchmarks.problems import PROBLEMS, Problem
+from benchmarks.robustness import spec_of
 from tunesvc.runtime.confirm import choose
-from tunesvc.search.analysis.recommend import ranked, recommend
+from tunesvc.search.analysis.recommend import is_candidate, ranked, recommend
+from tunesvc.space.search_space import Space
+from tunesvc.spec.goals import Goal
 
 
 def trial(number: int, x: float, value: float) -> FrozenTrial:
@@ -99,3 +107,97 @@ def test_of_few_trials_finalists_are_the_best_observed() -> None:
         2,
         4,
     ]
+
+
+NOISY = {
+    "heavy-tail",
+    "lucky-tail",
+    "noise-that-grows",
+    *(f"bowl-with-noise-{noise}" for noise in ("0.01", "0.05", "0.2")),
+}
+
+
+def random_trials(problem: Problem, count: int, seed: int, factor: float) -> list[FrozenTrial]:
+    """Trials of a random search; every value is multiplied by a factor."""
+    space = Space(spec_of(problem, "random", 0).parameters)
+    sampler, rng = optuna.samplers.RandomSampler(seed=seed), np.random.default_rng(seed)
+    unused: Any = None
+    trials = []
+    for number in range(count):
+        params: dict[str, Any] = {}
+        for name, kind in space.distributions.items():
+            if space.active(name, params):
+                params[name] = sampler.sample_independent(unused, unused, name, kind)
+        value = problem.observe(problem.truth(params), params, rng)
+        made = create_trial(
+            state=TrialState.COMPLETE if np.isfinite(value) else TrialState.FAIL,
+            values=[factor * value] if np.isfinite(value) else None,
+            params=params,
+            distributions={name: space.distributions[name] for name in params},
+        )
+        made.number = number
+        trials.append(made)
+    return trials
+
+
+def assert_best_observed(trials: list[FrozenTrial], goal: Goal) -> None:
+    values = [trial.values[0] for trial in trials if is_candidate(trial)]
+    found = recommend(trials, goal)
+    assert found is not None
+    assert trials[found.number].values[0] == (max if goal == "maximize" else min)(values)
+    assert found.luckiest == found.number
+
+
+TRICKY = [
+    ("needle-2d", 13, 60, 1.0),
+    ("plateau-with-a-hole", 18, 100, -1e-3),
+    ("penalty-of-1e+30", 11, 60, -1.0),
+    ("rastrigin-4d", 13, 60, 1e6),
+    ("integers-to-2^8", 12, 40, 1.0),
+]
+"""The model would call the best of these a lucky draw: it sees noise where a function is rough."""
+
+
+@pytest.mark.parametrize(("name", "seed", "count", "factor"), TRICKY)
+def test_where_there_is_no_noise_the_best_observed_is_recommended(
+    name: str, seed: int, count: int, factor: float
+) -> None:
+    trials = random_trials(PROBLEMS[name], count, seed, factor)
+    assert_best_observed(trials, "minimize" if factor > 0 else "maximize")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PROBLEMS.keys() - NOISY))
+def test_no_shape_without_noise_makes_it_doubt_the_best_observed(name: str) -> None:
+    for seed, count in ((100, 15), (101, 40), (102, 100)):
+        trials = random_trials(PROBLEMS[name], count, seed, 1.0)
+        if any(map(is_candidate, trials)):
+            assert_best_observed(trials, "minimize")
+
+
+@pytest.mark.parametrize("penalty", [1e3, 1e100, 1e307])
+def test_a_penalty_moves_nothing(penalty: float) -> None:
+    trials = bowl(0.0)
+    for number in range(40, 55):
+        trials.append(trial(number, number / 55, penalty))
+    found = recommend(trials, "minimize")
+    assert found is not None
+    assert (found.number, found.luckiest, found.describe()) == (12, 12, "")
+
+
+def test_repeats_that_agree_prove_that_there_is_no_noise() -> None:
+    trials = [*bowl(0.1), trial(40, 0.21, -0.5)]
+    doubtful, certain = recommend(trials, "minimize"), [*trials, trial(41, 0.21, -0.5)]
+    assert doubtful is not None
+    assert (doubtful.number, doubtful.luckiest) == (12, 40)
+    found = recommend(certain, "minimize")
+    assert found is not None
+    assert (found.number, found.luckiest, found.describe()) == (40, 40, "")
+
+
+def test_repeats_that_differ_prove_noise_however_little_there_is_to_see() -> None:
+    trials = [*bowl(0.0)[:12], trial(12, 0.1, -1.0), trial(13, 0.1, 0.5), trial(14, 0.1, 0.6)]
+    found = recommend(trials, "minimize")
+    assert found is not None
+    assert found.luckiest == 12
+    assert found.deviation is not None

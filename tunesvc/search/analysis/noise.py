@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
+from tunesvc.search.analysis.noise_evidence import Repeats
 from tunesvc.search.analysis.recommend import is_candidate
 from tunesvc.search.samplers.gp.fitted import fit_posterior
 from tunesvc.spec.goals import Goal
@@ -52,11 +52,10 @@ def noise_of(
         return None
     seen, posterior = summary.seen, summary.posterior
     mean = posterior.mean(seen.points)
-    repeats, pooled = _replicates(
-        seen.points,
-        seen.values - posterior.shifts(seen.seeds),
-    )
-    variance = pooled if repeats >= REPEATS_MIN else posterior.known.noise + posterior.known.own
+    repeats = Repeats.of(seen.points, seen.values - posterior.shifts(seen.seeds))
+    is_measured = repeats.freedom >= REPEATS_MIN
+    modelled = posterior.known.noise + posterior.known.own
+    variance = repeats.variance if is_measured else modelled
     deviation = math.sqrt(variance)
     (best, middling), (at_best, _) = summary.spread(
         np.array([mean.min(), np.median(mean)]),
@@ -65,16 +64,5 @@ def noise_of(
     return Noise(
         float(at_best),
         float(abs(middling - best)),
-        repeats if repeats >= REPEATS_MIN else 0,
+        repeats.freedom if is_measured else 0,
     )
-
-
-def _replicates(points: np.ndarray, values: np.ndarray) -> tuple[int, float]:
-    """Return degrees of freedom, and the pooled variance within configurations."""
-    groups: dict[bytes, list[float]] = defaultdict(list)
-    for point, value in zip(points, values, strict=True):
-        groups[point.tobytes()].append(float(value))
-    several = [np.array(group) for group in groups.values() if len(group) > 1]
-    freedom = sum(len(group) - 1 for group in several)
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in several)
-    return freedom, squares / freedom if freedom else 0.0

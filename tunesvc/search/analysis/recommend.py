@@ -1,7 +1,8 @@
 """Recommendation of a trial.
 
-The best of several hundred noisy results is mostly lucky: its true value is worse than it looks.
-The recommended trial is the one with the best posterior mean over all of them.
+Without noise it is the best observed one. The best of several hundred noisy results is mostly
+lucky: its true value is worse than it looks. Where the data show noise, the recommended trial is
+the one with the best posterior mean over all of them.
 """
 
 from __future__ import annotations
@@ -22,13 +23,10 @@ from tunesvc.util.formatting import number
 if TYPE_CHECKING:
     from tunesvc.search.samplers.gp.fitted import PosteriorSummary
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same trials get another recommendation: stored ones are then computed again."""
 TRIALS_MIN = 10
 """Fewest complete trials for a model; with fewer, the best observed value decides."""
-
-_ALIKE = 3e-3
-"""Posterior means closer than this, of values with variance 1, differ by rounding only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Recommendation:
     mean: float
     """Expected value: the model's posterior mean, or the mean of its repeats."""
     deviation: float | None
-    """Posterior standard deviation; None if there is no model."""
+    """Posterior standard deviation; None without a model, or if the data show no noise."""
     luckiest: int
     """Trial with the best observed value; the recommended one if it has that value too."""
     confirmed: Finalist | None = None
@@ -81,14 +79,14 @@ def recommend(
 ) -> Recommendation | None:
     """Recommend a trial of a study of one objective; None if none is complete and feasible.
 
-    It has the best posterior mean of a Gaussian process over all complete trials; of fewer than
-    ten trials it is the best observed. Effects of `shared_seeds` training seeds on all trials alike
-    are removed.
+    It is the best observed one while there are fewer than ten trials, or if they show no noise
+    (`noise_evidence.is_noisy`). Otherwise it has the best posterior mean of a Gaussian process over
+    all complete trials. Effects of `shared_seeds` training seeds on all trials alike are removed.
     """
     candidates = [trial for trial in trials if is_candidate(trial)]
     if not candidates:
         return None
-    summary = _summary(candidates, goal, shared_seeds)
+    summary = _noisy_summary(candidates, goal, shared_seeds)
     if summary is None:
         first = _by_observed(candidates, goal)[0]
         return Recommendation(first.number, first.values[0], None, first.number)
@@ -129,12 +127,12 @@ def ranked(
     goal: Goal,
     shared_seeds: int | None = None,
 ) -> list[int]:
-    """Rank trials by posterior mean, the best first, one per configuration.
+    """Rank trials, the best first, one per configuration: by posterior mean if they show noise.
 
     The first is the one that `recommend` returns. Of many trials the model holds a sample.
     """
     candidates = [trial for trial in trials if is_candidate(trial)]
-    summary = _summary(candidates, goal, shared_seeds)
+    summary = _noisy_summary(candidates, goal, shared_seeds)
     if summary is None:
         return [trial.number for trial in _by_observed(candidates, goal)]
     numbers = summary.seen.numbers
@@ -143,17 +141,20 @@ def ranked(
     return list(dict.fromkeys(first[configurations[place]] for place in _in_order(summary)))
 
 
-def _summary(
+def _noisy_summary(
     candidates: Sequence[FrozenTrial],
     goal: Goal,
     shared_seeds: int | None,
 ) -> PosteriorSummary | None:
+    """Return the fitted model of noisy results; None if the best observed value decides."""
     if len(candidates) < TRIALS_MIN:
         return None
-    # It imports SciPy, which takes half a second: `tune best` often needs no model.
+    # They import SciPy, which takes half a second: `tune best` often needs no model.
+    from tunesvc.search.analysis.noise_evidence import is_noisy
     from tunesvc.search.samplers.gp.fitted import fit_posterior
 
-    return fit_posterior(candidates, goal, shared_seeds)
+    summary = fit_posterior(candidates, goal, shared_seeds)
+    return summary if summary is not None and is_noisy(summary, shared_seeds) else None
 
 
 def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:
@@ -170,8 +171,10 @@ def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:
 
 def _in_order(summary: PosteriorSummary) -> np.ndarray:
     """Return indices of the trials, the best first; ties within rounding by observed value."""
+    from tunesvc.search.analysis.noise_evidence import ALIKE
+
     means = summary.posterior.mean(summary.seen.points)
-    is_alike = means <= means.min() + _ALIKE
+    is_alike = means <= means.min() + ALIKE
     return np.lexsort((means, np.where(is_alike, summary.seen.values, np.inf)))
 
 
