@@ -288,6 +288,23 @@ def test_what_is_known_is_not_run_again_where_there_is_no_noise() -> None:
     assert (40, 3) in counts
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [lambda x, y: 1000 * (x**2 + y**2), lambda x, y: 100 * abs(x - y) + (x - 0.7) ** 2],
+    ids=["an optimum in a corner", "a ridge"],
+)
+def test_repetitions_that_agree_are_the_last(loss: Callable[[float, float], float]) -> None:
+    study = optuna.create_study(sampler=AutoSampler(seed=0))
+    space = {"x": UNIT, "y": UNIT}
+    asked: Counter[tuple[float, float]] = Counter()
+    for _ in range(50):
+        trial = study.ask(space)
+        point = (trial.params["x"], trial.params["y"])
+        asked[point] += 1
+        study.tell(trial, loss(*point))
+    assert sum(asked.values()) - len(asked) <= 3
+
+
 @pytest.mark.parametrize("seed", [4, 8, 9, 16])
 def test_a_loss_that_reaches_zero_is_searched_as_it_is_and_not_by_its_logarithm(seed: int) -> None:
     """Case S4, with the seeds that ended far away: the logarithm of a squared distance has a

@@ -118,5 +118,6 @@ def _without_penalties(losses: np.ndarray) -> int:
         rest = losses[-1] - above
         size = np.maximum(widths, np.maximum(np.abs(below), abs(losses[0])))
         is_penalty = (rest <= _ALIKE * gaps) | (gaps > _FAR * size)
-    found = np.flatnonzero((widths > 0) & (gaps > _APART * widths) & is_penalty)
+        is_apart = (widths > 0) & (gaps > _APART * widths)
+    found = np.flatnonzero(is_apart & is_penalty)
     return int(found[0]) + _FEW if len(found) else len(losses)

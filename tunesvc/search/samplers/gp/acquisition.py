@@ -57,8 +57,8 @@ class Acquisition:
     This is the knowledge gradient (Frazier, Powell and Dayanik 2009) over the two points that
     matter: the observed one and the incumbent, or for the incumbent itself the runner-up. Without
     noise it is expected improvement. Information is discounted by noise, so a promising point is
-    measured again once that is worth more than a new point. Almost without noise it never is; nor
-    is a point that has failed.
+    measured again once that is worth more than a new point. Almost without noise it never is, nor
+    where all repeats so far agree; nor is a point that has failed.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Acquisition:
         tried: np.ndarray,
         failed: np.ndarray,
         infeasible: Posterior | None = None,
+        is_deterministic: bool = False,
     ) -> None:
         """Prepare the acquisition of one more trial.
 
@@ -78,6 +79,7 @@ class Acquisition:
             tried: points that were or are being measured; shape (n, parameters).
             failed: points that led to no value; shape (m, parameters).
             infeasible: model of values that are above 0 where constraints are violated.
+            is_deterministic: True if a repetition is known to tell nothing.
         """
         self._objective = objective
         self._incumbents = incumbents
@@ -85,6 +87,7 @@ class Acquisition:
         self._tried = _rows(tried)
         self._failed = _rows(failed)
         self._infeasible = infeasible
+        self._is_deterministic = is_deterministic
 
     @property
     def warping(self) -> Warping:
@@ -96,10 +99,8 @@ class Acquisition:
         mean, learned = self._objective.lookahead(points, self._seed)
         rows = _rows(points)
         is_tried = np.isin(rows, self._tried)
-        is_useless = (is_tried & (learned < _WORTH_REPEATING)) | np.isin(
-            rows,
-            self._failed,
-        )
+        is_known = self._is_deterministic | (learned < _WORTH_REPEATING)
+        is_useless = (is_tried & is_known) | np.isin(rows, self._failed)
         if self._infeasible is not None:
             learned = np.where(
                 is_tried,

@@ -217,6 +217,7 @@ class GPSampler(BaseSampler):
             tried=np.vstack([every.points, _points(others, domain)]),
             failed=_points(failed, domain),
             infeasible=self._infeasible(trials, domain),
+            is_deterministic=every.is_deterministic,
         )
         return _Model(seen, posterior, acquisition, incumbents, means, skill)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ OBSERVED_MAX = 400
 _GUESS = 1.0
 """Deviation, on the scale, of a pruned trial's last value if no curve model can forecast it."""
 _AUGMENTATION = 0.05
+_REPETITIONS_MIN = 2
 _EXCESS_MAX = 2.0
 """Cap on a violation, in units of its usual size."""
 
@@ -50,6 +52,23 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def is_deterministic(self) -> bool:
+        """True if at least two measurements were repetitions, and none had another value.
+
+        One may agree by chance where values are coarse, such as accuracies.
+        """
+        first: dict[bytes, float] = {}
+        repetitions = 0
+        for point, value in zip(self.points, self.raw.tolist(), strict=True):
+            if math.isnan(value):
+                continue
+            key = point.tobytes()
+            repetitions += key in first
+            if first.setdefault(key, value) != value:
+                return False
+        return repetitions >= _REPETITIONS_MIN
 
     def in_units(
         self,
