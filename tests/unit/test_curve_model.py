@@ -239,16 +239,16 @@ def test_conditional_parameters_and_widened_ranges_are_encoded() -> None:
     assert Encoder([]).encode([net]).shape == (1, 0)
 
 
-@given(
-    finals=st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=30),
-    maximize=st.booleans(),
-)
 def test_penalties_near_the_largest_float_are_set_apart() -> None:
     values = [1e308, 1e308, 1e308, 1.0, 2.0, 3.0, 4.0]
     scale = ValueScale.of(values, StudyDirection.MINIMIZE)
     assert 1.0 <= scale.centre <= 4.0
 
 
+@given(
+    finals=st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=30),
+    maximize=st.booleans(),
+)
 def test_the_scale_is_monotone_and_finite(finals: list[float], maximize: bool) -> None:
     scale = ValueScale.of(finals, MAXIMIZE if maximize else MINIMIZE)
     z = scale.to(np.array(sorted(finals)))
