@@ -43,7 +43,7 @@ from tunesvc.errors import DatabaseUnavailable, ExecutorError, SpecError
 from tunesvc.execution.executor import Event, Executor, Outcome, SuggestRequested
 from tunesvc.instrumentation import event_log, failpoints, latency
 from tunesvc.policy import StopCause, Usage
-from tunesvc.search.exhaustion import is_distinct
+from tunesvc.search.exhaustion import repetition
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.population.population import Continuation, Copy
 from tunesvc.search.prefetched_proposals import Proposal
@@ -411,7 +411,7 @@ class Coordinator:
     def change_spec(self, spec: StudySpec) -> None:
         """Continue with a changed budget or parallelism."""
         self.spec = self._progress.spec = spec
-        self._optimizer.is_distinct = is_distinct(spec, self._optimizer.space)
+        self._optimizer.repetition = repetition(spec, self._optimizer.space)
         self._changes.spec = spec.model_dump_json()
 
     def widen(self, spec: StudySpec, decision: Decision) -> None:

@@ -48,7 +48,7 @@ from tunesvc.execution.objectives.pickled_function import pickle_function
 from tunesvc.queries.warm_start_source import load_warm_start
 from tunesvc.runtime.checkpoint_locations import checkpoint_root, delete_checkpoints
 from tunesvc.runtime.takeover import BACK_S, await_end, stand_by
-from tunesvc.search.exhaustion import is_complete, is_distinct, is_exhausted, trials_max
+from tunesvc.search.exhaustion import is_complete, is_exhausted, repetition, trials_max
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.population.population import Arrival, Population
 from tunesvc.search.registry.component_check import check
@@ -530,7 +530,7 @@ def _optimizer(
         warm_start=warm_start,
         population=_population(database, record, spec, memory, seed),
     )
-    optimizer.is_distinct = is_distinct(spec, space)
+    optimizer.repetition = repetition(spec, space)
     # Trials that a user has enqueued do not count as asked.
     if all(_is_enqueued(trial) for trial in optimizer.trials):
         optimizer.warm_up()

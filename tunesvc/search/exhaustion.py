@@ -1,12 +1,27 @@
-"""Searches that end because every configuration was tried."""
+"""Searches of spaces that may be exhausted: when they end, and what they may try again."""
 
 from __future__ import annotations
+
+from enum import Enum
 
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 
 _COMPLETE = ("grid", "brute")
 """Samplers that try every configuration once, in an order that their seed fixes."""
+_COMPARED_MAX = 2_000
+"""Most configurations that are searched for an untried one if the budget cannot try them all."""
+
+
+class Repetition(Enum):
+    """When a configuration may be proposed that was tried before."""
+
+    NEVER = "never"
+    """The budget can try all configurations."""
+    DELIBERATE = "deliberate"
+    """If the sampler repeats it deliberately, to tell its value from noise."""
+    FREE = "free"
+    """The space has no end, seeds are shared, or all are tried in a fixed order."""
 
 
 def trials_max(spec: StudySpec, space: Space) -> int | None:
@@ -30,8 +45,10 @@ def is_complete(spec: StudySpec) -> bool:
     return spec.sampler.name in _COMPLETE
 
 
-def is_distinct(spec: StudySpec, space: Space) -> bool:
-    """True if no configuration may be proposed twice, so that the budget can try them all."""
-    may_repeat = spec.define_by_run or spec.seeds is not None or is_complete(spec)
-    may_repeat = may_repeat or spec.search is not None
-    return not may_repeat and space.is_listed(spec.budget.trials)
+def repetition(spec: StudySpec, space: Space) -> Repetition:
+    """Return when a configuration may be proposed again."""
+    if spec.define_by_run or spec.seeds is not None or is_complete(spec):
+        return Repetition.FREE
+    if space.is_listed(spec.budget.trials):
+        return Repetition.NEVER
+    return Repetition.DELIBERATE if space.is_listed(_COMPARED_MAX) else Repetition.FREE

@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 RECENT_MAX = 256
 """Number of trials that are remembered."""
+REPEATS = "repeats"
+"""Detail of a proposal that measures a configuration again deliberately: number of that trial."""
 Kept = TypeVar("Kept")
 
 

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.db.optuna.frozen_trials import was_cancelled
 from tunesvc.db.trial_changes import TrialChanges
+from tunesvc.search.exhaustion import Repetition
 from tunesvc.search.population.population import Arrival, Copy, Move, NewMember, Population
 from tunesvc.search.prefetched_proposals import (
     PrefetchedProposal,
@@ -94,8 +95,12 @@ class Optimizer:
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._is_up_to_date = True
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
-        started = [trial for trial in self.trials if trial.state != TrialState.WAITING]
-        self._tried = {configuration(trial.params) for trial in started}
+        asked = [
+            trial
+            for trial in self.trials
+            if trial.state != TrialState.WAITING and not was_cancelled(trial)
+        ]
+        self._tried = {configuration(trial.params) for trial in asked}
         self.cancelled = sum(map(was_cancelled, self.trials))
         """Number of enqueued trials that were cancelled before they were asked for."""
 
@@ -130,15 +135,15 @@ class Optimizer:
         return "the sampler has nothing left to propose" if was_stopped(self.study) else ""
 
     @property
-    def is_distinct(self) -> bool:
-        """True if no configuration is proposed twice."""
-        return self._proposer.is_distinct
+    def repetition(self) -> Repetition:
+        """When a configuration may be proposed again."""
+        return self._proposer.repetition
 
-    @is_distinct.setter
-    def is_distinct(self, value: bool) -> None:
-        if value != self._proposer.is_distinct:
+    @repetition.setter
+    def repetition(self, value: Repetition) -> None:
+        if value != self._proposer.repetition:
             self._drop_prefetched()
-        self._proposer.is_distinct = value
+        self._proposer.repetition = value
 
     def trial(self, number: int) -> FrozenTrial:
         """Return one trial. Do not change it."""

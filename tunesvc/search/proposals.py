@@ -25,7 +25,8 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from tunesvc.errors import BadReport
-from tunesvc.search.explanations import Reason, reason_of
+from tunesvc.search.exhaustion import Repetition
+from tunesvc.search.explanations import REPEATS, Reason, reason_of
 from tunesvc.search.prefetched_proposals import Proposal
 from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.registry.sampler_registry import RANDOM_ALONE
@@ -73,8 +74,8 @@ class Proposer:
         self.is_cold_start = True
         """True if the next draw starts without anything that
         sampler and curve models have cached."""
-        self.is_distinct = False
-        """True if a proposal that was tried before is replaced by an untried one."""
+        self.repetition = Repetition.FREE
+        """When a proposal that was tried before is not replaced by an untried one."""
 
     def propose(
         self,
@@ -105,12 +106,17 @@ class Proposer:
         if enqueued:
             return self._enqueued(number, params, details)
         reason, details = self._explained(number, params, finished, details)
-        untried = self.nearest_untried(number, params) if self.is_distinct else None
+        untried = None if self._may_repeat(details) else self.nearest_untried(number, params)
         if untried is not None:
             self._replace_params(number, untried)
             params, details = untried, {**details, "untried": True}
             reason += "; moved to the nearest configuration that has not been tried"
         return Proposal(number, params, reason, details)
+
+    def _may_repeat(self, details: Mapping[str, Any]) -> bool:
+        if self.repetition is Repetition.DELIBERATE:
+            return REPEATS in details
+        return self.repetition is Repetition.FREE
 
     def _enqueued(
         self,

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.explanations import Reason, RecentEntries
+from tunesvc.search.explanations import REPEATS, Reason, RecentEntries
 from tunesvc.search.pruners.curve.curve_model import models_of
 from tunesvc.search.samplers.gp.acquisition import (
     Acquisition,
@@ -406,6 +406,7 @@ class GPSampler(BaseSampler):
         }[phase]
         if is_repeated:
             again = f"again{self._with_seed(number)}, to tell its value from noise"
+            details[REPEATS] = nearest[0]["number"]
             why = f"the parameters of trial {nearest[0]['number']} {again}"
         self._reasons[number] = Reason(f"{phase}: {why}{expectation}", details)
 
