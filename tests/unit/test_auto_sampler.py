@@ -59,7 +59,7 @@ def fill(study: optuna.Study, trials: int, parameters: int = 1) -> None:
         (20, PARAMETERS_MAX, 1, ""),
         (20, PARAMETERS_MAX + 1, 1, "TPE, because the space has 101 parameters"),
         (20, 1, OBJECTIVES_MAX, ""),
-        (20, 1, OBJECTIVES_MAX + 1, "TPE, because the study has 4 objectives"),
+        (20, 1, OBJECTIVES_MAX + 1, "TPE, because the study has 5 objectives"),
     ],
 )
 def test_it_says_which_sampler_it_chose_and_why(

@@ -23,7 +23,7 @@ GP_MAX = 500
 """Most finished trials for a Gaussian process; beyond, it costs more than it gains over TPE."""
 PARAMETERS_MAX = 100
 """Most parameters for a Gaussian process; beyond, an ask takes too long."""
-OBJECTIVES_MAX = 3
+OBJECTIVES_MAX = 4
 UNMODELLED_EVERY = 8
 """One trial of so many is proposed by TPE, in case the Gaussian process is wrong."""
 SKILL_MIN = 5.0
@@ -34,7 +34,7 @@ Selected = GPSampler | ImputingSampler
 class AutoSampler(BaseSampler):
     """Spreads the first trials evenly, then uses a Gaussian process, or TPE where that is better.
 
-    TPE is better in spaces of more than 100 parameters, for more than three objectives, and after
+    TPE is better in spaces of more than 100 parameters, for more than four objectives, and after
     500 trials. Where trials are pruned, the two take turns: each finds what the other overlooks.
     If the Gaussian process would measure a configuration again there, TPE proposes instead,
     because a full training is expensive. Elsewhere TPE proposes every eighth trial, and every

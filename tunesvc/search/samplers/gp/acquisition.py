@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy.special import log_ndtr, ndtr
@@ -19,12 +20,12 @@ _CLIMBERS, _NEIGHBOURS = 8, 30
 _CAUTION = 5.0
 """Power of the probability of feasibility (Gardner et al. 2014): with 1,
 most asks at a border fail."""
-_WORTH_A_RISK = 0.04
+WORTH_A_RISK = 0.04
 """Least information value of a point that may violate constraints, for values with variance 1.
 Else a model that knows the function well would ask beyond a border once it has reached it,
 because there is something to gain only there."""
 
-_WORTH_REPEATING = 0.01
+WORTH_REPEATING = 0.01
 """Least information value of a repetition, for values with variance 1:
 less is rounding, not noise."""
 
@@ -84,8 +85,8 @@ class Acquisition:
         self._objective = objective
         self._incumbents = incumbents
         self._seed = seed
-        self._tried = _rows(tried)
-        self._failed = _rows(failed)
+        self._tried = rows_of(tried)
+        self._failed = rows_of(failed)
         self._infeasible = infeasible
         self._is_deterministic = is_deterministic
 
@@ -97,15 +98,15 @@ class Acquisition:
     def log_value(self, points: np.ndarray) -> np.ndarray:
         """Return the value of each point, -inf for useless repetitions; shape (points,)."""
         mean, learned = self._objective.lookahead(points, self._seed)
-        rows = _rows(points)
+        rows = rows_of(points)
         is_tried = np.isin(rows, self._tried)
-        is_known = self._is_deterministic | (learned < _WORTH_REPEATING)
+        is_known = self._is_deterministic | (learned < WORTH_REPEATING)
         is_useless = (is_tried & is_known) | np.isin(rows, self._failed)
         if self._infeasible is not None:
             learned = np.where(
                 is_tried,
                 learned,
-                np.maximum(learned, _WORTH_A_RISK),
+                np.maximum(learned, WORTH_A_RISK),
             )
         is_best = (points == self._incumbents.best).all(axis=1)
         rival = np.where(is_best, self._incumbents.second_mean, mean)
@@ -116,18 +117,38 @@ class Acquisition:
             np.log(learned) + gain + self.log_feasibility(points),
         )
 
+    def is_near(self, means: np.ndarray, deviations: np.ndarray) -> bool:
+        """Return True if a prediction is close to the best known value; shapes (1,)."""
+        return bool(means[0] - self._incumbents.best_mean < 0.5 * deviations[0])
+
     def log_feasibility(self, points: np.ndarray) -> np.ndarray:
         """Return the log factor for the risk of violating a constraint; shape (points,)."""
-        if self._infeasible is None:
-            return np.zeros(len(points))
-        mean, variance = self._infeasible.predict(points)
-        # Noise is left out: a point that violated a constraint does so again.
-        out: np.ndarray = _CAUTION * log_ndtr(-mean / np.sqrt(variance))
-        return out
+        return log_feasibility(self._infeasible, points)
+
+
+def log_feasibility(infeasible: Posterior | None, points: np.ndarray) -> np.ndarray:
+    """Return the log factor for the risk of violating a constraint; shape (points,)."""
+    if infeasible is None:
+        return np.zeros(len(points))
+    mean, variance = infeasible.predict(points)
+    # Noise is left out: a point that violated a constraint does so again.
+    out: np.ndarray = _CAUTION * log_ndtr(-mean / np.sqrt(variance))
+    return out
+
+
+class Valued(Protocol):
+    """Points and their values, as `maximise` takes them."""
+
+    @property
+    def warping(self) -> Warping:
+        """Warp of the axes, in which points are drawn too."""
+
+    def log_value(self, points: np.ndarray) -> np.ndarray:
+        """Return the value's logarithm of each point; shape (points,)."""
 
 
 def maximise(
-    acquisition: Acquisition,
+    acquisition: Valued,
     domain: Domain,
     starts: np.ndarray,
     rng: np.random.Generator,
@@ -157,7 +178,7 @@ def maximise(
     return points[best], float(values[best])
 
 
-def _rows(points: np.ndarray) -> np.ndarray:
+def rows_of(points: np.ndarray) -> np.ndarray:
     """Return each point as one value that can be compared; shape (points,)."""
     rows = np.ascontiguousarray(points, dtype=float)
     return rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel()

@@ -37,8 +37,6 @@ class PosteriorSummary:
 
         The value without any seed effect differs where values are modelled by logarithms.
         """
-        if self.seen.scale is None:
-            raise AssertionError("there is one objective")
         seeds = np.unique(self.seen.seeds)
         shifts = np.unique(self.posterior.shifts(seeds))  # 0 where each trial has its own seed
         placed = self.seen.centre + self.seen.unit * (values[..., None] + shifts)
@@ -101,9 +99,8 @@ def fit_posterior(
     seen = observe(
         trials,
         domain,
-        [direction],
-        (),
-        np.ones(1),
+        direction,
+        None,
         shared_seeds,
         is_log=is_log,
     )

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.explanations import REPEATS, Reason, RecentEntries
-from tunesvc.search.pruners.curve.curve_model import models_of
+from tunesvc.search.pruners.curve.curve_model import CurveModel, models_of
 from tunesvc.search.samplers.gp.acquisition import (
     Acquisition,
     Incumbents,
     maximise,
 )
 from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.front_acquisition import FrontAcquisition
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
 from tunesvc.search.samplers.gp.initial_design import spread
 from tunesvc.search.samplers.gp.observations import (
@@ -31,21 +32,24 @@ from tunesvc.search.samplers.gp.observations import (
     observe,
     prefers_log,
 )
+from tunesvc.search.samplers.gp.trade_off import trade_off_scales
 from tunesvc.search.study_lock import locked
 from tunesvc.search.study_storage import shown_as_infeasible
-from tunesvc.search.tracking.objectives import is_feasible
+from tunesvc.search.tracking.objectives import is_feasible, seen_by
+from tunesvc.search.tracking.scale import ValueScale
 from tunesvc.search.training_seeds import groups
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 6"
+VERSION = "gp 7"
 """Version; it changes when the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Most observations that hyperparameters are fitted to."""
 _EVERY_UP_TO, _GROWTH = 20, 1.1
 """Number of finished trials up to which each one leads to a new fit;
 then every growth by `_GROWTH`."""
-_FITS_MAX = 6
-"""Cached fits: of values, of their logarithms and of constraints, now and at the last milestone."""
+_FITS_MAX = 40
+"""Cached fits: of each objective's values, of their logarithms and of constraints, now and at the
+last milestone."""
 _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 SKILL = "skill"
 """Key of a reason's details: how much better than a constant the model predicts held-out trials."""
@@ -154,40 +158,70 @@ class GPSampler(BaseSampler):
     ) -> np.ndarray:
         ended = sum(trial.state.is_finished() for trial in trials)
         rng = np.random.default_rng([self._seed, number])
-        weights = rng.dirichlet(np.ones(len(study.directions)))
-        seen, is_log = None, None
-        if ended >= self._n_startup_trials:
-            curves = models_of(study) if any(trial.intermediate_values for trial in trials) else ()
-            is_log = self._prefers_log(study, trials, domain)
-            seen = observe(
-                trials,
-                domain,
-                study.directions,
-                curves,
-                weights,
-                self._shared_seeds,
-                is_log=is_log,
-            )
-        if seen is None or not seen.is_candidate.any():
+        objectives = self._objectives(study, trials, domain, ended)
+        if not objectives or not objectives[0].every.is_candidate.any():
             self._explain_start(number, ended)
             return spread(domain, number, self._seed % 2**32)
-        model = self._model(number, seen, study, trials, domain, is_log)
-        starts = model.seen.points[np.argsort(model.means, kind="stable")[:_STARTS]]
-        point, value = maximise(model.acquisition, domain, starts, rng)
+        model = self._model(number, objectives, trials, domain, rng)
+        point, value = maximise(model.acquisition, domain, model.starts, rng)
         self._explain(number, model, point, value)
         return point
 
-    def _model(
+    def _objectives(
         self,
-        number: int,
-        every: Observations,
         study: Study,
         trials: Sequence[FrozenTrial],
         domain: Domain,
-        is_log: bool | None,
-    ) -> _Model:
+        ended: int,
+    ) -> Sequence[_Objective]:
+        """Return a model of each objective; empty while too few trials have finished."""
+        has_finished = any(trial.state == TrialState.COMPLETE for trial in trials)
+        if ended < self._n_startup_trials or not has_finished:
+            return ()
+        curves: Sequence[CurveModel | None] = [None] * len(study.directions)
+        if any(trial.intermediate_values for trial in trials):
+            curves = models_of(study)
+        if len(study.directions) == 1:
+            return [self._objective(trials, study.directions[0], curves[0], domain, ())]
+        finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        scales = trade_off_scales(finished, study.directions)
+        learned = self._to_learn_from(trials)
+        of_learned = trade_off_scales(learned, study.directions) if learned else scales
+        return [
+            self._objective(
+                [seen_by(trial, k) for trial in trials],
+                direction,
+                curves[k],
+                domain,
+                (scales[k], of_learned[k]),
+            )
+            for k, direction in enumerate(study.directions)
+        ]
+
+    def _objective(
+        self,
+        trials: Sequence[FrozenTrial],
+        direction: StudyDirection,
+        curve: CurveModel | None,
+        domain: Domain,
+        scales: Sequence[ValueScale],
+    ) -> _Objective:
+        """Model one objective; the trials are as those of a study with that one only.
+
+        Args:
+            scales: of the values, and of those that hyperparameters are fitted to; empty to derive
+                both.
+        """
+        is_log = None if scales else self._prefers_log(trials, direction, domain)
+        now, then = scales or (None, None)
+        shared = self._shared_seeds
+        every = observe(trials, domain, direction, curve, shared, is_log=is_log, scale=now)
+        if every is None:
+            raise ValueError("no trial has finished")
         seen = every.thinned(OBSERVED_MAX)
-        known = self._hyperparameters(seen, study, trials, domain, is_log)
+        finished = self._to_learn_from(trials)
+        learned = observe(finished, domain, direction, None, shared, is_log=is_log, scale=then)
+        known = self._learn((learned or seen).thinned(_FITTED_MAX), domain)
         posterior = Posterior(
             known,
             domain.choices,
@@ -200,26 +234,50 @@ class GPSampler(BaseSampler):
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if running:
             posterior = self._with_running(posterior, seen, running, domain)
-        means = posterior.mean(seen.points)
-        incumbents = Incumbents.of(
-            seen.points[seen.is_candidate],
-            means[seen.is_candidate],
-        )
+        return _Objective(every, seen, posterior, skill)
+
+    def _model(
+        self,
+        number: int,
+        objectives: Sequence[_Objective],
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+        rng: np.random.Generator,
+    ) -> _Model:
         (seed,) = self._seeds_of([number])
+        every = objectives[0].every
         known_numbers = set(every.numbers.tolist())
         others = [trial for trial in trials if trial.number not in known_numbers]
         pruned = [trial for trial in others if trial.state == TrialState.PRUNED]
-        failed = [trial for trial in pruned if not trial.intermediate_values]
-        acquisition = Acquisition(
+        failed = _points([trial for trial in pruned if not trial.intermediate_values], domain)
+        tried = np.vstack([every.points, _points(others, domain)])
+        infeasible = self._infeasible(trials, domain)
+        if len(objectives) > 1:
+            running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+            front = FrontAcquisition(
+                [objective.posterior for objective in objectives],
+                np.vstack([every.points[every.is_candidate], _points(running, domain)]),
+                domain,
+                seed,
+                rng,
+                tried=tried,
+                failed=failed,
+                infeasible=infeasible,
+            )
+            return _Model(objectives, front, front.starts(_STARTS))
+        seen, posterior = objectives[0].seen, objectives[0].posterior
+        means = posterior.mean(seen.points)
+        single = Acquisition(
             posterior,
-            incumbents,
+            Incumbents.of(seen.points[seen.is_candidate], means[seen.is_candidate]),
             seed,
-            tried=np.vstack([every.points, _points(others, domain)]),
-            failed=_points(failed, domain),
-            infeasible=self._infeasible(trials, domain),
+            tried=tried,
+            failed=failed,
+            infeasible=infeasible,
             is_deterministic=every.is_deterministic,
         )
-        return _Model(seen, posterior, acquisition, incumbents, means, skill)
+        best = np.argsort(means, kind="stable")[:_STARTS]
+        return _Model(objectives, single, seen.points[best])
 
     def _with_running(
         self,
@@ -265,49 +323,25 @@ class GPSampler(BaseSampler):
         )
         return Posterior(known, domain.choices, points, worst, zeros)
 
-    def _hyperparameters(
-        self,
-        seen: Observations,
-        study: Study,
-        trials: Sequence[FrozenTrial],
-        domain: Domain,
-        is_log: bool | None,
-    ) -> Hyperparameters:
-        """Fit to finished trials whenever they have grown by a tenth, or else to what there is."""
-        finished = self._to_learn_from(study, trials)
-        if not finished:
-            return self._learn(seen.thinned(_FITTED_MAX), domain)
-        known = observe(
-            finished,
-            domain,
-            study.directions,
-            (),
-            np.ones(1),
-            self._shared_seeds,
-            is_log=is_log,
-        )
-        return self._learn((known or seen).thinned(_FITTED_MAX), domain)
+    def _to_learn_from(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """Return the finished trials that hyperparameters are fitted to; empty while too few.
 
-    def _to_learn_from(
-        self,
-        study: Study,
-        trials: Sequence[FrozenTrial],
-    ) -> Sequence[FrozenTrial]:
-        """Return the finished trials that hyperparameters are fitted to; empty while too few."""
+        They are fitted again whenever finished trials have grown by a tenth.
+        """
         finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         count = _milestone(len(finished))
-        if count < self._n_startup_trials or len(study.directions) > 1:
+        if count < self._n_startup_trials:
             return ()
         return finished[:count]
 
     def _prefers_log(
         self,
-        study: Study,
         trials: Sequence[FrozenTrial],
+        direction: StudyDirection,
         domain: Domain,
     ) -> bool | None:
         """Return True if logarithms fit better, see `prefers_log`; None with too few trials."""
-        finished = self._to_learn_from(study, trials)
+        finished = self._to_learn_from(trials)
         if not finished:
             return None
 
@@ -317,7 +351,7 @@ class GPSampler(BaseSampler):
         return prefers_log(
             finished,
             domain,
-            study.directions[0],
+            direction,
             self._shared_seeds,
             _FITTED_MAX,
             learn,
@@ -381,25 +415,28 @@ class GPSampler(BaseSampler):
         point: np.ndarray,
         value: float,
     ) -> None:
-        (mean,), (variance,) = model.posterior.predict(point[None])
-        deviation = math.sqrt(variance)
-        is_repeated = bool((model.seen.points == point).all(axis=1).any())
-        is_near = mean - model.incumbents.best_mean < 0.5 * deviation
+        predictions = [objective.predict(point) for objective in model.objectives]
+        is_repeated = bool((model.objectives[0].seen.points == point).all(axis=1).any())
+        is_near = model.acquisition.is_near(*np.array(predictions).T)
         phase = "exploit" if is_near or is_repeated else "explore"
-        nearest = model.nearest(point)
+        nearest = model.objectives[0].nearest(point)
         details = {
             **self._signed(),
             "phase": phase,
             "acquisition": value,
             "nearest": nearest,
-            SKILL: model.skill,
+            SKILL: max(objective.skill for objective in model.objectives),
         }
-        (shift,) = model.posterior.shifts(self._seeds_of([number]))
-        units = model.seen.in_units(float(mean + shift), deviation)
-        expectation = ""
-        if units is not None:
-            details |= {"mean": units[0], "deviation": units[1]}
-            expectation = f"; {units[0]:.6g} ± {units[1]:.2g} is expected"
+        seeds = self._seeds_of([number])
+        pairs = zip(model.objectives, predictions, strict=True)
+        units = [objective.in_units(*prediction, seeds) for objective, prediction in pairs]
+        if len(units) == 1:
+            details |= {"mean": units[0][0], "deviation": units[0][1]}
+        else:
+            details |= {"means": [u[0] for u in units], "deviations": [u[1] for u in units]}
+        verb = "is" if len(units) == 1 else "are"
+        expected = " and ".join(f"{mean:.6g} ± {deviation:.2g}" for mean, deviation in units)
+        expectation = f"; {expected} {verb} expected"
         why = {
             "exploit": "close to the best values that the model knows",
             "explore": "where the model knows so little that a better value is possible",
@@ -420,15 +457,25 @@ class GPSampler(BaseSampler):
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class _Objective:
+    """Observations of one objective, and the model of them."""
+
+    every: Observations
     seen: Observations
+    """Those in the model."""
     posterior: Posterior
-    acquisition: Acquisition
-    incumbents: Incumbents
-    means: np.ndarray
-    """Posterior means at the observed points."""
     skill: float
     """See `Posterior.skill`."""
+
+    def predict(self, point: np.ndarray) -> tuple[float, float]:
+        """Return mean and deviation of the function at a point, on the scale."""
+        (mean,), (variance,) = self.posterior.predict(point[None])
+        return float(mean), math.sqrt(variance)
+
+    def in_units(self, mean: float, deviation: float, seeds: np.ndarray) -> tuple[float, float]:
+        """Return a prediction for a trial with this seed in the objective's units."""
+        (shift,) = self.posterior.shifts(seeds)
+        return self.seen.in_units(float(mean + shift), deviation)
 
     def nearest(self, point: np.ndarray) -> list[dict[str, float]]:
         """Return the observed trials nearest to a point, and their distances in length scales."""
@@ -437,6 +484,14 @@ class _Model:
         numbers = self.seen.numbers[order].tolist()
         pairs = zip(numbers, order, strict=True)
         return [{"number": number, "distance": float(distances[i])} for number, i in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    objectives: Sequence[_Objective]
+    acquisition: Acquisition | FrontAcquisition
+    starts: np.ndarray
+    """Points around which the acquisition is searched."""
 
 
 def _points(trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ OBSERVED_MAX = 400
 """Most trials in the model: the best, the newest, and an even sample of the rest."""
 _GUESS = 1.0
 """Deviation, on the scale, of a pruned trial's last value if no curve model can forecast it."""
-_AUGMENTATION = 0.05
 _REPETITIONS_MIN = 2
 _EXCESS_MAX = 2.0
 """Cap on a violation, in units of its usual size."""
@@ -37,7 +35,7 @@ class Observations:
     points: np.ndarray
     values: np.ndarray
     raw: np.ndarray
-    """Values in the first objective's units; NaN for forecast trials."""
+    """Values in the objective's units; NaN for forecast trials."""
     variances: np.ndarray
     """Variance of each value beyond the common noise: 0 for finished trials."""
     seeds: np.ndarray
@@ -47,8 +45,7 @@ class Observations:
     unit: float
     centre: float
     """A value on the scale is `centre + unit * value`."""
-    scale: ValueScale | None
-    """None for several objectives."""
+    scale: ValueScale
 
     def __len__(self) -> int:
         return len(self.values)
@@ -70,20 +67,14 @@ class Observations:
                 return False
         return repetitions >= _REPETITIONS_MIN
 
-    def in_units(
-        self,
-        mean: float,
-        deviation: float,
-    ) -> tuple[float, float] | None:
-        """Return a prediction in the objective's units; None for several objectives."""
-        if self.scale is None:
-            return None
+    def in_units(self, mean: float, deviation: float) -> tuple[float, float]:
+        """Return a prediction in the objective's units."""
         around = np.array([mean - deviation, mean, mean + deviation])
         ends = self.scale.back(self.centre + self.unit * around)
         return float(ends[1]), float(abs(ends[2] - ends[0]) / 2)
 
     def on(self, scale: ValueScale) -> Observations:
-        """Return the same finished trials on another scale, for one objective."""
+        """Return the same finished trials on another scale."""
         placed = scale.to(self.raw)
         centre, unit = float(placed.mean()), float(placed.std()) or 1.0
         return replace(
@@ -122,42 +113,33 @@ class Observations:
 def observe(
     trials: Sequence[FrozenTrial],
     domain: Domain,
-    directions: Sequence[StudyDirection],
-    curves: Sequence[CurveModel],
-    weights: np.ndarray,
+    direction: StudyDirection,
+    curves: CurveModel | None,
     shared_seeds: int | None,
     *,
     is_log: bool | None = None,
+    scale: ValueScale | None = None,
 ) -> Observations | None:
     """Return observations of finished, pruned and running trials; None if none has finished.
 
     Args:
-        curves: one per objective, to forecast unfinished trials; empty to leave these out.
-        weights: of several objectives, which an augmented Chebyshev function combines (Knowles
-            2006, "ParEGO").
+        trials: each with one value.
+        curves: forecasts unfinished trials; None to leave these out.
         shared_seeds: number of training seeds that the trials share in turn; None: all differ.
         is_log: as for `ValueScale.of`.
+        scale: of the values; None to derive one from those of finished trials.
     """
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not finished:
         return None
-    columns = np.array([trial.values for trial in finished], dtype=float)
-    pairs = zip(columns.T, directions, strict=True)
-    scales = [ValueScale.of(column, direction, is_log=is_log) for column, direction in pairs]
-    pairs_of_scales = zip(scales, columns.T, strict=True)
-    placed = np.column_stack([scale.to(column) for scale, column in pairs_of_scales])
-    means, deviations = placed.mean(axis=0), placed.std(axis=0) + 1e-9
-
-    def combined(z: np.ndarray) -> np.ndarray:
-        if len(scales) == 1:
-            return z[:, 0]
-        z = (z - means) / deviations * weights
-        return np.asarray(z.max(axis=1) + _AUGMENTATION * z.sum(axis=1))
-
-    values = combined(placed)
+    finals = np.array([trial.values[0] for trial in finished], dtype=float)
+    scale = scale or ValueScale.of(finals, direction, is_log=is_log)
+    values = scale.to(finals)
     centre, unit = float(values.mean()), float(values.std()) or 1.0
     seen = [(trial, value, 0.0) for trial, value in zip(finished, values, strict=True)]
-    seen += _forecast_unfinished(trials, curves, scales, combined)
+    if curves is not None:
+        known = _unfinished(trials, curves, scale)
+        seen += [(trial, *known[trial.number]) for trial in trials if trial.number in known]
     observed = [trial for trial, _, _ in seen]
     is_complete = [trial.state == TrialState.COMPLETE for trial in observed]
     raw = [t.values[0] if done else np.nan for t, done in zip(observed, is_complete, strict=True)]
@@ -174,7 +156,7 @@ def observe(
         np.array(is_candidate),
         unit,
         centre,
-        scales[0] if len(scales) == 1 else None,
+        scale,
     )
 
 
@@ -202,13 +184,12 @@ def prefers_log(
     seen = observe(
         finished,
         domain,
-        [direction],
-        (),
-        np.ones(1),
+        direction,
+        None,
         shared_seeds,
         is_log=True,
     )
-    if seen is None or seen.scale is None or not seen.scale.is_log:
+    if seen is None or not seen.scale.is_log:
         return False
     as_log = seen.scale
     seen = seen.thinned(limit)
@@ -242,45 +223,14 @@ def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
     return out
 
 
-def _forecast_unfinished(
-    trials: Sequence[FrozenTrial],
-    curves: Sequence[CurveModel],
-    scales: Sequence[ValueScale],
-    combined: Callable[[np.ndarray], np.ndarray],
-) -> list[tuple[FrozenTrial, float, float]]:
-    """Return pruned and running trials with the combined forecast, and its variance."""
-    if len(curves) == 1:
-        known = _unfinished(trials, curves[0], scales[0])
-        return [(trial, *known[trial.number]) for trial in trials if trial.number in known]
-    if not curves:
-        return []
-    by_objective = []
-    for model, scale in zip(curves, scales, strict=False):
-        by_objective.append(_unfinished(trials, model, scale, guesses=False))
-    # Gauss-Hermite quadrature of a normal variable with three nodes per objective.
-    levels = (-np.sqrt(3.0), 0.0, np.sqrt(3.0))
-    nodes = np.array(list(itertools.product(levels, repeat=len(curves))))
-    shares = np.where(nodes == 0.0, 2 / 3, 1 / 6).prod(axis=1)
-    out = []
-    for trial in trials:
-        if all(trial.number in known for known in by_objective):
-            z, variance = np.array([known[trial.number] for known in by_objective]).T
-            values = combined(z + np.sqrt(variance) * nodes)
-            mean = float(shares @ values)
-            out.append((trial, mean, float(shares @ (values - mean) ** 2)))
-    return out
-
-
 def _unfinished(
     trials: Sequence[FrozenTrial],
     curves: CurveModel,
     scale: ValueScale,
-    *,
-    guesses: bool = True,
 ) -> Mapping[int, tuple[float, float]]:
     """Return forecast and variance by number, for pruned and running trials that have reported.
 
-    With `guesses`, a pruned trial without a forecast counts with its last value.
+    A pruned trial without a forecast counts with its last value.
     """
     partial = [
         trial
@@ -290,7 +240,7 @@ def _unfinished(
     out = {}
     for trial, forecast in zip(partial, curves.forecasts(partial), strict=True):
         if forecast is None:
-            if guesses and trial.state == TrialState.PRUNED:
+            if trial.state == TrialState.PRUNED:
                 last = trial.intermediate_values[max(trial.intermediate_values)]
                 out[trial.number] = float(scale.to(last)), _GUESS**2
         elif forecast.scale == scale:
