@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
@@ -15,7 +16,13 @@ from tests.support.specs import make_spec
 from tunesvc.search.analysis.recommend import recommend
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.sampler_registry import make_sampler
-from tunesvc.search.samplers.auto_sampler import GP_MAX, OBJECTIVES_MAX, PARAMETERS_MAX, AutoSampler
+from tunesvc.search.samplers.auto_sampler import (
+    GP_MAX,
+    LOCAL_MAX,
+    OBJECTIVES_MAX,
+    PARAMETERS_MAX,
+    AutoSampler,
+)
 from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.space.search_space import Space
@@ -55,7 +62,14 @@ def fill(study: optuna.Study, trials: int, parameters: int = 1) -> None:
     [
         (0, 1, 1, ""),
         (GP_MAX, 1, 1, ""),
-        (GP_MAX + 1, 1, 1, "TPE, because 501 trials would slow a Gaussian process down"),
+        (GP_MAX + 1, 1, 1, "a Gaussian process of the best trial's neighbourhood"),
+        (
+            GP_MAX + 2,
+            1,
+            1,
+            "TPE, in turn with a Gaussian process of the best trial's neighbourhood",
+        ),
+        (LOCAL_MAX + 1, 1, 1, "TPE, because 2,001 trials would slow a Gaussian process down"),
         (20, PARAMETERS_MAX, 1, ""),
         (20, PARAMETERS_MAX + 1, 1, "TPE, because the space has 101 parameters"),
         (20, 1, OBJECTIVES_MAX, ""),
@@ -158,6 +172,25 @@ def test_tpe_proposes_half_of_the_trials_while_the_model_knows_nothing() -> None
     assert told not in reasons[1::2]
 
 
+def test_a_search_of_many_trials_still_improves() -> None:
+    """A model of all trials sees no differences among the best ones."""
+
+    def loss(point: Sequence[float]) -> float:
+        return sum((x - 0.37) ** 2 for x in point)
+
+    rng = np.random.default_rng(0)
+    study = optuna.create_study(sampler=AutoSampler(seed=1))
+    space = {f"x{i}": UNIT for i in range(5)}
+    for point in rng.random((GP_MAX + 10, 5)).tolist():
+        params = dict(zip(space, point, strict=True))
+        study.add_trial(create_trial(params=params, distributions=space, value=loss(point)))
+    before = study.best_value
+    for _ in range(12):
+        trial = study.ask(space)
+        study.tell(trial, loss(list(trial.params.values())))
+    assert study.best_value < before / 20
+
+
 def test_a_hole_in_a_plateau_is_found() -> None:
     """A model of equal values would look only where it knows least, at the borders."""
     for seed in range(2):
@@ -176,7 +209,7 @@ def test_a_trial_that_was_begun_by_one_sampler_is_ended_by_it() -> None:
     fill(study, GP_MAX)
     trial = study.ask()
     x0 = trial.suggest_float("x0", 0, 1)
-    fill(study, 10)
+    fill(study, 11)
     assert 0 <= trial.suggest_float("new", 0, 1) <= 1
     study.tell(trial, x0)
     assert isinstance(study.sampler, AutoSampler)

@@ -20,7 +20,8 @@ from tunesvc.search.training_seeds import turn
 from tunesvc.util.optuna_internals import cached_trials
 
 GP_MAX = 500
-"""Most finished trials for a Gaussian process; beyond, it costs more than it gains over TPE."""
+"""Most finished trials for a Gaussian process of the whole space; beyond, it costs more than it
+gains over TPE."""
 PARAMETERS_MAX = 100
 """Most parameters for a Gaussian process; beyond, an ask takes too long."""
 OBJECTIVES_MAX = 4
@@ -28,18 +29,21 @@ UNMODELLED_EVERY = 8
 """One trial of so many is proposed by TPE, in case the Gaussian process is wrong."""
 SKILL_MIN = 5.0
 """Least skill of a Gaussian process, in nats; below it, TPE proposes every second trial."""
+LOCAL_MAX = 2_000
+"""Most finished trials for a Gaussian process of the neighbourhood of the best one."""
 Selected = GPSampler | ImputingSampler
 
 
 class AutoSampler(BaseSampler):
     """Spreads the first trials evenly, then uses a Gaussian process, or TPE where that is better.
 
-    TPE is better in spaces of more than 100 parameters, for more than four objectives, and after
-    500 trials. Where trials are pruned, the two take turns: each finds what the other overlooks.
-    If the Gaussian process would measure a configuration again there, TPE proposes instead,
-    because a full training is expensive. Elsewhere TPE proposes every eighth trial, and every
-    second one while the Gaussian process predicts held-out trials no better than their mean does,
-    as on a plateau or in noise. docs/benchmarks.md has the measurements.
+    TPE is better in spaces of more than 100 parameters, and for more than four objectives. After
+    500 trials it takes turns with a Gaussian process of the best trial's neighbourhood, and after
+    2,000 it proposes all. Where trials are pruned, the two take turns too: each finds what the
+    other overlooks. If the Gaussian process would measure a configuration again there, TPE proposes
+    instead, because a full training is expensive. Elsewhere TPE proposes every eighth trial, and
+    every second one while the Gaussian process predicts held-out trials no better than their mean
+    does, as on a plateau or in noise. docs/benchmarks.md has the measurements.
     """
 
     repeatable = True
@@ -179,6 +183,11 @@ class AutoSampler(BaseSampler):
                 self._tpe,
                 f"TPE, because the study has {len(study.directions)} objectives",
             )
+        if GP_MAX < history.ended <= LOCAL_MAX and len(study.directions) == 1:
+            local = "a Gaussian process of the best trial's neighbourhood"
+            if turn(trial.number, self._shared_seeds) % 2:
+                return self._gp, local
+            return self._tpe, f"TPE, in turn with {local}"
         if history.ended > GP_MAX:
             return (
                 self._tpe,

@@ -8,14 +8,14 @@ from typing import Protocol
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
-from tunesvc.search.samplers.gp.domain import Domain
 from tunesvc.search.samplers.gp.gp_model import Posterior
+from tunesvc.search.samplers.gp.region import Region
 from tunesvc.search.samplers.gp.warping import Warping
 
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _CANDIDATES = 1_000
 _WIDTHS = (0.15, 0.1, 0.05, 0.02, 0.005)
-"""Step sizes of successive rounds of local search, in parts of a parameter's range."""
+"""Step sizes of successive rounds of local search, in parts of the region's width."""
 _CLIMBERS, _NEIGHBOURS = 8, 30
 _CAUTION = 5.0
 """Power of the probability of feasibility (Gardner et al. 2014): with 1,
@@ -149,29 +149,27 @@ class Valued(Protocol):
 
 def maximise(
     acquisition: Valued,
-    domain: Domain,
+    region: Region,
     starts: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, float]:
     """Return a point of a high acquisition value, and the value's logarithm.
 
-    Samples the whole space and the neighbourhood of `starts`, then climbs from the best points in
+    Samples the whole region and the neighbourhood of `starts`, then climbs from the best points in
     ever smaller steps. Choices and numbers are treated alike and no gradient is needed, so
     conditional spaces are no harder than others.
     """
-    warping = acquisition.warping
     points = np.vstack(
         [
-            domain.random(_CANDIDATES // 2, rng),
-            domain.random(_CANDIDATES // 2, rng, warping),
-            domain.near(starts, _NEIGHBOURS, _WIDTHS[0], rng, warping),
+            region.random(_CANDIDATES, rng),
+            region.near(starts, _NEIGHBOURS, _WIDTHS[0], rng),
             starts,
         ]
     )
     values = acquisition.log_value(points)
     for width in _WIDTHS:
         top = np.argsort(-values, kind="stable")[:_CLIMBERS]
-        steps = domain.near(points[top], _NEIGHBOURS, width, rng, warping)
+        steps = region.near(points[top], _NEIGHBOURS, width, rng)
         points = np.vstack([points[top], steps])
         values = np.concatenate([values[top], acquisition.log_value(steps)])
     best = int(np.argmax(values))

@@ -32,15 +32,16 @@ from tunesvc.search.samplers.gp.observations import (
     observe,
     prefers_log,
 )
+from tunesvc.search.samplers.gp.region import Region, TrustRegion, WholeSpace
 from tunesvc.search.samplers.gp.trade_off import trade_off_scales
 from tunesvc.search.study_lock import locked
 from tunesvc.search.study_storage import shown_as_infeasible
 from tunesvc.search.tracking.objectives import is_feasible, seen_by
 from tunesvc.search.tracking.scale import ValueScale
-from tunesvc.search.training_seeds import groups
+from tunesvc.search.training_seeds import groups, turn
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 7"
+VERSION = "gp 8"
 """Version; it changes when the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Most observations that hyperparameters are fitted to."""
@@ -54,6 +55,8 @@ _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 SKILL = "skill"
 """Key of a reason's details: how much better than a constant the model predicts held-out trials."""
 _NEAREST = 3
+_NEAREST_MODELLED = 100
+"""Observations in the model of a neighbourhood, unless there are many parameters."""
 _STARTS = 5
 
 
@@ -64,6 +67,8 @@ class GPSampler(BaseSampler):
     study continues as it would have, and every proposal can be reproduced. Takes one or several
     objectives, constraints as Optuna stores them (values above 0 are violations), and every kind of
     parameter. The dependence of conditional parameters on choices is learned from the trials.
+    Beyond 400 observations of one objective, every second model is one of the best point's
+    neighbourhood (a trust region: Eriksson et al. 2019).
     """
 
     repeatable = True
@@ -162,8 +167,13 @@ class GPSampler(BaseSampler):
         if not objectives or not objectives[0].every.is_candidate.any():
             self._explain_start(number, ended)
             return spread(domain, number, self._seed % 2**32)
+        region: Region | None = None
+        if self._is_local(number, objectives):
+            objectives = [self._neighbourhood(objectives[0], trials, domain)]
+            region = TrustRegion(domain, objectives[0].seen.points)
         model = self._model(number, objectives, trials, domain, rng)
-        point, value = maximise(model.acquisition, domain, model.starts, rng)
+        region = region or WholeSpace(domain, model.acquisition.warping)
+        point, value = maximise(model.acquisition, region, model.starts, rng)
         self._explain(number, model, point, value)
         return point
 
@@ -222,6 +232,36 @@ class GPSampler(BaseSampler):
         finished = self._to_learn_from(trials)
         learned = observe(finished, domain, direction, None, shared, is_log=is_log, scale=then)
         known = self._learn((learned or seen).thinned(_FITTED_MAX), domain)
+        return self._fitted(every, seen, known, trials, domain)
+
+    def _is_local(self, number: int, objectives: Sequence[_Objective]) -> bool:
+        """Return True for every second trial once the model cannot hold all observations."""
+        is_too_many = len(objectives) == 1 and len(objectives[0].every) > OBSERVED_MAX
+        return is_too_many and turn(number, self._shared_seeds) % 2 == 1
+
+    def _neighbourhood(
+        self,
+        whole: _Objective,
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+    ) -> _Objective:
+        """Model the observations nearest to the best known point, in units of their own."""
+        means = np.where(whole.seen.is_candidate, whole.posterior.mean(whole.seen.points), np.inf)
+        best = whole.seen.points[means.argmin()]
+        distances = whole.posterior.distances(best, whole.every.points)
+        count = max(_NEAREST_MODELLED, 2 * len(domain))
+        nearest = np.sort(np.argsort(distances, kind="stable")[:count])
+        seen = whole.every.part(nearest).standardised()
+        return self._fitted(whole.every, seen, self._learn(seen, domain), trials, domain)
+
+    def _fitted(
+        self,
+        every: Observations,
+        seen: Observations,
+        known: Hyperparameters,
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+    ) -> _Objective:
         posterior = Posterior(
             known,
             domain.choices,

@@ -95,18 +95,30 @@ class Observations:
         first = np.union1d(best, newest)
         rest = np.setdiff1d(order, first)
         even = rest[np.linspace(0, len(rest) - 1, limit - len(first)).astype(int)]
-        kept = np.union1d(first, even)
-        return Observations(
-            self.numbers[kept],
-            self.points[kept],
-            self.values[kept],
-            self.raw[kept],
-            self.variances[kept],
-            self.seeds[kept],
-            self.is_candidate[kept],
-            self.unit,
-            self.centre,
-            self.scale,
+        return self.part(np.union1d(first, even))
+
+    def part(self, places: np.ndarray) -> Observations:
+        """Return the observations at these places."""
+        return replace(
+            self,
+            numbers=self.numbers[places],
+            points=self.points[places],
+            values=self.values[places],
+            raw=self.raw[places],
+            variances=self.variances[places],
+            seeds=self.seeds[places],
+            is_candidate=self.is_candidate[places],
+        )
+
+    def standardised(self) -> Observations:
+        """Return the same observations with values of mean 0 and variance 1."""
+        centre, unit = float(self.values.mean()), float(self.values.std()) or 1.0
+        return replace(
+            self,
+            values=(self.values - centre) / unit,
+            variances=self.variances / unit**2,
+            centre=self.centre + self.unit * centre,
+            unit=self.unit * unit,
         )
 
 
