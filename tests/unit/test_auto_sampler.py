@@ -172,6 +172,20 @@ def test_tpe_proposes_half_of_the_trials_while_the_model_knows_nothing() -> None
     assert told not in reasons[1::2]
 
 
+def test_while_all_values_are_equal_trials_are_spread_evenly() -> None:
+    study = optuna.create_study(sampler=AutoSampler(seed=1))
+    for number in range(24):
+        params, kinds = {"x0": number * 0.618 % 1}, {"x0": UNIT}
+        study.add_trial(create_trial(params=params, distributions=kinds, value=1.0))
+    trial = study.ask({"x0": UNIT})
+    assert isinstance(study.sampler, AutoSampler)
+    reason = study.sampler.explain(trial.number)
+    assert reason is not None
+    assert reason.text.startswith(
+        "start: spread evenly over the space, because the finished trials"
+    )
+
+
 def test_a_search_of_many_trials_still_improves() -> None:
     """A model of all trials sees no differences among the best ones."""
 

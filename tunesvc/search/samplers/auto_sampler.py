@@ -43,7 +43,7 @@ class AutoSampler(BaseSampler):
     other overlooks. If the Gaussian process would measure a configuration again there, TPE proposes
     instead, because a full training is expensive. Elsewhere TPE proposes every eighth trial, and
     every second one while the Gaussian process predicts held-out trials no better than their mean
-    does, as on a plateau or in noise. docs/benchmarks.md has the measurements.
+    does, as in noise. docs/benchmarks.md has the measurements.
     """
 
     repeatable = True

@@ -41,7 +41,7 @@ from tunesvc.search.tracking.scale import ValueScale
 from tunesvc.search.training_seeds import groups, turn
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 8"
+VERSION = "gp 9"
 """Version; it changes when the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Most observations that hyperparameters are fitted to."""
@@ -164,7 +164,7 @@ class GPSampler(BaseSampler):
         ended = sum(trial.state.is_finished() for trial in trials)
         rng = np.random.default_rng([self._seed, number])
         objectives = self._objectives(study, trials, domain, ended)
-        if not objectives or not objectives[0].every.is_candidate.any():
+        if not self._teach(objectives):
             self._explain_start(number, ended)
             return spread(domain, number, self._seed % 2**32)
         region: Region | None = None
@@ -275,6 +275,16 @@ class GPSampler(BaseSampler):
         if running:
             posterior = self._with_running(posterior, seen, running, domain)
         return _Objective(every, seen, posterior, skill)
+
+    def _teach(self, objectives: Sequence[_Objective]) -> bool:
+        """Return True if the observations say where to search.
+
+        A model of equal values would ask where it knows least: at the borders.
+        """
+        if not any(objective.every.is_candidate.any() for objective in objectives):
+            return False
+        are_few = any(len(objective.every) < self._n_startup_trials for objective in objectives)
+        return are_few or any(np.ptp(objective.every.values) for objective in objectives)
 
     def _model(
         self,
@@ -441,7 +451,7 @@ class GPSampler(BaseSampler):
     def _explain_start(self, number: int, ended: int) -> None:
         until = f"until {self._n_startup_trials} trials have finished"
         if ended >= self._n_startup_trials:
-            until = "because no finished trial can teach the model yet"
+            until = "because the finished trials teach the model nothing yet"
         text = f"start: spread evenly over the space, {until}"
         self._reasons[number] = Reason(
             text,
