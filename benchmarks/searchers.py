@@ -25,7 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from tunesvc.search.analysis.recommend import recommend
-from tunesvc.search.exhaustion import is_distinct
+from tunesvc.search.exhaustion import repetition
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.pruner_registry import make_pruner
 from tunesvc.search.registry.sampler_registry import make_sampler
@@ -140,7 +140,7 @@ class _Ours:
         )
         memory = RecordingStorage(spec.name, [StudyDirection.MINIMIZE])
         self._optimizer = Optimizer(memory, space, strategy, trials_max=space.size)
-        self._optimizer.is_distinct = is_distinct(spec, space)
+        self._optimizer.repetition = repetition(spec, space)
         self._number = -1
 
     def ask(self) -> Params | None:

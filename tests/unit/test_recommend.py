@@ -11,10 +11,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.problems import PROBLEMS, Problem
-from benchmarks.robustness import spec_of
+from benchmarks.searchers import space_of
 from tunesvc.runtime.confirm import choose
-from tunesvc.search.analysis.recommend import is_candidate, ranked, recommend
-from tunesvc.space.search_space import Space
+from tunesvc.search.analysis.recommend import ranked, recommend
+from tunesvc.search.tracking.objectives import is_candidate
 from tunesvc.spec.goals import Goal
 
 
@@ -119,7 +119,7 @@ NOISY = {
 
 def random_trials(problem: Problem, count: int, seed: int, factor: float) -> list[FrozenTrial]:
     """Trials of a random search; every value is multiplied by a factor."""
-    space = Space(spec_of(problem, "random", 0).parameters)
+    space = space_of(problem.parameters)
     sampler, rng = optuna.samplers.RandomSampler(seed=seed), np.random.default_rng(seed)
     unused: Any = None
     trials = []
@@ -201,3 +201,18 @@ def test_repeats_that_differ_prove_noise_however_little_there_is_to_see() -> Non
     assert found is not None
     assert found.luckiest == 12
     assert found.deviation is not None
+
+
+def test_advice_on_seeds_is_given_where_they_decide_more_than_the_parameters() -> None:
+    rng = np.random.default_rng(3)
+    places = [float(x) for x in rng.random(24)] * 2
+
+    def advised(noise: float, shared_seeds: int | None = None, count: int = 48) -> str:
+        trials = [trial(i, x, x + noise * rng.normal()) for i, x in enumerate(places[:count])]
+        answer = recommend(trials, "minimize", shared_seeds)
+        return "" if answer is None else answer.advise_seeds("mine")
+
+    assert "`seeds: 5` and `warm_start: [mine]`" in advised(2.0)
+    assert advised(0.05) == advised(0.0) == ""
+    assert advised(2.0, shared_seeds=4) == "", "they are shared already"
+    assert advised(2.0, count=39) == "", "too little to say"

@@ -95,6 +95,8 @@ def _describe_answer(
     if answer is not None and answer.luckiest != answer.number:
         best = f"Trial {answer.luckiest} has the best observed value"
         yield "luckiest", f"{best}, {answer.luck}."
+    if answer is not None and (advice := answer.advise_seeds(study.name)):
+        yield "seeds", f"{advice}."
     if len(study.objectives) > 1:
         front = "One of the front, which is listed below"
         yield "choice", f"{front}: no other beats it in every objective."

@@ -17,11 +17,11 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db.trial_changes import TrialChanges
-from tunesvc.search.analysis.recommend import is_candidate
 from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.replayed_search import ReplayedOptimizer
 from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
+from tunesvc.search.tracking.objectives import is_candidate
 from tunesvc.search.tracking.pareto import ranked
 from tunesvc.search.tracking.pausing import Alternative, PausingPruner
 from tunesvc.search.warm_start import WarmStart

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.search.analysis.recommend import is_candidate
+from tunesvc.search.tracking.objectives import is_candidate
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.search.value_mapping import ValueMapping
 from tunesvc.space.directions import direction_of

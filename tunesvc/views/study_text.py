@@ -175,6 +175,17 @@ def best(
     """
     if len(view.objectives) > 1:
         return Group(Text(f"Pareto front: {len(rows)} trials", "bold"), trials(view, rows, width))
+    answered = _best(view, rows, width, answer)
+    advice = "" if answer is None else answer.advise_seeds(view.name)
+    return Group(answered, Text(f"{advice}.", "dim")) if advice else answered
+
+
+def _best(
+    view: StudyView,
+    rows: Sequence[TrialRow],
+    width: int,
+    answer: Recommendation | None,
+) -> RenderableType:
     row, *others = rows
     if answer is not None and others:
         return Group(

@@ -307,6 +307,8 @@ def _describe_best(
         yield f"{effect} is removed from that."
     if answer.luckiest != answer.number:
         yield f"Trial {answer.luckiest} has the best observed value, {answer.luck}."
+    if advice := answer.advise_seeds(view.name):
+        yield f"{advice}."
 
 
 def _describe_state(view: StudyView, results: Results) -> Iterator[str]:

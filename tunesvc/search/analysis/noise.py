@@ -10,8 +10,8 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.analysis.noise_evidence import Repeats
-from tunesvc.search.analysis.recommend import is_candidate
-from tunesvc.search.samplers.gp.fitted import fit_posterior
+from tunesvc.search.samplers.gp.fitted import PosteriorSummary, fit_posterior
+from tunesvc.search.tracking.objectives import is_candidate
 from tunesvc.spec.goals import Goal
 
 REPEATS_MIN = 8
@@ -42,21 +42,23 @@ def noise_of(
 ) -> Noise | None:
     """Estimate the noise of a study of one objective; None if no parameter varies.
 
-    The model alone cannot separate noise from a function that jumps between neighbours; it counts
+    The model alone cannot separate noise from a function that jumps between neighbours. It counts
     both. Effects of `shared_seeds` training seeds on all trials alike do not count.
     """
     candidates = [trial for trial in trials if is_candidate(trial)]
     candidates = [trial for trial in candidates if math.isfinite(trial.values[0])]
     summary = fit_posterior(candidates, goal, shared_seeds)
-    if summary is None:
-        return None
+    return None if summary is None else measure(summary)
+
+
+def measure(summary: PosteriorSummary) -> Noise:
+    """Return noise and effect size in a fitted model."""
     seen, posterior = summary.seen, summary.posterior
     mean = posterior.mean(seen.points)
     repeats = Repeats.of(seen.points, seen.values - posterior.shifts(seen.seeds))
     is_measured = repeats.freedom >= REPEATS_MIN
     modelled = posterior.known.noise + posterior.known.own
-    variance = repeats.variance if is_measured else modelled
-    deviation = math.sqrt(variance)
+    deviation = math.sqrt(repeats.variance if is_measured else modelled)
     (best, middling), (at_best, _) = summary.spread(
         np.array([mean.min(), np.median(mean)]),
         np.full(2, deviation),

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from tunesvc.search.analysis.finalists import Finalist
-from tunesvc.search.tracking.objectives import is_feasible
+from tunesvc.search.tracking.objectives import is_candidate
 from tunesvc.spec.goals import Goal, orient
 from tunesvc.util.formatting import number
 
@@ -27,6 +27,8 @@ VERSION = 2
 """Raise it when the same trials get another recommendation: stored ones are then computed again."""
 TRIALS_MIN = 10
 """Fewest complete trials for a model; with fewer, the best observed value decides."""
+SEEDS_FROM = 40
+"""Fewest complete trials for advice on seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class Recommendation:
     """Repeats with other seeds, with the mean `mean`; None before a confirmation."""
     is_apart: bool = True
     """True if it differs from the luckiest by more than their deviations, or by repeats."""
+    noise: float | None = None
+    """Deviation between results of one configuration; None without noise, with few trials, or if
+    the trials share seeds."""
+    effect: float | None = None
+    """Difference between a median configuration and the best one, by the model."""
 
     def __str__(self) -> str:
         return f"trial {self.number}: {self.describe() or f'observed {number(self.mean)}'}"
@@ -54,6 +61,21 @@ class Recommendation:
         if self.is_apart:
             return "which is probably a lucky draw"
         return "but the two cannot be told apart"
+
+    def advise_seeds(self, study: str) -> str:
+        """Return advice to share seeds; empty unless a seed changes results more than parameters.
+
+        That is so if results of one configuration deviate by more than the difference between a
+        median configuration and the best one, with `SEEDS_FROM` complete trials or more.
+        """
+        if self.noise is None or self.effect is None or self.noise < self.effect:
+            return ""
+        return (
+            "The seed decides more than the parameters: results of one configuration differ by "
+            f"± {self.noise:.2g}, and a middling one is {self.effect:.2g} worse than the best. A "
+            f"new study with the lines `seeds: 5` and `warm_start: [{study}]`, whose objective "
+            "splits its data and trains by `trial.seed`, tells them apart with fewer trials"
+        )
 
     def describe(self, shared_seeds: int | None = None) -> str:
         """Return the evidence for its value as text; empty if there is only the observed value.
@@ -95,7 +117,13 @@ def recommend(
     params = next(one.params for one in candidates if one.number == luckiest)
     (other,), (its_deviation,) = summary.predict(summary.domain.encode(params)[None])
     is_apart = bool(abs(other - mean) >= math.hypot(deviation, its_deviation))
-    return Recommendation(best, mean, deviation, luckiest, is_apart=is_apart)
+    answer = Recommendation(best, mean, deviation, luckiest, is_apart=is_apart)
+    if shared_seeds is not None or len(candidates) < SEEDS_FROM:
+        return answer
+    from tunesvc.search.analysis.noise import measure
+
+    found = measure(summary)
+    return replace(answer, noise=found.deviation, effect=found.effect)
 
 
 def luckiest_beside(
@@ -176,10 +204,3 @@ def _in_order(summary: PosteriorSummary) -> np.ndarray:
     means = summary.posterior.mean(summary.seen.points)
     is_alike = means <= means.min() + ALIKE
     return np.lexsort((means, np.where(is_alike, summary.seen.values, np.inf)))
-
-
-def is_candidate(trial: FrozenTrial) -> bool:
-    """Return True if a trial may be recommended: complete, a number, and feasible."""
-    if trial.state != TrialState.COMPLETE or any(math.isnan(value) for value in trial.values):
-        return False
-    return is_feasible(trial)

@@ -8,12 +8,13 @@ metrics of reports. Knows Optuna's trials only.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.space.directions import orient_each
 
@@ -29,6 +30,13 @@ def orientations_of(study: Study) -> np.ndarray:
 def is_feasible(trial: FrozenTrial) -> bool:
     """Return True if the trial violates none of its constraints."""
     return all(excess <= 0 for excess in trial.constraints.values())
+
+
+def is_candidate(trial: FrozenTrial) -> bool:
+    """Return True if a trial may be recommended: complete, a number, and feasible."""
+    if trial.state != TrialState.COMPLETE or any(math.isnan(value) for value in trial.values):
+        return False
+    return is_feasible(trial)
 
 
 def names_of(study: Study) -> Sequence[str]:

@@ -55,6 +55,8 @@ class RecommendedTrial:
     """Trial with the best observed value; None if it is this one."""
     luck: str = ""
     """Comment on the luckiest trial."""
+    seeds: str = ""
+    """Advice to share seeds; empty if parameters decide more."""
     fresh_in_s: int | None = None
     """Time until the page requests it again; None if it considers all results."""
 
@@ -176,6 +178,7 @@ def _answer(source: FigureSource, summary: StudySummary) -> RecommendedTrial | N
         evidence,
         luckiest,
         found.luck,
+        found.advise_seeds(view.name),
         fresh_in_s,
     )
 
