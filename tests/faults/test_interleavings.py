@@ -546,14 +546,16 @@ def _seen(trial: FrozenTrial) -> str:
     return repr((trial.number, trial.state, trial.values, trial.params, curve, *attrs))
 
 
-def interleave(database: Database, folder: Path, **options: Any) -> None:
+def interleave(
+    database: Database, folder: Path, *, service: type[Service] = Service, **options: Any
+) -> None:
     """Try so many examples of so many rules each."""
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     phases = [Phase.explicit, Phase.generate, Phase.shrink]
     chosen = settings(
         deadline=None, suppress_health_check=checks, phases=phases, database=None, **options
     )
-    run_state_machine_as_test(lambda: Service(database, folder), settings=chosen)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(lambda: service(database, folder), settings=chosen)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.timeout(900)  # for shrinking what it finds

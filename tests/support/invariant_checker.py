@@ -1,9 +1,10 @@
-"""Holds a recorded history of one study against its database: the invariants I1 to I6.
+"""Holds a recorded history of one study against its database: the invariants I1 to I7.
 
     I1  one terminal state per trial         I4  no budget is exceeded
     I2  at most one live attempt per trial   I5  every write carries (trial, attempt, token) and is guarded by it
     I3  every acknowledged report is         I6  fail and requeue are one transaction
-        present, once
+        present, once                        I7  an attempt starts from the last recorded checkpoint
+                                                 of its trial, a copy from a recorded one
 
 The committed batches are replayed, one after the other, over a model of the study: what each of
 them may do is checked, what each new coordinator found is compared with the model, and so is the
@@ -52,6 +53,8 @@ class Stored:
     state: str = "running"
     lease: tuple[int, int] = (0, 0)
     """Token, and number of the last batch."""
+    parents: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Copy of another trial -> that trial, and the step of its checkpoint."""
     thinned: frozenset[Key] = frozenset()
     """Attempts whose log says that reports were left out."""
 
@@ -110,6 +113,9 @@ def stored(database: Database, study_id: int) -> Stored:
             f"SELECT trial_id, number, state, failure, cursor FROM attempts WHERE {mine}"
         )
         reports = rows(f"SELECT trial_id, attempt, step FROM reports WHERE {mine}")
+        parents = rows(
+            f"SELECT trial_id, value FROM trial_attrs WHERE {mine} AND name = 'tunesvc:parent'"
+        )
         thinned = rows(
             f"SELECT DISTINCT trial_id, attempt FROM logs WHERE {mine} AND text LIKE '%and were left out]%'"
         )
@@ -123,6 +129,10 @@ def stored(database: Database, study_id: int) -> Stored:
             reports=[(number_of(row[0]), row[1], row[2]) for row in reports],
             spec=StudySpec.model_validate_json(json.dumps(study.spec)),
             state=study.state,
+            parents={
+                number_of(row[0]): (json.loads(row[1])["trial"], json.loads(row[1])["step"])
+                for row in parents
+            },
             lease=tuple(rows(f"SELECT token, batch FROM leases WHERE study_id = {study_id}")[0]),
             thinned=frozenset((number_of(row[0]), row[1]) for row in thinned),
         )
@@ -250,6 +260,9 @@ class Replay:
         """When which cursor was recorded."""
         self.finished: dict[int, Written] = {}
         self.requeued: dict[int, Written] = {}
+        self.checkpoints: dict[int, list[int]] = defaultdict(list)
+        """Steps of a trial's recorded checkpoints, in order; -1 before the first report."""
+        self.began_after: dict[Key, int] = {}
         self._found: list[str] = []
         recoveries = [
             record
@@ -315,8 +328,11 @@ class Replay:
                 self._expect(cursor > own.cursor, text)
                 own.cursor = cursor
                 self.cursors[number, attempt_number].append((batch.began, cursor))
+        for number, _, step in content.get("checkpoints", ()):
+            self.checkpoints[number].append(-1 if step is None else step)
         self._apply_ends(batch)
         self._apply_openings(batch)
+        self._apply_starts(batch)
         for number, state in content["finished"]:
             self._finish(batch, number, state)
 
@@ -361,6 +377,29 @@ class Replay:
             self._expect(self.trials.get(number) not in OVER, over)
             self.attempts[number, attempt_number] = Attempt(batch.token, opened_by=batch)
             self.requeued.pop(number, None)
+
+    def _apply_starts(self, batch: Written) -> None:
+        """I7: no attempt starts before what is recorded, nor from what is not."""
+        if "checkpoints" not in batch.content:
+            return
+        for number, attempt_number, after_step in batch.content["opened"]:
+            self.began_after[number, attempt_number] = after_step
+            known = self.checkpoints[number]
+            expected = known[-1] if known else self._end.parents.get(number, (None, -1))[1]
+            text = f"I7: {batch} opened {number}.{attempt_number} after step {after_step}, not {expected}"
+            self._expect(after_step == expected, text)
+        for number in batch.content["trials"]:
+            if number in self._end.parents:
+                parent, step = self._end.parents[number]
+                text = f"I7: {batch} made trial {number} a copy of {parent} at {step}, which is not recorded"
+                self._expect(step in self.checkpoints[parent], text)
+        if self._end.spec.search is not None:
+            for number, attempt_number, step in batch.content["reports"]:
+                after = self.began_after.get((number, attempt_number), -1)
+                text = (
+                    f"I7: {number}.{attempt_number} reported step {step}, and began after {after}"
+                )
+                self._expect(step > after, text)
 
     def _finish(self, batch: Written, number: int, state: str) -> None:
         before = self.trials.get(number)

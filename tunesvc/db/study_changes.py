@@ -146,6 +146,7 @@ class StudyChanges(TrialChanges):
             "opened": [(o.number, o.attempt, o.after_step) for o in self.opened],
             "started": [(s.number, s.attempt, s.pid) for s in self.started],
             "reports": [(r.number, r.attempt, r.step) for r in self.reports],
+            "checkpoints": [(c.number, c.attempt, c.step) for c in self.checkpoints],
             "cursors": [(*key, cursor) for key, cursor in self.cursors.items()],
             "ends": [(e.number, e.attempt, e.state, e.failure) for e in self.ends],
             "finished": [(end.number, end.state) for end in self.finished],
