@@ -3,17 +3,28 @@ copied that was not recorded, no member starts over, and the population comes to
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from tests.faults.test_interleavings import LOSSES, STEPS, Service, interleave
+from tests.support import invariant_checker
+from tests.support.processes import Process, processes
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
 from tunesvc.coordinator.shutdown import Shutdown
@@ -164,6 +175,7 @@ class PopulationService(Service):
 def test_in_whatever_order_things_go_wrong_no_member_starts_over(
     shared_database: Database, tmp_path: Path
 ) -> None:
+    """Fault 61."""
     interleave(
         shared_database, tmp_path, service=PopulationService, max_examples=4, stateful_step_count=15
     )
@@ -181,3 +193,103 @@ def test_in_thousands_of_steps_no_member_starts_over(
         max_examples=200,
         stateful_step_count=40,
     )
+
+
+# --- the program itself, on a real Ray: 20 random kills ---
+
+_OBJECTIVE = """
+import json, time
+from pathlib import Path
+
+def train(x, *, trial):
+    state = {"step": 0, "skill": 0.0}
+    if (saved := trial.restored()) is not None:
+        state = json.loads(Path(saved).read_text())
+    while True:
+        time.sleep(0.2)
+        state["step"] += 1
+        state["skill"] += 1 - abs(x - (1 - state["step"] / 60))
+        trial.report(state["step"], loss=60 - state["skill"])
+        path = trial.directory / "state.json"
+        path.write_text(json.dumps(state))
+        trial.checkpoint(path)
+"""
+_STUDY = """
+name: real
+entrypoint: objective:train
+metric: {name: loss, goal: minimize}
+parameters: {x: {type: float, min: 0.0, max: 1.0}}
+search: {method: pbt, population: 6, interval: 6, steps: 60}
+parallelism: 2
+retries: {lost: 50, node: 50}
+seed: 3
+"""
+KILLS = 20
+
+
+def descendants(pid: int) -> list[Process]:
+    """Processes that a process has started, directly or not."""
+    living = list(processes())
+    found, pids = [], {pid}
+    for _ in range(8):
+        more = [one for one in living if one.parent in pids and one.pid not in pids]
+        found += more
+        pids |= {one.pid for one in more}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_after_twenty_random_kills_the_population_is_whole_and_no_member_was_reset(
+    tmp_path: Path, database: Database, tune_home: Path
+) -> None:
+    """Fault 61: workers, the driver of Ray and the coordinator are killed in turns at random."""
+    (tmp_path / "objective.py").write_text(_OBJECTIVE)
+    (tmp_path / "study.yaml").write_text(_STUDY)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TUNE_", "RAY_"))}
+    history = tmp_path / "history"
+    environment = kept | {
+        "TUNE_DATABASE_URL": database.url,
+        "TUNE_HOME": str(tune_home),
+        "TUNE_HISTORY": str(history),
+    }
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        with database.engine.begin() as connection:
+            connection.execute(sa.text("UPDATE leases SET expires_at = now()"))
+        with (tmp_path / "output").open("ab") as output:
+            line = [sys.executable, "-m", "tunesvc", *arguments]
+            return subprocess.Popen(
+                line, cwd=tmp_path, env=environment, stdout=output, stderr=output
+            )
+
+    rng, killed = random.Random(5), Counter[str]()
+    running = start("run", "study.yaml")
+    while killed.total() < KILLS:
+        time.sleep(rng.uniform(0.5, 4.0))
+        if running.poll():  # without a driver, Ray did not start
+            running = start("resume", "real")
+        below = descendants(running.pid)
+        victims = {
+            "worker": [one.pid for one in below if "ray::" in one.command],
+            "driver": [one.pid for one in below if "driver_main" in one.command],
+            "coordinator": [running.pid],
+        }
+        kind = rng.choice(["worker", "worker", "driver", "coordinator"])
+        assert running.poll() != 0, f"it ended after {killed}"
+        if not victims["worker"] or not victims[kind]:
+            continue  # Ray starts
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(victims[kind]), signal.SIGKILL)
+            killed[kind] += 1
+        if kind == "coordinator":
+            running.wait(60)
+            running = start("resume", "real")
+    assert running.wait(900) == 0, (tmp_path / "output").read_text()[-3000:]
+    with database.engine.connect() as connection:
+        states = dict(
+            connection.execute(sa.text("SELECT state, count(*) FROM trials GROUP BY state")).all()
+        )  # type: ignore[arg-type]
+    assert states["complete"] == 6
+    assert set(states) == {"complete", "pruned"}
+    invariant_checker.assert_holds(history, database)

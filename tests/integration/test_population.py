@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
+from tunesvc.errors import SpecError
 from tunesvc.execution.executor import (
     Checkpointed,
+    Failed,
     Finished,
     Launch,
+    Lost,
     Payload,
     Reported,
     StoppedEarly,
 )
+from tunesvc.queries.recommendation import find_best_trial
+from tunesvc.queries.rows import TrialRow
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.study_replay import replay_study
+from tunesvc.queries.trials.population_tree import get_schedule
+from tunesvc.queries.trials.trial_table import list_trials
 from tunesvc.search.tracking.lineage import PARENT
 
 Steps = Iterable[tuple[float, Payload]]
@@ -80,8 +92,92 @@ def test_members_reach_the_end_and_the_worst_are_replaced_by_copies(database: Da
         first = simulation.sql(f"""SELECT min(step) FROM reports
             WHERE trial_id & 4294967295 = {number}""")[0][0]
         assert first == parent["step"] + 1
+    view = get_study(database, "test")
+    best = find_best_trial(database, view)
+    values = simulation.sql("SELECT values[1] FROM trials WHERE state = 'complete'")
+    assert best.value == min(value for (value,) in values), "the best observed one, without a model"
     exploits = simulation.sql("SELECT reason FROM decisions WHERE kind = 'exploit'")
     assert len(exploits) == 6
     assert all("replaced by a copy of trial" in str(reason) for (reason,) in exploits)
     asks = simulation.sql("SELECT reason FROM decisions WHERE kind = 'ask' ORDER BY trial_number")
     assert all("copy of trial" in str(reason) for (reason,) in asks[8:])
+    replays_exactly(database)
+    trained_alone(database, best)
+
+
+def replays_exactly(database: Database) -> None:
+    replayed = replay_study(database, get_study(database, "test"))
+    assert replayed.asks.compared == replayed.asks.agreeing > 4, replayed.asks.first
+
+
+def trained_alone(database: Database, best: TrialRow) -> None:
+    """The schedule of a trial, trained alone, has its result."""
+    schedule = get_schedule(database, get_study(database, "test"), best.number)
+    assert schedule.stages[-1]["until"] == 20
+    search = {"interval": None, "steps": None, "population": 1, **schedule.search}
+    again = simulate(database, name="again", search=search)
+    again.run()
+    stages = len(schedule.stages)
+    assert again.states() == {"complete": 1} | ({"pruned": stages - 1} if stages > 1 else {})
+    (row,) = list_trials(database, again.record.study_id, states=["complete"])
+    assert row.value == pytest.approx(best.value)
+
+
+def test_pb2_replays_too(database: Database) -> None:
+    simulation = simulate(database, search={"method": "pb2"})
+    simulation.run()
+    assert simulation.states()["complete"] == 8
+    asks = simulation.sql("SELECT reason FROM decisions WHERE kind = 'ask'")
+    assert any("expected to improve by" in str(reason) for (reason,) in asks)
+    replays_exactly(database)
+
+
+def test_an_attempt_that_is_lost_after_its_checkpoint_has_done_its_stretch(
+    database: Database,
+) -> None:
+    """Found by looking: it was retried, trained to the next stop, and was never compared at this
+    one."""
+
+    def dying(launch: Launch) -> Steps:
+        for delay, payload in training(launch):
+            yield delay, Lost("its worker died") if isinstance(payload, StoppedEarly) else payload
+
+    simulation = simulate(database, dying, search={"population": 4, "steps": 11})
+    assert simulation.run().state is StudyState.FINISHED
+    assert simulation.states()["complete"] == 4
+    assert not simulation.sql("SELECT 1 FROM decisions WHERE kind = 'retry'")
+
+
+def test_a_member_that_fails_for_good_is_replaced_by_a_copy(database: Database) -> None:
+    def broken(launch: Launch) -> Steps:
+        steps = training(launch)
+        if launch.trial_number in (2, 4):
+            return [*list(itertools.islice(steps, 3)), (1.0, Failed("error", "boom"))]
+        return steps
+
+    simulation = simulate(database, broken, search={"population": 4, "steps": 11})
+    assert simulation.run().state is StudyState.FINISHED
+    states = simulation.states()
+    assert (states["complete"], states["fail"]) == (4, 2)
+
+
+def test_a_study_that_saves_no_checkpoint_ends_with_an_error_of_each_trial(
+    database: Database,
+) -> None:
+    def forgetful(launch: Launch) -> Steps:
+        yield 1.0, Failed("bad_report", "there is no checkpoint of step 5")
+
+    simulation = simulate(database, forgetful)
+    closing = simulation.run()
+    assert closing.state is StudyState.FAILED
+    assert "no checkpoint of step 5" in closing.reason
+
+
+def test_enqueued_trials_are_members_until_all_have_begun(database: Database) -> None:
+    simulation = simulate(database, parallelism=2, search={"population": 2})
+    coordinator = simulation.start()
+    coordinator.enqueue({"x": 0.5, "n": 3}, "")
+    coordinator.step()
+    coordinator.step()
+    with pytest.raises(SpecError, match="all 2 members of the population have begun"):
+        coordinator.enqueue({"x": 0.5, "n": 3}, "")

@@ -78,21 +78,21 @@ def fit_recommendation(
     objective = view.objectives[0]
     losses = results.losses(objective)
     if view.has_population:
-        return _best_observed(results, losses)
+        return _best_observed(view, results)
     rows = results.best_rows(results.candidates(), losses, CONSIDERED_MAX)
     trials = frozen(database, view.study_id, results.numbers[rows].tolist())
     return recommend(trials, objective.goal, view.shared_seeds)
 
 
-def _best_observed(results: Results, losses: np.ndarray) -> Recommendation | None:
+def _best_observed(view: StudyView, results: Results) -> Recommendation | None:
     """Return the best observed trial: members with equal parameters have different histories."""
     from tunesvc.search.analysis.recommend import Recommendation
 
-    rows = results.best_rows(results.candidates(), losses, 1)
-    if not len(rows):
+    number = results.best(view.objectives[0])
+    if number is None:
         return None
-    number = int(results.numbers[rows[0]])
-    return Recommendation(number, float(results.values[rows[0], 0]), None, number)
+    (value,) = results.values[results.numbers == number, 0]
+    return Recommendation(number, float(value), None, number)
 
 
 def digest(view: StudyView, results: Results) -> str:

@@ -237,7 +237,9 @@ class Population:
         return Copy(chosen.parent, number, reason, details)
 
     def _quota(self, arrived: int) -> int:
-        return int(self._search.quantile * arrived)
+        """Return how many are replaced: at least one once more than half have arrived."""
+        at_least = int(2 * arrived > self._search.members)
+        return max(int(self._search.quantile * arrived), at_least)
 
     def _chosen(self, best: list[_Arrived]) -> _Arrived:
         """Choose a parent of the next trial at random."""
