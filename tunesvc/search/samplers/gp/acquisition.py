@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr
+from scipy.special import ndtr
 
+from tunesvc.search.samplers.gp.feasibility import Feasibility
 from tunesvc.search.samplers.gp.gp_model import Posterior
 from tunesvc.search.samplers.gp.region import Region
 from tunesvc.search.samplers.gp.warping import Warping
@@ -17,9 +18,6 @@ _CANDIDATES = 1_000
 _WIDTHS = (0.15, 0.1, 0.05, 0.02, 0.005)
 """Step sizes of successive rounds of local search, in parts of the region's width."""
 _CLIMBERS, _NEIGHBOURS = 8, 30
-_CAUTION = 5.0
-"""Power of the probability of feasibility (Gardner et al. 2014): with 1,
-most asks at a border fail."""
 WORTH_A_RISK = 0.04
 """Least information value of a point that may violate constraints, for values with variance 1.
 Else a model that knows the function well would ask beyond a border once it has reached it,
@@ -70,7 +68,7 @@ class Acquisition:
         *,
         tried: np.ndarray,
         failed: np.ndarray,
-        infeasible: Posterior | None = None,
+        feasibility: Feasibility | None = None,
         is_deterministic: bool = False,
     ) -> None:
         """Prepare the acquisition of one more trial.
@@ -79,7 +77,7 @@ class Acquisition:
             seed: training seed of the point.
             tried: points that were or are being measured; shape (n, parameters).
             failed: points that led to no value; shape (m, parameters).
-            infeasible: model of values that are above 0 where constraints are violated.
+            feasibility: models of constraints, if any was violated.
             is_deterministic: True if a repetition is known to tell nothing.
         """
         self._objective = objective
@@ -87,7 +85,7 @@ class Acquisition:
         self._seed = seed
         self._tried = rows_of(tried)
         self._failed = rows_of(failed)
-        self._infeasible = infeasible
+        self._feasibility = feasibility
         self._is_deterministic = is_deterministic
 
     @property
@@ -102,46 +100,22 @@ class Acquisition:
         is_tried = np.isin(rows, self._tried)
         is_known = self._is_deterministic | (learned < WORTH_REPEATING)
         is_useless = (is_tried & is_known) | np.isin(rows, self._failed)
-        if self._infeasible is not None:
-            learned = np.where(
-                is_tried,
-                learned,
-                np.maximum(learned, WORTH_A_RISK),
-            )
+        factor: np.ndarray | float = 0.0
+        if self._feasibility is not None:
+            learned = np.where(is_tried, learned, np.maximum(learned, WORTH_A_RISK))
+            factor = self._feasibility.log_factor(points)
         is_best = (points == self._incumbents.best).all(axis=1)
         rival = np.where(is_best, self._incumbents.second_mean, mean)
         gain = _log_improvement((self._incumbents.best_mean - rival) / learned)
-        return np.where(
-            is_useless,
-            -np.inf,
-            np.log(learned) + gain + self.log_feasibility(points),
-        )
+        return np.where(is_useless, -np.inf, np.log(learned) + gain + factor)
 
     def is_near(self, means: np.ndarray, deviations: np.ndarray) -> bool:
         """Return True if a prediction is close to the best known value; shapes (1,)."""
         return bool(means[0] - self._incumbents.best_mean < 0.5 * deviations[0])
 
-    def log_feasibility(self, points: np.ndarray) -> np.ndarray:
-        """Return the log factor for the risk of violating a constraint; shape (points,)."""
-        return log_feasibility(self._infeasible, points)
-
-
-def log_feasibility(infeasible: Posterior | None, points: np.ndarray) -> np.ndarray:
-    """Return the log factor for the risk of violating a constraint; shape (points,)."""
-    if infeasible is None:
-        return np.zeros(len(points))
-    mean, variance = infeasible.predict(points)
-    # Noise is left out: a point that violated a constraint does so again.
-    out: np.ndarray = _CAUTION * log_ndtr(-mean / np.sqrt(variance))
-    return out
-
 
 class Valued(Protocol):
     """Points and their values, as `maximise` takes them."""
-
-    @property
-    def warping(self) -> Warping:
-        """Warp of the axes, in which points are drawn too."""
 
     def log_value(self, points: np.ndarray) -> np.ndarray:
         """Return the value's logarithm of each point; shape (points,)."""

@@ -9,10 +9,10 @@ import numpy as np
 from tunesvc.search.samplers.gp.acquisition import (
     WORTH_A_RISK,
     WORTH_REPEATING,
-    log_feasibility,
     rows_of,
 )
 from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.feasibility import Feasibility
 from tunesvc.search.samplers.gp.gp_model import Posterior
 from tunesvc.search.samplers.gp.hypervolume import (
     HypervolumeImprovement,
@@ -48,7 +48,7 @@ class FrontAcquisition:
         *,
         tried: np.ndarray,
         failed: np.ndarray,
-        infeasible: Posterior | None = None,
+        feasibility: Feasibility | None = None,
     ) -> None:
         """Prepare the acquisition of one more trial.
 
@@ -60,12 +60,12 @@ class FrontAcquisition:
             rng: of that search.
             tried: all points that were tried.
             failed: points that lead to no value.
-            infeasible: model of values that are above 0 where constraints are violated.
+            feasibility: models of constraints, if any was violated.
         """
         self._objectives = objectives
         self._seed = seed
         self._tried, self._failed = rows_of(tried), rows_of(failed)
-        self._infeasible = infeasible
+        self._feasibility = feasibility
         means = self._means(points)
         kept = np.flatnonzero(non_dominated(means))
         kept = kept[_spread_out(means[kept], _FRONT_MAX.get(len(objectives), 30))]
@@ -97,10 +97,12 @@ class FrontAcquisition:
         is_tried = np.isin(rows, self._tried)
         has_nothing_new = (learned < WORTH_REPEATING).all(axis=1)
         is_useless = (is_tried & has_nothing_new) | np.isin(rows, self._failed)
-        if self._infeasible is not None:
+        factor: np.ndarray | float = 0.0
+        if self._feasibility is not None:
             learned = np.where(is_tried[:, None], learned, np.maximum(learned, WORTH_A_RISK))
+            factor = self._feasibility.log_factor(points)
         gain = self._improvement.log_value(means, learned)
-        return np.where(is_useless, -np.inf, gain + log_feasibility(self._infeasible, points))
+        return np.where(is_useless, -np.inf, gain + factor)
 
     def _look_for_ends(self, domain: Domain, rng: np.random.Generator) -> np.ndarray:
         """Return the reference point: a tenth of a front's extent beyond where it should end.

@@ -22,26 +22,27 @@ from tunesvc.search.samplers.gp.acquisition import (
     maximise,
 )
 from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.feasibility import Feasibility
 from tunesvc.search.samplers.gp.front_acquisition import FrontAcquisition
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
 from tunesvc.search.samplers.gp.initial_design import spread
 from tunesvc.search.samplers.gp.observations import (
     OBSERVED_MAX,
     Observations,
-    excesses,
     observe,
     prefers_log,
 )
 from tunesvc.search.samplers.gp.region import Region, TrustRegion, WholeSpace
 from tunesvc.search.samplers.gp.trade_off import trade_off_scales
+from tunesvc.search.samplers.gp.warping import Warping
 from tunesvc.search.study_lock import locked
 from tunesvc.search.study_storage import shown_as_infeasible
-from tunesvc.search.tracking.objectives import is_feasible, seen_by
+from tunesvc.search.tracking.objectives import seen_by
 from tunesvc.search.tracking.scale import ValueScale
 from tunesvc.search.training_seeds import groups, turn
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 9"
+VERSION = "gp 10"
 """Version; it changes when the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Most observations that hyperparameters are fitted to."""
@@ -164,6 +165,14 @@ class GPSampler(BaseSampler):
         ended = sum(trial.state.is_finished() for trial in trials)
         rng = np.random.default_rng([self._seed, number])
         objectives = self._objectives(study, trials, domain, ended)
+        feasibility = None
+        if ended >= self._n_startup_trials:
+            feasibility = self._feasibility(trials, domain)
+        is_any_kept = any(objective.every.is_candidate.any() for objective in objectives)
+        if feasibility is not None and not is_any_kept:
+            self._explain_infeasible(number, ended)
+            space = WholeSpace(domain, Warping.identity(len(domain)))
+            return maximise(feasibility, space, feasibility.starts(_STARTS), rng)[0]
         if not self._teach(objectives):
             self._explain_start(number, ended)
             return spread(domain, number, self._seed % 2**32)
@@ -171,7 +180,7 @@ class GPSampler(BaseSampler):
         if self._is_local(number, objectives):
             objectives = [self._neighbourhood(objectives[0], trials, domain)]
             region = TrustRegion(domain, objectives[0].seen.points)
-        model = self._model(number, objectives, trials, domain, rng)
+        model = self._model(number, objectives, trials, domain, feasibility, rng)
         region = region or WholeSpace(domain, model.acquisition.warping)
         point, value = maximise(model.acquisition, region, model.starts, rng)
         self._explain(number, model, point, value)
@@ -292,6 +301,7 @@ class GPSampler(BaseSampler):
         objectives: Sequence[_Objective],
         trials: Sequence[FrozenTrial],
         domain: Domain,
+        feasibility: Feasibility | None,
         rng: np.random.Generator,
     ) -> _Model:
         (seed,) = self._seeds_of([number])
@@ -301,7 +311,6 @@ class GPSampler(BaseSampler):
         pruned = [trial for trial in others if trial.state == TrialState.PRUNED]
         failed = _points([trial for trial in pruned if not trial.intermediate_values], domain)
         tried = np.vstack([every.points, _points(others, domain)])
-        infeasible = self._infeasible(trials, domain)
         if len(objectives) > 1:
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             front = FrontAcquisition(
@@ -312,7 +321,7 @@ class GPSampler(BaseSampler):
                 rng,
                 tried=tried,
                 failed=failed,
-                infeasible=infeasible,
+                feasibility=feasibility,
             )
             return _Model(objectives, front, front.starts(_STARTS))
         seen, posterior = objectives[0].seen, objectives[0].posterior
@@ -323,7 +332,7 @@ class GPSampler(BaseSampler):
             seed,
             tried=tried,
             failed=failed,
-            infeasible=infeasible,
+            feasibility=feasibility,
             is_deterministic=every.is_deterministic,
         )
         best = np.argsort(means, kind="stable")[:_STARTS]
@@ -348,30 +357,17 @@ class GPSampler(BaseSampler):
             np.concatenate([seen.seeds, seeds]),
         )
 
-    def _infeasible(
-        self,
-        trials: Sequence[FrozenTrial],
-        domain: Domain,
-    ) -> Posterior | None:
-        """Model the violation of constraints; None if there is none."""
+    def _feasibility(self, trials: Sequence[FrozenTrial], domain: Domain) -> Feasibility | None:
         ended = [trial for trial in trials if trial.state.is_finished()][-OBSERVED_MAX:]
-        if all(is_feasible(trial) for trial in ended):
-            return None
-        points = np.stack([domain.encode(trial.params) for trial in ended])
-        worst = excesses(ended)
-        zeros = np.zeros(len(ended))
-        learned = slice(-_FITTED_MAX, None)
-        # All differ: effects of seeds on constraints are not modelled.
-        seeds = np.arange(len(ended))
-        known = self._fit_cached(
-            points[learned],
-            worst[learned],
-            zeros[learned],
-            seeds[learned],
-            domain,
-            jumps=True,
-        )
-        return Posterior(known, domain.choices, points, worst, zeros)
+        learned = slice(max(0, _milestone(len(ended)) - _FITTED_MAX), _milestone(len(ended)))
+
+        def learn(points: np.ndarray, values: np.ndarray) -> Hyperparameters:
+            count = len(points[learned])
+            # All differ: effects of seeds on constraints are not modelled.
+            arrays = points[learned], values[learned], np.zeros(count), np.arange(count)
+            return self._fit_cached(*arrays, domain, jumps=True)
+
+        return Feasibility.of(ended, domain, learn)
 
     def _to_learn_from(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Return the finished trials that hyperparameters are fitted to; empty while too few.
@@ -457,6 +453,10 @@ class GPSampler(BaseSampler):
             text,
             {**self._signed(), "phase": "start", "ended": ended},
         )
+
+    def _explain_infeasible(self, number: int, ended: int) -> None:
+        text = "explore: where constraints are most likely kept, because no trial has kept them yet"
+        self._reasons[number] = Reason(text, {**self._signed(), "phase": "explore", "ended": ended})
 
     def _explain(
         self,

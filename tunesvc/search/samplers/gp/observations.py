@@ -23,8 +23,6 @@ OBSERVED_MAX = 400
 _GUESS = 1.0
 """Deviation, on the scale, of a pruned trial's last value if no curve model can forecast it."""
 _REPETITIONS_MIN = 2
-_EXCESS_MAX = 2.0
-"""Cap on a violation, in units of its usual size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,25 +212,6 @@ def _log_evidence(seen: Observations, scale: ValueScale, learn: Learn) -> float:
     """Return the log probability of raw values, up to a constant, by model and scale."""
     stretched = scale.log_slopes(seen.raw).sum() - len(seen) * np.log(seen.unit)
     return learn(seen).log_posterior + float(stretched)
-
-
-def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
-    """Return each trial's largest violation of a constraint, above 0 if violated; shape (trials,).
-
-    Each constraint is in units of its own median size. A trial without a value for one counts as
-    feasible by one unit.
-    """
-    names = sorted({name for trial in trials for name in trial.constraints})
-    worst = np.full(len(trials), -np.inf if names else -1.0)
-    for name in names:
-        is_judged = np.array([name in trial.constraints for trial in trials])
-        excess = np.array([trial.constraints.get(name, 0.0) for trial in trials])
-        sizes = np.abs(excess[np.isfinite(excess) & (excess != 0.0)])
-        unit = np.median(sizes) if len(sizes) else 1.0
-        relative = np.nan_to_num(excess / unit, nan=_EXCESS_MAX)
-        worst = np.maximum(worst, np.where(is_judged, relative, -1.0))
-    out: np.ndarray = worst.clip(-_EXCESS_MAX, _EXCESS_MAX)
-    return out
 
 
 def _unfinished(
