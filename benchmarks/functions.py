@@ -1,7 +1,7 @@
 """Samplers on smooth functions without noise, as in textbooks: distance of each from the minimum.
 
-    python -m benchmarks.functions [--seeds 10] [--samplers gp,optuna-tpe,optuna-gp] [--functions
-    hartmann levy ...]
+    python -m benchmarks.functions [--seeds 10] [--samplers gp,auto,optuna-tpe,optuna-gp]
+        [--functions hartmann levy ...] [--marks 30 50 100]
 
 Such functions are a common first test of a sampler. All are defined on the unit cube and have their
 minimum inside it. Samplers get the value minus 5, so that the minimum is not 0, which no real loss
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
@@ -25,7 +25,7 @@ import optuna
 from benchmarks.search import SAMPLERS, present
 
 MARKS = (30, 50, 100)
-"""Numbers of trials after which regret is measured."""
+"""Numbers of trials after which regret is measured, unless others are given."""
 OFFSET = 5.0
 SMALLEST = 1e-9
 
@@ -102,16 +102,16 @@ FUNCTIONS: dict[str, tuple[Callable[[np.ndarray], float], int]] = {
 """Functions by name, with the number of parameters."""
 
 
-def play(name: str, sampler: str, seed: int) -> list[float]:
+def play(name: str, sampler: str, seed: int, marks: Sequence[int]) -> list[float]:
     """Run one study: the decimal logarithm of the regret at each mark."""
     function, parameters = FUNCTIONS[name]
     study = optuna.create_study(sampler=SAMPLERS[sampler](seed, None))
     regrets = []
-    for told in range(1, MARKS[-1] + 1):
+    for told in range(1, marks[-1] + 1):
         trial = study.ask()
         u = np.array([trial.suggest_float(f"x{i}", 0.0, 1.0) for i in range(parameters)])
         study.tell(trial, function(u) - OFFSET)
-        if told in MARKS:
+        if told in marks:
             regrets.append(float(np.log10(max(study.best_value + OFFSET, SMALLEST))))
     return regrets
 
@@ -121,18 +121,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--samplers", default="gp,optuna-tpe,optuna-gp")
     parser.add_argument("--functions", nargs="+", default=list(FUNCTIONS), choices=list(FUNCTIONS))
+    parser.add_argument("--marks", type=int, nargs="+", default=MARKS)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     samplers = present(given.samplers)
     print(
         "mean decimal logarithm of regret after "
-        + ", ".join(map(str, MARKS))
+        + ", ".join(map(str, given.marks))
         + " trials, and its standard error"
     )
     for function in given.functions:
         for sampler in samplers:
-            found = np.array([play(function, sampler, seed) for seed in range(given.seeds)])
+            seeds = range(given.seeds)
+            found = np.array([play(function, sampler, seed, given.marks) for seed in seeds])
             errors = found.std(axis=0, ddof=1) / np.sqrt(given.seeds)
             cells = [
                 f"{mean:6.2f} ± {error:.2f}"

@@ -36,6 +36,7 @@ from optuna.samplers import BaseSampler
 
 from benchmarks import tables
 from tunesvc.search.analysis.recommend import recommend
+from tunesvc.search.samplers.auto_sampler import AutoSampler
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 
 MARKS = (25, 50, 100)
@@ -46,9 +47,10 @@ SAMPLERS: dict[str, Callable[[int, int | None], BaseSampler]] = {
     "optuna-tpe": lambda seed, shared: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
     "optuna-gp": lambda seed, shared: optuna.samplers.GPSampler(seed=seed),
     "gp": lambda seed, shared: GPSampler(seed=seed, shared_seeds=shared),
+    "auto": lambda seed, shared: AutoSampler(seed=seed, shared_seeds=shared),
 }
 """Samplers by name, from a seed and the number of shared seeds."""
-OURS = ("gp",)
+OURS = ("gp", "auto")
 DRAWS = ("random", "fixed", "shared", "ignored", "all")
 
 
