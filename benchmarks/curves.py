@@ -12,9 +12,9 @@ ends after 5,400 epochs, which are 100 full trials. The regret is that of the be
 (its final loss - best of the table) / (median - best). The final loss is that of the last epoch
 (`last`), or that of the best one (`best`).
 
-Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband and Median,
-and as Ray Tune's OptunaSearch with its ASHA does: a stopped trial returns its value as if it were
-final. `auto` is made from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts
+Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband (with TPE
+for each bracket, as BOHB), Median and asynchronous successive halving, and as Ray Tune's
+OptunaSearch with its ASHA does: a stopped trial returns its value as if it were final. `auto` is made from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts
 of pruned trials, with our pruner; `asha-promote` is our TPE with ASHA that pauses and promotes. A
 paused trial resumes from its last epoch, in `auto-restart` from its first one. A study ends when it
 has found the table's best, or tried all of it and resumes nothing.
@@ -93,6 +93,7 @@ PEERS: dict[str, tuple[Callable[[], BasePruner], bool]] = {
     "tpe": (optuna.pruners.NopPruner, False),
     "tpe+hyperband": (lambda: optuna.pruners.HyperbandPruner(1, EPOCHS, 3), False),
     "tpe+median": (optuna.pruners.MedianPruner, False),
+    "tpe+asha": (lambda: optuna.pruners.SuccessiveHalvingPruner(1, 4), False),
     "ray-asha": (lambda: optuna.pruners.SuccessiveHalvingPruner(1, 4), True),
 }
 """Name -> its pruner, and True if stopped trials are told as complete."""
