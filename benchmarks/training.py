@@ -79,6 +79,7 @@ def regrets(losses: Results, known: Mapping[str, Mapping[str, float]]) -> Result
         sampler: {
             task: [[regret(task, loss) for loss in marks] for marks in seeds]
             for task, seeds in tasks.items()
+            if task in known
         }
         for sampler, tasks in losses.items()
     }
@@ -153,9 +154,11 @@ def main() -> None:
         _learn_all(names, given.learn, given.earlier)
         return
     losses = comparison.results(given, names, play)
-    if not REFERENCE_FILE.exists():
-        return
-    found = regrets(losses, json.loads(REFERENCE_FILE.read_text()))
+    known = json.loads(REFERENCE_FILE.read_text())
+    for name in [name for name in names if name not in known]:
+        print(f"{name}: {REFERENCE_FILE.name} has no best known; left out (see --learn)")
+    names = [name for name in names if name in known]
+    found = regrets(losses, known)
     comparison.report(found, names, MARKS, {name: TASKS[name].family for name in names})
     for own in (name for name in found if name in OURS):
         for rival in (name for name in found if name not in OURS):

@@ -65,3 +65,9 @@ def test_tasks_are_twenty_and_about_half_are_held_out() -> None:
     held_out = sum(task.held_out for task in TASKS.values())
     assert len(TASKS) == 20
     assert 8 <= held_out <= 12
+
+
+def test_stored_references_are_of_tasks_and_in_order() -> None:
+    known = json.loads(training.REFERENCE_FILE.read_text())
+    assert set(known) <= set(TASKS)
+    assert all(task["best"] < task["median"] <= task["worst"] for task in known.values())

@@ -93,6 +93,7 @@ def test_a_parameter_is_absent_where_its_absent_parent_decides() -> None:
     assert ((kernel == ABSENT) == (model == 0.0)).all()
     assert ((shrinking == ABSENT) == (model == 0.0)).all(), "its sibling does not decide"
     assert ((gamma == ABSENT) == (kernel != 1.0)).all()
+    assert _nested().decides.tolist() == [False, True, True, False]
 
 
 def test_neighbours_of_a_point_without_a_parameter_have_all_its_values() -> None:

@@ -275,3 +275,16 @@ def test_a_model_of_noise_has_no_skill_and_one_of_a_smooth_function_has() -> Non
     assert skill(standardised(np.random.default_rng(7).normal(size=30))) < SKILL_MIN
     assert skill(standardised(np.sin(3 * points[:, 0]) + points[:, 2])) > 4 * SKILL_MIN
     assert skill(np.zeros(30)) == 0.0
+
+
+def test_little_is_concluded_from_one_choice_about_another_that_has_other_parameters() -> None:
+    points = some_points(6)
+    points[:, 2] = [0, 0, 0, 0, 0, 1]
+    values = standardised(np.array([0.1, 0.4, 0.2, 0.3, 0.5, 0.3]))
+    deviations = []
+    for decides in (None, np.array([False, False, True])):
+        known = fit(points, values, np.zeros(6), CHOICES, decides=decides)
+        posterior = Posterior(known, CHOICES, points, values, np.zeros(6))
+        other = np.array([[*points[0, :2], 1.0]])
+        deviations.append(float(np.sqrt(posterior.predict(other)[1][0] / known.prior)))
+    assert deviations[1] > 1.1 * deviations[0]

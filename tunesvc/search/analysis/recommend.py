@@ -23,7 +23,7 @@ from tunesvc.util.formatting import number
 if TYPE_CHECKING:
     from tunesvc.search.samplers.gp.fitted import PosteriorSummary
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same trials get another recommendation: stored ones are then computed again."""
 TRIALS_MIN = 10
 """Fewest complete trials for a model; with fewer, the best observed value decides."""

@@ -95,6 +95,13 @@ class Domain:
         rules = [rule for rule in found if rule is not None]
         self._rules = sorted(rules, key=lambda rule: -counts[rule.child])
 
+    @property
+    def decides(self) -> np.ndarray:
+        """True for choices on which the existence of other parameters depends."""
+        found = np.zeros(len(self), dtype=bool)
+        found[[rule.parent for rule in self._rules]] = True
+        return found
+
     def _find_rule(self, child: int, has: np.ndarray, points: np.ndarray) -> _InactiveRule | None:
         with_child, without = has[:, child], ~has[:, child]
         for parent in np.flatnonzero(self.is_choice & with_child.any() & without.any()):

@@ -86,6 +86,7 @@ def fit_posterior(
             seen.variances,
             domain.choices,
             seen.seeds,
+            decides=domain.decides,
         )
 
     is_log = prefers_log(

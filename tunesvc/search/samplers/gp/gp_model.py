@@ -65,6 +65,10 @@ _LENGTH, _LENGTH_OF_CHOICES = (np.log(0.5), 1.0, 1.0), (np.log(1.2), 1.0, 1.0)
 """Mode of a length scale's logarithm, and its deviations below and above. Choices are 1 apart,
 numbers 0.4 of their range on average, so scales of choices are that much longer. Otherwise
 configurations that differ in a few choices would be unrelated."""
+_LENGTH_OF_DECIDING = np.log(0.6)
+"""Mode of the same for a choice that decides which parameters exist, such as that of a model: what
+is known of one model says little of another, and one that was tried once with poor parameters would
+be given up."""
 _FEW_PARAMETERS = 8
 """With more, length scales grow with the root of their number, as distances do (Hvarfner et al.
 2024, "Vanilla Bayesian optimization performs great in high dimensions")."""
@@ -105,6 +109,7 @@ def fit(
     choices: np.ndarray,
     seeds: np.ndarray | None = None,
     *,
+    decides: np.ndarray | None = None,
     jumps: bool = False,
 ) -> Hyperparameters:
     """Return the most probable hyperparameters, from a fixed start, so that only data counts.
@@ -115,6 +120,8 @@ def fit(
         variances: of observations, beyond the noise to be fitted; shape (n,).
         choices: number of choices of each parameter, 0 for a number; shape (parameters,).
         seeds: equal where observations share a training seed; shape (n,). None: all differ.
+        decides: True for choices on which the existence of other parameters depends; shape
+            (parameters,).
         jumps: True if the function may have steps, like violations of a constraint; for
             observations that share no seeds.
     """
@@ -123,6 +130,8 @@ def fit(
     of_flat = (_FLAT_OF_STEPS if jumps else _FLAT)[: len(data.flat)]
     lengths = np.where(data.is_choice[:, None], _LENGTH_OF_CHOICES, _LENGTH)
     lengths[:, 0] += 0.5 * np.log(max(columns / _FEW_PARAMETERS, 1.0))
+    if decides is not None:
+        lengths[decides, 0] = _LENGTH_OF_DECIDING
     priors = np.vstack([lengths, _SIGNAL, of_flat[:, :3], np.tile(_WARP, (2 * numbers, 1))])
     start = np.concatenate(
         [-2 * lengths[:, 0], [_SIGNAL[0]], _FLAT_START[: len(of_flat)], np.zeros(2 * numbers)]

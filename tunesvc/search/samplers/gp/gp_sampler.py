@@ -42,7 +42,7 @@ from tunesvc.search.tracking.scale import ValueScale
 from tunesvc.search.training_seeds import groups, turn
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 10"
+VERSION = "gp 11"
 """Version; it changes when the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Most observations that hyperparameters are fitted to."""
@@ -423,7 +423,7 @@ class GPSampler(BaseSampler):
         jumps: bool = False,
     ) -> Hyperparameters:
         """Fit, or return a cached fit: several workers ask with the same data."""
-        arrays = (points, values, variances, seeds)
+        arrays = (points, values, variances, seeds, domain.decides)
         key = b"".join(array.tobytes() for array in arrays) + bytes([jumps])
         known = self._fits.get(key)
         if known is None:
@@ -433,6 +433,7 @@ class GPSampler(BaseSampler):
                 variances,
                 domain.choices,
                 seeds,
+                decides=domain.decides,
                 jumps=jumps,
             )
             while len(self._fits) > _FITS_MAX:
