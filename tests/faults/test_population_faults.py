@@ -268,7 +268,7 @@ def test_after_twenty_random_kills_the_population_is_whole_and_no_member_was_res
     while killed.total() < KILLS:
         time.sleep(rng.uniform(0.5, 4.0))
         if running.poll():  # without a driver, Ray did not start
-            running = start("resume", "real")
+            running = start("run", "study.yaml", "--resume")
         below = descendants(running.pid)
         victims = {
             "worker": [one.pid for one in below if "ray::" in one.command],
@@ -284,7 +284,7 @@ def test_after_twenty_random_kills_the_population_is_whole_and_no_member_was_res
             killed[kind] += 1
         if kind == "coordinator":
             running.wait(60)
-            running = start("resume", "real")
+            running = start("run", "study.yaml", "--resume")
     assert running.wait(900) == 0, (tmp_path / "output").read_text()[-3000:]
     with database.engine.connect() as connection:
         states = dict(

@@ -100,6 +100,19 @@ def test_only_trials_that_have_ended_are_looked_at(database: Database, root: str
     found = list_ended_trials(database, timedelta(days=3))
     assert {trial.number for trial in found} == ended
     assert {trial.keep for trial in found} == {make_spec().keep}
+    search = '{"method": "pbt", "population": 4, "interval": 5, "steps": 20}'
+    with database.engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "UPDATE studies SET ended_at = NULL, spec = jsonb_set(CAST(spec AS jsonb),"
+                " '{search}', CAST(:search AS jsonb))"
+            ),
+            {"search": search},
+        )
+    assert not list_ended_trials(database, timedelta(days=3)), "copies may start from them"
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE studies SET ended_at = now()"))
+    assert {trial.number for trial in list_ended_trials(database, timedelta(days=3))} == ended
 
 
 def test_a_server_collects_snapshots_and_checkpoints(

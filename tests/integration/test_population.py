@@ -11,9 +11,10 @@ import pytest
 
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
+from tunesvc.coordinator.commands import carry_out
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
-from tunesvc.errors import SpecError
+from tunesvc.db.study_records import Command
 from tunesvc.execution.executor import (
     Checkpointed,
     Failed,
@@ -173,11 +174,11 @@ def test_a_study_that_saves_no_checkpoint_ends_with_an_error_of_each_trial(
     assert "no checkpoint of step 5" in closing.reason
 
 
-def test_enqueued_trials_are_members_until_all_have_begun(database: Database) -> None:
+def test_trials_are_enqueued_until_all_members_have_begun(database: Database) -> None:
     simulation = simulate(database, parallelism=2, search={"population": 2})
     coordinator = simulation.start()
-    coordinator.enqueue({"x": 0.5, "n": 3}, "")
+    command = Command(1, "enqueue", {"params": {"x": 0.5, "n": 3}}, "user")
+    assert carry_out(command, coordinator) == "trial 0 is next"
     coordinator.step()
     coordinator.step()
-    with pytest.raises(SpecError, match="all 2 members of the population have begun"):
-        coordinator.enqueue({"x": 0.5, "n": 3}, "")
+    assert "the 2 members of the population have begun" in carry_out(command, coordinator)

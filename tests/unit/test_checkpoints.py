@@ -107,3 +107,14 @@ def test_what_cannot_be_read_of_earlier_values_costs_no_trial(tmp_path: Path) ->
     (tmp_path / "0" / "values.json").write_text("[1")
     saved(Checkpoints(tmp_path, 0, 1), model, [0.5, 0.1, 0.3])
     assert [file.step for file in checkpoint_files(tmp_path / "0")] == [1, 2]
+
+
+def test_those_that_copies_may_start_from_stay(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.write_text("weights")
+    checkpoints = Checkpoints(tmp_path / "kept", 0, 1)
+    paths = [checkpoints.save(model, step) for step in (5, 6, 10)]
+    checkpoints.forget_before(str(paths[-1]), [str(paths[0])])
+    assert [path.exists() for path in paths] == [True, False, True]
+    checkpoints.forget_before(str(paths[-1]))
+    assert [path.exists() for path in paths] == [False, False, True]

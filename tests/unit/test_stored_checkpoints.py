@@ -362,3 +362,32 @@ def test_a_start_waits_for_a_store_that_is_away(
 def test_a_missing_checkpoint_says_so(store: TrialCheckpoints) -> None:
     with pytest.raises(ArtifactMissing):
         store.find("attempt-1-step-2-2")
+
+
+def test_a_copy_starts_from_another_trials_checkpoint_and_nothing_else(tmp_path: Path) -> None:
+    root = f"file://{tmp_path}/store"
+    parent = TrialCheckpoints.open(root, 3)
+    file = tmp_path / "model.pt"
+    file.write_text("weights")
+    location = parent.location(parent.put(file, "attempt-1-step-5-1"))
+    copy = StoredCheckpoints(root, 4, 1, start=location, directory=lambda: tmp_path / "scratch")
+    restored = copy.restore(location)
+    assert restored is not None
+    assert restored.read_text() == "weights"
+    assert restored.parent.name == "attempt-1-step-5-1"
+    kept: list[str] = []
+    for step in (6, 7, 10):
+        copy.note(step, 1.0 / step)
+        copy.keep(file, step, lambda location, _: kept.append(location))
+        while step not in (int(one.split("-")[-2]) for one in map(_folder_of, kept)):
+            time.sleep(0.01)
+    copy.close()
+    copy.forget_before(kept[-1], [kept[0]])
+    names = TrialCheckpoints.open(root, 4).names()
+    assert sorted(names) == ["attempt-1-step-10-3", "attempt-1-step-6-1"]
+    parent.delete(["attempt-1-step-5-1"], ["attempt-1-step-5-1"])
+    assert copy.restore(location) is None, "not one of its own: a member does not start over"
+
+
+def _folder_of(location: str) -> str:
+    return location.rsplit("/", 2)[1]

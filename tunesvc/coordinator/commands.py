@@ -114,6 +114,7 @@ def _widen(command: Command, study: ControllableStudy) -> str:
 
 def _enqueue(command: Command, study: ControllableStudy) -> str:
     """Enqueue the given values, or ones near another trial's; the command's id seeds the choice."""
+    _refuse_late_member(study)
     payload = command.payload
     if "near" in payload:
         trial = _find_trial(study, {"number": payload["near"]})
@@ -127,6 +128,7 @@ def _enqueue(command: Command, study: ControllableStudy) -> str:
 
 
 def _retry(command: Command, study: ControllableStudy) -> str:
+    _refuse_late_member(study)
     trial = _find_trial(study, command.payload)
     if not trial.state.is_finished():
         raise SpecError(f"trial {trial.number} has not finished: it is {_word(trial.state)}")
@@ -139,6 +141,18 @@ def _stop_trial(command: Command, study: ControllableStudy) -> str:
     if trial.state.is_finished():
         raise SpecError(f"trial {trial.number} has finished: it is {_word(trial.state)}")
     return study.stop_trial(trial.number, _by(command))
+
+
+def _refuse_late_member(study: ControllableStudy) -> None:
+    """Refuse a member that begins after the others: what it could copy is deleted by then.
+
+    Raises:
+        SpecError: the study is a population whose members have all begun.
+    """
+    search = study.spec.search
+    if search is not None and study.trials >= search.members:
+        text = f"the {search.members} members of the population have begun"
+        raise SpecError(f"{text}: enqueue before that, or run it as a study of its own")
 
 
 def _enqueued(study: ControllableStudy, number: int, detail: str = "") -> str:

@@ -39,7 +39,7 @@ from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.db.trial_changes import Decision
-from tunesvc.errors import DatabaseUnavailable, ExecutorError, SpecError
+from tunesvc.errors import DatabaseUnavailable, ExecutorError
 from tunesvc.execution.executor import Event, Executor, Outcome, SuggestRequested
 from tunesvc.instrumentation import event_log, failpoints, latency
 from tunesvc.policy import StopCause, Usage
@@ -421,14 +421,7 @@ class Coordinator:
         self._changes.decisions.append(decision)
 
     def enqueue(self, params: Mapping[str, ParamValue], origin: str) -> int:
-        """Have a trial with these values run next; return its number.
-
-        Raises:
-            SpecError: they do not fit, or a population has all its members.
-        """
-        if self._optimizer.population is not None and self._optimizer.population.is_full:
-            text = f"all {self._optimizer.population.size} members of the population have begun"
-            raise SpecError(f"{text}: enqueue before that, or raise `search.population`")
+        """Have a trial with these values run next; return its number."""
         return self._optimizer.enqueue(params, origin)
 
     def stop_trial(self, number: int, reason: str) -> str:

@@ -28,7 +28,10 @@ class EndedTrial:
 
 
 def list_ended_trials(database: Database, age: timedelta) -> tuple[EndedTrial, ...]:
-    """Return the trials of studies that are not finished, or have been for less than `age`."""
+    """Return the trials of studies that are not finished, or have been for less than `age`.
+
+    Those of a population that is not finished are left out: copies may start from what they saved.
+    """
     last = (
         sa.select(attempts.c.checkpoint)
         .where(attempts.c.trial_id == trials.c.trial_id, attempts.c.checkpoint.is_not(None))
@@ -42,7 +45,12 @@ def list_ended_trials(database: Database, age: timedelta) -> tuple[EndedTrial, .
     query = (
         sa.select(trials.c.number, studies.c.spec, last)
         .join(studies, studies.c.study_id == trials.c.study_id)
-        .where(trials.c.state.in_(["complete", "pruned", "fail"]), is_recent, last.like("%://%"))
+        .where(
+            trials.c.state.in_(["complete", "pruned", "fail"]),
+            is_recent,
+            last.like("%://%"),
+            sa.or_(studies.c.ended_at.is_not(None), studies.c.spec["search"].as_string().is_(None)),
+        )
         .order_by(trials.c.trial_id)
     )
     return tuple(_trial(row) for row in database.rows(query))

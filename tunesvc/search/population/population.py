@@ -122,11 +122,6 @@ class Population:
         return f"all {self._search.members} members have reached the end of their training"
 
     @property
-    def size(self) -> int:
-        """Number of members that there should be."""
-        return self._search.members
-
-    @property
     def is_full(self) -> bool:
         """True if as many members have begun at step zero as there should be."""
         return self._begun >= self._search.members
