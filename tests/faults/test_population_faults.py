@@ -206,7 +206,7 @@ def train(x, *, trial):
     if (saved := trial.restored()) is not None:
         state = json.loads(Path(saved).read_text())
     while True:
-        time.sleep(0.2)
+        time.sleep(0.4)
         state["step"] += 1
         state["skill"] += 1 - abs(x - (1 - state["step"] / 60))
         trial.report(state["step"], loss=60 - state["skill"])
@@ -275,13 +275,14 @@ def test_after_twenty_random_kills_the_population_is_whole_and_no_member_was_res
             "driver": [one.pid for one in below if "driver_main" in one.command],
             "coordinator": [running.pid],
         }
-        kind = rng.choice(["worker", "worker", "driver", "coordinator"])
+        kind = rng.choices(["worker", "driver", "coordinator"], [8, 1, 1])[0]
         assert running.poll() != 0, f"it ended after {killed}"
         if not victims["worker"] or not victims[kind]:
             continue  # Ray starts
         with suppress(ProcessLookupError):
             os.kill(rng.choice(victims[kind]), signal.SIGKILL)
             killed[kind] += 1
+            (tmp_path / "killed").write_text(str(killed))
         if kind == "coordinator":
             running.wait(60)
             running = start("run", "study.yaml", "--resume")
