@@ -210,9 +210,10 @@ def best(
 ) -> None:
     """Print the recommended trial; for several objectives, the Pareto front.
 
-    The best according to the repeats of `tune confirm`, otherwise according to the model of all
-    trials. If another trial has the best observed value, it is shown too: as probably a lucky draw,
-    or as one that cannot be distinguished from the first.
+    The best according to the repeats of `tune confirm`, otherwise the best observed one, or if
+    results are noisy the best according to the model of all trials. If another trial has the best
+    observed value, it is shown too: as probably a lucky draw, or as one that cannot be
+    distinguished from the first.
     """
     from tunesvc.views import study_text, terminal
 
