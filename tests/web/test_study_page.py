@@ -219,7 +219,7 @@ def test_the_headline_comes_without_a_stream(dashboard: Dashboard, database: Dat
     page = dashboard.page
     page.route("**/events", lambda route: None)
     dashboard.open(f"/studies/{study}")
-    expect(page.locator("#answer")).to_contain_text("; observed")
+    expect(page.locator("#answer")).to_contain_text("The best observed value. ")
     expect(page.locator("#answer")).not_to_contain_text("in a moment")
     page.unroute_all(behavior="ignoreErrors")
 
