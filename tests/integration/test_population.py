@@ -25,6 +25,7 @@ from tunesvc.execution.executor import (
     Reported,
     StoppedEarly,
 )
+from tunesvc.queries.explain.explanation import explain_study
 from tunesvc.queries.recommendation import find_best_trial
 from tunesvc.queries.rows import TrialRow
 from tunesvc.queries.studies import get_study
@@ -102,6 +103,8 @@ def test_members_reach_the_end_and_the_worst_are_replaced_by_copies(database: Da
     assert all("replaced by a copy of trial" in str(reason) for (reason,) in exploits)
     asks = simulation.sql("SELECT reason FROM decisions WHERE kind = 'ask' ORDER BY trial_number")
     assert all("copy of trial" in str(reason) for (reason,) in asks[8:])
+    assert "6 trials ended in favour of a copy" in str(explain_study(database, view))
+    assert "steps, so that saved" not in str(explain_study(database, view))
     replays_exactly(database)
     trained_alone(database, best)
 

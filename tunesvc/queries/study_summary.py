@@ -67,8 +67,9 @@ def get_summary(database: Database, view: StudyView, results: Results) -> StudyS
     objective = view.objectives[0]
     single = len(view.objectives) == 1
     number = results.best(objective) if single else None
+    saved = None if view.has_population else saving_of(results)
     if number is None:
-        return StudySummary(None, None, 0, None, saving_of(results), None)
+        return StudySummary(None, None, 0, None, saved, None)
     row = int(np.searchsorted(results.numbers, number))
     best_value = float(results.values[row, 0])
     has_result = results.of_state("complete") | results.of_state("pruned")
@@ -77,7 +78,7 @@ def get_summary(database: Database, view: StudyView, results: Results) -> StudyS
         best_value=best_value,
         since=int(has_result[row + 1 :].sum()),
         gain=_improvement(database, view, results, best_value),
-        saved=saving_of(results),
+        saved=saved,
         forecast=expected(view, results),
     )
 

@@ -251,6 +251,10 @@ def _describe_pruning(
     results: Results,
     audit: Audit | None,
 ) -> Iterator[str]:
+    if view.has_population:
+        copied = len(trials_with(database, view.study_id, "exploit"))
+        yield f"{_trials(copied)} ended in favour of a copy of a better one, or of the next stage."
+        return
     stopped = results.of_state("pruned") | results.of_state("paused")
     steps = results.steps
     if view.spec is not None and view.spec.pruner.name == "none" and not stopped.any():
