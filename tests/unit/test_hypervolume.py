@@ -40,7 +40,7 @@ def test_the_expected_improvement_is_that_of_drawn_values(objectives: int) -> No
     known = HypervolumeImprovement(front, reference).log_value(means, deviations)
     before = volume(front, reference)
     for mean, deviation, log_value in zip(means, deviations, known, strict=True):
-        drawn = rng.normal(mean, deviation, (1_000, objectives))
+        drawn = rng.normal(mean, deviation, (400, objectives))
         gains = [volume(np.vstack([front, y]), reference) - before for y in drawn]
         error = np.std(gains) / np.sqrt(len(gains))
         assert np.exp(log_value) == pytest.approx(np.mean(gains), abs=4 * error)
