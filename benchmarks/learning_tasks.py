@@ -529,7 +529,7 @@ _FOREST_STEP: Parameters = {
 
 
 def _model_of(params: Params, models: Mapping[str, Callable[..., Any]]) -> Any:
-    """Make the chosen model from the parameters that bear its name."""
+    """Make the chosen model from the parameters with its name in them."""
     prefix = f"{params['model']}_"
     chosen = {name.removeprefix(prefix): params[name] for name in params if name.startswith(prefix)}
     return models[params["model"]](**chosen)

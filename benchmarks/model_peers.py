@@ -77,7 +77,7 @@ def _ax_parameter(name: str, kind: Any) -> Any:
 
 
 class SmacPeer(_ModelPeer):
-    """SMAC's facade for hyperparameters: a random forest, and repetitions only if noise is told."""
+    """SMAC's facade for hyperparameters: a random forest, and repetitions only with declared noise."""
 
     def __init__(self, space: Space, seed: int, trials: int) -> None:
         from ConfigSpace import AndConjunction, ConfigurationSpace, InCondition

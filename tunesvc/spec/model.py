@@ -302,7 +302,7 @@ class Search(SpecModel):
         0.25,
         ge=0,
         le=1,
-        description="Of `pbt`: probability with which a copy draws a parameter anew.",
+        description="Of `pbt`: probability with which a copy resamples a parameter.",
     )
     factor: float = Field(
         1.2,
@@ -330,7 +330,7 @@ class Search(SpecModel):
             text = f"`interval` ({self.interval}) is not below `steps` ({self.steps})"
             raise ValueError(f"{text}: no member would ever be compared")
         if self.members < 2:
-            raise ValueError("a `population` of 1 has nobody to copy: use 2 or more, such as 16")
+            raise ValueError("a `population` of 1 has no member to copy: use 2 or more, such as 16")
         return self
 
     def _check_stages(self) -> None:

@@ -1,7 +1,7 @@
 """Exploration of PB2: parameters of a copy are selected by a Gaussian process.
 
 Parker-Holder, Nguyen and Roberts 2020, "Provably Efficient Online Hyperparameter Optimization with
-Population-Based Bandits". The model foretells how much a member improves between two stops, from
+Population-Based Bandits". The model predicts how much a member improves between two stops, from
 the step at which it starts, its value there and its parameters; members that train now count with
 what the model expects of them. It is the Gaussian process of `sampler: gp`, whose length scale for
 steps replaces the paper's rate of forgetting. Conditional parameters and choices are allowed, as in

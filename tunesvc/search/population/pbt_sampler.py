@@ -1,4 +1,4 @@
-"""Exploration of population-based training: a parent's parameters, perturbed or drawn anew.
+"""Exploration of population-based training: a parent's parameters, perturbed or resampled.
 
 Jaderberg et al. 2017, "Population Based Training of Neural Networks", section 4.1.
 """
@@ -18,10 +18,10 @@ from tunesvc.search.samplers.gp.domain import Domain
 
 
 class PbtSampler(MemberSampler):
-    """Multiplies or divides a parent's numbers by a factor, or draws them anew.
+    """Multiplies or divides a parent's numbers by a factor, or resamples them.
 
     A number whose range reaches 0 or below is shifted instead. Choices that are numbers move to a
-    neighbour; other choices stay unless they are drawn anew.
+    neighbour; other choices stay unless they are resampled.
     """
 
     version = "pbt 1"
@@ -39,7 +39,7 @@ class PbtSampler(MemberSampler):
         Args:
             seed: of all random numbers.
             search_space: the parameters.
-            resample: probability with which each parameter is drawn anew.
+            resample: probability with which each parameter is resampled.
             factor: by which the other numbers are multiplied or divided.
         """
         super().__init__(seed, search_space=search_space)
@@ -61,7 +61,7 @@ class PbtSampler(MemberSampler):
             is_new = rng.random() < self._resample
             is_up = bool(rng.random() < 0.5)
             if name not in parent.params or is_new:
-                params[name], how[name] = fresh[name], "drawn anew"
+                params[name], how[name] = fresh[name], "resampled"
             else:
                 params[name] = self._perturbed(kind, parent.params[name], is_up=is_up)
         return params, how
