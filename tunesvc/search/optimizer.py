@@ -263,7 +263,7 @@ class Optimizer:
     def ask_copy(self, copy: Copy) -> Proposal:
         """Return a new trial that continues another one's training."""
         number = self.memory.create_new_trial(self.memory.study_id)
-        self.memory.set_trial_system_attr(number, PARENT, copy.parent._asdict())
+        self.memory.set_trial_system_attr(number, PARENT, copy.parent.stored())
         proposal = self._proposer.propose(number, enqueued=False, finished=self._finished)
         self._tried.add(configuration(proposal.params))
         return proposal

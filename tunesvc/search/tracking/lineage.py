@@ -20,6 +20,10 @@ class Parent(NamedTuple):
     checkpoint: str
     """Location of the checkpoint."""
 
+    def stored(self) -> dict[str, int | str]:
+        """Return the value of the attribute."""
+        return {"trial": self.trial, "step": self.step, "checkpoint": self.checkpoint}
+
 
 def parent_of(trial: FrozenTrial) -> Parent | None:
     """Return the origin of a trial; None if it began at step zero."""
