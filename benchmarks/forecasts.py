@@ -1,4 +1,4 @@
-"""How well the curve model forecasts in the states that studies go through.
+"""Forecasts of the curve model, judged in the states that studies go through.
 
     python -m benchmarks.forecasts [--tasks digits ...] [--takes last best] [--seeds 300 301 ...]
 

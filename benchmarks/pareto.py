@@ -41,6 +41,7 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler
 
+from benchmarks.searchers import suggest
 from tunesvc.search.samplers.auto_sampler import AutoSampler
 
 MARKS = (50, 100)
@@ -293,17 +294,6 @@ def play(problem: FrontProblem, sampler: str, seed: int, parallel: int) -> dict[
 
 def suggest_all(trial: optuna.Trial, problem: FrontProblem) -> Params:
     return {name: suggest(trial, name, kind) for name, kind in problem.space.items()}
-
-
-def suggest(trial: optuna.Trial, name: str, kind: BaseDistribution) -> Any:
-    match kind:
-        case FloatDistribution(low=low, high=high, log=log, step=step):
-            return trial.suggest_float(name, low, high, log=log, step=step)
-        case IntDistribution(low=low, high=high, log=log, step=step):
-            return trial.suggest_int(name, low, high, log=log, step=step)
-        case CategoricalDistribution(choices=choices):
-            return trial.suggest_categorical(name, choices)
-    raise TypeError(f"{name}: {kind}")
 
 
 def _play_ax(problem: FrontProblem, seed: int) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class _Optuna:
         params: dict[str, Any] = {}
         for name in self._space.parameters:
             if self._space.active(name, params):
-                params[name] = _suggest(self._trial, name, self._space.distributions[name])
+                params[name] = suggest(self._trial, name, self._space.distributions[name])
         return params
 
     def tell(self, value: float) -> None:
@@ -190,7 +190,8 @@ class _Optuna:
         return self._study.best_trial.params if finished else None
 
 
-def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> object:
+def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    """Draw one parameter, as an objective does that suggests it."""
     match distribution:
         case FloatDistribution(low=low, high=high, log=log, step=step):
             return trial.suggest_float(name, low, high, log=log, step=step)

@@ -11,7 +11,7 @@ from tunesvc.execution.executor import Stretch
 
 
 class StretchProgress:
-    """What an attempt has reported and saved of its stretch; without one it never ends."""
+    """Reports and checkpoints of an attempt's stretch; without a stretch it never ends."""
 
     def __init__(self, stretch: Stretch | None) -> None:
         self._stretch = stretch

@@ -27,9 +27,9 @@ class Schedule:
     number: int
     """The trial at its end."""
     values: tuple[float, ...] | None
-    """Of that trial."""
+    """Values of that trial."""
     lineage: tuple[int, ...]
-    """That trial and its ancestors, the oldest first."""
+    """The trial and its ancestors, the oldest first."""
     stages: tuple[Mapping[str, Any], ...]
     """Each with `until`, its last step, and `parameters`."""
 

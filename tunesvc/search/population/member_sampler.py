@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason, RecentEntries
-from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.domain import Domain, draw_alone
 from tunesvc.search.seeding import seed_of
 from tunesvc.search.tracking.lineage import Parent, parent_of
 
@@ -68,9 +68,7 @@ class MemberSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Return a uniformly drawn value."""
-        rng = np.random.default_rng([self._seed, trial.number, *param_name.encode()])
-        domain = Domain({param_name: param_distribution})
-        return domain.decode(domain.random(1, rng)[0])[param_name]
+        return draw_alone(self._seed, trial.number, param_name, param_distribution)
 
     def explain(self, number: int) -> Reason | None:
         """Return the reason of the last proposal for this trial."""

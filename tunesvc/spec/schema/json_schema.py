@@ -32,7 +32,7 @@ _PROGRAM = [
 ]
 """Program of a trial. A study on agents only may leave it to whoever asks for trials."""
 _END = [{"required": ["budget"]}, {"required": ["search"]}]
-"""What bounds a study; a population ends by itself."""
+"""Limits of a study; a population ends by itself."""
 _METRIC = [{"required": ["metric"]}, {"required": ["metrics"]}]
 
 

@@ -195,6 +195,13 @@ class _InactiveRule:
     off: list[float]
 
 
+def draw_alone(seed: int, number: int, name: str, kind: BaseDistribution) -> Any:
+    """Return a uniform value of one parameter of a trial, the same for the same arguments."""
+    rng = np.random.default_rng([seed, number, *name.encode()])
+    domain = Domain({name: kind})
+    return domain.decode(domain.random(1, rng)[0])[name]
+
+
 def _size(kind: BaseDistribution) -> float:
     if isinstance(kind, CategoricalDistribution):
         return len(kind.choices)

@@ -360,7 +360,7 @@ def _matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """What hyperparameters are fitted to."""
+    """Observations that hyperparameters are fitted to."""
 
     is_choice: np.ndarray
     numbers: np.ndarray
@@ -402,7 +402,7 @@ class _Theta:
     signal: float
     of_flat: np.ndarray
     warping: Warping
-    """Of the numbers."""
+    """Warp of the numbers' axes."""
 
     @staticmethod
     def of(theta: np.ndarray, data: _Data) -> _Theta:

@@ -21,7 +21,7 @@ from tunesvc.search.samplers.gp.acquisition import (
     Incumbents,
     maximise,
 )
-from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.domain import Domain, draw_alone
 from tunesvc.search.samplers.gp.feasibility import Feasibility
 from tunesvc.search.samplers.gp.front_acquisition import FrontAcquisition
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
@@ -145,9 +145,7 @@ class GPSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Return a uniformly drawn value, for a parameter that no trial had before."""
-        rng = np.random.default_rng([self._seed, trial.number, *param_name.encode()])
-        domain = Domain({param_name: param_distribution})
-        return domain.decode(domain.random(1, rng)[0])[param_name]
+        return draw_alone(self._seed, trial.number, param_name, param_distribution)
 
     def explain(self, number: int) -> Reason | None:
         """Return the reason of the last proposal for this trial."""
@@ -279,11 +277,11 @@ class GPSampler(BaseSampler):
             seen.variances,
             seen.seeds,
         )
-        skill = posterior.skill()
+        observed = posterior
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if running:
             posterior = self._with_running(posterior, seen, running, domain)
-        return _Objective(every, seen, posterior, skill)
+        return _Objective(every, seen, observed, posterior)
 
     def _teach(self, objectives: Sequence[_Objective]) -> bool:
         """Return True if the observations say where to search.
@@ -476,7 +474,7 @@ class GPSampler(BaseSampler):
             "phase": phase,
             "acquisition": value,
             "nearest": nearest,
-            SKILL: max(objective.skill for objective in model.objectives),
+            SKILL: max(objective.observed.skill() for objective in model.objectives),
         }
         seeds = self._seeds_of([number])
         pairs = zip(model.objectives, predictions, strict=True)
@@ -513,10 +511,10 @@ class _Objective:
 
     every: Observations
     seen: Observations
-    """Those in the model."""
+    """The modelled ones."""
+    observed: Posterior
+    """The model without running trials."""
     posterior: Posterior
-    skill: float
-    """See `Posterior.skill`."""
 
     def predict(self, point: np.ndarray) -> tuple[float, float]:
         """Return mean and deviation of the function at a point, on the scale."""
