@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunesvc.search.samplers.gp.fitted import PosteriorSummary
+from tunesvc.search.samplers.gp.gp_model import matern
 
 ALIKE = 3e-3
 """Values with variance 1 that are closer than this differ by rounding only."""
@@ -128,6 +129,5 @@ def _rough(distances: np.ndarray) -> np.ndarray:
 
 
 def _smooth(distances: np.ndarray) -> np.ndarray:
-    root = np.sqrt(5.0) * distances
-    out: np.ndarray = (1.0 + root + root**2 / 3.0) * np.exp(-root)
-    return out
+    values, _ = matern(distances**2)
+    return values

@@ -305,7 +305,7 @@ class Posterior:
 
     def _covariance(self, squares: np.ndarray) -> np.ndarray:
         """Return covariances of the function, at squared distances from the observed points."""
-        smooth, _ = _matern(squares)
+        smooth, _ = matern(squares)
         out: np.ndarray = self.known.signal * smooth + self.known.own * (squares < _SAME)
         return out
 
@@ -351,7 +351,7 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     return np.asarray(linalg.cholesky(raised, lower=True, check_finite=False))
 
 
-def _matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the Matérn 5/2 function of squared distances, and its derivative by them."""
     root = np.sqrt(5.0 * np.maximum(squares, 0.0))
     decay = np.exp(-root)
@@ -457,7 +457,7 @@ def _negative_log_posterior(
     known, n = _Theta.of(theta, data), len(data.values)
     of_numbers, of_choices = known.weights[~data.is_choice], known.weights[data.is_choice]
     coordinates = np.hstack(_coordinates(data.numbers, known.warping))
-    smooth, slope = _matern(_squared_distances(coordinates, known.weights, data))
+    smooth, slope = matern(_squared_distances(coordinates, known.weights, data))
     covariance = known.signal * smooth + np.tensordot(known.of_flat, data.flat, axes=1)
     covariance[np.diag_indices(n)] += data.variances + JITTER
     try:
