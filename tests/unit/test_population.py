@@ -209,6 +209,10 @@ SPACE = {
 }
 
 
+def pbt(resample: float) -> Search:
+    return Search(method="pbt", population=8, interval=5, steps=20, resample=resample)
+
+
 def explored(sampler: PbtSampler, number: int, params: Mapping[str, Any]) -> Mapping[str, Any]:
     study = optuna.create_study(sampler=sampler)
     study.add_trial(optuna.create_trial(params=dict(params), distributions=SPACE, value=1.0))
@@ -220,7 +224,7 @@ def explored(sampler: PbtSampler, number: int, params: Mapping[str, Any]) -> Map
 
 
 def test_pbt_multiplies_or_divides_and_stays_within_the_range() -> None:
-    sampler = PbtSampler(1, search_space=SPACE, resample=0.0)
+    sampler = PbtSampler(1, search_space=SPACE, search=pbt(resample=0.0))
     params = {"lr": 0.1, "dropout": 0.5, "width": 4, "batch": 32, "kind": "a"}
     drawn = [explored(sampler, number, params) for number in range(1, 40)]
     assert {round(one["lr"], 6) for one in drawn} == {0.12, round(0.1 / 1.2, 6)}
@@ -238,8 +242,8 @@ def test_pbt_multiplies_or_divides_and_stays_within_the_range() -> None:
     assert reason.text.startswith("copy of trial 0 at step 5, with lr 0.1 → ")
 
 
-def test_pbt_draws_parameters_anew() -> None:
-    sampler = PbtSampler(1, search_space=SPACE, resample=1.0)
+def test_pbt_resamples_parameters() -> None:
+    sampler = PbtSampler(1, search_space=SPACE, search=pbt(resample=1.0))
     params = {"lr": 0.1, "dropout": 0.5, "width": 4, "batch": 32, "kind": "a"}
     drawn = [explored(sampler, number, params)["lr"] for number in range(1, 60)]
     assert len({round(math.log10(lr)) for lr in drawn}) >= 4

@@ -15,6 +15,7 @@ from tunesvc.search.explanations import Reason, RecentEntries
 from tunesvc.search.samplers.gp.domain import Domain, draw_alone
 from tunesvc.search.seeding import seed_of
 from tunesvc.search.tracking.lineage import Parent, parent_of
+from tunesvc.spec.model import Search
 
 
 class MemberSampler(BaseSampler):
@@ -28,10 +29,18 @@ class MemberSampler(BaseSampler):
         seed: int | None = None,
         *,
         search_space: Mapping[str, BaseDistribution],
+        search: Search,
     ) -> None:
-        """Make a sampler for one study with these parameters."""
+        """Make a sampler for one study.
+
+        Args:
+            seed: of all random numbers.
+            search_space: the parameters.
+            search: the population's rules.
+        """
         self._seed = seed_of(seed)
         self._search_space = dict(search_space)
+        self._search = search
         self._reasons: RecentEntries[Reason] = RecentEntries()
 
     def infer_relative_search_space(

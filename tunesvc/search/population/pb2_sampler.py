@@ -17,7 +17,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -26,7 +25,6 @@ from tunesvc.search.samplers.gp.domain import Domain
 from tunesvc.search.samplers.gp.gp_model import Posterior, fit
 from tunesvc.search.tracking.lineage import Parent, parent_of
 from tunesvc.search.tracking.objectives import orientations_of
-from tunesvc.spec.model import Search
 
 _LATEST_MAX = 150
 """Most stretches that the model is fitted to: the latest, since the best parameters change."""
@@ -54,16 +52,6 @@ class Pb2Sampler(MemberSampler):
     """Selects the parameters with the greatest upper confidence bound of the improvement."""
 
     version = "pb2 1"
-
-    def __init__(
-        self,
-        seed: int | None = None,
-        *,
-        search_space: Mapping[str, BaseDistribution],
-        search: Search,
-    ) -> None:
-        super().__init__(seed, search_space=search_space)
-        self._search = search
 
     def explore(
         self,

@@ -26,26 +26,6 @@ class PbtSampler(MemberSampler):
 
     version = "pbt 1"
 
-    def __init__(
-        self,
-        seed: int | None = None,
-        *,
-        search_space: Mapping[str, BaseDistribution],
-        resample: float = 0.25,
-        factor: float = 1.2,
-    ) -> None:
-        """Make a sampler.
-
-        Args:
-            seed: of all random numbers.
-            search_space: the parameters.
-            resample: probability with which each parameter is resampled.
-            factor: by which the other numbers are multiplied or divided.
-        """
-        super().__init__(seed, search_space=search_space)
-        self._resample = resample
-        self._factor = factor
-
     def explore(
         self,
         study: Study,
@@ -58,7 +38,7 @@ class PbtSampler(MemberSampler):
         fresh = domain.decode(domain.random(1, rng)[0])
         params, how = {}, {}
         for name, kind in domain.distributions.items():
-            is_new = rng.random() < self._resample
+            is_new = rng.random() < self._search.resample
             is_up = bool(rng.random() < 0.5)
             if name not in parent.params or is_new:
                 params[name], how[name] = fresh[name], "resampled"
@@ -72,9 +52,9 @@ class PbtSampler(MemberSampler):
         low: float = kind.low  # type: ignore[attr-defined]
         width: float = kind.high - low  # type: ignore[attr-defined]
         if low > 0:
-            moved = value * self._factor if is_up else value / self._factor
+            moved = value * self._search.factor if is_up else value / self._search.factor
         else:
-            moved = value + (1 if is_up else -1) * width * (self._factor - 1) / 2
+            moved = value + (1 if is_up else -1) * width * (self._search.factor - 1) / 2
         step: float = getattr(kind, "step", None) or 0.0
         if abs(moved - value) < step:
             moved = value + (step if is_up else -step)

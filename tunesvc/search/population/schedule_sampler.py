@@ -6,30 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.population.member_sampler import MemberSampler
 from tunesvc.search.samplers.gp.domain import Domain
 from tunesvc.search.tracking.lineage import parent_of
-from tunesvc.spec.model import Search, Stage, as_choice
+from tunesvc.spec.model import Stage, as_choice
 
 
 class ScheduleSampler(MemberSampler):
     """Gives each trial the parameters that a schedule has after the step at which it begins."""
 
     version = "schedule 1"
-
-    def __init__(
-        self,
-        seed: int | None = None,
-        *,
-        search_space: Mapping[str, BaseDistribution],
-        search: Search,
-    ) -> None:
-        super().__init__(seed, search_space=search_space)
-        self._search = search
 
     def begin(self, trial: FrozenTrial, domain: Domain) -> dict[str, Any]:
         """Return the parameters of the first stage."""

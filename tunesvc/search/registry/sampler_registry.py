@@ -91,7 +91,7 @@ def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
         "cmaes": lambda seed: _cmaes(seed, spec, space),
         "nsga2": lambda seed: _fix(samplers.NSGAIISampler, seed=seed),
         "nsga3": lambda seed: _fix(samplers.NSGAIIISampler, seed=seed),
-        "pbt": lambda seed: _pbt(seed, spec, space),
+        "pbt": lambda seed: _member(PbtSampler, seed, spec, space),
         "pb2": lambda seed: _member(Pb2Sampler, seed, spec, space),
         "schedule": lambda seed: _member(ScheduleSampler, seed, spec, space),
         "grid": lambda seed: _grid(seed, space),
@@ -136,17 +136,6 @@ def _cmaes(
         optuna.samplers.CmaEsSampler,
         seed=seed,
         warn_independent_sampling=False,
-    )
-
-
-def _pbt(seed: int | None, spec: StudySpec, space: Space) -> Callable[..., BaseSampler]:
-    search = _search_of(spec)
-    return _fix(
-        PbtSampler,
-        seed=seed,
-        search_space=space.distributions,
-        resample=search.resample,
-        factor=search.factor,
     )
 
 
