@@ -1,0 +1,40 @@
+"""A channel that records what a trial sends, for integrations without workers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class RecordingChannel:
+    """Takes reports and checkpoints, and asks the trial to stop after some reports."""
+
+    def __init__(self, folder: Path, stop_after: int = 1_000_000) -> None:
+        self.reports: list[tuple[int, Mapping[str, float]]] = []
+        self.saved: dict[int | None, Path] = {}
+        """Copies of checkpoints, by step."""
+        self.directory = folder / "scratch"
+        self.directory.mkdir(parents=True)
+        self._folder = folder
+        self._stop_after = stop_after
+
+    @property
+    def stop_requested(self) -> bool:
+        return len(self.reports) >= self._stop_after
+
+    @property
+    def steps(self) -> list[int]:
+        return [step for step, _ in self.reports]
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.reports.append((step, metrics))
+
+    def checkpoint(self, path: Path, step: int | None) -> None:
+        copy = shutil.copytree if path.is_dir() else shutil.copy2
+        folder = self._folder / f"step-{step}"
+        folder.mkdir()
+        self.saved[step] = copy(path, folder / path.name)
+
+    def set_user_attr(self, name: str, value: str) -> None:
+        """Forget it."""
