@@ -17,9 +17,9 @@ from tunesvc.execution.driver.ray_pool import RayPool
 from tunesvc.queries.studies import get_study, list_studies
 from tunesvc.run_options import RunOptions, check_names
 from tunesvc.runs import open_view, run_observed
+from tunesvc.runtime.imported_searchers import Searchers, machine_check
 from tunesvc.runtime.interrupts import interruptible
 from tunesvc.runtime.run_study import StudySource, create_or_resume
-from tunesvc.search.registry.component_check import option_issues
 from tunesvc.search.registry.component_options import entry_of
 from tunesvc.spec import Pruner, Sampler, StudySpec
 from tunesvc.spec.checks import find_issues
@@ -162,7 +162,7 @@ def _read(
     if isinstance(spec, StudySpec):
         text, folder = None, str(Path.cwd())
     else:
-        document = spec if isinstance(spec, StudyDocument) else load(Path(spec), option_issues)
+        document = spec if isinstance(spec, StudyDocument) else _load(Path(spec))
         spec, text, folder = document.spec, document.text, str(document.folder)
     changes: dict[str, Any] = {}
     if sampler is not None:
@@ -177,9 +177,13 @@ def _read(
         )
     if text is None:
         faults = find_issues(spec, folder=Path(folder), function=function)
-        if faults := faults + option_issues(spec, sampler, pruner):
+        if faults := faults + machine_check(folder, Searchers(sampler, pruner))(spec):
             raise SpecError("\n".join(str(fault) for fault in faults))
     return spec, StudySource(text, folder, function, sampler, pruner)
+
+
+def _load(path: Path) -> StudyDocument:
+    return load(path, machine_check(path.absolute().parent))
 
 
 def shared_database(url: str | None) -> Database:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
+from optuna.distributions import IntDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 
 from tests.support.simulation import Simulation, curve
 from tests.support.specs import make_spec
 from tunesvc.coordinator.coordinator import Coordinator
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
+from tunesvc.errors import SpecError
 from tunesvc.execution.executor import Launch, Lost, Payload
+from tunesvc.queries.recording import load_recording
 from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_replay import replay_pruner, replay_sampler, replay_study
+from tunesvc.runtime.imported_searchers import Searchers
+from tunesvc.search.registry.sampler_registry import make_sampler
+from tunesvc.search.replay import redraw
 from tunesvc.search.samplers.auto_sampler import PARAMETERS_MAX
+from tunesvc.search.seeding import seeded
+from tunesvc.space.search_space import Space
 
 MEDIAN = {"name": "median", "n_startup_trials": 3}
 
@@ -205,3 +217,62 @@ def test_a_warm_started_study_is_redrawn_as_it_was(database: Database) -> None:
         9,
         3,
     )  # three were the best of before
+
+
+class Walker(BaseSampler):
+    """A user's sampler: walks from the best trial, with generators that Optuna does not know."""
+
+    def __init__(self, *, seed: int | None = None) -> None:
+        self._numbers, self._coin = np.random.default_rng(seed), random.Random(seed)
+
+    def infer_relative_search_space(self, *_: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_relative(self, *_: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: Any, trial: Any, name: str, range: Any) -> Any:
+        done = [one for one in study.get_trials(deepcopy=False) if one.value is not None]
+        if isinstance(range, IntDistribution):
+            return int(self._numbers.integers(range.low, range.high + 1))
+        best = min(done, key=lambda one: float(one.value)).params[name] if done else 0.5
+        return (best + self._coin.gauss(0, 0.1)) % 1.0
+
+
+class Impatient(BasePruner):
+    def __init__(self, after: int) -> None:
+        self._after = after
+
+    def prune(self, study: Any, trial: Any) -> bool:
+        return trial.number % 2 == 1 and trial.last_step >= self._after
+
+
+def test_a_users_sampler_and_pruner_resume_without_repeating_themselves_and_are_not_imported(
+    database: Database,
+) -> None:
+    spec = make_spec(
+        sampler={"name": "not_installed:Walker"},
+        pruner={"name": "not_installed:Impatient", "after": 2},
+        budget={"trials": 20},
+        parallelism=1,
+    )
+    simulation = Simulation(database, spec, bumpy)
+    coordinator = simulation.start(searchers=Searchers(Walker, Impatient))
+    for _ in range(25):
+        coordinator.step()
+    simulation.crash()
+    simulation.start(searchers=Searchers(Walker, Impatient)).run()
+    assert simulation.states() == {"pruned": 10, "complete": 10}
+    view = get_study(database, "test")
+    recording = load_recording(database, view)
+    assert len({trial.params["x"] for trial in recording.trials.values()}) == 20
+    make = lambda seed: make_sampler(seeded(spec, seed), Space(spec.parameters), Walker)  # noqa: E731
+    asks, prunes, _ = redraw(recording, make, spec.sampler.name, Impatient(2), "", None)
+    assert (asks.agreeing, asks.compared) == (20, 20), "it draws from seed, number and history"
+    assert prunes.agreeing == prunes.compared > 20
+    replayed = replay_study(database, view)
+    why = "not_installed:Walker is code of the study's own, which a replay does not import"
+    assert (replayed.asks.compared, replayed.asks.skipped) == (0, {why: 20})
+    assert replayed.prunes.compared == 0
+    with pytest.raises(SpecError, match="imported only where its study runs"):
+        replay_pruner(database, view, "not_installed:Impatient")

@@ -25,7 +25,7 @@ from tunesvc.instrumentation import failpoints
 from tunesvc.instrumentation.failpoints import FailpointReached, Point
 from tunesvc.queries.studies import list_queue
 from tunesvc.runtime.new_submission import NewSubmission
-from tunesvc.runtime.run_study import StudySource, create
+from tunesvc.runtime.run_study import Serving, StudySource, create, run_study
 from tunesvc.runtime.submission import (
     collect_snapshots,
     has_snapshot,
@@ -33,7 +33,7 @@ from tunesvc.runtime.submission import (
     submit_study,
     submitted_source,
 )
-from tunesvc.spec import StudySpec
+from tunesvc.spec import Sampler, StudySpec
 from tunesvc.spec.yaml.document import load
 
 STUDY = """\
@@ -151,6 +151,25 @@ def test_a_study_without_a_program_is_refused(database: Database, folder: Path) 
     spec = spec_of(folder).model_copy(update={"entrypoint": None})
     with pytest.raises(SpecError, match="put it into a module"):
         submit_study(database, NewSubmission(spec, folder=str(folder)), submitted_by="ann")
+
+
+def test_a_study_whose_sampler_a_server_would_have_to_import_is_refused(
+    database: Database, store: ArtifactStore, folder: Path
+) -> None:
+    spec = load(folder / "study.yaml").spec
+    own = spec.model_copy(update={"sampler": Sampler(name="own:Sampler")})
+    new = NewSubmission(own, STUDY, upload(database, store, folder))
+    with pytest.raises(SpecError, match=r"sampler: servers run no code of a study's own.*tune run"):
+        submit_study(database, new, submitted_by="ann")
+    record = create(database, own, StudySource(STUDY, str(folder)))
+    with pytest.raises(SpecError, match="servers run no code of a study's own"):
+        run_study(
+            database,
+            record,
+            StudySource(STUDY, str(folder)),
+            make_executor=lambda job, spec: pytest.fail("no executor is made"),
+            serving=Serving(lambda coordinator: None),
+        )
 
 
 def test_a_study_of_a_shared_folder_needs_no_snapshot(database: Database, folder: Path) -> None:

@@ -20,6 +20,7 @@ from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseUnavailable, StudyExists
 from tunesvc.execution.executor import Executor, Finished, Launch, Payload, Reported
+from tunesvc.runtime.imported_searchers import Searchers
 from tunesvc.runtime.run_study import build_coordinator
 from tunesvc.spec import StudySpec
 from tunesvc.testing.simulated_executor import (
@@ -108,7 +109,12 @@ class Simulation:
         return self.cluster
 
     def start(
-        self, executor: Executor | None = None, *, owner: str = "test", standby: bool = False
+        self,
+        executor: Executor | None = None,
+        *,
+        owner: str = "test",
+        standby: bool = False,
+        searchers: Searchers | None = None,
     ) -> Coordinator:
         self.executor = executor or SimulatedExecutor(
             self.script,
@@ -129,6 +135,7 @@ class Simulation:
             self.study_writer,
             self.executor,
             self.recorder,
+            searchers=searchers,
             standby=standby,
             timing=StepTiming(
                 clock=self.clock,

@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import logging
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import tunesvc
+from tunesvc.search.seeding import reseed
 from tunesvc.util import optuna_internals, optuna_keys
 from tunesvc.util.optuna_internals import EditableStorage, StudyProxy, TrialProxy
 
@@ -193,6 +195,17 @@ def test_a_choice_that_does_not_exist_has_no_form_in_the_storage() -> None:
         optuna_internals.holds(CategoricalDistribution(["a"]), "b")
 
 
+class Drawn(optuna.samplers.RandomSampler):
+    """A user's sampler with generators of NumPy and of the standard library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numpy, self.plain = np.random.default_rng(), random.Random()
+
+    def sample_independent(self, *_: Any) -> float:
+        return (self.numpy.random() + self.plain.random()) / 2
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -200,15 +213,14 @@ def test_a_choice_that_does_not_exist_has_no_form_in_the_storage() -> None:
         optuna.samplers.TPESampler,
         optuna.samplers.NSGAIISampler,
         lambda: optuna.samplers.PartialFixedSampler({}, optuna.samplers.RandomSampler()),
+        Drawn,
     ],
 )
 def test_the_generators_of_a_sampler_make_it_reproducible(make: object) -> None:
     def drawn() -> list[float]:
         sampler = make()  # type: ignore[operator]
-        states = optuna_internals.random_states(sampler)
-        assert states
-        for index, state in enumerate(states):
-            state.seed(index)
+        assert optuna_internals.random_states(sampler)
+        reseed(sampler, 3, 5)
         study = optuna.create_study(sampler=sampler)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=20)
         return [trial.params["x"] for trial in study.trials]

@@ -64,12 +64,12 @@ def check_options(files: Sequence[Path]) -> None:
     Raises:
         SpecError: lists all issues of all files.
     """
-    from tunesvc.search.registry.component_check import option_issues
+    from tunesvc.runtime.imported_searchers import machine_check
 
     mistakes = []
     for file in files:
         try:
-            load(file, option_issues)
+            load(file, machine_check(file.absolute().parent))
         except SpecError as error:
             mistakes.append(str(error))
     if mistakes:

@@ -12,6 +12,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError
 from tunesvc.queries.recording import load_recording
 from tunesvc.queries.rows import StudyView
+from tunesvc.search.registry.component_options import name_of
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner
 from tunesvc.search.replay import (
     PrunerComparison,
@@ -44,10 +45,10 @@ def replay_study(database: Database, view: StudyView) -> StudyReplay:
     spec = recording.spec
     asks, prunes, promotions = redraw(
         recording,
-        _sampler_maker(spec),
-        spec.sampler.name,
-        make_pruner(spec),
-        spec.pruner.name,
+        None if spec.sampler.is_foreign else _sampler_maker(spec),
+        name_of(spec.sampler),
+        None if spec.pruner.is_foreign else make_pruner(spec),
+        name_of(spec.pruner),
         last_step(spec),
     )
     return StudyReplay(asks, prunes, promotions)

@@ -47,11 +47,12 @@ from tunesvc.execution.interpreter import Interpreter
 from tunesvc.execution.objectives.pickled_function import pickle_function
 from tunesvc.queries.warm_start_source import load_warm_start
 from tunesvc.runtime.checkpoint_locations import checkpoint_root, delete_checkpoints
+from tunesvc.runtime.imported_searchers import Searchers, import_searchers
 from tunesvc.runtime.takeover import BACK_S, await_end, stand_by
 from tunesvc.search.exhaustion import is_complete, is_exhausted, repetition, trials_max
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.population.population import Arrival, Population
-from tunesvc.search.registry.component_check import check
+from tunesvc.search.registry.component_check import check, require_no_imports
 from tunesvc.search.registry.component_options import name_of
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner
 from tunesvc.search.registry.sampler_registry import make_sampler
@@ -210,6 +211,7 @@ def run_study(
     # Before Ray starts, which takes seconds.
     _require_objective(_spec_of(record), source)
     _check_folder(record, source)
+    _require_searchers(record, run)
     if not standby:
         back_s = BACK_S if serving is None else serving.back_s
         await_end(database, record, observer, interrupt, back_s)
@@ -368,8 +370,7 @@ def _coordinator_under_lease(
             study_writer,
             executor,
             run.observer,
-            sampler=run.source.sampler,
-            pruner=run.source.pruner,
+            searchers=_searchers(current, run),
             standby=run.takes_over,
             timing=StepTiming(commit_thread=commit_thread),
         )
@@ -426,6 +427,25 @@ def _check_folder(record: StudyRecord, source: StudySource) -> None:
         )
 
 
+def _require_searchers(record: StudyRecord, run: _Run) -> None:
+    """Check the sampler and pruner where they are imported."""
+    searchers = _searchers(record, run)
+    check(_spec_of(record), searchers.sampler, searchers.pruner)
+
+
+def _searchers(record: StudyRecord, run: _Run) -> Searchers:
+    """Return the objects that the study was started with, and the classes that its spec names.
+
+    Raises:
+        SpecError: a class cannot be imported, or this is a server, which imports none.
+    """
+    spec, source = _spec_of(record), run.source
+    if run.serving is not None:
+        require_no_imports(spec)
+    folder = record.source_dir if source.folder is None else source.folder
+    return import_searchers(spec, folder, Searchers(source.sampler, source.pruner))
+
+
 def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
     """Record another folder for a stored study's objective.
 
@@ -468,8 +488,7 @@ def build_coordinator(
     executor: Executor,
     observer: Observer | None = None,
     *,
-    sampler: BaseSampler | None = None,
-    pruner: BasePruner | None = None,
+    searchers: Searchers | None = None,
     standby: bool = False,
     timing: StepTiming | None = None,
 ) -> Coordinator:
@@ -479,7 +498,8 @@ def build_coordinator(
     """
     with database.engine.connect() as connection:
         record = study_records.find(connection, name)
-    optimizer = _optimizer(database, record, sampler, pruner, observer)
+    searchers = searchers or Searchers()
+    optimizer = _optimizer(database, record, searchers, observer)
     with database.engine.connect() as connection:
         unfinished = recovery.unfinished_trials(connection, record.study_id)
         earlier = EarlierRuns(
@@ -492,7 +512,7 @@ def build_coordinator(
         study_writer=study_writer,
         optimizer=optimizer,
         executor=executor,
-        refit=lambda spec: _refit(optimizer, spec, sampler, pruner),
+        refit=lambda spec: _refit(optimizer, spec, searchers),
         observer=observer,
         earlier=earlier,
         timing=timing,
@@ -504,8 +524,7 @@ def build_coordinator(
 def _optimizer(
     database: Database,
     record: StudyRecord,
-    sampler: BaseSampler | None,
-    pruner: BasePruner | None,
+    given: Searchers,
     observer: Observer | None,
 ) -> Optimizer:
     """Return the study's optimizer with all stored trials, warmed up if none was asked yet."""
@@ -515,8 +534,8 @@ def _optimizer(
     seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
     warm_start = None if is_complete(spec) else load_warm_start(database, spec)
     strategy = Strategy(
-        make_sampler(seeded(spec, seed), space, sampler),
-        make_pruner(spec, pruner),
+        make_sampler(seeded(spec, seed), space, given.sampler),
+        make_pruner(spec, given.pruner),
         name_of(spec.sampler),
         name_of(spec.pruner),
         seed,
@@ -596,13 +615,12 @@ def _is_enqueued(trial: FrozenTrial) -> bool:
 def _refit(
     optimizer: Optimizer,
     spec: StudySpec,
-    sampler: BaseSampler | None,
-    pruner: BasePruner | None,
+    given: Searchers,
 ) -> None:
     """Make the optimizer of a running study continue in the spec's wider space."""
     space = Space(spec.parameters)
-    sampler = make_sampler(seeded(spec, optimizer.seed), space, sampler)
-    optimizer.widen(space, sampler, make_pruner(spec, pruner), trials_max(spec, space))
+    sampler = make_sampler(seeded(spec, optimizer.seed), space, given.sampler)
+    optimizer.widen(space, sampler, make_pruner(spec, given.pruner), trials_max(spec, space))
 
 
 def end_workers(

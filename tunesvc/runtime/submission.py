@@ -24,7 +24,7 @@ from tunesvc.instrumentation import failpoints
 from tunesvc.runtime import confirm
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.run_study import StudySource
-from tunesvc.search.registry.component_check import check
+from tunesvc.search.registry.component_check import check, require_no_imports
 from tunesvc.spec.checks import find_issues
 from tunesvc.util.paths import home_directory
 
@@ -155,6 +155,7 @@ def _require_runnable(new: NewSubmission) -> None:
         )
     if issues := find_issues(spec):
         raise SpecError("\n".join(map(str, issues)))
+    require_no_imports(spec)
 
 
 def _create(connection: sa.Connection, new: NewSubmission, submitted_by: str) -> StudyRecord:

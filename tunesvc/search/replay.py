@@ -139,9 +139,9 @@ SamplerMaker = Callable[[int], BaseSampler]
 
 def redraw(
     recording: Recording,
-    make: SamplerMaker,
+    make: SamplerMaker | None,
     name: str,
-    pruner: BasePruner,
+    pruner: BasePruner | None,
     pruner_name: str,
     last_step: int | None,
 ) -> tuple[ReplayCount, ReplayCount, ReplayCount]:
@@ -150,18 +150,28 @@ def redraw(
     The sampler is asked for every trial, and the pruner about every report and every free worker,
     in the recorded order, with the recorded seeds and history. Promotions are compared where one
     was made and where a new trial was asked for instead; without a pausing pruner there are none.
+    A sampler or pruner that is None is not compared: its code is the user's.
     """
     asks, verdicts, promotions = _Tally(), _Tally(), _Tally()
     restarted = False
     promotes = isinstance(pruner, PausingPruner) and pruner.pauses
     space = Space(recording.spec.parameters)
-    drawn = make(recording.spec.seed or 0) if not recording.spec.define_by_run else None
-    optimizer = _optimizer(recording, drawn, pruner, pruner_name, last_step)
-    if drawn is None:
+    if recording.spec.define_by_run:
+        make = None
         asks.skipped["the objective declares its parameters, which are not drawn at the ask"] = 1
+    elif make is None:
+        asks.skipped[_NOT_IMPORTED.format(name)] = sum(len(one.drawn) for one in recording.steps)
+    if pruner is None:
+        reports = sum(len(one.reports) for one in recording.steps)
+        verdicts.skipped[_NOT_IMPORTED.format(pruner_name)] = reports
+    drawn = None if make is None else make(recording.spec.seed or 0)
+    optimizer = _optimizer(recording, drawn, pruner, pruner_name, last_step)
     stopping: set[int] = set()
     for entry in recording.steps:
-        _judge_again(entry, optimizer, stopping, verdicts)
+        if pruner is None:
+            _report(entry, optimizer)
+        else:
+            _judge_again(entry, optimizer, stopping, verdicts)
         stopping |= entry.pruned.keys()
         stopping -= {number for number, _ in entry.paused}
         for recorded, redrawn in _end(recording, entry, optimizer):
@@ -173,7 +183,7 @@ def redraw(
                     _promotion_text(redrawn),
                     _WHY_PRUNE,
                 )
-        if drawn is None:
+        if make is None:
             continue
         for ask in _ask_again(recording, entry, optimizer, make):
             restarted |= bool(ask.details.get("fresh")) and ask.recorded.number > 0
@@ -563,6 +573,8 @@ def _why_differing(
         return f"{text} is not recorded"
     return "the sampler draws from something else than its seed and the history"
 
+
+_NOT_IMPORTED = "{} is code of the study's own, which a replay does not import"
 
 _WHY_PRUNE = (
     "the pruner draws at random, was configured otherwise then, or was asked about several trials "

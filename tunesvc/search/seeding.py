@@ -29,4 +29,11 @@ def reseed(sampler: BaseSampler, seed: int, number: int) -> None:
     May be repeated. A sampler that derives a generator from these two at each ask has none to seed.
     """
     for index, generator in enumerate(random_states(sampler)):
-        generator.seed(np.random.SeedSequence([seed, number, index]).generate_state(4))
+        sequence = np.random.SeedSequence([seed, number, index])
+        if isinstance(generator, np.random.RandomState):
+            generator.seed(sequence.generate_state(4))
+        elif isinstance(generator, np.random.Generator):
+            bits = generator.bit_generator
+            bits.state = type(bits)(sequence).state
+        else:
+            generator.seed(int.from_bytes(sequence.generate_state(4).tobytes(), "little"))

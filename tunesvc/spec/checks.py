@@ -20,8 +20,15 @@ from tunesvc.spec.conditions import (
     when_values,
 )
 from tunesvc.spec.diagnostics import SpecIssue, printable
-from tunesvc.spec.entrypoint_file import entrypoint_issues
-from tunesvc.spec.model import CategoricalParameter, Parameter, Stage, StudySpec, as_choice
+from tunesvc.spec.entrypoint_file import entrypoint_issues, is_import_path
+from tunesvc.spec.model import (
+    CLASS_FORM,
+    CategoricalParameter,
+    Parameter,
+    Stage,
+    StudySpec,
+    as_choice,
+)
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
 from tunesvc.util.suggestions import suggest
 
@@ -57,6 +64,7 @@ def find_issues(
             _budget(spec),
             _warm_start(spec, names),
             _search(spec, names),
+            _classes(spec),
         )
     )
 
@@ -229,6 +237,13 @@ def _metrics(spec: StudySpec) -> Iterator[SpecIssue]:
             ("pruner",),
             f"compares one metric; with several, leave `pruner` out, or use one of {listed}",
         )
+
+
+def _classes(spec: StudySpec) -> Iterator[SpecIssue]:
+    """Check the form of names of classes; only a machine that runs the study imports them."""
+    for key, component in (("sampler", spec.sampler), ("pruner", spec.pruner)):
+        if component.is_imported and not is_import_path(component.name):
+            yield SpecIssue((key, "name"), CLASS_FORM)
 
 
 def _is_better_when_more(name: str) -> bool:

@@ -39,10 +39,9 @@ def entrypoint_issues(
     """
     if spec.entrypoint is None:
         return
-    module, colon, function = spec.entrypoint.partition(":")
+    module, _, function = spec.entrypoint.partition(":")
     is_file = module.endswith(".py")
-    module_ok = is_file or all(part.strip() for part in module.split("."))
-    if not (colon and module_ok and all(part.isidentifier() for part in function.split("."))):
+    if not is_import_path(spec.entrypoint):
         yield SpecIssue(
             ("entrypoint",),
             "write `module:function` or `path/file.py:function`, such as `train:main`",
@@ -66,6 +65,13 @@ def entrypoint_issues(
         yield from _broken_imports(tree, folder)
         names = spec.parameters.keys() if names is None else names
         yield from _function_issues(spec, tree, path.name, function, names)
+
+
+def is_import_path(text: str) -> bool:
+    """Return True for `module:name` and `path/file.py:name`."""
+    module, colon, name = text.partition(":")
+    module_ok = module.endswith(".py") or all(part.strip() for part in module.split("."))
+    return bool(colon) and module_ok and all(part.isidentifier() for part in name.split("."))
 
 
 def _parse(path: Path) -> ast.Module | str | None:

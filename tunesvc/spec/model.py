@@ -216,6 +216,11 @@ Parameter = Annotated[
 ]
 
 
+OBJECT = "object"
+"""Name of a sampler or pruner object from Python. Only its class is stored."""
+CLASS_FORM = "write `module:Name` or `path/file.py:Name`, such as `optuna.samplers:QMCSampler`"
+
+
 class NamedComponent(BaseModel):
     """A name; every other key is an option of the named component."""
 
@@ -225,6 +230,7 @@ class NamedComponent(BaseModel):
         strict=True,
         allow_inf_nan=False,
     )
+    name: Name
     __pydantic_extra__: dict[str, Json] = Field(init=False)
 
     @property
@@ -232,11 +238,24 @@ class NamedComponent(BaseModel):
         """The keyword arguments for the named component."""
         return dict(self.__pydantic_extra__)
 
+    @property
+    def is_imported(self) -> bool:
+        """True if the name is that of a class to import, `module:Name`."""
+        return ":" in self.name
+
+    @property
+    def is_foreign(self) -> bool:
+        """True if its code is the user's: a class to import, or an object from Python."""
+        return self.is_imported or self.name == OBJECT
+
 
 class Sampler(NamedComponent):
     """The sampler that proposes trials; every other key is passed to it as an option."""
 
-    name: Name = Field("auto", description="Such as tpe, gp, random, qmc, cmaes, nsga2.")
+    name: Name = Field(
+        "auto",
+        description="Such as tpe, gp, random, qmc, cmaes, nsga2; for others see `class`.",
+    )
     seed: int | None = Field(
         None,
         ge=0,
@@ -254,7 +273,7 @@ class Pruner(NamedComponent):
     name: Name = Field(
         "auto",
         description="auto, curve, asha, hyperband, median, percentile, threshold, patient, "
-        "wilcoxon or none; with several metrics auto, curve, asha or none.",
+        "wilcoxon or none, for others see `class`; with several metrics auto, curve, asha or none.",
     )
 
 

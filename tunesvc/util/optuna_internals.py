@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import random
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
@@ -154,7 +155,10 @@ def holds(distribution: BaseDistribution, value: Any) -> bool:
     return distribution._contains(distribution.to_internal_repr(value))
 
 
-def random_states(sampler: BaseSampler) -> list[np.random.RandomState]:
+RandomNumbers = np.random.RandomState | np.random.Generator | random.Random
+
+
+def random_states(sampler: BaseSampler) -> list[RandomNumbers]:
     """Return all generators of a sampler and of the samplers that it uses, in a stable order.
 
     `reseed_rng` takes entropy from the system, so nothing would be reproducible.
@@ -162,14 +166,14 @@ def random_states(sampler: BaseSampler) -> list[np.random.RandomState]:
     return list(_random_states(sampler, set()))
 
 
-def _random_states(part: object, seen: set[int]) -> Iterator[np.random.RandomState]:
+def _random_states(part: object, seen: set[int]) -> Iterator[RandomNumbers]:
     if id(part) in seen:
         return
     seen.add(id(part))
     for value in vars(part).values():
         if isinstance(value, LazyRandomState):
             yield value.rng
-        elif isinstance(value, np.random.RandomState):
+        elif isinstance(value, RandomNumbers):
             yield value
         elif isinstance(value, BaseSampler) or type(value).__module__.startswith(
             "optuna.samplers",

@@ -40,13 +40,13 @@ def validate(file: StudyFile, as_json: Json = False) -> None:
     parameters.
 
     The entrypoint's file is read for mistakes of syntax and for the function's arguments, but not
-    imported.
+    imported. A sampler or pruner that is named by `class` is imported and made.
     """
-    from tunesvc.search.registry.component_check import option_issues
+    from tunesvc.runtime.imported_searchers import machine_check
     from tunesvc.spec.yaml.document import load
     from tunesvc.views import terminal
 
-    spec = load(file, option_issues).spec
+    spec = load(file, machine_check(file.absolute().parent)).spec
     if as_json:
         terminal.print_json(spec)
     else:

@@ -1,6 +1,7 @@
-"""Loads the function of an entrypoint, `module:function` or `file.py:function`.
+"""Loads a function or class by its import path, `module:name` or `file.py:name`: an entrypoint.
 
-Imports user code, so only workers may use it. Imports no Ray.
+Imports user code, so only workers may use it, and the process that runs a study for its sampler and
+pruner. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -26,64 +27,78 @@ def load(entrypoint: str, folder: Path) -> Objective:
         EntrypointError: the module or function does not exist. Its cause is the error of the
             import.
     """
-    location, _, name = entrypoint.partition(":")
+    return load_named(entrypoint, folder, f"entrypoint {entrypoint!r}")
+
+
+def load_named(import_path: str, folder: Path, label: str) -> Callable[..., Any]:
+    """Return the function or class of an import path. `folder` must be on Python's path.
+
+    Args:
+        import_path: `module:name` or `file.py:name`.
+        folder: where files are looked up.
+        label: begins the text of an error.
+
+    Raises:
+        EntrypointError: it does not exist. Its cause is the error of the import.
+    """
+    location, _, name = import_path.partition(":")
     if not location or not name:
-        raise EntrypointError(
-            f"entrypoint {entrypoint!r} is not of the form `module:function` or `file.py:function`",
-        )
+        form = "`module:function` or `file.py:function`"
+        raise EntrypointError(f"{label} is not of the form {form}")
     if location.endswith(".py"):
-        module = _load_file(folder / location, entrypoint)
+        module = _load_file(folder / location, label)
     else:
-        module = _load_module(location, entrypoint, folder)
-    return _attribute(module, name, entrypoint)
+        module = _load_module(location, label, folder)
+    return _attribute(module, name, label)
 
 
-def _load_module(name: str, entrypoint: str, folder: Path) -> ModuleType:
+def _load_module(name: str, label: str, folder: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            text = f"entrypoint {entrypoint!r}: no module {error.name!r} in {folder}"
-            raise EntrypointError(text) from None
-        raise EntrypointError(_import_failed(entrypoint, error)) from error
+            raise EntrypointError(f"{label}: no module {error.name!r} in {folder}") from None
+        raise EntrypointError(_import_failed(label, error)) from error
     except BaseException as error:
-        raise EntrypointError(_import_failed(entrypoint, error)) from error
+        raise EntrypointError(_import_failed(label, error)) from error
 
 
-def _load_file(path: Path, entrypoint: str) -> ModuleType:
+def _load_file(path: Path, label: str) -> ModuleType:
     if not path.is_file():
-        raise EntrypointError(f"entrypoint {entrypoint!r}: there is no file {path}")
-    loaded = sys.modules.get(path.stem)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
-        return loaded
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+        raise EntrypointError(f"{label}: there is no file {path}")
+    for name in (path.stem, str(path)):  # another module may have the first one
+        loaded = sys.modules.get(name)
+        if loaded is None:
+            break
+        if getattr(loaded, "__file__", None) == str(path):
+            return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise EntrypointError(f"entrypoint {entrypoint!r}: {path} is no Python file")
+        raise EntrypointError(f"{label}: {path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[path.stem]
-        raise EntrypointError(_import_failed(entrypoint, error)) from error
+        del sys.modules[name]
+        raise EntrypointError(_import_failed(label, error)) from error
     return module
 
 
-def _attribute(module: ModuleType, name: str, entrypoint: str) -> Objective:
+def _attribute(module: ModuleType, name: str, label: str) -> Callable[..., Any]:
     target: Any = module
     for part in name.split("."):
         if not hasattr(target, part):
             names = [public for public in dir(target) if not public.startswith("_")]
             near = nearest(part, names)
             hint = f"; did you mean `{near}`?" if near else ""
-            text = f"entrypoint {entrypoint!r}: {module.__file__} has no {name!r}{hint}"
-            raise EntrypointError(text)
+            raise EntrypointError(f"{label}: {module.__file__} has no {name!r}{hint}")
         target = getattr(target, part)
     if not callable(target):
         kind = type(target).__name__
-        raise EntrypointError(f"entrypoint {entrypoint!r} is a {kind}, not a function")
+        raise EntrypointError(f"{label} is a {kind}, not a function")
     return target  # type: ignore[no-any-return]  # callable() does not narrow to a signature
 
 
-def _import_failed(entrypoint: str, error: BaseException) -> str:
-    return f"entrypoint {entrypoint!r} cannot be imported: {type(error).__name__}: {error}"
+def _import_failed(label: str, error: BaseException) -> str:
+    return f"{label} cannot be imported: {type(error).__name__}: {error}"

@@ -6,19 +6,18 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeGuard, TypeVar, cast
 
 from optuna.exceptions import ExperimentalWarning
 
 from tunesvc.errors import SpecError
 from tunesvc.spec.diagnostics import Path, SpecIssue
-from tunesvc.spec.model import Pruner, Sampler
+from tunesvc.spec.model import OBJECT, Pruner, Sampler
 from tunesvc.util.suggestions import suggest
 
 T = TypeVar("T")
-
-OBJECT = "object"
-"""Name in a spec of a sampler or pruner object from Python. Only its class is stored."""
+Given: TypeAlias = T | Callable[..., object] | None
+"""A sampler or pruner object from Python, or the class or function of an import path."""
 
 
 def entry_of(given: object) -> dict[str, str]:
@@ -33,17 +32,54 @@ def name_of(entry: Sampler | Pruner) -> str:
     return str(entry.options.get("class", OBJECT)) if entry.name == OBJECT else entry.name
 
 
-def required(kind: str, given: T | None, options: Mapping[str, Any]) -> T:
+def required(kind: str, entry: Sampler | Pruner, given: Given[T], base: Callable[..., T]) -> T:
     """Return the object of a study that was started with one.
 
     Raises:
         SpecError: this process does not have it.
     """
-    if given is None:
-        name = options.get("class", OBJECT)
+    if not _is_made(given, base):
+        name = entry.options.get("class", OBJECT)
         text = f"this study was started from Python with a {kind} object, {name}"
         raise SpecError(f"{text}: go on with it there, and hand over `{kind}=` again")
     return given
+
+
+def build_imported(
+    kind: str,
+    entry: Sampler | Pruner,
+    given: Given[T],
+    base: Callable[..., T],
+    filled: Mapping[str, Any],
+) -> T:
+    """Call the class or function that a spec's sampler or pruner names by its import path.
+
+    Args:
+        kind: `sampler` or `pruner`.
+        entry: of the spec.
+        given: the class or function; None in a process that does not import it.
+        base: what it has to return.
+        filled: arguments that it gets if it has them and the spec leaves them out.
+
+    Raises:
+        OptionError: it refuses its arguments, or returns something else.
+        SpecError: this process does not import it.
+    """
+    if not callable(given):
+        raise SpecError(f"{kind} {entry.name!r} is imported only where its study runs")
+    taken = inspect.signature(given).parameters
+    options = {name: value for name, value in filled.items() if name in taken} | entry.options
+    made = build((kind,), entry.name, given, options)
+    if not _is_made(made, base):
+        text = f"{entry.name!r} makes a {type(made).__name__}, and has to make a {base.__name__}"
+        remedy = f"derive it from `optuna.{kind}s.{base.__name__}`"
+        raise OptionError(SpecIssue((kind, "name"), f"{text}: {remedy}"))
+    return made
+
+
+def _is_made(given: object, base: Callable[..., T]) -> TypeGuard[T]:
+    """Return whether an object is of a class. mypy takes no abstract one as a `type[T]`."""
+    return isinstance(given, cast("type[T]", base))
 
 
 class OptionError(SpecError):
@@ -78,8 +114,11 @@ def build(
     Raises:
         OptionError: options do not exist, are missing, or are refused by the constructor.
     """
-    known = [p for p in inspect.signature(make).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    arguments = inspect.signature(make).parameters.values()
+    known = [p for p in arguments if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     names = [p.name for p in known]
+    if any(p.kind is p.VAR_KEYWORD for p in arguments):
+        names += [option for option in options if option not in names]
     issues = [_unknown(path, name, option, names) for option in options if option not in names]
     if missing := [p.name for p in known if p.default is p.empty and p.name not in options]:
         text = f"{name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
@@ -95,11 +134,14 @@ def build(
             made = make(**{option: value for option, value in options.items() if option in names})
     except OptionError as error:
         raise OptionError(*issues, *error.issues) from None
+    except SpecError:
+        raise
     except (TypeError, ValueError, ImportError) as error:
-        raise OptionError(
-            *issues,
-            SpecIssue(path, f"{name!r} refuses its options: {error}"),
-        ) from error
+        text = f"{name!r} refuses its options: {error}"
+        raise OptionError(*issues, SpecIssue(path, text)) from error
+    except Exception as error:  # a user's class
+        text = f"{name!r} raised {type(error).__name__}: {error}"
+        raise OptionError(*issues, SpecIssue(path, text)) from error
     if issues:
         raise OptionError(*issues)
     return made

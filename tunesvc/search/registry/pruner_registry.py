@@ -13,23 +13,26 @@ from tunesvc.errors import SpecError
 from tunesvc.search.pruners.asha import AshaPruner, check_ladder
 from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
 from tunesvc.search.registry.component_options import (
-    OBJECT,
+    Given,
     OptionError,
     build,
+    build_imported,
     choose,
     required,
 )
 from tunesvc.spec import Pruner, StudySpec
 from tunesvc.spec.checks import PRUNERS_OF_SEVERAL as SEVERAL
 from tunesvc.spec.diagnostics import Path, SpecIssue
+from tunesvc.spec.model import OBJECT
 
 
-def make_pruner(spec: StudySpec, given: BasePruner | None = None) -> BasePruner:
+def make_pruner(spec: StudySpec, given: Given[BasePruner] = None) -> BasePruner:
     """Return the pruner that a spec names.
 
     Args:
         spec: of the study.
-        given: the pruner itself, for a study that was started in Python with an object.
+        given: the pruner itself, for a study that was started in Python with an object; the class
+            or function, for a spec with an import path.
 
     Raises:
         SpecError: no such pruner, wrong options, or one of Optuna's with several metrics.
@@ -38,13 +41,15 @@ def make_pruner(spec: StudySpec, given: BasePruner | None = None) -> BasePruner:
         name, several = spec.pruner.name, ", ".join(SEVERAL)
         raise SpecError(f"pruner {name!r} compares one metric; with several, use {several}")
     if spec.pruner.name == OBJECT:
-        return required("pruner", given, spec.pruner.options)
+        return required("pruner", spec.pruner, given, BasePruner)
+    if spec.pruner.is_imported:
+        return build_imported("pruner", spec.pruner, given, BasePruner, {"seed": spec.seed})
     return _named(spec.pruner.name, spec.pruner.options)
 
 
 def last_step(spec: StudySpec) -> int | None:
     """Return the step from which on nothing is pruned: the pruner's `max`."""
-    last = spec.pruner.options.get("max")
+    last = None if spec.pruner.is_foreign else spec.pruner.options.get("max")
     return last if isinstance(last, int) else None
 
 

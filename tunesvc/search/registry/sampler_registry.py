@@ -15,8 +15,9 @@ from tunesvc.search.population.pb2_sampler import Pb2Sampler
 from tunesvc.search.population.pbt_sampler import PbtSampler
 from tunesvc.search.population.schedule_sampler import ScheduleSampler
 from tunesvc.search.registry.component_options import (
-    OBJECT,
+    Given,
     build,
+    build_imported,
     choose,
     required,
 )
@@ -25,35 +26,34 @@ from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.space.search_space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
-from tunesvc.spec.model import Search
+from tunesvc.spec.model import OBJECT, Search
 
 
 def make_sampler(
     spec: StudySpec,
     space: Space,
-    given: BaseSampler | None = None,
+    given: Given[BaseSampler] = None,
 ) -> BaseSampler:
     """Return the sampler that a spec names.
 
     Args:
         spec: of the study.
         space: of its parameters.
-        given: the sampler itself, for a study that was started in Python with an object.
+        given: the sampler itself, for a study that was started in Python with an object; the class
+            or function, for a spec with an import path.
 
     Raises:
         SpecError: no such sampler, wrong options, or one that does not fit the study.
     """
     name = spec.sampler.name
     if name == OBJECT:
-        return required("sampler", given, spec.sampler.options)
+        return required("sampler", spec.sampler, given, BaseSampler)
+    seed = spec.seed if spec.sampler.seed is None else spec.sampler.seed
+    if spec.sampler.is_imported:
+        filled = {"seed": seed, "search_space": space.distributions}
+        return build_imported("sampler", spec.sampler, given, BaseSampler, filled)
     make = choose(("sampler",), name, _makers(spec, space))
-    options = dict(spec.sampler.options)
-    return build(
-        ("sampler",),
-        name,
-        make(spec.seed if spec.sampler.seed is None else spec.sampler.seed),
-        options,
-    )
+    return build(("sampler",), name, make(seed), spec.sampler.options)
 
 
 _DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"

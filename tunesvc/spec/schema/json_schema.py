@@ -46,6 +46,8 @@ def json_schema() -> Schema:
     for part, key in durations:
         _replace(parts[part]["properties"], key, _DURATION)
     _replace(parts["Resources"]["properties"], "memory", _SIZE)
+    for part, base in (("Sampler", "sampler"), ("Pruner", "pruner")):
+        _with_class(parts[part]["properties"], base)
     environment = parts["Environment"]["properties"]
     environment["env"]["additionalProperties"] = environment["pip"]["items"] = _TEXT
     keys["tags"]["items"] = _TEXT
@@ -85,6 +87,16 @@ def _with_short_forms(keys: Schema) -> Schema:
             *list(keys.items())[before:],
         ]
     )
+
+
+def _with_class(keys: Schema, base: str) -> None:
+    keys["class"] = {
+        "type": "string",
+        "pattern": ":",
+        "description": f"In place of `name`: a {base} of yours or of any package, as `module:Name` "
+        "or `path/file.py:Name` beside the study file. It is a class, or a function that returns "
+        f"an Optuna {base}. The other keys are its arguments.",
+    }
 
 
 def _parameters(keys: Schema, parts: Schema) -> None:

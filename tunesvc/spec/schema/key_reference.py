@@ -49,6 +49,7 @@ retries: {lost: 10, error: 1}
 | `metric: loss` | `metric: {name: loss, goal: minimize}` |
 | `metric: {...}` | `metrics: [{...}]` |
 | `sampler: tpe`, `pruner: asha` | `sampler: {name: tpe}`, `pruner: {name: asha}` |
+| `sampler: {class: "module:Name"}` | `sampler: {name: "module:Name"}`; of a pruner likewise |
 | `budget: 100` | `budget: {trials: 100}` |
 | `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
 | `warm_start: digits` | `warm_start: [digits]` |

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ _NAME_LINE = re.compile(
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
-SpecCheck = Callable[[StudySpec], Iterable[SpecIssue]]
+SpecCheck = Callable[[StudySpec], list[SpecIssue]]
 """Finds issues outside this package, such as a sampler's options: see `option_issues` of
 `search.registry`."""
 

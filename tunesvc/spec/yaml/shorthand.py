@@ -5,6 +5,7 @@
 | `metric: loss`, `metric: {...}` | `metrics: [{name: loss}]`, `metrics: [{...}]` |
 | `metrics: [loss, time]` | `metrics: [{name: loss}, {name: time}]` |
 | `sampler: tpe`, `pruner: asha` | `sampler: {name: tpe}`, `pruner: {name: asha}` |
+| `sampler: {class: "module:Name"}` | `sampler: {name: "module:Name"}`; of a pruner likewise |
 | `budget: 100` | `budget: {trials: 100}` |
 | `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
 | `warm_start: digits` | `warm_start: [digits]` |
@@ -24,7 +25,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunesvc.spec.diagnostics import Path, SpecIssue
-from tunesvc.spec.model import Search
+from tunesvc.spec.model import CLASS_FORM, OBJECT, Search
 
 
 def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
@@ -46,8 +47,7 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
     if long.get("search") is not None:
         _expand_search(long)
     for key in ("sampler", "pruner"):
-        if isinstance(long.get(key), str):
-            long[key] = _name(long[key])
+        long |= {key: _component(long[key], (key,), issues)} if key in long else {}
     if isinstance(long.get("warm_start"), str):
         long["warm_start"] = [long["warm_start"]]
     if _is_number(long.get("budget")):
@@ -68,6 +68,8 @@ def as_written(path: Path, data: Mapping[str, Any]) -> Path:
     """Return the path in the file of a value in the long form."""
     if path[:1] == ("metrics",) and "metrics" not in data and "metric" in data:
         return ("metric", *path[2:])
+    if path[1:] == ("name",) and isinstance(given := data.get(str(path[0])), Mapping):
+        return path if "name" in given else (path[0], "class")
     return path
 
 
@@ -81,6 +83,24 @@ def _expand_search(long: dict[str, Any]) -> None:
     long.setdefault("sampler", search.method)
     long.setdefault("pruner", "none")
     long.setdefault("budget", {"trials": search.trials_max})
+
+
+def _component(written: Any, path: Path, issues: list[SpecIssue]) -> Any:
+    """Expand a sampler or pruner. Beside the name of a Python object, `class` only describes it."""
+    if not isinstance(written, Mapping) or "class" not in written:
+        return _name(written)
+    if written.get("name") == OBJECT:
+        return written
+    options = {key: value for key, value in written.items() if key != "class"}
+    if "name" in written:
+        text = "write either `name` or `class`, not both"
+        issues.append(SpecIssue((*path, "class"), text, at_key=True))
+        return options
+    import_path = written["class"]
+    if not isinstance(import_path, str) or ":" not in import_path:
+        issues.append(SpecIssue((*path, "class"), CLASS_FORM))
+        return {}
+    return {"name": import_path, **options}
 
 
 def _name(written: Any) -> Any:
