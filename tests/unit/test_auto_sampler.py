@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -170,6 +175,29 @@ def test_tpe_proposes_half_of_the_trials_while_the_model_knows_nothing() -> None
     told = "TPE, because the Gaussian process predicts trials no better than their mean does"
     assert reasons[::2] == [told] * 4
     assert told not in reasons[1::2]
+
+
+@pytest.mark.parametrize("has_conditions", [True, False])
+def test_where_no_improvement_is_expected_tpe_looks_for_one_among_conditional_parameters(
+    has_conditions: bool,
+) -> None:
+    study = optuna.create_study(sampler=AutoSampler(seed=1))
+    model = CategoricalDistribution(["tree", "line"])
+    for number in range(40):
+        place = (number // 2) / 20
+        params: dict[str, Any] = {"model": "tree", "x": place}
+        if number % 2 and has_conditions:
+            params = {"model": "line", "y": place}
+        elif number % 2:
+            params["model"] = "line"
+        kinds = {name: model if name == "model" else UNIT for name in params}
+        value = (place - 0.35) ** 2 + number % 2
+        study.add_trial(create_trial(params=params, distributions=kinds, value=value))
+    space = {"model": model, "x": UNIT, **({"y": UNIT} if has_conditions else {})}
+    reasons = [explained_in(study, space) for _ in range(6)]
+    expected = "TPE, because the Gaussian process expects no improvement"
+    assert (expected in reasons) == has_conditions
+    assert expected not in reasons[::2]
 
 
 def test_while_all_values_are_equal_trials_are_spread_evenly() -> None:

@@ -218,7 +218,7 @@ def test_both_parts_of_the_model_agree_on_distances() -> None:
         Hyperparameters(weights, 1.0, 0.1, 0.1, warping=warping), CHOICES, points, zeros, zeros
     )
     data = gp_model._Data.of(points, zeros, zeros, CHOICES, None)
-    coordinates = np.hstack(gp_model._coordinates(data.numbers, warping.of(CHOICES == 0)))
+    coordinates = np.hstack(gp_model.coordinates_of(data.numbers, warping.of(CHOICES == 0)))
     fitted = gp_model._squared_distances(coordinates, weights, data)
     found = np.array([posterior.distances(point, points) for point in points])
     assert np.allclose(found**2, fitted)

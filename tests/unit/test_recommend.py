@@ -13,7 +13,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from benchmarks.problems import PROBLEMS, Problem
 from benchmarks.searchers import space_of
 from tunesvc.runtime.confirm import choose
+from tunesvc.search.analysis.noise_evidence import _squares
 from tunesvc.search.analysis.recommend import ranked, recommend
+from tunesvc.search.samplers.gp.domain import ABSENT
+from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior
+from tunesvc.search.samplers.gp.repeats import Repeats
 from tunesvc.search.tracking.objectives import is_candidate
 from tunesvc.spec.goals import Goal
 
@@ -216,3 +220,22 @@ def test_advice_on_seeds_is_given_where_they_decide_more_than_the_parameters() -
     assert advised(0.05) == advised(0.0) == ""
     assert advised(2.0, shared_seeds=4) == "", "they are shared already"
     assert advised(2.0, count=39) == "", "too little to say"
+
+
+def test_one_repeat_that_agrees_proves_nothing() -> None:
+    """Accuracies on a small test set are equal by chance."""
+    points = np.array([[0.1], [0.1], [0.4], [0.7]])
+    assert Repeats.of(points, np.array([0.5, 0.5, 1.0, 2.0])).agree is None
+    twice = np.vstack([points, [[0.4]]])
+    assert Repeats.of(twice, np.array([0.5, 0.5, 1.0, 2.0, 1.0])).agree is True
+    assert Repeats.of(twice, np.array([0.5, 0.5, 1.0, 2.0, 1.1])).agree is False
+
+
+def test_evidence_of_noise_measures_distances_as_the_model_does() -> None:
+    """An absent parameter is no place on its axis."""
+    points = np.array([[0.0, 0.2, ABSENT], [1.0, ABSENT, 0.7], [0.0, 0.9, ABSENT]])
+    known = Hyperparameters(np.ones(3), 1.0, 0.0, 0.0)
+    posterior = Posterior(known, np.array([2, 0, 0]), points, np.zeros(3), np.zeros(3))
+    squares = _squares(points, np.array([True, False, False])).sum(axis=2)
+    for place, point in enumerate(points):
+        assert np.sqrt(squares[place]) == pytest.approx(posterior.distances(point, points))

@@ -8,17 +8,15 @@ chapter 5). Results count as noisy if noise makes them far more probable.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from tunesvc.search.samplers.gp.fitted import PosteriorSummary
-from tunesvc.search.samplers.gp.gp_model import matern
+from tunesvc.search.samplers.gp.gp_model import coordinates_of, matern
+from tunesvc.search.samplers.gp.repeats import ALIKE
+from tunesvc.search.samplers.gp.warping import Warping
 
-ALIKE = 3e-3
-"""Values with variance 1 that are closer than this differ by rounding only."""
 EVIDENCE_MIN = 4.0
 """Smallest logarithm of the likelihood ratio."""
 NOISE_MIN = 0.08
@@ -36,39 +34,9 @@ _LENGTH, _LENGTH_OF_CHOICES = 0.5, 1.2
 """Length scales of a function of which nothing is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """Measurements of configurations that were measured several times."""
-
-    freedom: int
-    """Number of measurements beyond the first of each configuration."""
-    variance: float
-    """Pooled variance within configurations; 0 without repeats."""
-    largest: float
-    """Largest difference of two measurements of one configuration."""
-
-    @staticmethod
-    def of(points: np.ndarray, values: np.ndarray) -> Repeats:
-        """Group values, shape (n,), by equal points, shape (n, parameters)."""
-        groups: dict[bytes, list[float]] = defaultdict(list)
-        for point, value in zip(points, values, strict=True):
-            groups[point.tobytes()].append(float(value))
-        several = [np.array(group) for group in groups.values() if len(group) > 1]
-        freedom = sum(len(group) - 1 for group in several)
-        squares = sum(float(((group - group.mean()) ** 2).sum()) for group in several)
-        largest = max((float(np.ptp(group)) for group in several), default=0.0)
-        return Repeats(freedom, squares / freedom if freedom else 0.0, largest)
-
-    @property
-    def agree(self) -> bool | None:
-        """True if no two measurements of a configuration differ; None without repeats."""
-        return self.largest <= ALIKE if self.freedom else None
-
-
 def is_noisy(summary: PosteriorSummary, shared_seeds: int | None) -> bool:
     """Return True if the data show noise, or if `shared_seeds` declare it and none contradict."""
-    seen = summary.seen
-    agree = Repeats.of(seen.points, seen.values).agree
+    agree = summary.seen.repeats.agree
     if agree is not None:
         return not agree
     if shared_seeds is not None:
@@ -85,8 +53,7 @@ def _evidence(summary: PosteriorSummary) -> float:
     if len(values) < _COMPARED_MIN:
         return 0.0
     is_choice = summary.domain.is_choice
-    apart = points[:, None, :] - points
-    squares = np.where(is_choice, apart != 0.0, apart**2)
+    squares = _squares(points, is_choice)
     unknown = 1 / np.where(is_choice, _LENGTH_OF_CHOICES, _LENGTH) ** 2
     without, with_noise = [], []
     for weights in (summary.posterior.known.weights, unknown):
@@ -97,6 +64,18 @@ def _evidence(summary: PosteriorSummary) -> float:
                 without.append(first)
                 with_noise += others
     return max(with_noise) - max(without)
+
+
+def _squares(points: np.ndarray, is_choice: np.ndarray) -> np.ndarray:
+    """Return the squared distances of all points in each parameter, as the model takes them.
+
+    Shape (n, n, parameters).
+    """
+    squares: np.ndarray = (points[:, None, :] != points).astype(float)
+    numbers = points[:, ~is_choice]
+    places = np.stack(coordinates_of(numbers, Warping.identity(numbers.shape[1])))
+    squares[:, :, ~is_choice] = ((places[:, :, None, :] - places[:, None]) ** 2).sum(axis=0)
+    return squares
 
 
 def _is_off_plateau(values: np.ndarray) -> np.ndarray:

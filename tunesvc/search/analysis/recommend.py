@@ -23,7 +23,7 @@ from tunesvc.util.formatting import number
 if TYPE_CHECKING:
     from tunesvc.search.samplers.gp.fitted import PosteriorSummary
 
-VERSION = 3
+VERSION = 4
 """Raise it when the same trials get another recommendation: stored ones are then computed again."""
 TRIALS_MIN = 10
 """Fewest complete trials for a model; with fewer, the best observed value decides."""
@@ -199,7 +199,7 @@ def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:
 
 def _in_order(summary: PosteriorSummary) -> np.ndarray:
     """Return indices of the trials, the best first; ties within rounding by observed value."""
-    from tunesvc.search.analysis.noise_evidence import ALIKE
+    from tunesvc.search.samplers.gp.repeats import ALIKE
 
     means = summary.posterior.mean(summary.seen.points)
     is_alike = means <= means.min() + ALIKE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.explanations import Reason, RecentEntries
-from tunesvc.search.samplers.gp.gp_sampler import SKILL, GPSampler
+from tunesvc.search.samplers.gp.gp_sampler import ACQUISITION, SKILL, GPSampler
 from tunesvc.search.samplers.imputing_sampler import ImputingSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.search.study_lock import locked
@@ -29,6 +30,9 @@ UNMODELLED_EVERY = 8
 """One trial of so many is proposed by TPE, in case the Gaussian process is wrong."""
 SKILL_MIN = 5.0
 """Least skill of a Gaussian process, in nats; below it, TPE proposes every second trial."""
+GAIN_MIN = -5.0
+"""Least logarithm of the improvement that the Gaussian process expects, in deviations of the
+values; below it, TPE proposes every second trial of a space with conditions."""
 LOCAL_MAX = 2_000
 """Most finished trials for a Gaussian process of the neighbourhood of the best one."""
 Selected = GPSampler | ImputingSampler
@@ -43,7 +47,9 @@ class AutoSampler(BaseSampler):
     other overlooks. If the Gaussian process would measure a configuration again there, TPE proposes
     instead, because a full training is expensive. Elsewhere TPE proposes every eighth trial, and
     every second one while the Gaussian process predicts held-out trials no better than their mean
-    does, as in noise. docs/benchmarks.md has the measurements.
+    does, as in noise. In a space with conditions it also does while the Gaussian process expects no
+    improvement: smoothness learned from one model's parameters says little of another's.
+    docs/benchmarks.md has the measurements.
     """
 
     repeatable = True
@@ -231,7 +237,17 @@ class AutoSampler(BaseSampler):
             if repeated is not None:
                 return f"the Gaussian process would repeat trial {repeated}"
         reason = self._gp.explain(trial.number)
-        skill = reason.details.get(SKILL) if reason is not None else None
-        if skill is None or skill >= SKILL_MIN or turn(trial.number, self._shared_seeds) % 2:
-            return None
-        return "the Gaussian process predicts trials no better than their mean does"
+        details = {} if reason is None else reason.details
+        is_odd = turn(trial.number, self._shared_seeds) % 2 == 1
+        if SKILL in details and details[SKILL] < SKILL_MIN and not is_odd:
+            return "the Gaussian process predicts trials no better than their mean does"
+        is_single = len(study.directions) == 1
+        is_exhausted = is_single and details.get(ACQUISITION, math.inf) < GAIN_MIN
+        if is_exhausted and is_odd and _has_conditions(study):
+            return "the Gaussian process expects no improvement"
+        return None
+
+
+def _has_conditions(study: Study) -> bool:
+    """Return True if trials differ in which parameters they have."""
+    return len({frozenset(trial.params) for trial in cached_trials(study) if trial.params}) > 1

@@ -318,7 +318,7 @@ class Posterior:
     def _embed(self, points: np.ndarray) -> np.ndarray:
         """Return coordinates with Euclidean distances; a choice is one corner of a simplex."""
         scales, is_number = np.sqrt(self.known.weights), self._choices == 0
-        along, beside = _coordinates(points[:, is_number], self.warping.of(is_number))
+        along, beside = coordinates_of(points[:, is_number], self.warping.of(is_number))
         parts = [along * scales[is_number], beside * scales[is_number]]
         for j in np.flatnonzero(~is_number):
             # The last corner, index -1, stands for an absent choice.
@@ -328,7 +328,7 @@ class Posterior:
         return np.hstack(parts)
 
 
-def _coordinates(numbers: np.ndarray, warping: Warping) -> tuple[np.ndarray, np.ndarray]:
+def coordinates_of(numbers: np.ndarray, warping: Warping) -> tuple[np.ndarray, np.ndarray]:
     """Return coordinates of numbers along their ranges and beside them; both shaped alike."""
     is_absent = numbers == ABSENT
     along = warping.to(np.where(is_absent, _MIDDLE, numbers))
@@ -456,7 +456,7 @@ def _negative_log_posterior(
     """
     known, n = _Theta.of(theta, data), len(data.values)
     of_numbers, of_choices = known.weights[~data.is_choice], known.weights[data.is_choice]
-    coordinates = np.hstack(_coordinates(data.numbers, known.warping))
+    coordinates = np.hstack(coordinates_of(data.numbers, known.warping))
     smooth, slope = matern(_squared_distances(coordinates, known.weights, data))
     covariance = known.signal * smooth + np.tensordot(known.of_flat, data.flat, axes=1)
     covariance[np.diag_indices(n)] += data.variances + JITTER

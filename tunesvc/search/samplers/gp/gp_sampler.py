@@ -42,7 +42,7 @@ from tunesvc.search.tracking.scale import ValueScale
 from tunesvc.search.training_seeds import groups, turn
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 11"
+VERSION = "gp 12"
 """Version; it changes when the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Most observations that hyperparameters are fitted to."""
@@ -53,6 +53,8 @@ _FITS_MAX = 40
 """Cached fits: of each objective's values, of their logarithms and of constraints, now and at the
 last milestone."""
 _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+ACQUISITION = "acquisition"
+"""Key of a reason's details: the logarithm of the improvement that is expected."""
 SKILL = "skill"
 """Key of a reason's details: how much better than a constant the model predicts held-out trials."""
 _NEAREST = 3
@@ -331,7 +333,7 @@ class GPSampler(BaseSampler):
             tried=tried,
             failed=failed,
             feasibility=feasibility,
-            is_deterministic=every.is_deterministic,
+            is_deterministic=every.repeats.agree is True,
         )
         best = np.argsort(means, kind="stable")[:_STARTS]
         return _Model(objectives, single, seen.points[best])
@@ -472,7 +474,7 @@ class GPSampler(BaseSampler):
         details = {
             **self._signed(),
             "phase": phase,
-            "acquisition": value,
+            ACQUISITION: value,
             "nearest": nearest,
             SKILL: max(objective.observed.skill() for objective in model.objectives),
         }

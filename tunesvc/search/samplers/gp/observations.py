@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from tunesvc.search.pruners.curve.curve_model import CurveModel
 from tunesvc.search.pruners.curve.regression import DOF
 from tunesvc.search.samplers.gp.domain import Domain
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters
+from tunesvc.search.samplers.gp.repeats import Repeats
 from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.tracking.scale import WORST, ValueScale
 from tunesvc.search.training_seeds import groups
@@ -22,7 +22,6 @@ OBSERVED_MAX = 400
 """Most trials in the model: the best, the newest, and an even sample of the rest."""
 _GUESS = 1.0
 """Deviation, on the scale, of a pruned trial's last value if no curve model can forecast it."""
-_REPETITIONS_MIN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +48,10 @@ class Observations:
         return len(self.values)
 
     @property
-    def is_deterministic(self) -> bool:
-        """True if at least two measurements were repetitions, and none had another value.
-
-        One may agree by chance where values are coarse, such as accuracies.
-        """
-        first: dict[bytes, float] = {}
-        repetitions = 0
-        for point, value in zip(self.points, self.raw.tolist(), strict=True):
-            if math.isnan(value):
-                continue
-            key = point.tobytes()
-            repetitions += key in first
-            if first.setdefault(key, value) != value:
-                return False
-        return repetitions >= _REPETITIONS_MIN
+    def repeats(self) -> Repeats:
+        """Repeats among the trials that have finished."""
+        is_measured = ~np.isnan(self.raw)
+        return Repeats.of(self.points[is_measured], self.values[is_measured])
 
     def in_units(self, mean: float, deviation: float) -> tuple[float, float]:
         """Return a prediction in the objective's units."""
