@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -42,12 +43,14 @@ OPTUNA: Mapping[str, Callable[[int], BaseSampler]] = {
     "optuna-tpe-mv": lambda seed: optuna.samplers.TPESampler(
         seed=seed, multivariate=True, group=True
     ),
+    "optuna-tpe-liar": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
     "optuna-gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
     "optuna-cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
 }
 NEEDS = {"optuna-gp": "torch", "optuna-cmaes": "cmaes", "ax": "ax", "smac": "smac", "hebo": "hebo"}
 """Package without which a peer does not take part."""
-PEERS = (*OPTUNA, "ax", "smac", "hebo")
+PEERS = (*(name for name in OPTUNA if name != "optuna-tpe-liar"), "ax", "smac", "hebo")
+"""All but one for many trials at a time, which is TPE where there is one."""
 
 
 def present(samplers: Sequence[str]) -> list[str]:
@@ -59,13 +62,16 @@ def present(samplers: Sequence[str]) -> list[str]:
 
 
 class Searcher(Protocol):
-    """A sampler in the middle of a study that minimises."""
+    """A sampler in the middle of a study that minimises.
+
+    Ours and Optuna's may be asked several times before they are told: trials end in their order.
+    """
 
     def ask(self) -> Params | None:
         """Return the next configuration; None once every one has been tried."""
 
     def tell(self, value: float) -> None:
-        """Take the value of the last configuration; a value that is not finite is a failure."""
+        """Take the value of the first configuration without one; not finite is a failure."""
 
     def answer(self) -> Params | None:
         """Return the configuration that a user would take now."""
@@ -87,18 +93,27 @@ def start(sampler: str, parameters: Mapping[str, Any], seed: int, trials: int) -
 
 
 def answers(
-    searcher: Searcher, observe: Callable[[Params], float], marks: Sequence[int]
+    searcher: Searcher,
+    observe: Callable[[Params], float],
+    marks: Sequence[int],
+    parallel: int = 1,
 ) -> list[Params | None]:
-    """Run a study, one trial after another; return its answer after each number of trials.
+    """Run a study with so many trials at a time; return its answer after each number of trials.
 
-    A study whose space is exhausted keeps its answer.
+    Trials end in their order, and the next one is asked for when one ends. A study whose space is
+    exhausted keeps its answer.
     """
     found: list[Params | None] = []
+    running: deque[Params] = deque()
     for told in range(1, marks[-1] + 1):
-        params = searcher.ask()
-        if params is None:
+        while len(running) < min(parallel, marks[-1] - told + 1):
+            params = searcher.ask()
+            if params is None:
+                break
+            running.append(params)
+        if not running:
             break
-        searcher.tell(observe(params))
+        searcher.tell(observe(running.popleft()))
         if told in marks:
             found.append(searcher.answer())
     return found + [searcher.answer()] * (len(marks) - len(found))
@@ -141,7 +156,7 @@ class _Ours:
         memory = RecordingStorage(spec.name, [StudyDirection.MINIMIZE])
         self._optimizer = Optimizer(memory, space, strategy, trials_max=space.size)
         self._optimizer.repetition = repetition(spec, space)
-        self._number = -1
+        self._running: deque[int] = deque()
 
     def ask(self) -> Params | None:
         if self._optimizer.exhausted:
@@ -149,14 +164,15 @@ class _Ours:
         proposal = self._optimizer.ask()
         if proposal.sampler_error is not None:
             raise RuntimeError(proposal.sampler_error)
-        self._number = proposal.number
+        self._running.append(proposal.number)
         return proposal.params
 
     def tell(self, value: float) -> None:
+        number = self._running.popleft()
         if np.isfinite(value):
-            self._optimizer.tell(self._number, TrialState.COMPLETE, [float(value)])
+            self._optimizer.tell(number, TrialState.COMPLETE, [float(value)])
         else:
-            self._optimizer.tell(self._number, TrialState.FAIL, failure="nan")
+            self._optimizer.tell(number, TrialState.FAIL, failure="nan")
         self._optimizer.on_step_end()
 
     def answer(self) -> Params | None:
@@ -170,20 +186,23 @@ class _Optuna:
     def __init__(self, sampler: BaseSampler, space: Space) -> None:
         self._study = optuna.create_study(sampler=sampler)
         self._space = space
+        self._running: deque[optuna.Trial] = deque()
 
     def ask(self) -> Params:
-        self._trial = self._study.ask()
+        trial = self._study.ask()
+        self._running.append(trial)
         params: dict[str, Any] = {}
         for name in self._space.parameters:
             if self._space.active(name, params):
-                params[name] = suggest(self._trial, name, self._space.distributions[name])
+                params[name] = suggest(trial, name, self._space.distributions[name])
         return params
 
     def tell(self, value: float) -> None:
+        trial = self._running.popleft()
         if np.isfinite(value):
-            self._study.tell(self._trial, value)
+            self._study.tell(trial, value)
         else:
-            self._study.tell(self._trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)
 
     def answer(self) -> Params | None:
         finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

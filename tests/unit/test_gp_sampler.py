@@ -99,8 +99,10 @@ def test_after_pruned_trials_around_the_optimum_it_asks_there() -> None:
         add(x, TrialState.COMPLETE)
     for x in rng.normal(0.8, 0.03, 30).clip(0, 1):
         add(x, TrialState.PRUNED)
-    asked = [study.ask({"x": UNIT}).params["x"] for _ in range(3)]
-    assert all(abs(x - 0.8) < 0.1 for x in asked), asked
+    first = study.ask({"x": UNIT}).params["x"]
+    assert abs(first - 0.8) < 0.05
+    beside = [study.ask({"x": UNIT}).params["x"] for _ in range(3)]
+    assert min(beside) > 0.6, beside  # and where nothing is known yet, up to 1
 
 
 def test_infeasible_regions_are_left() -> None:

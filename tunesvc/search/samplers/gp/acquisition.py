@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import logsumexp, ndtr
 
 from tunesvc.search.samplers.gp.feasibility import Feasibility
 from tunesvc.search.samplers.gp.gp_model import Posterior
@@ -30,24 +30,21 @@ less is rounding, not noise."""
 
 @dataclass(frozen=True, slots=True)
 class Incumbents:
-    """Points that would be recommended now, by the model's mean."""
+    """Points that would be recommended now, by the model's mean, one for each draw."""
 
     best: np.ndarray
-    best_mean: float
-    second_mean: float
-    """Mean of the best other point."""
+    """As `rows_of` has them; shape (draws,)."""
+    best_mean: np.ndarray
+    second_mean: np.ndarray
+    """Mean of the best other point; shape (draws,)."""
 
     @staticmethod
     def of(points: np.ndarray, means: np.ndarray) -> Incumbents:
-        """Return the best of observed points."""
-        order = np.argsort(means, kind="stable")
-        best = points[order[0]]
-        others = [means[i] for i in order if (points[i] != best).any()]
-        return Incumbents(
-            best,
-            float(means[order[0]]),
-            float(others[0]) if others else float(means[order[0]]),
-        )
+        """Return the best of points; `means` has shape (points,) or (points, draws)."""
+        means, rows = means.reshape(len(points), -1), rows_of(points)
+        best, best_mean = rows[means.argmin(axis=0)], means.min(axis=0)
+        others = np.where(rows[:, None] != best, means, np.inf).min(axis=0)
+        return Incumbents(best, best_mean, np.where(np.isinf(others), best_mean, others))
 
 
 class Acquisition:
@@ -104,14 +101,15 @@ class Acquisition:
         if self._feasibility is not None:
             learned = np.where(is_tried, learned, np.maximum(learned, WORTH_A_RISK))
             factor = self._feasibility.log_factor(points)
-        is_best = (points == self._incumbents.best).all(axis=1)
-        rival = np.where(is_best, self._incumbents.second_mean, mean)
-        gain = _log_improvement((self._incumbents.best_mean - rival) / learned)
+        is_best = rows[:, None] == self._incumbents.best
+        rival = np.where(is_best, self._incumbents.second_mean, mean.reshape(len(points), -1))
+        gains = _log_improvement((self._incumbents.best_mean - rival) / learned[:, None])
+        gain = logsumexp(gains, axis=1) - np.log(gains.shape[1])
         return np.where(is_useless, -np.inf, np.log(learned) + gain + factor)
 
     def is_near(self, means: np.ndarray, deviations: np.ndarray) -> bool:
         """Return True if a prediction is close to the best known value; shapes (1,)."""
-        return bool(means[0] - self._incumbents.best_mean < 0.5 * deviations[0])
+        return bool(means[0] - self._incumbents.best_mean.mean() < 0.5 * deviations[0])
 
 
 class Valued(Protocol):

@@ -60,21 +60,22 @@ class Feasibility:
 
     def starts(self, count: int) -> np.ndarray:
         """Return the tried points that most likely keep all constraints."""
-        order = np.argsort(-self._log_probability(self._tried), kind="stable")
+        order = np.argsort(-self.log_probability(self._tried), kind="stable")
         out: np.ndarray = self._tried[order[:count]]
         return out
 
     def log_factor(self, points: np.ndarray) -> np.ndarray:
         """Return the logarithm of what a point's value is multiplied by; shape (points,)."""
-        out: np.ndarray = _CAUTION * self._log_probability(points)
+        out: np.ndarray = _CAUTION * self.log_probability(points)
         return out
 
     def log_value(self, points: np.ndarray) -> np.ndarray:
         """Return a point's value while no trial has kept all constraints; shape (points,)."""
         is_tried = (points[:, None] == self._tried).all(axis=2).any(axis=1)
-        return np.where(is_tried, -np.inf, self._log_probability(points))
+        return np.where(is_tried, -np.inf, self.log_probability(points))
 
-    def _log_probability(self, points: np.ndarray) -> np.ndarray:
+    def log_probability(self, points: np.ndarray) -> np.ndarray:
+        """Return the logarithm of the probability that a point keeps all; shape (points,)."""
         out = np.zeros(len(points))
         for constraint in self._constraints:
             mean, variance = constraint.predict(points)

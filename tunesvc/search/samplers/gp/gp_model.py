@@ -14,6 +14,7 @@ chapter 5).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -206,6 +207,30 @@ class Posterior:
             values,
             check_finite=False,
         )
+
+    def imagined(self, normals: np.ndarray) -> Posterior:
+        """Return several posteriors at once: the values of the last observations are not those
+        given but drawn, jointly and given the others. Means have a column for each draw.
+
+        Whitened by the Cholesky factor, values that are unknown are independent standard normals.
+
+        Args:
+            normals: standard normal numbers; shape (last observations, draws).
+        """
+        whitened = linalg.solve_triangular(
+            self._factor, self._values, lower=True, check_finite=False
+        )
+        known = len(self._values) - len(normals)
+        columns = np.tile(whitened[:known, None], normals.shape[1])
+        drawn = copy(self)
+        drawn._weights = linalg.solve_triangular(
+            self._factor,
+            np.vstack([columns, normals]),
+            lower=True,
+            trans="T",
+            check_finite=False,
+        )
+        return drawn
 
     def skill(self) -> float:
         """Return how much better the model predicts each observation from the others than a

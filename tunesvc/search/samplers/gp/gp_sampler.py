@@ -16,15 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.explanations import REPEATS, Reason, RecentEntries
 from tunesvc.search.pruners.curve.curve_model import CurveModel, models_of
-from tunesvc.search.samplers.gp.acquisition import (
-    Acquisition,
-    Incumbents,
-    maximise,
-)
+from tunesvc.search.samplers.gp.acquisition import Acquisition, maximise
 from tunesvc.search.samplers.gp.domain import Domain, draw_alone
 from tunesvc.search.samplers.gp.feasibility import Feasibility
 from tunesvc.search.samplers.gp.front_acquisition import FrontAcquisition
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
+from tunesvc.search.samplers.gp.imagined import imagine
 from tunesvc.search.samplers.gp.initial_design import spread
 from tunesvc.search.samplers.gp.observations import (
     OBSERVED_MAX,
@@ -280,7 +277,7 @@ class GPSampler(BaseSampler):
             seen.seeds,
         )
         observed = posterior
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        running = _running(trials)
         if running:
             posterior = self._with_running(posterior, seen, running, domain)
         return _Objective(every, seen, observed, posterior)
@@ -311,11 +308,11 @@ class GPSampler(BaseSampler):
         pruned = [trial for trial in others if trial.state == TrialState.PRUNED]
         failed = _points([trial for trial in pruned if not trial.intermediate_values], domain)
         tried = np.vstack([every.points, _points(others, domain)])
+        running = _points(_running(trials), domain)
         if len(objectives) > 1:
-            running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             front = FrontAcquisition(
                 [objective.posterior for objective in objectives],
-                np.vstack([every.points[every.is_candidate], _points(running, domain)]),
+                np.vstack([every.points[every.is_candidate], running]),
                 domain,
                 seed,
                 rng,
@@ -325,16 +322,19 @@ class GPSampler(BaseSampler):
             )
             return _Model(objectives, front, front.starts(_STARTS))
         seen, posterior = objectives[0].seen, objectives[0].posterior
-        means = posterior.mean(seen.points)
+        posterior, incumbents = imagine(
+            posterior, seen.points[seen.is_candidate], running, feasibility, rng
+        )
         single = Acquisition(
             posterior,
-            Incumbents.of(seen.points[seen.is_candidate], means[seen.is_candidate]),
+            incumbents,
             seed,
             tried=tried,
             failed=failed,
             feasibility=feasibility,
             is_deterministic=every.repeats.agree is True,
         )
+        means = objectives[0].posterior.mean(seen.points)
         best = np.argsort(means, kind="stable")[:_STARTS]
         return _Model(objectives, single, seen.points[best])
 
@@ -543,6 +543,10 @@ class _Model:
     acquisition: Acquisition | FrontAcquisition
     starts: np.ndarray
     """Points around which the acquisition is searched."""
+
+
+def _running(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.RUNNING]
 
 
 def _points(trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:
