@@ -39,7 +39,7 @@ from tunesvc.search.tracking.scale import ValueScale
 from tunesvc.search.training_seeds import groups, turn
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 12"
+VERSION = "gp 13"
 """Version; it changes when the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Most observations that hyperparameters are fitted to."""
