@@ -142,7 +142,7 @@ class Trial:
         """Send a report without checking for a stop; return its step."""
         step = self._last_step + 1 if step is None else as_step(step)
         if value is not None:
-            metrics = {**as_metrics(value, self._metrics), **metrics}
+            metrics = {**as_metrics(value, self._metrics or (self._first_metric,)), **metrics}
         if not metrics:
             example = f"report({step}, {self._first_metric}=...)"
             raise BadReport(f"report({step}) has no metric: write {example}")

@@ -6,6 +6,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from tunesvc import Trial
+from tunesvc.trial import RestoredState
+
 
 class RecordingChannel:
     """Takes reports and checkpoints, and asks the trial to stop after some reports."""
@@ -38,3 +41,9 @@ class RecordingChannel:
 
     def set_user_attr(self, name: str, value: str) -> None:
         """Forget it."""
+
+
+def trial_on(channel: RecordingChannel, restored: Path | None = None) -> Trial:
+    """Return a trial with the metric `loss` that continues from a checkpoint."""
+    state = None if restored is None else RestoredState(restored)
+    return Trial(channel, metrics=("loss",), restored=state)

@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 import tunesvc.integrations
+from tests.support.integrations_page import run_snippet
 from tests.support.recording_channel import RecordingChannel
 from tunesvc import Pruned, Trial
 from tunesvc.errors import BadReport
+from tunesvc.execution.attempt.failures import outcome_of
+from tunesvc.execution.executor import Failed, StoppedEarly
 from tunesvc.integrations.step_reporter import Save, StepReporter, select
 
 VALUES = {"valid-l2": 0.5, "valid-auc": 0.9}
@@ -28,7 +32,7 @@ def test_a_metric_that_cannot_be_told_is_an_error_with_those_that_there_are() ->
         select("valid_auc", VALUES)
     with pytest.raises(BadReport, match="name the metric .* there are valid-l2, valid-auc"):
         select(None, VALUES)
-    with pytest.raises(BadReport, match="validation set"):
+    with pytest.raises(BadReport, match="validation data"):
         select(None, {})
 
 
@@ -73,3 +77,28 @@ def test_a_missing_framework_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
         _ = tunesvc.integrations.LightGBMReporter
     with pytest.raises(AttributeError, match="LightGMBReporter"):
         _ = tunesvc.integrations.LightGMBReporter
+
+
+@pytest.mark.parametrize(
+    ("heading", "framework"),
+    [("LightGBM", "lightgbm"), ("XGBoost", "xgboost"), ("scikit-learn", "sklearn")],
+)
+def test_a_snippet_of_the_page_trains_without_a_study(
+    heading: str, framework: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(framework)
+    train = run_snippet(heading, tmp_path / "snippet.py")["train"]
+    with threadpool_limits(1):
+        assert 0 < train(lr=0.1) < 10_000
+
+
+def test_a_detached_trial_reports_a_plain_number() -> None:
+    Trial().report(1, 0.5)
+
+
+def test_a_trial_pruned_in_a_child_process_of_pytorch_is_pruned() -> None:
+    """PyTorch raises its own exception in the parent, with the child's traceback as text."""
+    raised = type("ProcessRaisedException", (Exception,), {"__module__": "torch.multiprocessing"})
+    text = "Traceback (most recent call last):\n  ...\ntunesvc.errors.Pruned: trial 3 was asked to stop"
+    assert isinstance(outcome_of(raised(text), stop_requested=True), StoppedEarly)
+    assert isinstance(outcome_of(raised("ValueError: broken"), stop_requested=True), Failed)

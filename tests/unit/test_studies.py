@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 import pytest
 
+from tests.support.recording_channel import RecordingChannel
 from tunesvc import Pruned, StudySpec, Trial
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.executor import AttemptId, Job, Launch, Reported
@@ -122,6 +123,23 @@ def test_the_folds_are_five_and_differ() -> None:
     errors = [objective_of(spec)(**arguments(spec), trial=Trial(seed=seed)) for seed in range(10)]
     assert errors[:5] == errors[5:]
     assert len(set(errors)) == spec.seeds == 5
+
+
+def test_lightgbm_continues_from_its_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("lightgbm")
+    spec, before, after = (
+        spec_of("lightgbm_digits"),
+        RecordingChannel(tmp_path / "before", stop_after=3),
+        RecordingChannel(tmp_path / "after"),
+    )
+    train, params = objective_of(spec), arguments(spec) | {"rounds": 5}
+    metrics = tuple(metric.name for metric in spec.metrics)
+    with pytest.raises(Pruned):
+        train(**params, trial=Trial(before, metrics=metrics))
+    restored = RestoredState(before.saved[3])
+    loss = train(**params, trial=Trial(after, metrics=metrics, restored=restored))
+    assert after.steps == [4, 5]
+    assert after.reports[-1][1] == {"log_loss": loss}
 
 
 def test_the_tradeoff_measures_all_its_metrics() -> None:

@@ -10,14 +10,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunesvc.integrations.catboost import CatBoostReporter
+    from tunesvc.integrations.keras import KerasReporter
     from tunesvc.integrations.lightgbm import LightGBMReporter
+    from tunesvc.integrations.lightning import LightningReporter
+    from tunesvc.integrations.scikit_learn import fit_in_steps
+    from tunesvc.integrations.torch import TorchReporter
+    from tunesvc.integrations.transformers import TransformersReporter
+    from tunesvc.integrations.xgboost import XGBoostReporter
 
 _HOMES = {
+    "CatBoostReporter": "catboost",
+    "KerasReporter": "keras",
     "LightGBMReporter": "lightgbm",
+    "LightningReporter": "lightning",
+    "TorchReporter": "torch",
+    "TransformersReporter": "transformers",
+    "XGBoostReporter": "xgboost",
+    "fit_in_steps": "scikit_learn",
 }
-"""Public names, and the module of each, which bears the name of its extra."""
+"""Public names, and the module of each."""
 
-__all__ = ["LightGBMReporter"]
+_EXTRAS = {"scikit_learn": "sklearn"}
+"""Extras that have other names than their modules."""
+
+__all__ = [
+    "CatBoostReporter",
+    "KerasReporter",
+    "LightGBMReporter",
+    "LightningReporter",
+    "TorchReporter",
+    "TransformersReporter",
+    "XGBoostReporter",
+    "fit_in_steps",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,7 +53,8 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"tunesvc.integrations.{home}"), name)
     except ModuleNotFoundError as error:
-        text = f"{name} needs {error.name}: pip install 'tunesvc[{home}]'"
+        extra = _EXTRAS.get(home, home)
+        text = f"{name} needs {error.name}: pip install 'tunesvc[{extra}]'"
         raise ImportError(text, name=error.name) from error
 
 

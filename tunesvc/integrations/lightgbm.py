@@ -42,12 +42,11 @@ class LightGBMReporter:
             checkpoint_every: rounds from one checkpoint to the next; 0 saves none.
         """
         self._reporter = StepReporter(trial, metric, checkpoint_every)
-        self._saves = checkpoint_every > 0
 
     @property
     def restored(self) -> Path | None:
         """The model of an earlier attempt's last checkpoint, for `init_model`."""
-        return self._reporter.trial.restored()
+        return self._reporter.restored
 
     def rounds_left(self, rounds: int) -> int:
         """Return how many of so many rounds are not in the restored model."""
@@ -58,11 +57,10 @@ class LightGBMReporter:
     def __call__(self, env: Any) -> None:
         """Report a round."""
         is_cv = hasattr(env.model, "boosters")
-        if is_cv and self._saves:
+        if is_cv and self._reporter.saves:
             raise TuneError("LightGBM cannot continue `cv`: leave checkpoint_every out")
         step = env.iteration + 1
-        is_last = step == env.end_iteration
         values = {f"{data}-{name}": value for data, name, value, *_ in env.evaluation_result_list}
-        # Nothing continues after the last round.
-        save = None if is_cv or is_last else env.model.save_model
-        self._reporter.report(step, values, save, "model.txt")
+        self._reporter.last_step = env.end_iteration
+        save = None if is_cv else env.model.save_model
+        self._reporter.report_selected(step, values, save, "model.txt")

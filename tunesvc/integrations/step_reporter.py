@@ -32,34 +32,65 @@ class StepReporter:
         self.trial = trial
         self._metric = metric
         self._every = checkpoint_every
+        self.last_step: int | None = None
+        """The step with which training ends, if it is known. It is not saved: nothing would be left
+        to train, and most frameworks have no result then."""
+
+    @property
+    def saves(self) -> bool:
+        """True if checkpoints are to be saved."""
+        return self._every > 0
+
+    @property
+    def restored(self) -> Path | None:
+        """The last checkpoint of an earlier attempt."""
+        return self.trial.restored()
+
+    def is_due(self, step: int) -> bool:
+        """Return True if the state is to be saved after this step."""
+        return self.can_save(step) and step % self._every == 0
+
+    def can_save(self, step: int) -> bool:
+        """Return True if the state may be saved after this step."""
+        return self._every > 0 and step != self.last_step
 
     def report(
+        self, step: int, value: object, save: Save | None = None, name: str = "state"
+    ) -> None:
+        """Report a step and, if it is due, save a checkpoint, which a pause also makes due.
+
+        Args:
+            step: number of steps done.
+            value: of the study's first metric, or a mapping of several.
+            save: writes the state; None if there is none to save.
+            name: of the file or folder that it writes.
+
+        Raises:
+            Pruned: the trial has been asked to stop.
+        """
+        try:
+            self.trial.report(step, value)
+        except Pruned:
+            if save is not None and self.can_save(step):
+                self._checkpoint(step, save, name)
+            raise
+        if save is not None and self.is_due(step):
+            self._checkpoint(step, save, name)
+
+    def report_selected(
         self,
         step: int,
         values: Mapping[str, float],
         save: Save | None = None,
         name: str = "state",
     ) -> None:
-        """Report a step and, if it is due, save a checkpoint, which a pause also makes due.
-
-        Args:
-            step: number of steps done.
-            values: the framework's metrics, by its names.
-            save: writes the state; None if there is none to save.
-            name: of the file or folder that it writes.
+        """Report the metric among a framework's values, which go by its names; see `report`.
 
         Raises:
             Pruned: the trial has been asked to stop.
             BadReport: the metric is not among the values.
         """
-        try:
-            self.trial.report(step, select(self._metric, values))
-        except Pruned:
-            if save is not None and self._every:
-                self._checkpoint(step, save, name)
-            raise
-        if save is not None and self._every and step % self._every == 0:
-            self._checkpoint(step, save, name)
+        self.report(step, select(self._metric, values), save, name)
 
     def _checkpoint(self, step: int, save: Save, name: str) -> None:
         path = self.trial.directory / name
@@ -87,13 +118,16 @@ def select(metric: Metric, values: Mapping[str, float]) -> float | dict[str, flo
     if metric is not None:
         return {name: _value(source, values) for name, source in metric.items()}
     if len(values) != 1:
-        found = ", ".join(values) or "none: hand the training a validation set"
-        raise BadReport(f"name the metric to report with metric=...; there are {found}")
+        raise BadReport(f"name the metric to report with metric=...; there are {_names(values)}")
     return next(iter(values.values()))
 
 
 def _value(name: str, values: Mapping[str, float]) -> float:
     if name in values:
         return values[name]
-    found = ", ".join(values) or "none: hand the training a validation set"
-    raise BadReport(f"there is no metric {name!r} to report{suggest(name, values)}; found: {found}")
+    near = suggest(name, values)
+    raise BadReport(f"there is no metric {name!r} to report{near}; found: {_names(values)}")
+
+
+def _names(values: Mapping[str, float]) -> str:
+    return ", ".join(values) or "none (hand validation data to the training)"

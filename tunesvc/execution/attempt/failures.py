@@ -59,7 +59,12 @@ def outcome_of(error: BaseException, *, stop_requested: bool) -> Outcome:
 
 
 def is_pruned(error: BaseException) -> bool:
-    """Return True for our `Pruned` and Optuna's `TrialPruned`."""
+    """Return True for our `Pruned` and Optuna's `TrialPruned`.
+
+    Also of a child process of PyTorch, from which only text arrives.
+    """
+    if _is_named(error, "ProcessRaisedException", package="torch"):
+        return f"{Pruned.__module__}.{Pruned.__qualname__}: " in _text(error)
     return isinstance(error, Pruned) or _is_named(error, "TrialPruned", package="optuna")
 
 
