@@ -36,7 +36,7 @@ from benchmarks import tables
 from benchmarks.functions import hartmann
 from benchmarks.problems import PROBLEMS, Params, Problem
 from benchmarks.searchers import answers, draws, space_of, start
-from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.model.domain import Domain
 
 MARKS = (64, 128, 192, 256)
 REFERENCES = 1_000

@@ -352,7 +352,7 @@ def _ax_parameter(name: str, kind: BaseDistribution) -> Any:
 
 def dominated(results: Sequence[Result], reference: Sequence[float]) -> float:
     """Return the hypervolume of the feasible results."""
-    from tunesvc.search.samplers.gp.hypervolume import non_dominated, volume
+    from tunesvc.search.samplers.gp.acquisitions.hypervolume import non_dominated, volume
 
     kept = [losses for losses, constraints in results if all(c <= 0 for c in constraints)]
     if not kept:

@@ -5,10 +5,10 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from tunesvc.search.samplers.gp.domain import Domain
-from tunesvc.search.samplers.gp.feasibility import Feasibility
-from tunesvc.search.samplers.gp.gp_model import Hyperparameters, fit
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
+from tunesvc.search.samplers.gp.model.domain import Domain
+from tunesvc.search.samplers.gp.model.feasibility import Feasibility
+from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters, fit
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

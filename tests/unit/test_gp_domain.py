@@ -11,8 +11,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, create_trial
 
-from tunesvc.search.samplers.gp.domain import ABSENT, Domain
 from tunesvc.search.samplers.gp.initial_design import spread
+from tunesvc.search.samplers.gp.model.domain import ABSENT, Domain
 
 KINDS: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1.0, log=True),

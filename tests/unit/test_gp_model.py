@@ -6,10 +6,10 @@ from scipy.optimize import approx_fprime
 from scipy.stats import norm
 
 from tunesvc.search.samplers.auto_sampler import SKILL_MIN
-from tunesvc.search.samplers.gp import gp_model
-from tunesvc.search.samplers.gp.domain import ABSENT
-from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
-from tunesvc.search.samplers.gp.warping import Warping
+from tunesvc.search.samplers.gp.model import gp_model
+from tunesvc.search.samplers.gp.model.domain import ABSENT
+from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters, Posterior, fit
+from tunesvc.search.samplers.gp.model.warping import Warping
 
 CHOICES = np.array([0, 0, 3])
 

@@ -13,11 +13,15 @@ from scipy.special import ndtr
 
 from tests.support.specs import make_spec
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.samplers.gp.acquisition import Acquisition, Incumbents, _log_improvement
-from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior
+from tunesvc.search.samplers.gp.acquisitions.acquisition import (
+    Acquisition,
+    Incumbents,
+    _log_improvement,
+)
+from tunesvc.search.samplers.gp.acquisitions.hypervolume import volume
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
-from tunesvc.search.samplers.gp.hypervolume import volume
-from tunesvc.search.samplers.gp.observations import Observations
+from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters, Posterior
+from tunesvc.search.samplers.gp.model.observations import Observations
 from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.scale import ValueScale

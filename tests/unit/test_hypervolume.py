@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tunesvc.search.samplers.gp.hypervolume import (
+from tunesvc.search.samplers.gp.acquisitions.hypervolume import (
     Boxes,
     HypervolumeImprovement,
     log_shortfall,

@@ -5,11 +5,11 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from tunesvc.search.samplers.gp.acquisition import Incumbents, rows_of
-from tunesvc.search.samplers.gp.feasibility import Feasibility
-from tunesvc.search.samplers.gp.gp_model import JITTER, Hyperparameters, Posterior
+from tunesvc.search.samplers.gp.acquisitions.acquisition import Incumbents, rows_of
+from tunesvc.search.samplers.gp.acquisitions.imagined import imagine
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
-from tunesvc.search.samplers.gp.imagined import imagine
+from tunesvc.search.samplers.gp.model.feasibility import Feasibility
+from tunesvc.search.samplers.gp.model.gp_model import JITTER, Hyperparameters, Posterior
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

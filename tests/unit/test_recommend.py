@@ -15,9 +15,9 @@ from benchmarks.searchers import space_of
 from tunesvc.runtime.confirm import choose
 from tunesvc.search.analysis.noise_evidence import _squares
 from tunesvc.search.analysis.recommend import ranked, recommend
-from tunesvc.search.samplers.gp.domain import ABSENT
-from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior
-from tunesvc.search.samplers.gp.repeats import Repeats
+from tunesvc.search.samplers.gp.model.domain import ABSENT
+from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters, Posterior
+from tunesvc.search.samplers.gp.model.repeats import Repeats
 from tunesvc.search.tracking.objectives import is_candidate
 from tunesvc.spec.goals import Goal
 

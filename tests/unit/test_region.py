@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import create_trial
 
-from tunesvc.search.samplers.gp.domain import Domain
-from tunesvc.search.samplers.gp.region import TrustRegion
+from tunesvc.search.samplers.gp.acquisitions.region import TrustRegion
+from tunesvc.search.samplers.gp.model.domain import Domain
 
 DOMAIN = Domain(
     {

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 
-from tunesvc.search.samplers.gp.warping import Warping
+from tunesvc.search.samplers.gp.model.warping import Warping
 
 EXPONENTS = st.floats(0.14, 7.4)
 

@@ -15,7 +15,7 @@ from tunesvc.queries.health.finding import Action, HealthFinding, InsufficientDa
 from tunesvc.queries.rows import StudyStatus
 from tunesvc.search.analysis.noise import Noise, noise_of
 from tunesvc.search.registry.component_options import name_of
-from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.model.domain import Domain
 from tunesvc.space.search_space import Space
 from tunesvc.util.formatting import number as shown
 

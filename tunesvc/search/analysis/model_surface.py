@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.samplers.gp.fitted import PosteriorSummary, fit_posterior
+from tunesvc.search.samplers.gp.model.fitted import PosteriorSummary, fit_posterior
 from tunesvc.spec.goals import Goal
 
 LINE = 41

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.samplers.gp.fitted import PosteriorSummary, fit_posterior
-from tunesvc.search.samplers.gp.repeats import Repeats
+from tunesvc.search.samplers.gp.model.fitted import PosteriorSummary, fit_posterior
+from tunesvc.search.samplers.gp.model.repeats import Repeats
 from tunesvc.search.tracking.objectives import is_candidate
 from tunesvc.spec.goals import Goal
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunesvc.search.samplers.gp.fitted import PosteriorSummary
-from tunesvc.search.samplers.gp.gp_model import coordinates_of, matern
-from tunesvc.search.samplers.gp.repeats import ALIKE
-from tunesvc.search.samplers.gp.warping import Warping
+from tunesvc.search.samplers.gp.model.fitted import PosteriorSummary
+from tunesvc.search.samplers.gp.model.gp_model import coordinates_of, matern
+from tunesvc.search.samplers.gp.model.repeats import ALIKE
+from tunesvc.search.samplers.gp.model.warping import Warping
 
 EVIDENCE_MIN = 4.0
 """Smallest logarithm of the likelihood ratio."""

@@ -21,7 +21,7 @@ from tunesvc.spec.goals import Goal, orient
 from tunesvc.util.formatting import number
 
 if TYPE_CHECKING:
-    from tunesvc.search.samplers.gp.fitted import PosteriorSummary
+    from tunesvc.search.samplers.gp.model.fitted import PosteriorSummary
 
 VERSION = 4
 """Raise it when the same trials get another recommendation: stored ones are then computed again."""
@@ -179,7 +179,7 @@ def _noisy_summary(
         return None
     # They import SciPy, which takes half a second: `tune best` often needs no model.
     from tunesvc.search.analysis.noise_evidence import is_noisy
-    from tunesvc.search.samplers.gp.fitted import fit_posterior
+    from tunesvc.search.samplers.gp.model.fitted import fit_posterior
 
     summary = fit_posterior(candidates, goal, shared_seeds)
     return summary if summary is not None and is_noisy(summary, shared_seeds) else None
@@ -199,7 +199,7 @@ def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:
 
 def _in_order(summary: PosteriorSummary) -> np.ndarray:
     """Return indices of the trials, the best first; ties within rounding by observed value."""
-    from tunesvc.search.samplers.gp.repeats import ALIKE
+    from tunesvc.search.samplers.gp.model.repeats import ALIKE
 
     means = summary.posterior.mean(summary.seen.points)
     is_alike = means <= means.min() + ALIKE

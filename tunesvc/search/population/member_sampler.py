@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason, RecentEntries
-from tunesvc.search.samplers.gp.domain import Domain, draw_alone
+from tunesvc.search.samplers.gp.model.domain import Domain, draw_alone
 from tunesvc.search.seeding import seed_of
 from tunesvc.search.tracking.lineage import Parent, parent_of
 from tunesvc.spec.model import Search

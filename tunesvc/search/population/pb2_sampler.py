@@ -21,8 +21,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.population.member_sampler import MemberSampler
-from tunesvc.search.samplers.gp.domain import Domain
-from tunesvc.search.samplers.gp.gp_model import Posterior, fit
+from tunesvc.search.samplers.gp.model.domain import Domain
+from tunesvc.search.samplers.gp.model.gp_model import Posterior, fit
 from tunesvc.search.tracking.lineage import Parent, parent_of
 from tunesvc.search.tracking.objectives import orientations_of
 

@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.population.member_sampler import MemberSampler
-from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.model.domain import Domain
 
 
 class PbtSampler(MemberSampler):

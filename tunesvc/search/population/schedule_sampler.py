@@ -10,7 +10,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.population.member_sampler import MemberSampler
-from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.model.domain import Domain
 from tunesvc.search.tracking.lineage import parent_of
 from tunesvc.spec.model import Stage, as_choice
 

@@ -1,1 +1,1 @@
-"""Gaussian-process search: the space as a box, the model, the acquisition, and the sampler."""
+"""Gaussian-process search: the sampler, on a model and an acquisition."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import qmc
 
-from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.model.domain import Domain
 
 
 def spread(domain: Domain, number: int, seed: int) -> np.ndarray:

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunesvc.search.samplers.gp.acquisition import (
+from tunesvc.search.samplers.gp.acquisitions.acquisition import (
     WORTH_A_RISK,
     WORTH_REPEATING,
     rows_of,
 )
-from tunesvc.search.samplers.gp.domain import Domain
-from tunesvc.search.samplers.gp.feasibility import Feasibility
-from tunesvc.search.samplers.gp.gp_model import Posterior
-from tunesvc.search.samplers.gp.hypervolume import (
+from tunesvc.search.samplers.gp.acquisitions.hypervolume import (
     HypervolumeImprovement,
     non_dominated,
 )
-from tunesvc.search.samplers.gp.warping import Warping
+from tunesvc.search.samplers.gp.model.domain import Domain
+from tunesvc.search.samplers.gp.model.feasibility import Feasibility
+from tunesvc.search.samplers.gp.model.gp_model import Posterior
+from tunesvc.search.samplers.gp.model.warping import Warping
 
 _FRONT_MAX = {2: 200, 3: 60, 4: 40}
 """Most points of a front by the number of objectives; the number of boxes grows with its power."""

@@ -10,9 +10,9 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.samplers.gp.domain import Domain
-from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
-from tunesvc.search.samplers.gp.observations import (
+from tunesvc.search.samplers.gp.model.domain import Domain
+from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters, Posterior, fit
+from tunesvc.search.samplers.gp.model.observations import (
     OBSERVED_MAX,
     Observations,
     observe,

@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 from scipy.special import logsumexp, ndtr
 
-from tunesvc.search.samplers.gp.feasibility import Feasibility
-from tunesvc.search.samplers.gp.gp_model import Posterior
-from tunesvc.search.samplers.gp.region import Region
-from tunesvc.search.samplers.gp.warping import Warping
+from tunesvc.search.samplers.gp.acquisitions.region import Region
+from tunesvc.search.samplers.gp.model.feasibility import Feasibility
+from tunesvc.search.samplers.gp.model.gp_model import Posterior
+from tunesvc.search.samplers.gp.model.warping import Warping
 
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _CANDIDATES = 1_000

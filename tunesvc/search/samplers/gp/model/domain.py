@@ -19,7 +19,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.samplers.gp.warping import Warping
+from tunesvc.search.samplers.gp.model.warping import Warping
 from tunesvc.spec.rounding import nearest_step, snap_to_bounds
 
 ABSENT = -1.0

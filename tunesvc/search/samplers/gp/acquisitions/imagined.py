@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tunesvc.search.samplers.gp.acquisition import Incumbents
-from tunesvc.search.samplers.gp.feasibility import Feasibility
-from tunesvc.search.samplers.gp.gp_model import Posterior
+from tunesvc.search.samplers.gp.acquisitions.acquisition import Incumbents
+from tunesvc.search.samplers.gp.model.feasibility import Feasibility
+from tunesvc.search.samplers.gp.model.gp_model import Posterior
 
 _DRAWS = 16
 """Outcomes of all running trials together; every second one mirrors the one before."""

@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.pruners.curve.curve_model import CurveModel
 from tunesvc.search.pruners.curve.regression import DOF
-from tunesvc.search.samplers.gp.domain import Domain
-from tunesvc.search.samplers.gp.gp_model import Hyperparameters
-from tunesvc.search.samplers.gp.repeats import Repeats
+from tunesvc.search.samplers.gp.model.domain import Domain
+from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters
+from tunesvc.search.samplers.gp.model.repeats import Repeats
 from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.tracking.scale import WORST, ValueScale
 from tunesvc.search.training_seeds import groups

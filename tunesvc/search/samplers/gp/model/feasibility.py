@@ -14,8 +14,8 @@ import numpy as np
 from optuna.trial import FrozenTrial
 from scipy.special import log_ndtr
 
-from tunesvc.search.samplers.gp.domain import Domain
-from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior
+from tunesvc.search.samplers.gp.model.domain import Domain
+from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters, Posterior
 
 _CAUTION = 5.0
 """Power of the probability; with 1, most asks at a border fail."""

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from tunesvc.search.samplers.gp.domain import ABSENT, Domain
-from tunesvc.search.samplers.gp.warping import Warping
+from tunesvc.search.samplers.gp.model.domain import ABSENT, Domain
+from tunesvc.search.samplers.gp.model.warping import Warping
 
 
 class Region(Protocol):

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg, optimize
 
-from tunesvc.search.samplers.gp.domain import ABSENT
-from tunesvc.search.samplers.gp.warping import Warping
+from tunesvc.search.samplers.gp.model.domain import ABSENT
+from tunesvc.search.samplers.gp.model.warping import Warping
 
 JITTER = 1e-6
 _BESIDE = 0.5
