@@ -43,7 +43,7 @@ def test_a_pruned_training_continues_from_its_snapshot_to_the_same_model(tmp_pat
     with pytest.raises(Pruned):
         fit(trial_on(first), snapshot_interval=0)
     assert first.steps == list(range(1, 8))
-    assert list(first.saved) == list(range(1, 8)), "the last one was written when it stopped"
+    assert list(first.saved) == [1, 2, 3, 4, 5, 7], "the last one was written when it stopped"
     for step in (4, 7):
         again = RecordingChannel(tmp_path / f"from-{step}")
         model = fit(trial_on(again, first.saved[step]), snapshot_interval=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import pytest
 
 from tests.support.recording_channel import RecordingChannel, trial_on
+from tests.support.specs import make_spec
 from tunesvc import Pruned, Trial
+from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
+from tunesvc.execution.executor import AttemptId, Checkpointed, Job, Launch, Reported, StoppedEarly
+from tunesvc.execution.worker.outbox import Outbox
 
 pytest.importorskip("lightning")
 import lightning  # after the skip
@@ -115,3 +120,24 @@ def test_a_pruned_training_ends_in_order_and_continues_to_the_same_weights(tmp_p
         assert trainer.global_step == EPOCHS * 4
         for mine, theirs in zip(model.parameters(), whole.parameters(), strict=True):
             assert torch.allclose(mine, theirs), "optimizer or scheduler were not restored"
+
+
+def test_the_first_of_several_processes_reports_and_all_of_them_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    spec, outbox = make_spec(), Outbox()
+    job = Job("s", "key", ("loss",), spec.resources, spec.environment, str(tmp_path))
+    launch = Launch(AttemptId(1, 1), 0, {}, seed=0)
+    attempt = Attempt(job, launch, WorkerInfo("here", os.getpid()), outbox)
+    attempt.stop()
+
+    def objective(attempt: Attempt) -> dict[str, float]:
+        processes = {"strategy": "ddp_spawn", "devices": 2}
+        fit(attempt.trial(), tmp_path, checkpoint_every=3, **processes)
+        return {"loss": 1.0}
+
+    assert isinstance(attempt.outcome(objective), StoppedEarly)
+    sent = [payload for _, payload in outbox.take(0)]
+    assert [one.step for one in sent if isinstance(one, Reported)] == [1]
+    assert [one.step for one in sent if isinstance(one, Checkpointed)] == [1]

@@ -68,6 +68,37 @@ def test_one_trial_is_pruned_and_another_survives_its_worker(
     assert min(step for attempt, step, _ in steps if attempt == 2) > 1, "it did not start over"
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_a_paused_trial_continues_where_it_was_paused(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no checkpoint but those that pauses make."""
+    pytest.importorskip("lightgbm")
+    shutil.copy(OBJECTIVES / "frameworks.py", tmp_path)
+    monkeypatch.setenv("TUNE_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    spec = {
+        "name": "paused",
+        "entrypoint": "frameworks:paused",
+        "metric": "loss",
+        "parameters": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+        "sampler": {"name": "random", "seed": 1},
+        "pruner": {"name": "asha", "min": 1, "max": 9, "eta": 3, "form": "promote"},
+        "budget": {"trials": 9},
+        "parallelism": 2,
+        "resources": {"cpu": 1},
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(json.dumps(spec))
+    study = tunesvc.run(file, database_url=database_url)
+    continued = 0
+    for trial in study.trials:
+        steps = reported(study, trial.number)
+        assert [step for _, step, _ in steps] == list(range(1, len(steps) + 1)), "none twice"
+        continued += len({attempt for attempt, *_ in steps}) > 1
+    assert continued > 0
+    assert {trial.state for trial in study.trials} == {"complete", "pruned"}
+
+
 def reported(study: tunesvc.Study, number: int) -> list[tuple[int, int, bool]]:
     """Return a trial's attempts, steps and whether a later attempt replaced them."""
     query = sa.text("""SELECT attempt, step, superseded FROM reports JOIN trials t USING (trial_id)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.recording_channel import RecordingChannel, trial_on
 from tunesvc import Pruned, Trial
+from tunesvc.errors import BadReport
 
 pytest.importorskip("transformers")
 import torch
@@ -58,7 +59,12 @@ class Ends(TrainerCallback):
 
 
 def train(
-    trial: Trial, folder: Path, *others: Any, metric: Any = "eval_loss", **options: Any
+    trial: Trial,
+    folder: Path,
+    *others: Any,
+    metric: Any = "eval_loss",
+    data: Any = None,
+    **options: Any,
 ) -> Any:
     reporter = TransformersReporter(trial, metric)
     defaults = {"eval_strategy": "epoch", "save_strategy": "no", "num_train_epochs": EPOCHS}
@@ -71,9 +77,9 @@ def train(
         learning_rate=0.01,
         **defaults | options,
     )
-    data = dataset()
+    rows = dataset()
     trainer = Trainer(
-        build(), args, train_dataset=data, eval_dataset=data, callbacks=[*others, reporter]
+        build(), args, train_dataset=rows, eval_dataset=data or rows, callbacks=[*others, reporter]
     )
     trainer.train(resume_from_checkpoint=reporter.restored)
     return trainer
@@ -127,3 +133,15 @@ def test_a_pruned_training_ends_in_order_and_continues_to_the_same_weights(
         assert trainer.state.global_step == 16
         for mine, theirs in zip(trainer.model.parameters(), whole.model.parameters(), strict=True):
             assert torch.allclose(mine, theirs, atol=1e-6)
+
+
+def test_of_several_data_sets_the_named_metric_is_reported(tmp_path: Path) -> None:
+    channel, both = RecordingChannel(tmp_path), {"old": dataset(), "new": dataset()}
+    metric = {"loss": "eval_new_loss", "old": "eval_old_loss"}
+    train(trial_on(channel), tmp_path, metric=metric, data=both, num_train_epochs=2)
+    assert [(step, set(values)) for step, values in channel.reports] == [
+        (1, {"loss", "old"}),
+        (2, {"loss", "old"}),
+    ]
+    with pytest.raises(BadReport, match="did you mean `eval_new_loss`"):
+        train(trial_on(channel), tmp_path, metric="eval_news_loss", data=both)

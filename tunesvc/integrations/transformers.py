@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from tunesvc.errors import Pruned
+from tunesvc.errors import BadReport, Pruned
 from tunesvc.integrations.step_reporter import Metric, StepReporter
 from tunesvc.trial import Trial
 
@@ -42,7 +42,9 @@ class TransformersReporter(TrainerCallback):
         """
         self._reporter = StepReporter(trial, metric)
         self._is_training = False
-        self._pruned: Pruned | None = None
+        self._values: dict[str, float] = {}
+        """Metrics of the evaluation, of which each data set has its own."""
+        self._error: Pruned | BadReport | None = None
 
     @property
     def restored(self) -> str | None:
@@ -57,15 +59,25 @@ class TransformersReporter(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any], **others: Any
     ) -> None:
-        """Report an evaluation."""
+        """Report an evaluation once the metric is there."""
         if not self._is_training or not state.is_world_process_zero:
             return
+        self._values |= metrics
         try:
-            self._reporter.report_selected(_step(args, state), metrics)
+            self._reporter.report_selected(_step(args, state), self._values)
+            self._error = None
+        except BadReport as error:
+            self._error = error
         except Pruned as pruned:
-            self._pruned = pruned
+            self._error = pruned
             control.should_training_stop = True
             control.should_save = args.save_strategy != "no"  # a paused trial continues from here
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Raise an error if the last evaluation lacked the metric."""
+        self._values.clear()
+        if self._error is not None:
+            raise self._error
 
     def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Make the `Trainer`'s checkpoint the trial's."""
@@ -76,8 +88,8 @@ class TransformersReporter(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Raise `Pruned` if the trial has been asked to stop."""
         self._is_training = False
-        if self._pruned is not None:
-            raise self._pruned
+        if self._error is not None:
+            raise self._error
 
 
 def _step(args: Any, state: Any) -> int:
