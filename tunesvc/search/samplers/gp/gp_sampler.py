@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.explanations import REPEATS, Reason, RecentEntries
-from tunesvc.search.samplers.gp.acquisitions.acquisition import Acquisition, maximise
+from tunesvc.search.samplers.gp.acquisitions.acquisition import Acquisition, Incumbents, maximise
 from tunesvc.search.samplers.gp.acquisitions.front_acquisition import FrontAcquisition
 from tunesvc.search.samplers.gp.acquisitions.imagined import imagine
 from tunesvc.search.samplers.gp.acquisitions.region import Region, TrustRegion, WholeSpace
@@ -196,10 +196,12 @@ class GPSampler(BaseSampler):
                 feasibility=feasibility,
             )
             return _Plan(objectives, front, front.starts(_STARTS))
-        seen = first.seen
-        posterior, incumbents = imagine(
-            first.posterior, seen.points[seen.is_candidate], models.running, feasibility, rng
-        )
+        seen, posterior = first.seen, first.posterior
+        means = posterior.mean(seen.points)
+        candidates = seen.points[seen.is_candidate]
+        incumbents = Incumbents.of(candidates, means[seen.is_candidate])
+        if len(models.running):
+            posterior, incumbents = imagine(posterior, candidates, models.running, feasibility, rng)
         single = Acquisition(
             posterior,
             incumbents,
@@ -209,7 +211,7 @@ class GPSampler(BaseSampler):
             feasibility=feasibility,
             is_deterministic=first.every.repeats.agree is True,
         )
-        best = np.argsort(first.posterior.mean(seen.points), kind="stable")[:_STARTS]
+        best = np.argsort(means, kind="stable")[:_STARTS]
         return _Plan(objectives, single, seen.points[best])
 
     # --- reasons ---

@@ -32,12 +32,10 @@ def imagine(
     Args:
         posterior: of the function, with running trials as the last observations.
         candidates: points that may be recommended now; shape (n, parameters).
-        running: points of running trials; shape (m, parameters).
+        running: points of running trials, at least one; shape (m, parameters).
         feasibility: models of constraints, if any was violated.
         rng: of the draws.
     """
-    if not len(running):
-        return posterior, Incumbents.of(candidates, posterior.mean(candidates))
     half = rng.standard_normal((len(running), _DRAWS // 2))
     imagined = posterior.imagined(np.hstack([half, -half]))
     rivals = np.vstack([candidates, running])
