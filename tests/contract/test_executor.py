@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -36,8 +37,10 @@ from tunesvc.execution.executor import (
     StoppedEarly,
     SuggestRequested,
 )
+from tunesvc.execution.inline_executor import InlineExecutor, Steps
 from tunesvc.spec import Environment, Resources
 from tunesvc.testing.simulated_executor import SimulatedCluster, SimulatedExecutor, VirtualClock
+from tunesvc.trial import Trial
 
 SLOTS = 2
 ASKED = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, "high": 1.0, "log": false}}'
@@ -71,6 +74,7 @@ def closed_afterwards() -> Iterator[Callable[[Executor], Executor]]:
 @pytest.fixture(
     params=[
         "simulated",
+        "inline",
         "ray",
         "process",
         pytest.param("agents", marks=pytest.mark.slow),
@@ -91,6 +95,21 @@ def simulated_executor() -> Callable[[bool], Executor]:
         SimulatedCluster(script, clock=VirtualClock(), slots=SLOTS) for script in (_act, _ask)
     ]
     return lambda asking: SimulatedExecutor(cluster=clusters[asking])
+
+
+@pytest.fixture
+def inline_executor() -> Callable[[bool], Executor]:
+    """Threads of this process that run generators."""
+
+    def make(asking: bool) -> Executor:
+        if asking:
+            pytest.skip("its objectives get their parameters beforehand")
+        executor = InlineExecutor(_act_in_steps, ("loss",), slots=SLOTS)
+        for _ in range(SLOTS):
+            threading.Thread(target=executor.work, daemon=True).start()
+        return executor
+
+    return make
 
 
 @pytest.fixture
@@ -183,6 +202,17 @@ def _act(launch: Launch) -> Iterable[tuple[float, Payload]]:
     for step in range(3) if behaviour == "reports" else count():
         yield 1.0, Reported(step, {"loss": float(step)})
     yield 1.0, Finished({"loss": 0.5})
+
+
+def _act_in_steps(config: Mapping[str, Any], *, trial: Trial) -> Steps:
+    behaviour = config["behaviour"]
+    if behaviour == "fails":
+        raise ValueError("broken")
+    if behaviour == "deaf":
+        time.sleep(0.5)
+    for step in range(3) if behaviour == "reports" else count():
+        yield {"loss": float(step)}
+    return 0.5
 
 
 def _ask(launch: Launch) -> Iterable[tuple[float, Payload]]:

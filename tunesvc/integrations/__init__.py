@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tunesvc.integrations.lightgbm import LightGBMReporter
     from tunesvc.integrations.lightning import LightningReporter
     from tunesvc.integrations.scikit_learn import fit_in_steps
+    from tunesvc.integrations.sklearn_search import TuneSearchCV
     from tunesvc.integrations.torch import TorchReporter
     from tunesvc.integrations.transformers import TransformersReporter
     from tunesvc.integrations.xgboost import XGBoostReporter
@@ -26,12 +27,13 @@ _HOMES = {
     "LightningReporter": "lightning",
     "TorchReporter": "torch",
     "TransformersReporter": "transformers",
+    "TuneSearchCV": "sklearn_search",
     "XGBoostReporter": "xgboost",
     "fit_in_steps": "scikit_learn",
 }
 """Public names, and the module of each."""
 
-_EXTRAS = {"scikit_learn": "sklearn"}
+_EXTRAS = {"scikit_learn": "sklearn", "sklearn_search": "sklearn"}
 """Extras that have other names than their modules."""
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "LightningReporter",
     "TorchReporter",
     "TransformersReporter",
+    "TuneSearchCV",
     "XGBoostReporter",
     "fit_in_steps",
 ]
