@@ -17,7 +17,9 @@ HEAVY = {
     "Hugging Face Trainer": "transformers",
     "Keras": "keras",
 }
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
 
 
 @pytest.mark.parametrize("heading", HEAVY)

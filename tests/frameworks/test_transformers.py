@@ -145,3 +145,12 @@ def test_of_several_data_sets_the_named_metric_is_reported(tmp_path: Path) -> No
     ]
     with pytest.raises(BadReport, match="did you mean `eval_new_loss`"):
         train(trial_on(channel), tmp_path, metric="eval_news_loss", data=both)
+
+
+def test_a_member_of_a_population_pauses_in_order_with_its_checkpoint(tmp_path: Path) -> None:
+    channel, ends = RecordingChannel(tmp_path, pause_at=2), Ends()
+    with pytest.raises(Pruned):
+        train(trial_on(channel), tmp_path, ends, save_strategy="epoch")
+    assert channel.steps == [1, 2]
+    assert list(channel.saved) == [1, 2]
+    assert len(ends.seen) == 1

@@ -11,9 +11,14 @@ from tunesvc.trial import RestoredState
 
 
 class RecordingChannel:
-    """Takes reports and checkpoints, and asks the trial to stop after some reports."""
+    """Takes reports and checkpoints, and asks the trial to stop after some reports.
 
-    def __init__(self, folder: Path, stop_after: int = 1_000_000) -> None:
+    Or with the checkpoint of a step, as a population does.
+    """
+
+    def __init__(
+        self, folder: Path, stop_after: int = 1_000_000, pause_at: int | None = None
+    ) -> None:
         self.reports: list[tuple[int, Mapping[str, float]]] = []
         self.saved: dict[int | None, Path] = {}
         """Copies of checkpoints, by step."""
@@ -21,6 +26,7 @@ class RecordingChannel:
         self.directory.mkdir(parents=True)
         self._folder = folder
         self._stop_after = stop_after
+        self._pause_at = pause_at
 
     @property
     def stop_requested(self) -> bool:
@@ -33,11 +39,12 @@ class RecordingChannel:
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         self.reports.append((step, metrics))
 
-    def checkpoint(self, path: Path, step: int | None) -> None:
+    def checkpoint(self, path: Path, step: int | None) -> bool:
         copy = shutil.copytree if path.is_dir() else shutil.copy2
         folder = self._folder / f"step-{step}"
         folder.mkdir()
         self.saved[step] = copy(path, folder / path.name)
+        return step == self._pause_at
 
     def set_user_attr(self, name: str, value: str) -> None:
         """Forget it."""

@@ -54,6 +54,16 @@ def test_a_checkpoint_is_saved_every_few_steps_and_when_the_trial_stops(tmp_path
     }
 
 
+def test_a_member_of_a_population_pauses_with_its_checkpoint(tmp_path: Path) -> None:
+    channel = RecordingChannel(tmp_path, pause_at=4)
+    reporter = StepReporter(Trial(channel, metrics=("loss",)), checkpoint_every=2)
+    with pytest.raises(Pruned, match="pauses after step 4"):
+        for step in range(1, 9):
+            reporter.report(step, 1 / step, write_step(step))
+    assert channel.steps == [1, 2, 3, 4]
+    assert list(channel.saved) == [2, 4]
+
+
 def test_no_checkpoint_is_saved_unless_asked_for(tmp_path: Path) -> None:
     channel = RecordingChannel(tmp_path, stop_after=2)
     reporter = StepReporter(Trial(channel, metrics=("loss",)))

@@ -69,8 +69,7 @@ class TransformersReporter(TrainerCallback):
         except BadReport as error:
             self._error = error
         except Pruned as pruned:
-            self._error = pruned
-            control.should_training_stop = True
+            self._stop(pruned, control)
             control.should_save = args.save_strategy != "no"  # a paused trial continues from here
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
@@ -83,13 +82,20 @@ class TransformersReporter(TrainerCallback):
         """Make the `Trainer`'s checkpoint the trial's."""
         if state.is_world_process_zero:
             saved = Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-            self._reporter.trial.checkpoint(saved, _step(args, state))
+            try:
+                self._reporter.trial.checkpoint(saved, _step(args, state))
+            except Pruned as pruned:  # of a population
+                self._stop(pruned, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Raise `Pruned` if the trial has been asked to stop."""
         self._is_training = False
         if self._error is not None:
             raise self._error
+
+    def _stop(self, pruned: Pruned, control: Any) -> None:
+        self._error = pruned
+        control.should_training_stop = True
 
 
 def _step(args: Any, state: Any) -> int:
