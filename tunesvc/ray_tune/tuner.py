@@ -1,0 +1,269 @@
+"""`Tuner`: Ray Tune's arguments, made into one study of ours, and its results in Ray's form."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from tunesvc.decorator import Tunable
+from tunesvc.errors import SpecError, StudyNotFound
+from tunesvc.execution.objectives.ray_tune_space import constants_of, from_ray
+from tunesvc.ray_tune.result_grid import ResultGrid
+from tunesvc.ray_tune.schedulers import (
+    is_population,
+    last_step_of,
+    mutations_of,
+    population_of,
+    pruner_of,
+)
+from tunesvc.ray_tune.searchers import choice_of
+from tunesvc.signatures import name_of
+
+_GOALS = {"min": "minimize", "max": "maximize"}
+_STEP = "training_iteration"
+_ALWAYS_RETRIED = 1_000
+"""Retries for `max_failures=-1`."""
+
+
+class Tuner:
+    """Runs a training function or `Trainable` class of Ray Tune as a study.
+
+    Args:
+        trainable: a function of `config`, a `Trainable` class, or the name of a registered one;
+            `tune.with_parameters` and `tune.with_resources` are understood.
+        param_space: Ray's search space, with plain values between.
+        tune_config: Ray's `TuneConfig`. Without `search_alg`, `auto` proposes.
+        run_config: Ray's `RunConfig`. Its name becomes the study's, with a number behind it if the
+            name is taken.
+        study_options: keywords of `Tunable.tune` that override what follows from the others, such
+            as `sampler`, `pruner`, `database_url`.
+
+    Raises:
+        SpecError: something cannot be carried over; the text names what to write instead.
+    """
+
+    def __init__(
+        self,
+        trainable: Callable[..., Any] | str,
+        *,
+        param_space: Mapping[str, Any] | None = None,
+        tune_config: Any = None,
+        run_config: Any = None,
+        study_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        from ray import tune
+
+        self._function = _registered(trainable) if isinstance(trainable, str) else trainable
+        tuning, running = tune_config or tune.TuneConfig(), run_config or tune.RunConfig()
+        self._options = _study_options(dict(param_space or {}), tuning, running)
+        self._options.update(study_options or {})
+        self._options.setdefault("name", running.name or name_of(self._function))
+        self._is_resumed = False
+
+    @staticmethod
+    def restore(
+        path: str,
+        trainable: Callable[..., Any] | str,
+        *,
+        param_space: Mapping[str, Any] | None = None,
+        tune_config: Any = None,
+        run_config: Any = None,
+        study_options: Mapping[str, Any] | None = None,
+    ) -> Tuner:
+        """Return a tuner that continues a study.
+
+        Args:
+            path: its name, or a path that ends with it; Ray's form is a folder of results.
+            trainable: as it was.
+            param_space: as it was; with `tune_config` and `run_config` as they were too.
+            tune_config: see `param_space`.
+            run_config: see `param_space`.
+            study_options: as for `Tuner`.
+
+        Ray restores from the folder alone; ours compares the arguments with what is stored.
+        """
+        tuner = Tuner(
+            trainable,
+            param_space=param_space,
+            tune_config=tune_config,
+            run_config=run_config,
+            study_options=study_options,
+        )
+        tuner._options["name"] = PurePath(path).name
+        tuner._is_resumed = True
+        return tuner
+
+    @staticmethod
+    def can_restore(path: str, database_url: str | None = None) -> bool:
+        """Return True if there is a study of the name with which the path ends."""
+        from tunesvc import api
+
+        try:
+            api.load_study(PurePath(path).name, database_url=database_url)
+        except StudyNotFound:
+            return False
+        return True
+
+    def fit(self) -> ResultGrid:
+        """Run the study until its budget is spent; return the results of all trials.
+
+        As in Ray Tune, trials that failed are among the results, and raise nothing.
+        """
+        options = dict(self._options)
+        if not self._is_resumed:
+            options["name"] = self._free_name(options["name"])
+        tunable: Tunable[..., Any] = Tunable(self._function, {})
+        study = tunable.tune(check=False, resume=self._is_resumed, **options)
+        return ResultGrid(study)
+
+    def _free_name(self, name: str) -> str:
+        found, number = name, 1
+        while self.can_restore(found, self._options.get("database_url")):
+            number += 1
+            found = f"{name}-{number}"
+        return found
+
+
+def _study_options(space: dict[str, Any], tuning: Any, running: Any) -> dict[str, Any]:
+    """Return the options of a study, see `StudyOptions` and `RunOptions`."""
+    if running.callbacks:
+        names = ", ".join(type(callback).__name__ for callback in running.callbacks)
+        raise SpecError(f"RunConfig(callbacks=...): Ray's callbacks ({names}) are not called here")
+    choice = choice_of(tuning.search_alg)
+    stop, wall = _stop_of(running.stop)
+    scheduler = tuning.scheduler
+    options: dict[str, Any] = {
+        "metrics": _metrics(tuning, choice.metrics),
+        "retries": {"error": _retries(running.failure_config)},
+    }
+    if is_population(scheduler):
+        steps = stop.pop(_STEP, None)
+        options["search"] = population_of(scheduler, tuning.num_samples, steps)
+        options["parameters"] = mutations_of(scheduler)
+        space = _without(space, options["parameters"])
+        _refuse_domains(space)
+    else:
+        options["pruner"] = pruner_of(scheduler)
+        options["parameters"] = _parameters(space)
+        grid = _grid_size(space)
+        is_grid = tuning.search_alg is None and grid > 1 and grid == _size(options["parameters"])
+        options["sampler"] = "grid" if is_grid and tuning.num_samples == 1 else choice.sampler
+        if (end := last_step_of(scheduler)) is not None:
+            stop[_STEP] = min(stop.get(_STEP, math.inf), end)
+        if tuning.num_samples != -1:
+            options["trials"] = tuning.num_samples * grid
+    constants = constants_of(space)
+    options["constants"] = {**constants, "stop": stop} if stop else constants
+    wall = _shorter(wall, tuning.time_budget_s)
+    if wall is not None:
+        options["wall"] = wall
+    elif "trials" not in options and "search" not in options:
+        raise SpecError("num_samples=-1 has no end: say one, TuneConfig(time_budget_s=3600)")
+    if parallelism := tuning.max_concurrent_trials or choice.parallelism:
+        options["parallelism"] = parallelism
+    if running.failure_config.fail_fast:
+        options["limits"] = {"failures": 1}
+    if keep := running.checkpoint_config.num_to_keep:
+        options["keep"] = {"best": 1, "last": max(keep - 1, 1)}
+    if not running.verbose and running.verbose is not None:
+        options["progress"] = False
+    return options | _own_cluster()
+
+
+def _own_cluster() -> dict[str, Any]:
+    """Return the cluster of this process's Ray, if the script has started or joined one."""
+    import ray
+
+    if not ray.is_initialized():
+        return {}
+    return {"cluster": ray.get_runtime_context().gcs_address}
+
+
+def _metrics(tuning: Any, of_search: Mapping[str, str]) -> list[dict[str, Any]]:
+    found = {tuning.metric: tuning.mode} if tuning.metric else dict(of_search)
+    if not found and (named := getattr(tuning.scheduler, "_metric", None)):
+        found = {named: tuning.scheduler._mode}
+    if not found:
+        text = "which metric decides? Ray asks at the end, ours searches by it"
+        raise SpecError(f'{text}: TuneConfig(metric="loss", mode="min")')
+    for name, mode in found.items():
+        if mode not in _GOALS:
+            raise SpecError(f'metric `{name}`: say mode="min" or mode="max" in TuneConfig')
+    return [{"name": name, "goal": _GOALS[mode]} for name, mode in found.items()]
+
+
+def _parameters(space: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found.model_dump(exclude_none=True) for name, found in from_ray(space).items()}
+
+
+def _without(space: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a space without what a population changes; Ray takes its values for initial ones."""
+    return {
+        name: _without(value, _inner(parameters, name)) if isinstance(value, Mapping) else value
+        for name, value in space.items()
+        if name not in parameters
+    }
+
+
+def _inner(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
+    start = f"{name}/"
+    return {key.removeprefix(start): parameters[key] for key in parameters if key.startswith(start)}
+
+
+def _refuse_domains(space: Mapping[str, Any]) -> None:
+    if names := ", ".join(f"`{name}`" for name in from_ray(space)):
+        text = f"{names}: a population searches what it changes only"
+        raise SpecError(f"{text}: move the range to hyperparam_mutations, or give a value")
+
+
+def _grid_size(space: Mapping[str, Any]) -> int:
+    """Return the number of combinations of all `grid_search`."""
+    size = 1
+    for value in space.values():
+        if isinstance(value, Mapping):
+            is_grid = set(value) == {"grid_search"}
+            size *= len(value["grid_search"]) if is_grid else _grid_size(value)
+    return size
+
+
+def _size(parameters: Mapping[str, Any]) -> float:
+    """Return the number of combinations of choices; infinite with any number among them."""
+    return math.prod(len(found.get("values", ())) or math.inf for found in parameters.values())
+
+
+def _stop_of(stop: Any) -> tuple[dict[str, float], float | None]:
+    """Return values of metrics that end a trial, and seconds after which the study ends."""
+    kind = type(stop).__name__
+    if stop is None:
+        return {}, None
+    if isinstance(stop, Mapping):
+        return dict(stop), None
+    if kind == "MaximumIterationStopper":
+        return {_STEP: stop._max_iter}, None
+    if kind == "TimeoutStopper":
+        return {}, float(stop._timeout_seconds)
+    text = f"RunConfig(stop={kind}): ours ends a trial by metrics"
+    raise SpecError(f'{text}, stop={{"{_STEP}": 100}}, or report "done" in the trial itself')
+
+
+def _shorter(wall: float | None, budget: Any) -> float | None:
+    seconds = budget.total_seconds() if isinstance(budget, datetime.timedelta) else budget
+    known = [value for value in (wall, seconds) if value is not None]
+    return min(known, default=None)
+
+
+def _retries(failures: Any) -> int:
+    return _ALWAYS_RETRIED if failures.max_failures < 0 else int(failures.max_failures)
+
+
+def _registered(name: str) -> Callable[..., Any]:
+    from ray.tune import registry
+
+    known: Any = registry._global_registry
+    if not known.contains(registry.TRAINABLE_CLASS, name):
+        raise SpecError(f"no trainable {name!r}: tune.register_trainable({name!r}, ...) first")
+    found: Callable[..., Any] = known.get(registry.TRAINABLE_CLASS, name)
+    return found
