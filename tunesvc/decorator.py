@@ -21,6 +21,9 @@ from tunesvc.trial import Trial
 from tunesvc.util.suggestions import suggest
 
 if TYPE_CHECKING:
+    import threading
+
+    from tunesvc.background_run import BackgroundRun
     from tunesvc.queries.rows import StudyView
     from tunesvc.spec import StudySpec
     from tunesvc.study import Study
@@ -164,13 +167,7 @@ class Tunable(Generic[P, R]):
         """
         from tunesvc.execution.driver.ray_pool import RayPool
 
-        run_options: dict[str, Any] = {}
-        options = dict(self.options)
-        for key, value in changes.items():
-            (run_options if key in _RUN else options)[key] = value
-        for key in _OBJECTS:
-            if _is_object(options.get(key)):
-                run_options[key] = options.pop(key)
+        options, run_options = self._divided(changes)
         if run_options.get("resume") and not _BUDGET & options.keys() and "budget" not in options:
             options["budget"] = self._stored_budget(options, run_options.get("database_url"))
         spec = self._spec(options)
@@ -179,6 +176,34 @@ class Tunable(Generic[P, R]):
             from tunesvc.api import run
 
             return run(spec, function=self.__wrapped__, make_executor=rays.executor, **run_options)
+
+    def start(self, **changes: Unpack[TuneOptions]) -> BackgroundRun:
+        """Run the study in the background of this process: `run = train.start(trials=50)`.
+
+        Takes the keywords of `tune`. Mistakes in them are raised at once; progress is shown only
+        with `progress=True`. `run.study` is the study so far, `run.stop()` ends it, and
+        `run.wait()` returns what `tune` would.
+
+        Raises:
+            SpecError: the study cannot be used.
+        """
+        from tunesvc import api
+        from tunesvc.background_run import BackgroundRun
+
+        options, run_options = self._divided(changes)
+        if not run_options.get("resume"):
+            self._spec(options)
+        name = str(options.get("name", self.__name__))
+        database_url = run_options.get("database_url")
+        changes.setdefault("progress", False)
+
+        def run(interrupt: threading.Event) -> Study:
+            return self.tune(**changes | {"interrupt": interrupt})
+
+        def load() -> Study:
+            return api.load_study(name, database_url=database_url)
+
+        return BackgroundRun(name, run, load)
 
     def submit(self, **changes: Unpack[SubmitOptions]) -> StudyView:
         """Hand the study to a server, which runs it from a snapshot of the function's folder.
@@ -201,6 +226,17 @@ class Tunable(Generic[P, R]):
             if _is_object(options.get(key)):
                 raise SpecError(f"`{key}` is an object of this process: submit takes its name")
         return submit_function(self.__wrapped__, self._spec(options), **handed)
+
+    def _divided(self, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return keys of the study, and arguments of `api.run`: Optuna's objects among them."""
+        options = dict(self.options)
+        run_options: dict[str, Any] = {}
+        for key, value in changes.items():
+            (run_options if key in _RUN else options)[key] = value
+        for key in _OBJECTS:
+            if _is_object(options.get(key)):
+                run_options[key] = options.pop(key)
+        return options, run_options
 
     def _stored_budget(self, options: Mapping[str, Any], database_url: str | None) -> Any:
         """Return the budget of the study to resume; empty if there is none."""
