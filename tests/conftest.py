@@ -1,5 +1,4 @@
-"""Postgres for the tests: one real embedded server per session, one migrated template, one clone of
-it per test.
+"""Postgres for the tests: one real embedded server per session, and databases of one test each.
 
 And one local Ray per session, from `tests.support.ray_fixtures`. A run of all tests is two such sessions at
 once, which share nothing but the machine.
@@ -8,25 +7,26 @@ once, which share nothing but the machine.
 from __future__ import annotations
 
 import compileall
+import gc
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
-import psycopg2
 import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
 import tunesvc
+from tests.support.database_pool import DatabasePool
 from tests.support.ray_fixtures import local_ray  # noqa: F401  # a fixture: its name is its use
 from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.db.engine.database import Database, open_database
 
-settings.load_profile("ci")  # no deadline on a busy machine, and the same examples in every run
+# No deadline on a busy machine, and the same examples in every run: more of them would find nothing new the next time.
+settings.register_profile("tests", parent=settings.get_profile("ci"), max_examples=50)
+settings.load_profile("tests")
 
 FAULT_NUMBERS = re.compile(r"\bFaults? ((?:\d+(?:, | and )?)+)")
 
@@ -45,6 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
         compileall.compile_dir(Path(tunesvc.__file__).parent, quiet=2)
 
 
+def pytest_collection_finish() -> None:
+    """Exempt what is there now from garbage collection: workers collect between attempts, which
+    takes a quarter of a second in a process that has imported everything and collected all tests."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """A test whose docstring names a fault of docs/reliability.md bears the mark `fault`:
 
@@ -53,10 +60,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     named = FAULT_NUMBERS.search(getattr(getattr(item, "function", None), "__doc__", None) or "")
     if named is not None:
         item.add_marker(pytest.mark.fault(*map(int, re.findall(r"\d+", named[1]))))
-
-
-_TEMPLATE = "template_tunesvc"
-_NUMBERS = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -78,24 +81,22 @@ def postgres(tune_home: Path) -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="session")
-def template(postgres: EmbeddedServer) -> str:
-    """The name of a database that was migrated once, for cloning."""
-    _run(postgres, f"CREATE DATABASE {_TEMPLATE}")
-    open_database(_url(postgres, _TEMPLATE)).close()
-    return _TEMPLATE
+def databases(postgres: EmbeddedServer) -> DatabasePool:
+    """Databases of the session's server, for one test or module at a time."""
+    return DatabasePool(postgres.url)
 
 
 @pytest.fixture
-def database_url(postgres: EmbeddedServer, template: str) -> Iterator[str]:
+def database_url(databases: DatabasePool) -> Iterator[str]:
     """The URL of a migrated, empty database of this test's own."""
-    with _database(postgres, f"TEMPLATE {template} STRATEGY WAL_LOG") as url:
+    with databases.migrated() as url:
         yield url
 
 
 @pytest.fixture
-def empty_url(postgres: EmbeddedServer) -> Iterator[str]:
+def empty_url(databases: DatabasePool) -> Iterator[str]:
     """The URL of a database without any table."""
-    with _database(postgres, "") as url:
+    with databases.empty() as url:
         yield url
 
 
@@ -107,13 +108,10 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def shared_database(postgres: EmbeddedServer, template: str) -> Iterator[Database]:
+def shared_database(databases: DatabasePool) -> Iterator[Database]:
     """A migrated database for all tests of a module, for suites whose every test makes a study
     of its own."""
-    with (
-        _database(postgres, f"TEMPLATE {template} STRATEGY WAL_LOG") as url,
-        open_database(url) as database,
-    ):
+    with databases.migrated() as url, open_database(url) as database:
         yield database
 
 
@@ -136,32 +134,3 @@ def set_away(postgres: EmbeddedServer, database: Database) -> Callable[[bool], N
         admin.dispose()
 
     return set_away
-
-
-@contextmanager
-def _database(postgres: EmbeddedServer, options: str) -> Iterator[str]:
-    name = f"test_{next(_NUMBERS)}"
-    _run(postgres, f"CREATE DATABASE {name} {options}")
-    try:
-        yield _url(postgres, name)
-    finally:
-        _run(postgres, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _url(postgres: EmbeddedServer, name: str) -> str:
-    return postgres.url.set(database=name).render_as_string(hide_password=False)
-
-
-def _run(postgres: EmbeddedServer, statement: str) -> None:
-    url: sa.URL = postgres.url
-    connection = psycopg2.connect(
-        host=url.query["host"],
-        port=url.query["port"],
-        user=url.username,
-        password=url.password,
-        dbname="postgres",
-    )
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-    connection.close()

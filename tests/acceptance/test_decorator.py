@@ -25,7 +25,7 @@ from tunesvc import Choice, Float, Int, StudyFailed, Trial, tunable
 
 SCALE = 10.0  # a global travels with the function
 
-@tunable(metric="loss", sampler="random", seed=1, parallelism=2, resources={"cpu": 0.5})
+@tunable(metric="loss", sampler="random", seed=1, parallelism=1, resources={"cpu": 0.5})
 def train(
     lr: Annotated[float, Float(1e-4, 1.0, log=True)],
     layers: Annotated[int, Int(1, 4)] = 2,
@@ -61,7 +61,7 @@ def failing():
 
 if __name__ == "__main__":
     mine = train.tune(name="decorated", trials=8)
-    ray = tunable(metric=GOAL, parameters=SPACE, sampler="random", parallelism=2)(by_config).tune(trials=4)
+    ray = tunable(metric=GOAL, parameters=SPACE, sampler="random", parallelism=1)(by_config).tune(trials=4)
     print(json.dumps({"plain": train(lr=0.5, solver="adam"), "mine": results(mine), "ray": results(ray), "failed": failing()}))
 """
 

@@ -27,7 +27,7 @@ import tunesvc
 from tunesvc import Choice, Float, Trial, tunable
 
 
-@tunable(metric="loss", sampler="random", seed=1, parallelism=2, resources={"cpu": 0.5})
+@tunable(metric="loss", sampler="random", seed=1, parallelism=1, resources={"cpu": 0.5})
 def train(
     lr: Annotated[float, Float(0.0, 1.0)],
     solver: Annotated[str, Choice("sgd", "adam")] = "sgd",
@@ -40,7 +40,7 @@ def train(
     return lr
 
 
-@tunable(metric="loss", sampler="random", resources={"cpu": 0.5})
+@tunable(metric="loss", sampler="random", parallelism=1, resources={"cpu": 0.5})
 def broken(lr: Annotated[float, Float(0.0, 1.0)]):
     return lr * undefined_name
 """

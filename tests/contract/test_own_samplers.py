@@ -19,6 +19,7 @@ from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:optuna")
 
 
+@pytest.mark.slow
 class TestGP(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:

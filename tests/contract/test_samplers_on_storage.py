@@ -56,6 +56,7 @@ class _OnPostgres:
         monkeypatch.setattr(optuna.study, "create_study", ours)
 
 
+@pytest.mark.slow
 class TestRandom(_OnPostgres, BasicSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> SamplerFactory:
@@ -79,18 +80,21 @@ class TestOurTPE(
         return partial(tunesvc.TPESampler, n_startup_trials=0)
 
 
+@pytest.mark.slow
 class TestCmaEs(_OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> SamplerFactory:
         return partial(CmaEsSampler, n_startup_trials=0)
 
 
+@pytest.mark.slow
 class TestQMC(_OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> SamplerFactory:
         return QMCSampler
 
 
+@pytest.mark.slow
 class TestNSGAII(_OnPostgres, BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> SamplerFactory:

@@ -227,7 +227,7 @@ _NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_si
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(name=_NAMES)
 def test_any_storable_name_is_kept(database: Database, name: str) -> None:
@@ -237,7 +237,7 @@ def test_any_storable_name_is_kept(database: Database, name: str) -> None:
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     before=st.text(max_size=20),

@@ -562,7 +562,7 @@ def interleave(
 def test_in_whatever_order_things_go_wrong_nothing_is_lost_or_done_twice(
     shared_database: Database, tmp_path: Path
 ) -> None:
-    interleave(shared_database, tmp_path, max_examples=15, stateful_step_count=30)
+    interleave(shared_database, tmp_path, max_examples=8, stateful_step_count=30)
 
 
 def test_a_coordinator_that_wakes_after_a_takeover_acknowledges_nothing(

@@ -378,7 +378,7 @@ YAML_PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(text=st.text() | st.lists(YAML_PIECES, max_size=40).map("".join))
 @example('"\\U00110000"')
 @example('a: "\\ud800"')
@@ -393,7 +393,7 @@ def test_any_text_is_a_study_or_a_spec_error(text: str) -> None:
         str(error).encode("utf-8")
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(lines=st.lists(YAML_PIECES, max_size=8).map("".join), at=st.integers(0, len(STUDY)))
 def test_a_study_with_anything_put_into_it_is_a_study_or_a_spec_error(lines: str, at: int) -> None:
     """Faults 32 to 39."""
@@ -413,7 +413,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from([*StudySpec.model_fields, "metric", "other"])
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(data=st.dictionaries(KEYS, JSON, max_size=6))
 def test_any_data_is_a_study_or_a_spec_error(data: dict[str, object]) -> None:
     """Faults 34 and 39, for the Python API."""

@@ -11,7 +11,7 @@ from tunesvc.queries.studies import get_study
 from tunesvc.queries.trials.trial_table import list_trials
 
 
-@pytest.mark.parametrize("method", ["auto", "ray-asha"])
+@pytest.mark.parametrize("method", ["auto", pytest.param("ray-asha", marks=pytest.mark.slow)])
 def test_a_run_spends_its_epochs_as_reports_and_keeps_its_account_by_the_table(
     database: Database, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -66,7 +66,7 @@ NAMES = itertools.count()
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     lives=st.lists(LIFE, min_size=1, max_size=12),

@@ -7,6 +7,8 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tunesvc.execution.executor import (
     Checkpointed,
     Failed,
     Finished,
+    Launch,
     Lost,
     OutputLogged,
     Reported,
@@ -57,6 +60,33 @@ def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
         executor.close()
 
 
+@pytest.fixture(scope="module")
+def shared(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayExecutor]:
+    """An executor for functions of `objectives/own_process.py` that launches name. Its workers serve
+    all tests of this module: each attempt has a process of its own anyway."""
+    job = make_job(
+        tmp_path_factory.mktemp("shared"),
+        source=str(OBJECTIVES),
+        entrypoint="own_process:by_name",
+        environment=Environment(isolation="process"),
+    )
+    with closing(RayExecutor(job)) as executor:
+        yield executor
+
+
+@pytest.fixture
+def listener(shared: RayExecutor) -> Listener:
+    return Listener(shared)
+
+
+NUMBERS = count()
+
+
+def launch_of(function: str, **params: Any) -> Launch:
+    """A launch of a trial that no other test has."""
+    return make_launch(next(NUMBERS), function=function, **params)
+
+
 def output(listener: Listener, launch: Any, stream: str = "stdout") -> str:
     pieces = listener.payloads_of(launch, OutputLogged)
     return "".join(piece.text for piece in pieces if piece.stream == stream)
@@ -69,9 +99,9 @@ def wait_until_dead(pid: int) -> None:
         time.sleep(0.02)
 
 
-def test_an_objective_handles_signals_in_its_main_thread(listen: MakeListener) -> None:
+def test_an_objective_handles_signals_in_its_main_thread(listener: Listener) -> None:
     """Case W16. The worker stays, so that the next attempt does not wait for another one."""
-    listener, launches = listen("handle_signals"), [make_launch(0), make_launch(1)]
+    launches = [launch_of("handle_signals"), launch_of("handle_signals")]
     for launch in launches:
         listener.run(launch)
     first, second = (listener.outcome(launch).metrics["pid"] for launch in launches)
@@ -93,9 +123,9 @@ def test_an_objective_handles_signals_in_its_main_thread(listen: MakeListener) -
     ],
 )
 def test_a_death_costs_the_attempt_but_not_the_worker(
-    listen: MakeListener, how: str, outcome: Lost
+    listener: Listener, how: str, outcome: Lost
 ) -> None:
-    listener, dies, ends = listen("end"), make_launch(0, how=how), make_launch(1, how="return")
+    dies, ends = launch_of("end", how=how), launch_of("end", how="return")
     listener.run(dies)
     listener.run(ends)
     assert listener.outcome(dies) == outcome
@@ -111,18 +141,18 @@ def test_a_death_costs_the_attempt_but_not_the_worker(
     ("how", "message"), [("raise", "ValueError: broken"), ("exit_politely", "SystemExit: no data")]
 )
 def test_an_exception_is_a_failure_with_the_users_frames(
-    listen: MakeListener, how: str, message: str
+    listener: Listener, how: str, message: str
 ) -> None:
-    listener, launch = listen("end"), make_launch(how=how)
+    launch = launch_of("end", how=how)
     listener.run(launch)
     outcome = listener.outcome(launch)
     assert isinstance(outcome, Failed)
     assert (outcome.kind, outcome.message) == ("error", message)
-    assert outcome.traceback.count("File ") == 1
+    assert outcome.traceback.count("File ") == 2, "the named function, and the one that calls it"
 
 
-def test_nothing_outlives_its_attempt(listen: MakeListener) -> None:
-    listener, launches = listen("leave_things_behind"), [make_launch(0), make_launch(1)]
+def test_nothing_outlives_its_attempt(listener: Listener) -> None:
+    launches = [launch_of("leave_things_behind"), launch_of("leave_things_behind")]
     for launch in launches:
         listener.run(launch)
         assert listener.outcome(launch) == Finished({"loss": 0.0})
@@ -159,26 +189,26 @@ def test_a_stop_is_seen_at_the_next_report(listen: MakeListener) -> None:
     assert listener.outcome(launch) == StoppedEarly()
 
 
-def test_a_checkpoint_is_kept_and_given_to_the_next_attempt(listen: MakeListener) -> None:
-    listener, first = listen("save"), make_launch()
+def test_a_checkpoint_is_kept_and_given_to_the_next_attempt(listener: Listener) -> None:
+    first = launch_of("save")
     listener.run(first)
     (saved,) = listener.payloads_of(first, Checkpointed)
-    second = make_launch(attempt=2, checkpoint=saved.path)
+    second = make_launch(first.trial_number, attempt=2, checkpoint=saved.path, function="save")
     listener.run(second)
     assert listener.outcome(second) == Finished({"loss": 1.0})
     assert listener.payloads_of(second, AttrSet) == [AttrSet("done", "1")]
 
 
-def test_a_forked_child_reports(listen: MakeListener) -> None:
-    listener, launch = listen("fork"), make_launch()
+def test_a_forked_child_reports(listener: Listener) -> None:
+    launch = launch_of("fork")
     listener.run(launch)
     assert listener.payloads_of(launch, Reported) == [Reported(7, {"loss": 0.25})]
 
 
 def test_reports_that_come_faster_than_they_can_be_relayed_arrive_in_order(
-    listen: MakeListener,
+    listener: Listener,
 ) -> None:
-    listener, launch = listen("report_often"), make_launch(count=30_000)
+    launch = launch_of("report_often", count=30_000)
     listener.run(launch)
     assert [report.step for report in listener.payloads_of(launch, Reported)] == list(range(30_000))
 
@@ -204,15 +234,15 @@ def test_a_process_that_cannot_start_is_lost_however_much_is_sent_to_it(tmp_path
     assert run(attempt) == Lost("the objective's process ended with exit code 1")
 
 
-def test_rays_functions_reach_the_cluster_of_the_study(listen: MakeListener) -> None:
-    listener, launch = listen("call_ray"), make_launch(address=address_of_local_ray())
+def test_rays_functions_reach_the_cluster_of_the_study(listener: Listener) -> None:
+    launch = launch_of("call_ray", address=address_of_local_ray())
     listener.run(launch)
     assert listener.outcome(launch) == Finished({"loss": 3.0})
 
 
 @pytest.mark.parametrize("by", ["executor", "signal"])
-def test_a_worker_takes_the_process_and_its_children_with_it(listen: MakeListener, by: str) -> None:
-    listener, launch = listen("sleep_for_ever"), make_launch()
+def test_a_worker_takes_the_process_and_its_children_with_it(listener: Listener, by: str) -> None:
+    launch = launch_of("sleep_for_ever")
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Reported))
     pid = int(listener.payloads_of(launch, Reported)[0].metrics["loss"])

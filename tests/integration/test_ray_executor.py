@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tunesvc.execution.executor import (
     AttrSet,
     Checkpointed,
     Finished,
+    Launch,
     OutputLogged,
     Reported,
     Started,
@@ -40,10 +43,32 @@ def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
         executor.close()
 
 
+@pytest.fixture(scope="module")
+def shared(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayExecutor]:
+    """An executor whose warm workers serve all tests for which one study is as good as another."""
+    folder = tmp_path_factory.mktemp("shared")
+    job = make_job(folder, source=str(OBJECTIVES), entrypoint="on_ray:by_name")
+    with closing(RayExecutor(job)) as executor:
+        yield executor
+
+
+@pytest.fixture
+def listener(shared: RayExecutor) -> Listener:
+    return Listener(shared)
+
+
+NUMBERS = count()
+
+
+def launch_of(function: str, **params: Any) -> Launch:
+    """A launch of a function of `on_ray`, for a trial that no other test has."""
+    return make_launch(next(NUMBERS), function=function, **params)
+
+
 def test_half_a_gpu_each_lets_four_attempts_share_two_devices(
     listen: MakeListener, tmp_path: Path
 ) -> None:
-    listener = listen("together", resources=Resources(cpu=1, gpu=0.5))
+    listener = listen("together", resources=Resources(cpu=0.5, gpu=0.5))
     assert listener.executor.slots() == 4
     (tmp_path / "others").mkdir()
     launches = [make_launch(number, others=str(tmp_path / "others")) for number in range(4)]
@@ -81,34 +106,32 @@ def test_a_request_that_can_never_be_met_names_what_there_is(
 
 
 def test_a_gang_runs_tasks_in_its_other_bundle(listen: MakeListener) -> None:
-    listener = listen("gang", resources=Resources(cpu=1, workers=2))
+    listener = listen("gang", resources=Resources(cpu=0.5, workers=2))
     launch = make_launch()
     listener.run(launch)
     assert listener.outcome(launch) == Finished({"loss": 1.0})
 
 
-def test_a_worker_is_warm_for_the_next_attempt(listen: MakeListener) -> None:
-    listener = listen()
-    pids = [listener.run(make_launch(number))[-1].metrics["loss"] for number in range(3)]
+def test_a_worker_is_warm_for_the_next_attempt(listener: Listener) -> None:
+    pids = [listener.run(launch_of("pid"))[-1].metrics["loss"] for _ in range(3)]
     assert pids[0] == pids[1] == pids[2]
 
 
 def test_isolation_gives_each_gang_a_worker_of_its_own(listen: MakeListener) -> None:
     """A gang needs the placement group of its worker's process."""
-    isolated, pair = Environment(isolation="process"), Resources(cpu=1, workers=2)
+    isolated, pair = Environment(isolation="process"), Resources(cpu=0.5, workers=2)
     listener = listen(environment=isolated, resources=pair)
     pids = [listener.run(make_launch(number))[-1].metrics["loss"] for number in range(2)]
     assert pids[0] != pids[1]
 
 
-def test_a_process_with_threads_left_over_is_not_used_again(listen: MakeListener) -> None:
-    listener = listen("leaves_a_thread")
-    pids = [listener.run(make_launch(number))[-1].metrics["loss"] for number in range(2)]
+def test_a_process_with_threads_left_over_is_not_used_again(listener: Listener) -> None:
+    pids = [listener.run(launch_of("leaves_a_thread"))[-1].metrics["loss"] for _ in range(2)]
     assert pids[0] != pids[1]
 
 
-def test_output_of_the_process_and_its_children_is_kept(listen: MakeListener) -> None:
-    listener, launch = listen("prints"), make_launch()
+def test_output_of_the_process_and_its_children_is_kept(listener: Listener) -> None:
+    launch = launch_of("prints")
     listener.run(launch)
     text = {"stdout": "", "stderr": ""}
     for piece in listener.payloads_of(launch, OutputLogged):
@@ -119,9 +142,9 @@ def test_output_of_the_process_and_its_children_is_kept(listen: MakeListener) ->
 
 
 def test_a_flood_of_output_is_bounded_and_the_log_records_what_is_dropped(
-    listen: MakeListener,
+    listener: Listener,
 ) -> None:
-    listener, launch = listen("floods_stdout"), make_launch()
+    launch = launch_of("floods_stdout")
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Started))
     listener.until_ended(launch)
@@ -138,14 +161,14 @@ def test_the_environment_and_the_folder_of_the_study_reach_the_worker(listen: Ma
 
 
 def test_a_later_attempt_continues_from_the_checkpoint_and_its_step(
-    listen: MakeListener, tmp_path: Path
+    listener: Listener,
 ) -> None:
-    listener, first = listen("saves", source=str(OBJECTIVES)), make_launch(attempt=1)
+    first = launch_of("saves")
     listener.run(first)
     saved = listener.payloads_of(first, Checkpointed)
     assert [checkpoint.step for checkpoint in saved] == [0, 1, 2]
     assert Path(saved[-1].path).read_text() == "3"
-    second = make_launch(attempt=2, checkpoint=saved[-1].path)
+    second = make_launch(first.trial_number, attempt=2, checkpoint=saved[-1].path, function="saves")
     listener.run(second)
     assert listener.outcome(second) == Finished({"loss": 3.0})
     assert [report.step for report in listener.payloads_of(second, Reported)] == [3, 4, 5]
@@ -185,46 +208,40 @@ def test_a_ray_tune_function_brings_its_resources_unless_the_study_has_some(
     )
 
 
-@pytest.fixture
-def children(listen: MakeListener) -> Listener:
-    """Listen to a function of `on_ray` that is named by the launch."""
-    return listen("by_name")
-
-
-def test_a_child_process_reports_however_it_is_started(children: Listener) -> None:
-    for number, how in enumerate(("fork", "spawn", "forkserver")):
-        launch = make_launch(number, function="has_a_child_that_reports", how=how, lr=0.5)
-        children.run(launch)
-        assert isinstance(children.outcome(launch), Finished), children.outcome(launch)
+def test_a_child_process_reports_however_it_is_started(listener: Listener) -> None:
+    for how in ("fork", "spawn", "forkserver"):
+        launch = launch_of("has_a_child_that_reports", how=how, lr=0.5)
+        listener.run(launch)
+        assert isinstance(listener.outcome(launch), Finished), listener.outcome(launch)
         curve = [
             (report.step, report.metrics.get("loss"))
-            for report in children.payloads_of(launch, Reported)
+            for report in listener.payloads_of(launch, Reported)
         ]
         assert curve == [(0, 0.5), (1, 0.25), (2, 0.5 / 3), (3, None)]
-        assert [checkpoint.step for checkpoint in children.payloads_of(launch, Checkpointed)] == [3]
-        assert children.payloads_of(launch, AttrSet) == [AttrSet("child", "true")]
+        assert [checkpoint.step for checkpoint in listener.payloads_of(launch, Checkpointed)] == [3]
+        assert listener.payloads_of(launch, AttrSet) == [AttrSet("child", "true")]
 
 
-def test_long_reports_of_many_children_are_not_torn(children: Listener) -> None:
-    launch = make_launch(function="has_many_children_that_report")
-    children.run(launch)
-    assert isinstance(children.outcome(launch), Finished), children.outcome(launch)
-    assert sorted(report.step for report in children.payloads_of(launch, Reported)) == list(
+def test_long_reports_of_many_children_are_not_torn(listener: Listener) -> None:
+    launch = launch_of("has_many_children_that_report")
+    listener.run(launch)
+    assert isinstance(listener.outcome(launch), Finished), listener.outcome(launch)
+    assert sorted(report.step for report in listener.payloads_of(launch, Reported)) == list(
         range(40)
     )
 
 
-def test_a_stop_reaches_a_child_and_through_it_its_parent(children: Listener) -> None:
-    launch = make_launch(function="has_a_child_that_goes_on")
-    children.executor.launch(launch)
-    children.until(lambda heard: heard.has(launch, Reported))
-    children.executor.stop(launch.attempt)
-    children.until_ended(launch)
-    assert children.outcome(launch) == StoppedEarly()
+def test_a_stop_reaches_a_child_and_through_it_its_parent(listener: Listener) -> None:
+    launch = launch_of("has_a_child_that_goes_on")
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Reported))
+    listener.executor.stop(launch.attempt)
+    listener.until_ended(launch)
+    assert listener.outcome(launch) == StoppedEarly()
 
 
-def test_a_child_that_comes_to_the_end_of_the_objective_ends_there(children: Listener) -> None:
-    launch = make_launch(function="forks_by_hand")
-    children.run(launch)
-    assert children.payloads_of(launch, Reported) == [Reported(0, {"loss": 0.5})]
-    assert children.outcome(launch) == Finished({"loss": 7.0})
+def test_a_child_that_comes_to_the_end_of_the_objective_ends_there(listener: Listener) -> None:
+    launch = launch_of("forks_by_hand")
+    listener.run(launch)
+    assert listener.payloads_of(launch, Reported) == [Reported(0, {"loss": 0.5})]
+    assert listener.outcome(launch) == Finished({"loss": 7.0})

@@ -43,7 +43,7 @@ def run_study(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
             "parameters": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
             "sampler": {"name": "tpe", "seed": 1},
             "budget": {"trials": 4},
-            "parallelism": 2,
+            "parallelism": 1,
         } | keys
         file = tmp_path / "study.yaml"
         file.write_text(
@@ -56,7 +56,9 @@ def run_study(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 
 def test_a_plain_function_with_reports_pruning_and_output(run_study: RunStudy) -> None:
     space = {"x": {"min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 3}}
-    study = run_study(parameters=space, budget=12, pruner={"name": "median", "n_startup_trials": 3})
+    study = run_study(
+        parameters=space, budget=12, pruner={"name": "median", "n_startup_trials": 3}, parallelism=2
+    )
     assert study.state == "finished"
     assert len(study.trials) == 12
     assert {trial.state for trial in study.trials} <= {"complete", "pruned"}
@@ -71,7 +73,7 @@ def test_a_paused_trial_continues_from_its_checkpoint(run_study: RunStudy) -> No
     """On real workers: each step is trained once, but for the one during which a trial was asked
     to pause."""
     pruner = {"name": "asha", "min": 1, "max": 9, "eta": 3, "form": "promote"}
-    study = run_study("resumable", budget=9, pruner=pruner)
+    study = run_study("resumable", budget=9, pruner=pruner, parallelism=2)
     assert study.state == "finished"
     assert len(study.trials) == 9
     assert {trial.state for trial in study.trials} == {"complete", "pruned"}
@@ -102,6 +104,7 @@ def test_a_paused_trial_continues_from_its_checkpoint(run_study: RunStudy) -> No
     )
 
 
+@pytest.mark.slow
 def test_a_conditional_space(run_study: RunStudy) -> None:
     space = {
         "model": {"values": ["tree", "net"]},
@@ -116,6 +119,7 @@ def test_a_conditional_space(run_study: RunStudy) -> None:
         )
 
 
+@pytest.mark.slow
 def test_several_metrics_with_a_constraint(run_study: RunStudy) -> None:
     study = run_study(
         "two_metrics",
@@ -130,9 +134,11 @@ def test_several_metrics_with_a_constraint(run_study: RunStudy) -> None:
     assert all(trial.values[1] <= 8.0 for trial in study.best_trials)
 
 
-def test_a_generator_that_yields_metrics(run_study: RunStudy) -> None:
+def test_a_generator_that_yields_metrics_and_whose_name_is_taken_then(run_study: RunStudy) -> None:
     study = run_study("epochs")
     assert [trial.last_step for trial in study.trials] == [3] * 4
+    with pytest.raises(StudyExists, match="tune extend study"):
+        run_study("epochs")
 
 
 def test_an_optuna_objective_as_it_is(run_study: RunStudy) -> None:
@@ -164,7 +170,7 @@ def test_a_program_that_writes_json_lines(run_study: RunStudy, tmp_path: Path) -
 
 
 def test_the_decorator(database_url: str) -> None:
-    @tunable(metric="loss", sampler={"name": "tpe", "seed": 1}, parallelism=2)
+    @tunable(metric="loss", sampler={"name": "tpe", "seed": 1}, parallelism=1)
     def train(
         x: Annotated[float, Float(0.0, 1.0)],
         kind: Annotated[str, Choice("a", "b")] = "a",
@@ -196,12 +202,13 @@ def test_trials_that_hang_or_ignore_the_stop_are_ended_and_the_others_finish(
 ) -> None:
     """Faults 20 and 21."""
     study = run_study(
-        "unruly", parallelism=4, limits={"wall": 3, "silence": 2, "grace": 1}, budget=4
+        "unruly", parallelism=4, limits={"wall": 2, "silence": 1, "grace": 0.5}, budget=4
     )
     assert [trial.state for trial in study.trials] == ["failed", "failed", "complete", "complete"]
     assert [trial.failure for trial in study.trials] == ["silence", "timeout", None, None]
 
 
+@pytest.mark.slow  # test_ray_executor.py has it without a study
 def test_half_a_gpu_each_lets_four_trials_share_two_devices(run_study: RunStudy) -> None:
     study = run_study("devices", parallelism=None, resources={"cpu": 0.5, "gpu": 0.5})
     trials = study.optuna().trials
@@ -218,12 +225,6 @@ def test_a_request_that_can_never_be_met_says_what_there_is(run_study: RunStudy)
     )
 
 
-def test_a_name_that_is_taken_says_how_to_continue(run_study: RunStudy) -> None:
-    run_study("epochs")
-    with pytest.raises(StudyExists, match="tune extend study"):
-        run_study("epochs")
-
-
 def test_a_run_that_is_interrupted_before_it_begins_says_so(
     run_study: RunStudy, database_url: str
 ) -> None:
@@ -237,9 +238,13 @@ def test_a_run_that_is_interrupted_before_it_begins_says_so(
     assert len(study.trials) == 4
 
 
-def test_a_resumed_file_may_be_mended_but_its_space_must_not_shrink(run_study: RunStudy) -> None:
-    with pytest.raises(StudyFailed):
+def test_an_entrypoint_that_cannot_be_imported_ends_the_study_which_may_be_mended_but_not_shrink(
+    run_study: RunStudy, database_url: str
+) -> None:
+    """Fault 40."""
+    with pytest.raises(StudyFailed, match="no_such_library"):
         run_study(entrypoint="broken:train")
+    assert tunesvc.load_study("study", database_url=database_url).state == "failed"
     assert run_study("epochs", budget=12, resume=True).state == "finished"
     with pytest.raises(StudyExists, match="x: its range .* may grow, not shrink"):
         run_study("epochs", parameters={"x": {"min": 0.5, "max": 0.6}}, resume=True)
@@ -259,15 +264,6 @@ def test_a_missing_function_is_refused_before_anything_is_started(run_study: Run
     """Fault 40."""
     with pytest.raises(SpecError, match="`plain.py` has no `quadratik`, did you mean `quadratic`"):
         run_study("quadratik")
-
-
-def test_an_entrypoint_that_cannot_be_imported_ends_the_study_and_says_why(
-    run_study: RunStudy, database_url: str
-) -> None:
-    """Fault 40."""
-    with pytest.raises(StudyFailed, match="no_such_library"):
-        run_study(entrypoint="broken:train")
-    assert tunesvc.load_study("study", database_url=database_url).state == "failed"
 
 
 def test_a_function_that_cannot_travel_is_refused_in_words(database_url: str) -> None:

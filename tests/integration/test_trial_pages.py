@@ -226,7 +226,7 @@ _TEXTS = st.recursive(
 @given(_TEXTS)
 @example("optimizer == 16 and not lr < 0.01")
 @example("flag == none")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_a_filter_finds_what_it_means(
     shared_database: Database,
     study: StudyView,

@@ -32,7 +32,7 @@ def gang(*, trial) -> float:
     """Runs a task in the second bundle of its gang."""
     import ray
 
-    @ray.remote(num_cpus=1)
+    @ray.remote(num_cpus=0.5)
     def elsewhere() -> int:
         return os.getpid()
 
@@ -43,7 +43,7 @@ def gang(*, trial) -> float:
     return 1.0
 
 
-def prints() -> float:
+def prints(*, trial) -> float:
     """Writes to both streams, by Python, by a subprocess, and bytes that are no text."""
     print("from python")
     print("to stderr", file=sys.stderr)
@@ -52,7 +52,7 @@ def prints() -> float:
     return 0.0
 
 
-def floods_stdout() -> float:
+def floods_stdout(*, trial) -> float:
     for _ in range(20_000):
         print("x" * 1000)
     print("the end")

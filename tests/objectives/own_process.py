@@ -10,10 +10,16 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 import optuna
 
 from tunesvc import Trial
+
+
+def by_name(function: str, *, trial: Trial, **params: Any) -> object:
+    """Do what the launch names."""
+    return globals()[function](**params, trial=trial)
 
 
 def handle_signals(*, trial: Trial) -> dict[str, float]:

@@ -162,7 +162,7 @@ def write_study(tune: Tune, name: str, function: str, extra: str = "") -> None:
           x: {{type: float, min: 0.0, max: 1.0}}
           kind: {{values: [plain, "{HOSTILE}"]}}
         budget: {{trials: 4}}
-        parallelism: 2
+        parallelism: 1
         sampler: random
         seed: 1
         {extra}

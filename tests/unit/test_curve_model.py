@@ -179,7 +179,7 @@ def test_curves_of_different_lengths_and_strides_are_compared_by_step() -> None:
     assert forecast_of(trials, sparse).value == pytest.approx(curve(0.5)[26], abs=0.1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     firsts=st.lists(st.integers(0, STEPS - 1), min_size=20, max_size=20), seed=st.integers(0, 99)
 )
@@ -266,7 +266,7 @@ def test_the_scale_is_monotone_and_finite(finals: list[float], maximize: bool) -
 # ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     deeds=DEEDS,
     objective=st.sampled_from([None, 0, 1]),

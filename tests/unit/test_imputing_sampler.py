@@ -35,6 +35,7 @@ def ours(seed: int = 1) -> BaseSampler:
 both = pytest.mark.parametrize("tpe", [optunas, ours])
 
 
+@pytest.mark.slow
 class TestOptunasSuite(
     BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
 ):

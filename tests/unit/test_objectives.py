@@ -33,7 +33,7 @@ def rows(n: int, k: int) -> st.SearchStrategy[np.ndarray]:
     return st.lists(row, min_size=1, max_size=n).map(np.array)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(front=rows(6, 3), seed=st.integers(0, 99))
 def test_the_chance_to_extend_a_front_is_the_share_of_draws_that_it_does_not_dominate(
     front: np.ndarray, seed: int
@@ -47,7 +47,7 @@ def test_the_chance_to_extend_a_front_is_the_share_of_draws_that_it_does_not_dom
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(costs=rows(12, 2))
 def test_ranks_put_dominators_first_ties_together_and_do_not_depend_on_the_objectives_order(
     costs: np.ndarray,

@@ -102,7 +102,7 @@ def end_by_number(optimizer: Optimizer, proposal: Proposal) -> None:
     optimizer.tell(proposal.number, TrialState.PRUNED if is_pruned else TrialState.COMPLETE, [last])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     before=st.lists(
         st.sampled_from(["ask", "ask", "ahead", "tell", "tell"]), min_size=30, max_size=70

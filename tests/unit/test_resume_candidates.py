@@ -54,7 +54,7 @@ class Known:
         promises.update(trials, paused, self.models, self.history.front, resumed)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     deeds=DEEDS,
     objectives=st.integers(1, 2),

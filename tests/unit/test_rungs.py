@@ -42,7 +42,7 @@ def plainly(trials: Sequence[FrozenTrial], rung: int, sign: float) -> list[tuple
     return sorted(came)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     deeds=st.lists(DEED, max_size=60), sign=st.sampled_from([1.0, -1.0]), is_counted=st.booleans()
 )

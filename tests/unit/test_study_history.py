@@ -60,7 +60,7 @@ def place_of(trials: Sequence[FrozenTrial], number: int, step: int, value: float
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     deeds=DEEDS, objectives=st.integers(1, 2), knows_resumed=st.booleans(), every=st.integers(1, 4)
 )

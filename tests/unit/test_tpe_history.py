@@ -73,7 +73,6 @@ def learn(
     return ranks
 
 
-@settings(deadline=None)
 @given(trials(), st.sampled_from([StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE]))
 def test_the_good_trials_are_those_that_optuna_splits_off(
     all_trials: list[FrozenTrial], to: StudyDirection
@@ -86,7 +85,7 @@ def test_the_good_trials_are_those_that_optuna_splits_off(
     assert view.finished == len(seen)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=25)
 @given(trials(objectives=2, most=150))
 def test_the_good_trials_of_two_objectives_are_those_that_optuna_splits_off(
     all_trials: list[FrozenTrial],
@@ -99,7 +98,6 @@ def test_the_good_trials_of_two_objectives_are_those_that_optuna_splits_off(
     assert [observation.number for observation in view.good] == [trial.number for trial in good]
 
 
-@settings(deadline=None)
 @given(trials())
 def test_a_view_is_bounded_and_splits_what_it_shows(all_trials: list[FrozenTrial]) -> None:
     view = learn(all_trials, [StudyDirection.MINIMIZE]).view()
@@ -111,7 +109,7 @@ def test_a_view_is_bounded_and_splits_what_it_shows(all_trials: list[FrozenTrial
     assert bad == sorted(bad)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=25)
 @given(trials(objectives=2))
 def test_a_view_of_two_objectives_is_bounded(all_trials: list[FrozenTrial]) -> None:
     view = learn(all_trials, [StudyDirection.MINIMIZE] * 2).view()
@@ -119,7 +117,6 @@ def test_a_view_of_two_objectives_is_bounded(all_trials: list[FrozenTrial]) -> N
     assert len(view.good) + len(view.bad) == min(HISTORY, view.finished)
 
 
-@settings(deadline=None)
 @given(trials(), st.randoms(use_true_random=False))
 def test_a_view_does_not_depend_on_the_order_in_which_trials_finish(
     all_trials: list[FrozenTrial], chance

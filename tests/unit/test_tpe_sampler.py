@@ -114,7 +114,7 @@ def point(trial: FrozenTrial) -> dict[str, float]:
 @pytest.mark.filterwarnings("ignore::UserWarning:optuna")
 @pytest.mark.parametrize("objective", [flat, conditional, pruned, constrained, two, failing])
 @pytest.mark.parametrize("options", [{}, {"group": False}, {"constant_liar": False}])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_short_history_gives_the_proposals_of_optuna(
     objective: Objective, options: dict[str, bool], seed: int
 ) -> None:

@@ -135,7 +135,32 @@ def as_before(shared_dashboard: Dashboard) -> None:
     shared_dashboard.page.emulate_media(color_scheme="light")
 
 
-@pytest.mark.parametrize("name", SIGHTS)
+ALWAYS = {
+    "studies",
+    "a study that runs",
+    "a study of two objectives",
+    "trials",
+    "a trial that was pruned",
+    "a trial that failed",
+    "trials side by side",
+    "health, with findings",
+    "configuration",
+    "requests",
+    "the cluster",
+    "a new study",
+    "a study to upload",
+    "a page that there is not",
+    "a form to delete",
+    "a form to enqueue",
+}
+"""One state of each page; the others are looked at among the slow tests."""
+assert ALWAYS <= SIGHTS.keys()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in SIGHTS],
+)
 def test_a_page_is_accessible(
     shared_dashboard: Dashboard, known: Mapping[str, int], name: str
 ) -> None:
