@@ -21,6 +21,7 @@ FILES = "works on files of this machine"
 DATABASE = "works on the database itself"
 REFUSING = {
     "init": FILES,
+    "import": FILES,
     "validate": FILES,
     "preview": FILES,
     "schema": "prints what this version of the program reads",

@@ -148,7 +148,7 @@ _SETUP = "Set up"
 
 _HERE = (
     *(dashboard.dashboard, serve.serve),
-    *(files.init, files.validate, files.preview, files.schema),
+    *(files.init, files.import_, files.validate, files.preview, files.schema),
 )
 """Commands that only work on this machine, beside those of `db`."""
 
@@ -162,6 +162,7 @@ for panel, commands in (
             agents.agent,
             explain.confirm,
             files.init,
+            files.import_,
             files.validate,
             files.preview,
         ),
@@ -208,7 +209,7 @@ for panel, commands in (
 ):
     for command in commands:
         kind = MachineCommand if command in _HERE else ClientCommand
-        app.command(cls=kind, rich_help_panel=panel)(command)
+        app.command(command.__name__.rstrip("_"), cls=kind, rich_help_panel=panel)(command)
 for name, group in (
     ("token", people.token_app),
     ("user", people.user_app),

@@ -1,4 +1,4 @@
-"""Commands about study files: init, validate, preview, schema."""
+"""Commands about study files: init, import, validate, preview, schema."""
 
 from __future__ import annotations
 
@@ -33,6 +33,51 @@ def init(
         folder / "study.yaml",
     )
     typer.echo(f"\ntune run {study}")
+
+
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(help="A file of another tuner, or its address.", metavar="FILE_OR_URL"),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Study file to write; standard output by default."),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="wandb, katib, hydra, nni or determined; recognised by its keys when left out."
+        ),
+    ] = None,
+    program: Annotated[
+        str | None,
+        typer.Option(
+            help="What a trial runs, where the file names nothing: `module:function`, or a program "
+            "that gets the parameters as options."
+        ),
+    ] = None,
+) -> None:
+    """Write a study file from a file of another tuner: a sweep of W&B, an Experiment of Katib, a
+    search space or experiment of NNI, a configuration of Hydra's Optuna sweeper or of Determined.
+
+    Whatever could not be carried as it was is printed with its line, and is a comment in the study
+    file.
+    """
+    from tunesvc.errors import SpecError
+    from tunesvc.foreign.foreign_study import import_study
+    from tunesvc.search.registry.component_check import option_issues
+
+    text, left = import_study(source, format, program, option_issues)
+    if out is not None and out.exists():
+        raise SpecError(f"{out} would be overwritten: name another file by --out")
+    for line in left:
+        typer.echo(f"note: {line}", err=True)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {out}\n\ntune validate {out}", err=True)
 
 
 def validate(file: StudyFile, as_json: Json = False) -> None:

@@ -1,0 +1,1 @@
+"""One module for each format: `TITLE`, `recognises` and `convert`."""
