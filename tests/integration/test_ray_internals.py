@@ -74,6 +74,18 @@ def test_a_request_for_resources_is_found() -> None:
     assert ray_internals.requested_resources(bound).bundles == [{"CPU": 2.0}]
 
 
+def test_what_a_tuner_was_made_with_is_found() -> None:
+    def train(config: dict[str, Any]) -> None: ...
+
+    config = ray.tune.TuneConfig(metric="loss", mode="min")
+    tuner = ray.tune.Tuner(train, param_space={"x": 1}, tune_config=config)
+    given = ray_internals.given_to_tuner(tuner)
+    assert given.keys() == {"trainable", "param_space", "tune_config", "run_config"}
+    assert (given["trainable"], given["param_space"]) == (train, {"x": 1})
+    assert given["tune_config"].metric == "loss"
+    assert given["run_config"].stop is None
+
+
 def test_bound_parameters_are_found() -> None:
     def train(config: dict[str, Any], data: list[int]) -> None: ...
 

@@ -35,6 +35,7 @@ EXAMPLES = sorted(
     for path in FOLDER.glob("*/*")
     if path.suffix in (".yaml", ".json") and not path.name.endswith(".study.yaml")
 )
+OF_RAY = ["tuner.py", "space.py", "function.py:search"]
 NAMES = [f"{path.parent.name}/{path.name}" for path in EXAMPLES]
 
 
@@ -44,6 +45,14 @@ def test_an_example_becomes_the_study_beside_it(path: Path) -> None:
     assert made == path.with_name(f"{path.stem}.study.yaml").read_text()
     assert all(f"#   {line}" in made.splitlines() for line in left)
     assert import_study(str(path), path.parent.name)[0] == made, "recognised by its keys"
+
+
+@pytest.mark.parametrize("name", OF_RAY)
+def test_a_script_of_ray_tune_becomes_the_study_beside_it(name: str) -> None:
+    path = FOLDER / "ray" / name.partition(":")[0]
+    made, left = import_study(str(path.with_name(name)), extra_check=option_issues)
+    assert made == path.with_name(f"{path.stem}.study.yaml").read_text()
+    assert all(f"#   {line}" in made.splitlines() for line in left)
 
 
 def test_there_are_three_examples_of_each_format() -> None:
@@ -152,6 +161,55 @@ def test_what_cannot_be_carried_is_refused_with_its_line_and_a_remedy(
         import_study(str(source))
 
 
+SYNE = '{"lr": {"domain_cls": "%s", "domain_kwargs": {"lower": 0, "upper": 1}%s}}'
+RAY = "from ray import tune\nspace = {'lr': %s}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        (
+            "s.json",
+            SYNE % ("Float", ', "sampler_cls": "Normal"'),
+            r"`lr` is `Normal`: it has no bounds",
+        ),
+        ("s.json", SYNE % ("Float", ', "sampler_cls": "ReverseLogUniform"'), "of 1 - x if it"),
+        ("s.json", SYNE % ("Curve", ""), r"s\.json:1:\d+: `lr` is `Curve`: write Float, Integer"),
+        (
+            "a.json",
+            '{"parameters": [{"name": "x", "bounds": [1]}]}',
+            r"a\.json:1:\d+: .*two numbers",
+        ),
+        (
+            "a.json",
+            '{"parameters": [{"name": "x", "bounds": [1, 2]}], "outcome_constraints": ["a + b <= 1"]}',
+            r"`a \+ b <= 1` is no bound of a metric: write a metric, <= or >=, and a number",
+        ),
+        ("r.py", RAY % "tune.randn(0, 1)", "parameter `lr`: randn has no bounds: use uniform"),
+        ("r.py", "x = 1\n", r"defines none of tuner, param_space, .*: name it, `.*r\.py:NAME`"),
+        ("r.py", "import no_such_module\n", "r.py cannot be imported: ModuleNotFoundError"),
+        ("r.py", "space = {'x': object()}\n", "it is no search space of Ray Tune, Syne Tune or Ax"),
+        ("r.py:gone", "x = 1\n", "defines no `gone`: give the search space a name"),
+    ],
+)
+def test_a_space_that_cannot_be_carried_is_refused_too(
+    name: str, text: str, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / name.partition(":")[0]).write_text(text)
+    with pytest.raises(SpecError, match=expected):
+        import_study(str(tmp_path / name))
+
+
+def test_parameters_of_ax_are_taken_from_python(tmp_path: Path) -> None:
+    """As in `client.create_experiment(parameters=...)`; Ax itself would bring torch."""
+    source = tmp_path / "space.py"
+    listed = json.loads((FOLDER / "ax" / "service.json").read_text())["parameters"]
+    source.write_text(f"true, false = True, False\nparameters = {json.dumps(listed)}\n")
+    made = parse(import_study(str(source))[0])
+    assert set(made.parameters) == {"lr", "hidden", "act"}
+    assert dict(made.constants) == {"epochs": 10}
+
+
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     source = tmp_path / "sweep.yaml"
     source.write_text("method: hill\nparameters:\n  a: {min: 0}\n  b: {distribution: beta}\n")
@@ -228,7 +286,7 @@ def test_the_command_writes_the_study_and_says_what_is_left(tmp_path: Path) -> N
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "importing.md").read_text(encoding="utf-8")
 SECTIONS = re.findall(
-    r"`([\w.]+)`:\n\n```(?:yaml|json)\n(.*?)```\n\n```bash\ntune import (.*?)\n```\n\n(.*?)(?=\n## |\Z)",
+    r"`([\w.]+)`[^\n`]*(?:`\w+`[^\n`]*)?:\n\n```(?:yaml|json|python)\n(.*?)```\n\n```bash\ntune import (.*?)\n```\n\n(.*?)(?=\n## |\Z)",
     GUIDE,
     re.DOTALL,
 )
@@ -245,10 +303,10 @@ def test_the_guide_does_what_it_says(
     command = " ".join(made.get("command", []))
     if promised := re.search(r"gives the command\s+`(.*?)`", promise):
         assert command == promised[1]
-    for key, value in re.findall(r"`(pruner|hidden): (\{.*?\})`", promise):
+    for key, value in re.findall(r"`(\w+): ([{\[]?[^`]*)`", promise):
         assert {**made, **made["parameters"]}[key] == yaml.safe_load(value)
 
 
 def test_the_guide_has_all_formats() -> None:
-    assert len(SECTIONS) == len(FORMATS)
+    assert len(SECTIONS) == len(FORMATS) + 1, "and Ray's scripts"
     assert all(f"| `{name}` |" in GUIDE for name in FORMATS)

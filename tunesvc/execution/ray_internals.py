@@ -58,6 +58,20 @@ def accelerator_counts() -> dict[str, int]:
     return counts
 
 
+def given_to_tuner(tuner: Any) -> dict[str, Any]:
+    """Return what a `ray.tune.Tuner` was made with, by the names of its arguments.
+
+    It keeps them to itself.
+    """
+    inner = tuner._local_tuner
+    return {
+        "trainable": inner.trainable,
+        "param_space": inner.param_space,
+        "tune_config": inner._tune_config,
+        "run_config": inner._run_config,
+    }
+
+
 def package_of(folder: str, *, whole: bool) -> str:
     """Return the address at which a cluster gets a copy of a folder: it names the content.
 

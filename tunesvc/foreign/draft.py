@@ -53,7 +53,8 @@ class Draft:
     def add_parameter(self, name: str, dimension: Mapping[str, Any] | None) -> None:
         """Add a parameter; None is one that was refused."""
         if dimension is not None:
-            self.data.setdefault("parameters", {})[name] = dict(dimension)
+            known = self.data.setdefault("parameters", {})
+            known[name] = {**dimension, **known.get(name, {})}  # a condition may be known already
 
     def add_constant(self, name: str, value: Any) -> None:
         """Add a constant argument."""

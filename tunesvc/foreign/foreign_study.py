@@ -10,12 +10,16 @@ from typing import Protocol
 from tunesvc.errors import SpecError
 from tunesvc.foreign.draft import Draft
 from tunesvc.foreign.formats import (
+    ax_space,
     determined_experiment,
     hydra_sweeper,
     katib_experiment,
     nni_experiment,
+    ray_tuner,
+    syne_space,
     wandb_sweep,
 )
+from tunesvc.foreign.python_source import as_json, is_python, load_object
 from tunesvc.foreign.section import Section
 from tunesvc.foreign.source import is_url, read_text, section_of
 from tunesvc.spec.yaml.document import SpecCheck, parse
@@ -41,6 +45,8 @@ FORMATS: Mapping[str, Format] = {
     "hydra": hydra_sweeper,
     "determined": determined_experiment,
     "nni": nni_experiment,
+    "syne": syne_space,
+    "ax": ax_space,
 }
 """By name, in the order in which they are tried."""
 
@@ -54,7 +60,7 @@ def import_study(
     """Return a study file, and what could not be carried, line by line.
 
     Args:
-        source: a file or an address.
+        source: a file or an address; of Python, `FILE.py` or `FILE.py:NAME`.
         format: its name, if it is not to be recognised by its keys.
         program: the objective, where the source names none or another one.
         extra_check: as in `tunesvc.spec.yaml.document.parse`.
@@ -62,15 +68,10 @@ def import_study(
     Raises:
         SpecError: it cannot be read, or not carried; the text lists every mistake with its line.
     """
-    text = read_text(source)
-    path = PurePosixPath(source)
-    folder = None if is_url(source) else Path(source).parent
-    draft = Draft(path.name, text, program, folder)
-    chosen = FORMATS[_name_of(source, text, format, draft.filename)]
-    chosen.convert(section_of(text, draft), draft)
+    draft, title = (_of_python if is_python(source) else _of_file)(source, format, program)
     draft.check()
-    draft.set_defaults(re.sub(r"[^\w.-]+", "-", path.stem) or "study")
-    made = draft.study_text(chosen.TITLE)
+    draft.set_defaults(re.sub(r"[^\w.-]+", "-", PurePosixPath(draft.filename).stem) or "study")
+    made = draft.study_text(title)
     try:
         parse(made, "study.yaml", extra_check=extra_check)
     except SpecError as error:
@@ -79,7 +80,30 @@ def import_study(
     return made, draft.said()
 
 
-def _name_of(source: str, text: str, format: str | None, filename: str) -> str:
+def _of_file(source: str, format: str | None, program: str | None) -> tuple[Draft, str]:
+    folder = None if is_url(source) else Path(source).parent
+    draft = Draft(PurePosixPath(source).name, read_text(source), program, folder)
+    return draft, _converted(draft, format)
+
+
+def _of_python(source: str, format: str | None, program: str | None) -> tuple[Draft, str]:
+    found, names, path = load_object(source)
+    draft = Draft(path.name, "", program, path.parent)
+    if ray_tuner.is_of_ray(found):
+        ray_tuner.convert_object(found, names, path, draft)
+        return draft, ray_tuner.TITLE
+    draft.text = as_json(found)
+    return draft, _converted(draft, format)
+
+
+def _converted(draft: Draft, format: str | None) -> str:
+    """Convert the text of a draft; return what it was."""
+    chosen = FORMATS[_name_of(draft.text, format, draft.filename)]
+    chosen.convert(section_of(draft.text, draft), draft)
+    return chosen.TITLE
+
+
+def _name_of(text: str, format: str | None, filename: str) -> str:
     known = ", ".join(FORMATS)
     if format is not None:
         if format not in FORMATS:

@@ -38,7 +38,10 @@ def init(
 def import_(
     source: Annotated[
         str,
-        typer.Argument(help="A file of another tuner, or its address.", metavar="FILE_OR_URL"),
+        typer.Argument(
+            help="A file of another tuner, its address, or `script.py:NAME`.",
+            metavar="FILE_OR_URL",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -47,19 +50,21 @@ def import_(
     format: Annotated[
         str | None,
         typer.Option(
-            help="wandb, katib, hydra, nni or determined; recognised by its keys when left out."
+            help="wandb, katib, hydra, determined, nni, syne or ax; recognised by its keys when "
+            "left out.",
         ),
     ] = None,
     program: Annotated[
         str | None,
         typer.Option(
             help="What a trial runs, where the file names nothing: `module:function`, or a program "
-            "that gets the parameters as options."
+            "that gets the parameters as options.",
         ),
     ] = None,
 ) -> None:
     """Write a study file from a file of another tuner: a sweep of W&B, an Experiment of Katib, a
-    search space or experiment of NNI, a configuration of Hydra's Optuna sweeper or of Determined.
+    search space or experiment of NNI, a configuration of Hydra's Optuna sweeper or of Determined,
+    parameters of Ax or Syne Tune, or a script with a `Tuner` of Ray Tune.
 
     Whatever could not be carried as it was is printed with its line, and is a comment in the study
     file.
