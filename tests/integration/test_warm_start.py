@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -136,3 +138,40 @@ def test_a_study_made_with_plain_optuna_is_carried_or_warned_about_at_the_start(
     )
     warning = "warm start: nothing is carried: 0 trials from contrary (left out: 5 another goal)"
     assert simulation.recorder.texts("warning") == [warning]
+
+
+def sqlite(folder: Path) -> str:
+    return f"sqlite:///{folder}/old.db"
+
+
+def journal(folder: Path) -> optuna.storages.BaseStorage:
+    file = optuna.storages.journal.JournalFileBackend(str(folder / "old.log"))
+    return optuna.storages.JournalStorage(file)
+
+
+@pytest.mark.parametrize("old", [sqlite, journal])
+def test_a_study_in_a_file_of_optuna_is_copied_with_its_curves_and_teaches(
+    database: Database, tmp_path: Path, old: Callable[[Path], Any]
+) -> None:
+    """As docs/importing.md says."""
+    source = old(tmp_path)
+    study = optuna.create_study(storage=source, study_name="old")
+    for x in (0.1, 0.3, 0.9):
+        study.enqueue_trial({"x": x})
+        trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        trial.report(x + 1, 0)
+        study.tell(trial, (x - 0.3) ** 2)
+    to = PgStorage(database)
+    optuna.copy_study(from_study_name="old", from_storage=source, to_storage=to)
+    copied = optuna.load_study(study_name="old", storage=to).trials
+    assert [trial.intermediate_values for trial in copied] == [
+        trial.intermediate_values for trial in study.trials
+    ]
+    one = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
+    spec = make_spec(warm_start=["old"], parameters=one, budget={"trials": 4}, parallelism=1)
+    simulation = Simulation(database, spec)
+    simulation.run()
+    view = get_study(database, "test")
+    assert list_trials(database, view.study_id)[0].params == study.best_params
+    explanation = " ".join(said.text for said in explain_study(database, view).statements)
+    assert "Warm start: 3 trials from old" in explanation
