@@ -88,6 +88,7 @@ def test_every_command_runs_in_both_places_or_has_a_reason() -> None:
 
 
 OPERANDS = {
+    "import": ["sweep.yaml"],
     "validate": ["x.yaml"],
     "preview": ["x.yaml"],
     "db backup": ["x.dump"],
