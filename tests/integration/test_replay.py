@@ -45,7 +45,10 @@ def bumpy(launch: Launch) -> Iterable[tuple[float, Payload]]:
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "random", "qmc", "nsga2"])
-@pytest.mark.parametrize(("parallelism", "seeds"), [(1, None), (4, None), (4, 3)])
+@pytest.mark.parametrize(
+    ("parallelism", "seeds"),
+    [(1, None), pytest.param(4, None, marks=pytest.mark.slow), (4, 3)],
+)
 def test_a_study_is_redrawn_as_it_was(
     database: Database, sampler: str, parallelism: int, seeds: int | None
 ) -> None:
@@ -95,7 +98,11 @@ WIDE = {
     ids=["gp", "tpe", "auto in a wide space"],
 )
 @pytest.mark.parametrize(
-    "pruner", [MEDIAN, {"name": "curve", "resume": False}], ids=["median", "curve"]
+    "pruner",
+    [
+        pytest.param(MEDIAN, marks=pytest.mark.slow, id="median"),
+        pytest.param({"name": "curve", "resume": False}, id="curve"),
+    ],
 )
 @pytest.mark.parametrize(
     "is_beside", [False, True], ids=["between commits", "while the database works too"]

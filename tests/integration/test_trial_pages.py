@@ -303,7 +303,7 @@ def test_pages_make_the_whole_sorted_list(
     for where in FILTERS:
         wanted = parse(where, names)
         expected = [row for row in rows if evaluate(wanted, row)]
-        for size in (4, 40):
+        for size in (9, 40):
             found = numbers(shared_database, study, names, where, sort, size)
             assert sorted(found) == [row.number for row in expected], "each once"
             assert found == numbers(shared_database, study, names, where, sort, COUNT + 1)
