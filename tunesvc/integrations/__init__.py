@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from tunesvc.integrations.keras import KerasReporter
     from tunesvc.integrations.lightgbm import LightGBMReporter
     from tunesvc.integrations.lightning import LightningReporter
+    from tunesvc.integrations.samplers.ax import AxSampler
+    from tunesvc.integrations.samplers.nevergrad import NevergradSampler
+    from tunesvc.integrations.samplers.smac import SmacSampler
     from tunesvc.integrations.scikit_learn import fit_in_steps
     from tunesvc.integrations.sklearn_search import TuneSearchCV
     from tunesvc.integrations.torch import TorchReporter
@@ -21,10 +24,13 @@ if TYPE_CHECKING:
     from tunesvc.integrations.xgboost import XGBoostReporter
 
 _HOMES = {
+    "AxSampler": "samplers.ax",
     "CatBoostReporter": "catboost",
     "KerasReporter": "keras",
     "LightGBMReporter": "lightgbm",
     "LightningReporter": "lightning",
+    "NevergradSampler": "samplers.nevergrad",
+    "SmacSampler": "samplers.smac",
     "TorchReporter": "torch",
     "TransformersReporter": "transformers",
     "TuneSearchCV": "sklearn_search",
@@ -37,10 +43,13 @@ _EXTRAS = {"scikit_learn": "sklearn", "sklearn_search": "sklearn"}
 """Extras that have other names than their modules."""
 
 __all__ = [
+    "AxSampler",
     "CatBoostReporter",
     "KerasReporter",
     "LightGBMReporter",
     "LightningReporter",
+    "NevergradSampler",
+    "SmacSampler",
     "TorchReporter",
     "TransformersReporter",
     "TuneSearchCV",
@@ -56,7 +65,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"tunesvc.integrations.{home}"), name)
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(home, home)
+        extra = _EXTRAS.get(home, home.removeprefix("samplers."))
         text = f"{name} needs {error.name}: pip install 'tunesvc[{extra}]'"
         raise ImportError(text, name=error.name) from error
 

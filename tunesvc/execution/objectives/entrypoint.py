@@ -88,12 +88,16 @@ def _load_file(path: Path, label: str) -> ModuleType:
 def _attribute(module: ModuleType, name: str, label: str) -> Callable[..., Any]:
     target: Any = module
     for part in name.split("."):
-        if not hasattr(target, part):
+        try:
+            target = getattr(target, part)
+        except AttributeError:
             names = [public for public in dir(target) if not public.startswith("_")]
             near = nearest(part, names)
             hint = f"; did you mean `{near}`?" if near else ""
-            raise EntrypointError(f"{label}: {module.__file__} has no {name!r}{hint}")
-        target = getattr(target, part)
+            text = f"{label}: {module.__file__} has no {name!r}{hint}"
+            raise EntrypointError(text) from None
+        except ImportError as error:  # a package that loads its parts when they are used
+            raise EntrypointError(_import_failed(label, error)) from error
     if not callable(target):
         kind = type(target).__name__
         raise EntrypointError(f"{label} is a {kind}, not a function")

@@ -26,6 +26,7 @@ from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.space.search_space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
+from tunesvc.spec.conditions import when_values
 from tunesvc.spec.model import OBJECT, Search
 
 
@@ -50,10 +51,26 @@ def make_sampler(
         return required("sampler", spec.sampler, given, BaseSampler)
     seed = spec.seed if spec.sampler.seed is None else spec.sampler.seed
     if spec.sampler.is_imported:
-        filled = {"seed": seed, "search_space": space.distributions}
+        filled = _filled(seed, spec, space)
         return build_imported("sampler", spec.sampler, given, BaseSampler, filled)
     make = choose(("sampler",), name, _makers(spec, space))
     return build(("sampler",), name, make(seed), spec.sampler.options)
+
+
+def _filled(seed: int | None, spec: StudySpec, space: Space) -> dict[str, Any]:
+    """Return what an imported sampler gets of the study, if its constructor takes it."""
+    parameters = space.parameters.items()
+    filled: dict[str, Any] = {
+        "seed": seed,
+        "search_space": space.distributions,
+        "conditions": {
+            name: {parent: when_values(allowed) for parent, allowed in one.when.items()}
+            for name, one in parameters
+            if one.when
+        },
+        "n_trials": spec.budget.trials,
+    }
+    return {name: value for name, value in filled.items() if value is not None}
 
 
 _DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"

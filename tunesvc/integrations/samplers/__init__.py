@@ -1,0 +1,1 @@
+"""Samplers of other libraries, as Optuna samplers for `sampler: {class: ...}`."""
