@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, is_typeddict
 
 import tunesvc
+from tunesvc.background_run import BackgroundRun
 from tunesvc.client.interface import (
     CommandOperations,
     InsightOperations,
@@ -58,6 +59,7 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
         StudyOptions,
         SubmitOptions,
         Tunable,
+        BackgroundRun,
         tunesvc.Float,
         tunesvc.Int,
         tunesvc.Choice,
@@ -120,7 +122,7 @@ def public_members(cls: type) -> list[tuple[str, Any]]:
 
 def _class(cls: type) -> Iterator[str]:
     is_made_by_users = "__init__" in vars(cls) and not issubclass(cls, BaseException)
-    is_handed_out = cls in (tunesvc.Study, Plots, Tunable)
+    is_handed_out = cls in (tunesvc.Study, Plots, Tunable, BackgroundRun)
     arguments = (
         _signature(cls).removesuffix(" -> None") if is_made_by_users and not is_handed_out else ""
     )
