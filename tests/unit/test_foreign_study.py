@@ -200,6 +200,15 @@ def test_a_space_that_cannot_be_carried_is_refused_too(
         import_study(str(tmp_path / name))
 
 
+def test_where_ray_stores_is_noted(tmp_path: Path) -> None:
+    text = (FOLDER / "ray" / "function.py").read_text()
+    stored = f"run_config=tune.RunConfig(storage_path={str(tmp_path)!r}),\n)"
+    source = tmp_path / "function.py"
+    source.write_text(text[: text.rindex(")")] + stored)
+    _, left = import_study(f"{source}:search")
+    assert left == ["`run_config.storage_path`: the variable TUNE_CHECKPOINTS says where they go"]
+
+
 def test_parameters_of_ax_are_taken_from_python(tmp_path: Path) -> None:
     """As in `client.create_experiment(parameters=...)`; Ax itself would bring torch."""
     source = tmp_path / "space.py"

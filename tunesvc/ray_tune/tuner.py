@@ -58,7 +58,7 @@ class Tuner:
 
         self._function = _registered(trainable) if isinstance(trainable, str) else trainable
         tuning, running = tune_config or tune.TuneConfig(), run_config or tune.RunConfig()
-        self._options = _study_options(dict(param_space or {}), tuning, running)
+        self._options = study_options_of(dict(param_space or {}), tuning, running)
         self._options.update(study_options or {})
         self._options.setdefault("name", running.name or name_of(self._function))
         self._is_resumed = False
@@ -127,8 +127,12 @@ class Tuner:
         return found
 
 
-def _study_options(space: dict[str, Any], tuning: Any, running: Any) -> dict[str, Any]:
-    """Return the options of a study, see `StudyOptions` and `RunOptions`."""
+def study_options_of(space: dict[str, Any], tuning: Any, running: Any) -> dict[str, Any]:
+    """Return the options of a study, see `StudyOptions` and `RunOptions`.
+
+    Raises:
+        SpecError: something cannot be carried over; the text names what to write instead.
+    """
     if running.callbacks:
         names = ", ".join(type(callback).__name__ for callback in running.callbacks)
         raise SpecError(f"RunConfig(callbacks=...): Ray's callbacks ({names}) are not called here")

@@ -1,4 +1,4 @@
-"""`ray.tune.Tuner` objects, and search spaces of Ray Tune."""
+"""`ray.tune.Tuner` objects, translated by `tunesvc.ray_tune`, and search spaces of Ray Tune."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesvc.errors import SpecError
 from tunesvc.execution.objectives.ray_tune_space import constants_of, from_ray, resources_of
 from tunesvc.execution.ray_internals import given_to_tuner
 from tunesvc.foreign.draft import Draft
@@ -16,19 +15,7 @@ from tunesvc.foreign.python_source import leaves
 from tunesvc.spec import Resources
 
 TITLE = "a search space of Ray Tune"
-_SCHEDULERS = {
-    "ASHAScheduler": "asha",
-    "AsyncHyperBandScheduler": "asha",
-    "HyperBandScheduler": "asha",
-    "MedianStoppingRule": "median",
-    "FIFOScheduler": "none",
-}
-_SEARCHERS = {
-    "OptunaSearch": "tpe",
-    "HyperOptSearch": "tpe",
-    "BayesOptSearch": "gp",
-    "BasicVariantGenerator": "random",
-}
+_NOT_OF_THE_FILE = ("cluster", "progress", "trials", "wall", "metrics", "parameters", "constants")
 _MADE_UP = re.compile(r"_\d{4}-\d\d-\d\d_")
 """A name that Ray makes of the time."""
 
@@ -46,18 +33,24 @@ def convert_object(found: Any, names: Mapping[str, Any], path: Path, draft: Draf
     """Make a study of a `Tuner` or a search space.
 
     Raises:
-        SpecError: a domain cannot be carried; the text names the parameter and a remedy.
+        SpecError: something cannot be carried; the text names it and a remedy.
     """
     if isinstance(found, Mapping):
-        _add_space(found, draft)
+        _add_parameters({name: one.model_dump() for name, one in from_ray(found).items()}, draft)
+        _add_constants(constants_of(found), draft)
         draft.note(0, "it names no metric: `loss`, to be minimized, is a guess")
         draft.data["metric"] = {"name": "loss", "goal": "minimize"}
         draft.set_program(None)
         return
     given = given_to_tuner(found)
-    _add_space(given["param_space"] or {}, draft)
-    _add_config(given["tune_config"], draft)
-    _add_run(given["run_config"], draft)
+    _add_options(given, draft)
+    name = given["run_config"].name
+    if name is not None and not _MADE_UP.search(name):
+        draft.data["name"] = str(name)
+    default_run = type(given["run_config"])()
+    for key in ("storage_path", "sync_config"):
+        if getattr(given["run_config"], key, None) != getattr(default_run, key, None):
+            draft.note(0, f"`run_config.{key}`: the variable TUNE_CHECKPOINTS says where they go")
     if (resources := resources_of(given["trainable"])) is not None:
         default = Resources()
         draft.data["resources"] = {
@@ -70,58 +63,51 @@ def convert_object(found: Any, names: Mapping[str, Any], path: Path, draft: Draf
         draft.set_program(None)
 
 
-def _add_space(space: Mapping[str, Any], draft: Draft) -> None:
-    for name, parameter in from_ray(space).items():
-        kept = parameter.model_dump(mode="json", exclude_defaults=True)
-        kind = {} if "values" in kept else {"type": parameter.type}
-        draft.add_parameter(name, {**kind, **kept})
-    for name, value in constants_of(space).items():
-        try:
-            json.dumps(value)
-        except TypeError:
-            draft.note(
-                0, f"`{name}`: a {type(value).__name__} cannot be stored: make it in the function"
-            )
-        else:
-            draft.add_constant(name, value)
+def _add_options(given: Mapping[str, Any], draft: Draft) -> None:
+    from tunesvc.ray_tune.tuner import study_options_of
 
-
-def _add_config(config: Any, draft: Draft) -> None:
-    if config.metric is None:
-        draft.note(0, "it names no metric: `loss` is a guess")
-    goal = {"max": "maximize", "min": "minimize"}.get(config.mode or "min", "minimize")
-    draft.data["metric"] = {"name": config.metric or "loss", "goal": goal}
-    budget: dict[str, Any] = {"trials": config.num_samples} if config.num_samples > 0 else {}
-    if config.time_budget_s is not None:
-        seconds = getattr(config.time_budget_s, "total_seconds", lambda: config.time_budget_s)()
-        budget["wall"] = float(seconds)
+    space = dict(given["param_space"] or {})
+    options = study_options_of(space, given["tune_config"], given["run_config"])
+    metrics = options["metrics"]
+    draft.data.update({"metric": metrics[0]} if len(metrics) == 1 else {"metrics": metrics})
+    _add_parameters(options["parameters"], draft)
+    _add_constants(options["constants"], draft)
+    budget = {key: options[key] for key in ("trials", "wall") if key in options}
     if budget:
         draft.data["budget"] = budget
-    if config.max_concurrent_trials:
-        draft.data["parallelism"] = config.max_concurrent_trials
-    for key, given, known in (
-        ("sampler", config.search_alg, _SEARCHERS),
-        ("pruner", config.scheduler, _SCHEDULERS),
-    ):
-        kind = type(given).__name__
-        if given is not None and kind in known:
-            draft.data[key] = known[kind]
-            draft.note(0, f"`{kind}` becomes `{key}: {known[kind]}`, without its options")
-        elif given is not None:
-            draft.note(0, f"`{kind}`: the default `{key}` of `tune` is used")
+    for key, value in options.items():
+        if key in _NOT_OF_THE_FILE or value == {"error": 0}:
+            continue
+        if _is_plain(value):
+            draft.data[key] = value
+        else:
+            draft.note(0, f"`{key}`: a {type(value).__name__} of Optuna is named by `class`")
 
 
-def _add_run(config: Any, draft: Draft) -> None:
-    if config.name is not None and not _MADE_UP.search(config.name):
-        draft.data["name"] = str(config.name)
-    if isinstance(config.stop, Mapping):
-        draft.add_constant("stop", dict(config.stop))
-    elif config.stop is not None:
-        raise SpecError("`stop` is a function: stop in the trainable, or name metrics and bounds")
-    failures = getattr(config.failure_config, "max_failures", 0)
-    if failures > 0:
-        draft.data["retries"] = {"error": failures}
-    default = type(config)()
-    for key in ("storage_path", "callbacks", "checkpoint_config", "sync_config"):
-        if getattr(config, key, None) != getattr(default, key, None):
-            draft.note(0, f"`run_config.{key}` has no counterpart here")
+def _add_parameters(parameters: Mapping[str, Mapping[str, Any]], draft: Draft) -> None:
+    for name, parameter in parameters.items():
+        kept = {
+            key: value
+            for key, value in parameter.items()
+            if value is not None and value is not False
+        }
+        if "values" in kept:
+            kept = {"values": json.loads(json.dumps(kept["values"]))}
+        draft.add_parameter(name, kept)
+
+
+def _add_constants(constants: Mapping[str, Any], draft: Draft) -> None:
+    for name, value in constants.items():
+        if _is_plain(value):
+            draft.add_constant(name, value)
+        else:
+            kind = type(value).__name__
+            draft.note(0, f"`{name}`: a {kind} cannot be stored: make it in the function")
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
