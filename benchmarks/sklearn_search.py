@@ -10,17 +10,20 @@ another one fits. The best candidate is fitted to all training data, and its err
 of the data that no search has seen. Imports and that fit are not timed, nor is Postgres, which is
 another process.
 
-Seeds are run one after the other, and no more begins after `--minutes`.
+Seeds are run one after the other, and no more begins after `--minutes`. Results are appended to
+`--results`; the table is of all that are there, and what is there is not run again.
 """
 
 from __future__ import annotations
 
 # ruff: noqa: N803, N806  # scikit-learn's names
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -163,15 +166,20 @@ def run(name: str, load: Callable[[], Task], seed: int, seconds: float) -> dict[
     """Return the test error, the time and the number of candidates of each search."""
     estimator, space, X, y = load()
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed)
-    found = {}
+    found: dict[str, Any] = {}
     for label, search in SEARCHES.items():
         began_s, wall_s = Deadline.clock(), time.perf_counter()
         params, tried = search(estimator, space, X, y, seed, Deadline(seconds))
         took_s, wall_s = Deadline.clock() - began_s, time.perf_counter() - wall_s
         error = 1 - clone(estimator).set_params(**params).fit(X, y).score(X_test, y_test)
-        found[label] = (error, took_s, wall_s, tried)
-        print(seed, name, label, [round(float(one), 4) for one in found[label]], flush=True)
+        found[label] = [float(one) for one in (error, took_s, wall_s, tried)]
     return found
+
+
+def stored(results: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the results by task and seed."""
+    lines = results.read_text().splitlines() if results.exists() else []
+    return {(name, seed): found for name, seed, found in map(json.loads, lines)}
 
 
 def main() -> None:
@@ -180,21 +188,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--clock", choices=["process", "wall"], default="process")
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--results", type=Path, default=Path("sklearn_search.jsonl"))
     options = parser.parse_args()
     if options.clock == "wall":
         Deadline.clock = staticmethod(time.perf_counter)
     warnings.simplefilter("ignore")
     until_s = time.perf_counter() + 60 * options.minutes
     tuned(*tasks()["digits, SVC"](), 0, Deadline(2.0))  # starts Postgres, and imports
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in tasks()}
     for seed in range(options.seeds):
         for name, load in tasks().items():
-            if time.perf_counter() < until_s:
-                runs[name].append(run(name, load, seed, options.seconds))
+            if (name, seed) not in stored(options.results) and time.perf_counter() < until_s:
+                found = run(name, load, seed, options.seconds)
+                with options.results.open("a") as file:
+                    file.write(json.dumps([name, seed, found]) + "\n")
     print("\n| | seeds | search | test error | seconds | candidates |\n|---|---|---|---|---|---|")
-    for name, found in runs.items():
+    for name in tasks():
         for label in SEARCHES:
-            table = np.array([one[label] for one in found])
+            found = stored(options.results).items()
+            table = np.array([one[label] for (task, _), one in found if task == name])
             error, took_s, _, tried = table.mean(axis=0)
             spread = table[:, 0].std(ddof=1) / len(table) ** 0.5
             cells = f"{error:.4f} ± {spread:.4f} | {took_s:.1f} | {tried:.0f}"

@@ -61,7 +61,7 @@ class Counting(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         if Counting.fits == Counting.interrupted_at:
             raise KeyboardInterrupt
         if self.mode == "fails" or (self.mode == "sometimes" and self.shift > 0.5):
-            raise RuntimeError(f"broken at {self.shift > 0.5}")
+            raise RuntimeError(f"broken at {self.shift > 0.5} \0")
         self.classes_ = np.unique(y)
         return self
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import pickle
+import builtins
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from tunesvc.integrations.sklearn_search.param_space import ParamSpace
 from tunesvc.integrations.sklearn_search.sklearn_internals import fit_and_score
 from tunesvc.integrations.sklearn_search.training_steps import train_step
 from tunesvc.trial import Trial
+from tunesvc.util.characters import storable
 
 FOLDS = "folds"
 """Attribute of a trial: the results of its folds, in the form of scikit-learn's private ones."""
@@ -105,6 +106,7 @@ class CrossValidation:
             return_times=True,
             **self.options,
         )
+        result["fit_error"] = result["fit_error"] and storable(result["fit_error"])
         return result
 
     def _means(self, results: Sequence[FoldResult]) -> dict[str, float]:
@@ -121,15 +123,21 @@ class CrossValidation:
 
 def _keep(trial: Trial, error: Exception) -> None:
     """Send the exception to the process that fits, which raises it."""
-    error.add_note("".join(traceback.format_exception(error)))
-    try:
-        pickled = pickle.dumps(error)
-    except Exception:  # noqa: BLE001  # an exception may hold anything
-        pickled = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-    trial.set_user_attr(RAISED, base64.b64encode(pickled).decode())
+    kind = next(one.__name__ for one in type(error).__mro__ if one.__module__ == "builtins")
+    sent = kind, str(error), "".join(traceback.format_exception(error))
+    trial.set_user_attr(RAISED, [storable(text) for text in sent])
 
 
-def restored_error(text: str) -> Exception:
-    """Return an exception that was sent."""
-    error: Exception = pickle.loads(base64.b64decode(text))  # noqa: S301  # written by `_keep`
-    return error
+def restored_error(sent: Sequence[str]) -> Exception:
+    """Return an exception that was sent, of its nearest built-in class, with its traceback as note.
+
+    Attributes come from the database, so nothing in them is executed.
+    """
+    kind, message, shown = sent
+    restored: Exception = RuntimeError(message)
+    known = getattr(builtins, kind, None)
+    if isinstance(known, type) and issubclass(known, Exception):
+        with suppress(TypeError):  # a class that takes other arguments, such as UnicodeDecodeError
+            restored = known(message)
+    restored.add_note(shown)
+    return restored

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -273,16 +273,13 @@ class TuneSearchCV(internals.BaseSearchCV):
             progress=self.verbose > 0,
         )
         if jobs > 1 or _NEEDS_RAY & (self.options or {}).keys():
-            study = run(function=evaluation, callbacks=[_stop_at_error])
+            study = _on_workers(run, evaluation)
         else:
             executor = InlineExecutor(evaluation, (evaluation.metric,), raises=True)
             inline = partial(run, function=_computed_here, make_executor=lambda job, spec: executor)
             study = work_beside(executor, lambda interrupt: inline(interrupt=interrupt))
         self.study_name_ = study.name
         trials: list[FrozenTrial] = study.optuna().trials
-        for trial in trials:
-            if RAISED in trial.user_attrs:
-                raise restored_error(trial.user_attrs[RAISED])
         if not any(FOLDS in trial.user_attrs for trial in trials) and study.failure is not None:
             raise study.failure
         return trials
@@ -356,9 +353,23 @@ def _computed_here(config: dict[str, Any]) -> None:
     """The objective as workers would get it, if there were any."""
 
 
-def _stop_at_error(study: Any, trial: FrozenTrial) -> None:
-    if RAISED in trial.user_attrs:
-        study.stop()
+def _on_workers(run: Callable[..., Study], evaluation: CrossValidation) -> Study:
+    """Run the study on Ray's workers.
+
+    Raises:
+        Exception: a worker raised it; the study has been stopped.
+    """
+    errors: list[Exception] = []
+
+    def stop_at_error(study: Any, trial: FrozenTrial) -> None:
+        if RAISED in trial.user_attrs:
+            errors.append(restored_error(trial.user_attrs[RAISED]))
+            study.stop()
+
+    study = run(function=evaluation, callbacks=[stop_at_error])
+    if errors:
+        raise errors[0]
+    return study
 
 
 def _missing(example: FoldResult) -> FoldResult:
