@@ -32,6 +32,7 @@ from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_replay import replay_study
 from tunesvc.queries.trials.population_tree import get_schedule
 from tunesvc.queries.trials.trial_table import list_trials
+from tunesvc.runtime import study_requests
 from tunesvc.search.tracking.lineage import PARENT
 
 Steps = Iterable[tuple[float, Payload]]
@@ -90,6 +91,9 @@ def test_members_reach_the_end_and_the_worst_are_replaced_by_copies(database: Da
     assert states["complete"] == 8
     copies = parents(simulation)
     assert states["pruned"] == len(copies) == 6, "a quarter of 8 at each of three stops"
+    study_id = simulation.record.study_id
+    answer = study_requests.request(database, study_id, "extend", {"trials": 20}, "ann")
+    assert answer.startswith(f"extended, but {closing.reason}: a new study with larger `steps`")
     for number, parent in copies.items():
         first = simulation.sql(f"""SELECT min(step) FROM reports
             WHERE trial_id & 4294967295 = {number}""")[0][0]

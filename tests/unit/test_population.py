@@ -43,7 +43,7 @@ class Members:
     def begin(self, parent: Parent | None = None, **params: float) -> int:
         number = self.memory.create_new_trial(self.memory.study_id)
         if parent is not None:
-            self.memory.set_trial_system_attr(number, PARENT, parent._asdict())
+            self.memory.set_trial_system_attr(number, PARENT, parent.stored())
         for name, value in params.items():
             kind = FloatDistribution(0.0, 1.0)
             self.memory.set_trial_param(number, name, value, kind)
@@ -217,7 +217,7 @@ def explored(sampler: PbtSampler, number: int, params: Mapping[str, Any]) -> Map
     study = optuna.create_study(sampler=sampler)
     study.add_trial(optuna.create_trial(params=dict(params), distributions=SPACE, value=1.0))
     trial = optuna.trial.create_trial(
-        state=TrialState.RUNNING, system_attrs={PARENT: Parent(0, 5, "/0/5")._asdict()}
+        state=TrialState.RUNNING, system_attrs={PARENT: Parent(0, 5, "/0/5").stored()}
     )
     trial.number = number
     return sampler.sample_relative(study, trial, dict(SPACE))

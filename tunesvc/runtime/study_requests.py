@@ -276,6 +276,10 @@ def _with_remedy(
     if command.kind == "extend" and is_exhausted(study.spec, study.trials):
         widen = f"`tune widen {shlex.quote(record.name)}`"
         return f"{answer}, but all configurations have been tried: {widen} allows more"
+    search = study.spec.search
+    if command.kind == "extend" and search is not None and record.reason == search.end_reason:
+        longer = "a new study with larger `steps`, or `tune best --schedule`, trains longer"
+        return f"{answer}, but {search.end_reason}: {longer}"
     if study.is_queued_by(command.kind):
         return f"{answer}; {_QUEUED}"
     return f"{answer}; `{study.spec.resume_command}` continues it"

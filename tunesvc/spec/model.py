@@ -394,6 +394,11 @@ class Search(SpecModel):
         stops = len(self.stages) or math.ceil(self.last_step / (self.interval or 1))
         return self.members * stops
 
+    @property
+    def end_reason(self) -> str:
+        """Reason of the study's end once nothing of it is left to train."""
+        return f"all {self.members} members have reached the end of their training"
+
 
 class StopWhen(SpecModel):
     """An early end, although budget is left: a study ends when it expects little further

@@ -119,7 +119,7 @@ class Population:
         complete = sum(trial.state == TrialState.COMPLETE for trial in self._trials)
         if complete < self._search.members:
             return ""
-        return f"all {self._search.members} members have reached the end of their training"
+        return self._search.end_reason
 
     @property
     def is_full(self) -> bool:
