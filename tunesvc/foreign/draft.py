@@ -90,14 +90,14 @@ class Draft:
             self.note(0, f"it has no limit: `budget: {{trials: {TRIALS}}}` is a guess")
             self.data["budget"] = {"trials": TRIALS}
 
-    def said(self) -> list[str]:
+    def noted_lines(self) -> list[str]:
         """Return the notes as text, in the order of the source."""
         return [f"line {line}: {text}" if line else text for line, text in sorted(self.notes)]
 
     def study_text(self, title: str) -> str:
         """Return the study file, with the notes as comments."""
         head = f"# Imported by `tune import` from {printable(self.filename)}, {title}."
-        kept = [f"#   {printable_note(text)}" for text in self.said()]
+        kept = [f"#   {printable_note(text)}" for text in self.noted_lines()]
         lines = [head, *(["# Not carried as it was:", *kept] if kept else []), ""]
         first = ("name", "description", "entrypoint", "command", "metric", "metrics", "parameters")
         ordered = {key: self.data[key] for key in first if key in self.data}

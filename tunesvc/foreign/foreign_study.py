@@ -77,7 +77,7 @@ def import_study(
     except SpecError as error:
         text = f"{draft.filename} gives a study that is not valid yet:\n{error}"
         raise SpecError(text) from None
-    return made, draft.said()
+    return made, draft.noted_lines()
 
 
 def _of_file(source: str, format: str | None, program: str | None) -> tuple[Draft, str]:

@@ -77,7 +77,7 @@ def _read_space(top: Section, key: str, name: str, draft: Draft) -> None:
     add_space(section, own)
     own.check()
     draft.data["parameters"] = own.data.get("parameters", {})
-    draft.notes += [(0, f"{name}: {text}") for text in own.said()]
+    draft.notes += [(0, f"{name}: {text}") for text in own.noted_lines()]
 
 
 def _tuner(top: Section, draft: Draft) -> None:
