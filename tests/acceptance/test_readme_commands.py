@@ -14,11 +14,14 @@ from tests.support.ray_fixtures import address_of_local_ray
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHORT = "budget: {trials: 9}"
-"""Enough for the README's questions about trial 7."""
+SHORT = "budget: {trials: 9}\nparallelism: 1"
+"""Enough for the README's questions about trial 7, with one worker that imports scikit-learn."""
 
 
-@pytest.mark.parametrize("study", [SHORT, pytest.param("as it stands", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "study",
+    [pytest.param(SHORT, id="short"), pytest.param("as it stands", marks=pytest.mark.slow)],
+)
 @pytest.mark.usefixtures("local_ray")
 def test_the_first_study_runs_and_answers(
     tmp_path: Path, database_url: str, tune_home: Path, study: str
