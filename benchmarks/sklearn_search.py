@@ -5,10 +5,10 @@
 Four data sets, one estimator each, 5 folds, in this process (`n_jobs=None`). Each search evaluates
 candidates until the time is over: of the processor by default, so that other work on the machine
 does not count; `--clock wall` takes the wall's. `RandomizedSearchCV` tries one after the other.
-`HalvingRandomSearchCV` runs tournaments, each with twice the candidates of the one before, while
-another one fits. The best candidate is fitted to all training data, and its error is on a quarter
-of the data that no search has seen. Imports and that fit are not timed, nor is Postgres, which is
-another process.
+`HalvingRandomSearchCV` runs tournaments, each with twice the candidates of the one before, until
+the time is over; the last complete one counts. The best candidate, or the plain estimator if none
+is complete, is fitted to all training data, and its error is on a quarter of the data that no
+search has seen. Imports and that fit are not timed, nor is Postgres, which is another process.
 
 Seeds are run one after the other, and no more begins after `--minutes`. Results are appended to
 `--results`; the table is of all that are there, and what is there is not run again.
@@ -151,8 +151,9 @@ def tuned(estimator: Any, space: Any, X: Any, y: Any, seed: int, deadline: Deadl
     with suppress(KeyboardInterrupt):
         search.fit(X, y)
     trials = tunesvc.load_study(search.name).trials
-    best = max((trial for trial in trials if trial.state == "complete"), key=lambda one: one.value)
-    return best.params, len(trials)
+    complete = [trial for trial in trials if trial.state == "complete"]
+    best = max(complete, key=lambda one: one.value, default=None)
+    return (dict(best.params) if best else {}), len(trials)
 
 
 SEARCHES = {
