@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from tunesvc.cli import app
 from tunesvc.errors import SpecError
 from tunesvc.foreign import dimensions
+from tunesvc.foreign.dimensions import bounded
 from tunesvc.foreign.foreign_study import FORMATS, import_study
 from tunesvc.search.registry.component_check import option_issues
 from tunesvc.spec.yaml.document import parse
@@ -319,3 +320,7 @@ def test_the_guide_does_what_it_says(
 def test_the_guide_has_all_formats() -> None:
     assert len(SECTIONS) == len(FORMATS) + 1, "and Ray's scripts"
     assert all(f"| `{name}` |" in GUIDE for name in FORMATS)
+
+
+def test_the_range_in_place_of_a_normal_distribution_has_round_ends() -> None:
+    assert bounded(0.3, 0.1).endswith("write a range such as 0 to 0.6")

@@ -61,7 +61,8 @@ def bounded(mean: float | None, deviation: float | None, *, is_log: bool = False
     """Return the remedy for a distribution without bounds: a range of three deviations."""
     if mean is None or deviation is None:
         return "it has no bounds, which samplers here need: write a range instead"
-    low, high = mean - 3 * deviation, mean + 3 * deviation
+    # 0.3 - 3 * 0.1 is not 0; and adding 0 turns -0 into 0.
+    low, high = (round(mean + way * deviation, 12) + 0.0 for way in (-3, 3))
     if is_log:
         low, high = math.exp(low), math.exp(high)
     scale = "a logarithmic range" if is_log else "a range"
