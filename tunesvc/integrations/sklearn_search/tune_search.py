@@ -335,7 +335,7 @@ class TuneSearchCV(internals.BaseSearchCV):
 
     def _refit(self, evaluation: CrossValidation) -> None:
         best = clone(evaluation.estimator).set_params(**clone(self.best_params_, safe=False))
-        began_s = time.time()
+        began_s = time.perf_counter()
         if evaluation.steps:
             fit_params = dict(evaluation.fit_params)
             train_in_steps(best, evaluation.steps, evaluation.X, evaluation.y, fit_params)
@@ -343,7 +343,7 @@ class TuneSearchCV(internals.BaseSearchCV):
             best.fit(evaluation.X, evaluation.y, **evaluation.fit_params)
         else:
             best.fit(evaluation.X, **evaluation.fit_params)
-        self.refit_time_ = time.time() - began_s
+        self.refit_time_ = time.perf_counter() - began_s
         self.best_estimator_ = best
         if hasattr(best, "feature_names_in_"):
             self.feature_names_in_ = best.feature_names_in_
