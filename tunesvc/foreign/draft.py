@@ -22,7 +22,7 @@ class Draft:
 
     filename: str
     text: str = ""
-    """Of the source; empty for objects of Python."""
+    """Name of the source; empty for objects of Python."""
     program: str | None = None
     """The objective that the user names: an entrypoint or a command."""
     folder: Path | None = None

@@ -30,7 +30,7 @@ class Format(Protocol):
     """A module of `formats`."""
 
     TITLE: str
-    """What such a file is."""
+    """The kind of file, for texts."""
 
     def recognises(self, top: Section) -> bool:
         """Return True for a file of this format."""

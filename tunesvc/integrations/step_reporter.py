@@ -1,4 +1,4 @@
-"""What all reporters share: a framework's metrics by name, and a checkpoint every few steps."""
+"""Base of all reporters: a framework's metrics by name, and a checkpoint every few steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What samplers of other libraries share: axes as such a library knows them, and trials as losses.
+"""Base of samplers of other libraries: axes as such a library knows them, and trials as losses.
 
 A proposal follows from the study's trials, its number and the seed, so that it survives a resume:
 each ask shows the library all trials. Parameters with one value are not searched.
