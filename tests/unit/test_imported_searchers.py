@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,3 +183,14 @@ def test_an_object_from_python_is_kept_beside_an_imported_class(folder: Path) ->
     )
     found = import_searchers(spec, folder, Searchers(given))
     assert found == Searchers(given, optuna.pruners.NopPruner)
+
+
+def test_the_function_of_the_guide_makes_a_sampler(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "searchers.md").read_text()
+    block = next(text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    assert block.startswith("# my_sampler.py\n")
+    (folder / "my_sampler.py").write_text(block)
+    text = f"{STUDY}sampler: {{class: my_sampler:made}}\nseed: 4\n"
+    spec = parse(text, extra_check=machine_check(folder))
+    made = make_sampler(spec, Space(spec.parameters), import_searchers(spec, folder).sampler)
+    assert isinstance(made, optuna.samplers.CmaEsSampler)

@@ -26,7 +26,7 @@ class Draft:
     program: str | None = None
     """The objective that the user names: an entrypoint or a command."""
     folder: Path | None = None
-    """Where files that the source names are; None for one from the network."""
+    """Folder of the files that the source names; None for a source from the network."""
     data: dict[str, Any] = field(default_factory=dict)
     """The study, with the keys of a study file."""
     notes: list[tuple[int, str]] = field(default_factory=list)
