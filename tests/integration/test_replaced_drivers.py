@@ -122,6 +122,27 @@ def test_what_was_heard_but_is_not_recorded_is_asked_for_again_and_not_delivered
     assert [event.seq for event in heard] == list(range(1, len(heard) + 1))
 
 
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_a_local_ray_that_lost_its_node_is_replaced_and_a_cluster_is_waited_for(
+    listen: Make, tmp_path: Path, address: str | None
+) -> None:
+    listener, launch = listen(address=address), make_launch(behaviour="patient")
+    first = driver()
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Reported))
+    (tmp_path / "node-gone").touch()
+    listener.until(lambda _: not (tmp_path / "node-gone").exists())
+    if address is not None:
+        listener.until(lambda heard: len(heard.payloads_of(launch)) > 400)
+        assert driver() == first
+        return
+    listener.until_ended(launch)
+    reason = "ended by SIGKILL: its only node is gone"
+    assert listener.outcome(launch) == Lost(f"its Ray is gone ({reason})", "node")
+    listener.run(make_launch(1, behaviour="reports"))
+    assert driver() != first
+
+
 def test_an_attempt_that_ended_with_its_ray_is_lost_with_its_node_after_all_its_events(
     listen: Make,
 ) -> None:

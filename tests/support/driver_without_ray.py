@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count, islice
+from pathlib import Path
 
 from tunesvc.errors import ExecutorError, SpecError, UnsatisfiableRequest
 from tunesvc.execution.driver.driver_main import Driver, connection_from_arguments
@@ -42,6 +43,11 @@ ASKED = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, 
 OUTLIVE_FROM = 100
 SLOTS = 2
 TICK_S = 0.005
+
+
+def node_gone(job: Job) -> Path:
+    """File that a test creates to take away the node of one driver's Ray."""
+    return Path(job.source) / "node-gone"
 
 
 class Pretended:
@@ -88,6 +94,9 @@ class PretendedExecutor:
         threading.Thread(target=self._keep_ticking, daemon=True).start()
 
     def capacity(self) -> Capacity:
+        if (marker := node_gone(self._job)).exists():
+            marker.unlink()
+            return capacity_of([])
         total = {"CPU": float(SLOTS)}
         return capacity_of(
             [NodeInfo("node", "node", "node", total, {"CPU": total["CPU"] - len(self._running)})]

@@ -97,7 +97,9 @@ def test_a_list_of_files_that_would_fill_memory_is_not_read(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello", b"PK\x03\x04 cut", b"\x1f\x8b cut", gzip.compress(b"no tar")]
+    "content",
+    [b"", b"hello", b"PK\x03\x04 cut", b"\x1f\x8b cut", gzip.compress(b"no tar")],
+    ids=["empty", "text", "cut zip", "cut gzip", "gzip of no tar"],  # gzip writes the time
 )
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)

@@ -3,12 +3,14 @@
 FD is its end of a socket. The process ends at once when the other end is closed. A local Ray ends
 with it, attempts on a shared cluster stay. Only the main thread uses executors: it receives events
 and executes commands, of all jobs. One thread reads commands, one asks Ray for its resources, which
-may block while Ray's head is unreachable, and one per job creates its executor. Only `main` imports
-Ray.
+may block while Ray's head is unreachable, and one per job creates its executor. A local Ray whose
+node is gone does not get it back: the process then kills itself, and is replaced. Only `main`
+imports Ray.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -40,6 +42,7 @@ from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.util import logs
 from tunesvc.util.clock import SystemClock
 
+_log = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 """Interval of its heartbeats."""
 CLUSTER_POLL_S = 2.0
@@ -89,6 +92,7 @@ class Driver:
         self._connection = connection
         self._connector = join
         self._ray: JoinedRay
+        self._owns_ray = False
         self._event_loop = EventLoop()
         self._jobs: dict[int, HostedJob] = {}
         self._send_lock = threading.Lock()
@@ -104,6 +108,7 @@ class Driver:
         The end is the command `End`, or that the other end of the socket is closed.
         """
         join, *commands = self._connection.recv()
+        self._owns_ray = join.address is None
         _start_thread("commands", self._receive_commands, commands)
         sys.argv[0] = join.program
         logs.forward(self._send)
@@ -212,7 +217,11 @@ class Driver:
 
     def _publish_capacity(self) -> None:
         for number, executor in self._executors():
-            self._send(JobMessage(number, _cluster_of(executor)))
+            cluster = _cluster_of(executor)
+            if self._owns_ray and not cluster.capacity.nodes:
+                _log.warning("its only node is gone")
+                _kill_process_group()
+            self._send(JobMessage(number, cluster))
         self._answered_s = self._clock.now()
 
     def _send(self, message: Message) -> None:
