@@ -126,6 +126,7 @@ def test_what_was_heard_but_is_not_recorded_is_asked_for_again_and_not_delivered
 def test_a_local_ray_that_lost_its_node_is_replaced_and_a_cluster_is_waited_for(
     listen: Make, tmp_path: Path, address: str | None
 ) -> None:
+    """Fault 16."""
     listener, launch = listen(address=address), make_launch(behaviour="patient")
     first = driver()
     listener.executor.launch(launch)
