@@ -99,6 +99,15 @@ def wait_until_dead(pid: int) -> None:
         time.sleep(0.02)
 
 
+def wait_until_group_is_dead(group: int) -> None:
+    """Wait for its last process: a child that was killed with its parent is reaped after it."""
+    deadline = time.monotonic() + PATIENCE_S
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.02)
+
+
 def test_an_objective_handles_signals_in_its_main_thread(listener: Listener) -> None:
     """Case W16. The worker stays, so that the next attempt does not wait for another one."""
     launches = [launch_of("handle_signals"), launch_of("handle_signals")]
@@ -254,5 +263,4 @@ def test_a_worker_takes_the_process_and_its_children_with_it(listener: Listener,
     listener.until_ended(launch)
     assert isinstance(listener.outcome(launch), Lost)
     wait_until_dead(pid)
-    with pytest.raises(ProcessLookupError):
-        os.killpg(group, 0)
+    wait_until_group_is_dead(group)

@@ -137,44 +137,69 @@ def study_options_of(space: dict[str, Any], tuning: Any, running: Any) -> dict[s
         names = ", ".join(type(callback).__name__ for callback in running.callbacks)
         raise SpecError(f"RunConfig(callbacks=...): Ray's callbacks ({names}) are not called here")
     choice = choice_of(tuning.search_alg)
-    stop, wall = _stop_of(running.stop)
-    scheduler = tuning.scheduler
-    options: dict[str, Any] = {
+    stop, timeout_s = _stop_of(running.stop)
+    if is_population(tuning.scheduler):
+        search, space = _population(space, tuning, stop)
+    else:
+        search = _sampled(space, tuning, choice.sampler, stop)
+    constants = constants_of(space)
+    options = search | {
         "metrics": _metrics(tuning, choice.metrics),
+        "constants": {**constants, "stop": stop} if stop else constants,
         "retries": {"error": _retries(running.failure_config)},
     }
-    if is_population(scheduler):
-        steps = stop.pop(_STEP, None)
-        options["search"] = population_of(scheduler, tuning.num_samples, steps)
-        options["parameters"] = mutations_of(scheduler)
-        space = _without(space, options["parameters"])
-        _refuse_domains(space)
-    else:
-        options["pruner"] = pruner_of(scheduler)
-        options["parameters"] = _parameters(space)
-        grid = _grid_size(space)
-        is_grid = tuning.search_alg is None and grid > 1 and grid == _size(options["parameters"])
-        options["sampler"] = "grid" if is_grid and tuning.num_samples == 1 else choice.sampler
-        if (end := last_step_of(scheduler)) is not None:
-            stop[_STEP] = min(stop.get(_STEP, math.inf), end)
-        if tuning.num_samples != -1:
-            options["trials"] = tuning.num_samples * grid
-    constants = constants_of(space)
-    options["constants"] = {**constants, "stop": stop} if stop else constants
-    wall = _shorter(wall, tuning.time_budget_s)
-    if wall is not None:
+    if (wall := _shorter(timeout_s, tuning.time_budget_s)) is not None:
         options["wall"] = wall
     elif "trials" not in options and "search" not in options:
         raise SpecError("num_samples=-1 has no end: say one, TuneConfig(time_budget_s=3600)")
     if parallelism := tuning.max_concurrent_trials or choice.parallelism:
         options["parallelism"] = parallelism
+    return options | _running_options(running) | _own_cluster()
+
+
+def _population(
+    space: Mapping[str, Any], tuning: Any, stop: dict[str, float]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of a population, and the space without what it changes.
+
+    Its members end at the iteration in `stop`, which is taken out.
+    """
+    members, steps = tuning.num_samples, stop.pop(_STEP, None)
+    search = population_of(tuning.scheduler, members, steps)
+    parameters = mutations_of(tuning.scheduler)
+    rest = _without(space, parameters)
+    _refuse_domains(rest)
+    return {"search": search, "parameters": parameters}, rest
+
+
+def _sampled(
+    space: Mapping[str, Any], tuning: Any, sampler: Any, stop: dict[str, float]
+) -> dict[str, Any]:
+    """Return the options of a search by a sampler; `stop` gets the scheduler's last iteration."""
+    parameters, grid = _parameters(space), _grid_size(space)
+    is_grid = tuning.search_alg is None and grid > 1 and grid == _size(parameters)
+    if (end := last_step_of(tuning.scheduler)) is not None:
+        stop[_STEP] = min(stop.get(_STEP, math.inf), end)
+    options = {
+        "pruner": pruner_of(tuning.scheduler),
+        "parameters": parameters,
+        "sampler": "grid" if is_grid and tuning.num_samples == 1 else sampler,
+    }
+    if tuning.num_samples != -1:
+        options["trials"] = tuning.num_samples * grid
+    return options
+
+
+def _running_options(running: Any) -> dict[str, Any]:
+    """Return what follows from a `RunConfig` alone."""
+    options: dict[str, Any] = {}
     if running.failure_config.fail_fast:
         options["limits"] = {"failures": 1}
     if keep := running.checkpoint_config.num_to_keep:
         options["keep"] = {"best": 1, "last": max(keep - 1, 1)}
     if not running.verbose and running.verbose is not None:
         options["progress"] = False
-    return options | _own_cluster()
+    return options
 
 
 def _own_cluster() -> dict[str, Any]:
