@@ -1,4 +1,4 @@
-"""Every test here bears the marker `frameworks`; without PyTorch none is collected."""
+"""Every test here has the marker `frameworks`; without PyTorch none is collected."""
 
 from __future__ import annotations
 

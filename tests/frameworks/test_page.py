@@ -41,7 +41,7 @@ def test_a_snippet_is_a_study(
     tune_home: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of one light and one heavy framework; `test_studies.py` runs studies of all."""
+    """Snippets of one light and one heavy framework; `test_studies.py` runs studies of all."""
     pytest.importorskip(heading.lower())
     monkeypatch.setenv("TUNE_HOME", str(tune_home))
     monkeypatch.setenv("RAY_ADDRESS", address_of_local_ray())

@@ -8,13 +8,19 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.jobs_and_events import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
+from tests.support.jobs_and_events import (
+    OBJECTIVES,
+    PATIENCE_S,
+    Listener,
+    launch_of,
+    make_job,
+    make_launch,
+)
 from tests.support.ray_fixtures import address_of_local_ray
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.executor import (
@@ -23,7 +29,6 @@ from tunesvc.execution.executor import (
     Checkpointed,
     Failed,
     Finished,
-    Launch,
     Lost,
     OutputLogged,
     Reported,
@@ -77,14 +82,6 @@ def shared(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def listener(shared: RayExecutor) -> Listener:
     return Listener(shared)
-
-
-NUMBERS = count()
-
-
-def launch_of(function: str, **params: Any) -> Launch:
-    """A launch of a trial that no other test has."""
-    return make_launch(next(NUMBERS), function=function, **params)
 
 
 def output(listener: Listener, launch: Any, stream: str = "stdout") -> str:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.jobs_and_events import OBJECTIVES, Listener, make_job, make_launch
+from tests.support.jobs_and_events import OBJECTIVES, Listener, launch_of, make_job, make_launch
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.executor import (
     AttrSet,
     Checkpointed,
     Finished,
-    Launch,
     OutputLogged,
     Reported,
     Started,
@@ -55,14 +53,6 @@ def shared(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def listener(shared: RayExecutor) -> Listener:
     return Listener(shared)
-
-
-NUMBERS = count()
-
-
-def launch_of(function: str, **params: Any) -> Launch:
-    """A launch of a function of `on_ray`, for a trial that no other test has."""
-    return make_launch(next(NUMBERS), function=function, **params)
 
 
 def test_half_a_gpu_each_lets_four_attempts_share_two_devices(

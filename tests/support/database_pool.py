@@ -29,7 +29,7 @@ _CATALOGS = {
     "pg_default_acl": "1e6",
     "pg_extension": "1e6",
 }
-"""What changes with a schema, its privileges and its statistics, and whose objects it belongs to."""
+"""Catalogues that change with a schema, its privileges and its statistics, and their owners' columns."""
 _BYTES_MAX = 4_000_000
 """A database that has grown further is not worth emptying: rows that were deleted take time to skip."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tunesvc.spec import Environment, ParamValue, Resources
 
 OBJECTIVES = Path(__file__).parents[1] / "objectives"
 PATIENCE_S = 90.0
+_NUMBERS = count()
 
 
 def make_job(folder: Path, **changes: Any) -> Job:
@@ -34,6 +36,11 @@ def make_launch(
 ) -> Launch:
     """A launch of one trial."""
     return Launch(AttemptId(number, attempt), number, params, seed=number, checkpoint=checkpoint)
+
+
+def launch_of(function: str, **params: ParamValue) -> Launch:
+    """A launch of a function that the job's `by_name` finds, for a trial that no other test has."""
+    return make_launch(next(_NUMBERS), function=function, **params)
 
 
 class Listener:

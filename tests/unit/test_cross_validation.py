@@ -1,4 +1,4 @@
-"""What a fold's evaluation sends to the process that fits."""
+"""Exceptions that a fold's evaluation sends to the process that fits."""
 
 from __future__ import annotations
 

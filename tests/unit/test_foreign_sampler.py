@@ -1,4 +1,4 @@
-"""What samplers of other libraries share: axes, and trials as such a library is shown them."""
+"""Base of samplers of other libraries: axes, and trials as such a library is shown them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all integrations share; each framework has a file of its own."""
+"""Base of all integrations; each framework has a file of its own."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ FORMATS: Mapping[str, Format] = {
     "syne": syne_space,
     "ax": ax_space,
 }
-"""By name, in the order in which they are tried."""
+"""Formats by name, in the order in which they are tried."""
 
 
 def import_study(
