@@ -12,7 +12,14 @@ from tests.support.jobs_and_events import make_job, make_launch
 from tests.support.scripted_workers import ScriptedBackend, ScriptedWorker
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Finished, NodeInfo, Started, StoppedEarly
-from tunesvc.execution.ray.fair_share import TURN_S, FairShares, Member, ShareClaim, fair_slots
+from tunesvc.execution.ray.fair_share import (
+    GRACE_S,
+    TURN_S,
+    FairShares,
+    Member,
+    ShareClaim,
+    fair_slots,
+)
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.execution.worker.worker_protocol import PollResponse
 from tunesvc.spec import Resources
@@ -227,6 +234,38 @@ def test_turns_pass_when_there_are_more_jobs_than_slots() -> None:
     )  # has had as little as the second, which was there before
     shares.update()
     assert (second.fair_share, third.fair_share) == (1, 0)
+
+
+def test_a_job_between_two_trials_keeps_its_worker_for_the_grace_time() -> None:
+    """With one trial at a time a job has no attempt while it asks for the next one."""
+    clock = VirtualClock()
+    shares = FairShares(clock)
+    shares.set_nodes([node("one", CPU=1.0)])
+    first = a_member(shares, 1, attempts=1, one=1)
+    a_member(shares, 1, attempts=1)
+    shares.update()
+    first.attempts = 0
+    shares.update()
+    assert not shares.should_release(first, "one")
+    clock.advance(GRACE_S)
+    shares.update()
+    assert shares.should_release(first, "one")
+
+
+def test_a_new_attempt_within_the_grace_time_begins_the_next_one_from_zero() -> None:
+    clock = VirtualClock()
+    shares = FairShares(clock)
+    member = a_member(shares, 4, attempts=3, one=3)
+    for now_s, attempts in ((0.0, 2), (0.6, 3), (1.2, 2)):
+        clock.advance(now_s * GRACE_S)
+        member.attempts = attempts
+        shares.update()
+    clock.advance(2.0 * GRACE_S)
+    shares.update()
+    assert member.recent_attempts == 3
+    clock.advance(2.3 * GRACE_S)
+    shares.update()
+    assert member.recent_attempts == 2
 
 
 # --- executors that share

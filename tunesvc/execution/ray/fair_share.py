@@ -27,6 +27,11 @@ from tunesvc.util.clock import Clock, SystemClock
 
 TURN_S = 10.0
 """Minimum length of a turn: a new worker has to start in each."""
+GRACE_S = 2.0
+"""Time for which a job keeps the demand of an attempt that has ended: its next one is on its way.
+
+Without it, a job that runs one trial at a time would lose its worker after each trial.
+"""
 _SLACK = 1e-9
 Amounts = Mapping[str, Mapping[str, float]]
 """Amounts of resources by node address and Ray's name."""
@@ -79,6 +84,10 @@ class Member:
     """Number of its workers that the cluster could hold without other jobs."""
     attempts: int = 0
     """Attempts that run or wait for a worker."""
+    recent_attempts: int = 0
+    """The most attempts within the last `GRACE_S`."""
+    fewer_since_s: float | None = None
+    """Since when it has had fewer attempts than `recent_attempts`. None if it has not."""
     workers: Counter[str] = field(default_factory=Counter)
     """Number of its workers by the node's address. The address is empty for starting workers."""
     can_run: bool = True
@@ -113,7 +122,16 @@ class Member:
         if not self.can_run:
             return 0
         may_want_all = not self.has_begun or self.attempts >= self.slots
-        return self.slots_alone if may_want_all else self.attempts
+        return self.slots_alone if may_want_all else self.recent_attempts
+
+    def remember_attempts(self, now_s: float) -> None:
+        """Raise `recent_attempts` at once, and lower it when the grace time is over."""
+        if self.attempts < self.recent_attempts and self.fewer_since_s is None:
+            self.fewer_since_s = now_s
+        is_over = self.fewer_since_s is not None and now_s - self.fewer_since_s >= GRACE_S
+        if self.attempts >= self.recent_attempts or is_over:
+            self.recent_attempts = self.attempts
+            self.fewer_since_s = None
 
 
 class FairShares:
@@ -163,6 +181,8 @@ class FairShares:
         """Compute the fair shares again after a change of a job."""
         self._count_usage()
         members = self._members
+        for member in members:
+            member.remember_attempts(self._counted_s)
         if len(members) <= 1:
             return
         turn_s = TURN_S * max(1 / member.slots_alone for member in members)

@@ -17,7 +17,7 @@ from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.ray.dispatch_state import DispatchState, WorkerState
-from tunesvc.execution.ray.fair_share import FairShares, Member
+from tunesvc.execution.ray.fair_share import GRACE_S, FairShares, Member
 from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.ray_resources import slots_on
 from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
@@ -64,6 +64,7 @@ class WorkerPool:
         self.is_superseded = False
         """True if a coordinator with a higher token has the workers. They must not be touched."""
         self.is_closed = False
+        self._is_grace_timed = False
 
     @property
     def is_usable(self) -> bool:
@@ -208,6 +209,14 @@ class WorkerPool:
         self._member.attempts = attempts
         self._member.has_begun |= attempts > 0
         self._fair_shares.update()
+        if self._member.fewer_since_s is not None and not self._is_grace_timed:
+            self._is_grace_timed = True
+            self._event_loop.call_later(GRACE_S, self._on_grace_end)
+
+    def _on_grace_end(self) -> None:
+        """Release the workers for which no attempt has come, if another job needs them."""
+        self._is_grace_timed = False
+        self._state.schedule()
 
     def request_capacity(self) -> None:
         """Make the other jobs release workers if this one has less than its fair share."""
