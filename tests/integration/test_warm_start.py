@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import optuna
 import pytest
 
+from tests.support.command_line import Tune
+from tests.support.ray_results import Results, report
 from tests.support.simulation import Simulation, curve
 from tests.support.specs import make_spec
 from tunesvc.db.engine.database import Database
@@ -20,6 +23,7 @@ from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_replay import replay_study
 from tunesvc.queries.trials.trial_table import list_trials
 from tunesvc.runtime.run_study import StudySource, create_or_resume
+from tunesvc.spec.yaml.document import parse
 
 LAYERS = {"type": "categorical", "values": ["one", "two"]}
 
@@ -175,3 +179,41 @@ def test_a_study_in_a_file_of_optuna_is_copied_with_its_curves_and_teaches(
     assert list_trials(database, view.study_id)[0].params == study.best_params
     explanation = " ".join(said.text for said in explain_study(database, view).statements)
     assert "Warm start: 3 trials from old" in explanation
+
+
+def test_results_of_ray_tune_are_carried(database: Database, tmp_path: Path) -> None:
+    results = Results(tmp_path / "before")
+    for place in range(12):
+        x = (place + 0.5) / 12
+        results.add({"x": x}, [report(1, (x - 0.3) ** 2, done=True)])
+    results.write_state()
+    results.read().store(PgStorage(database))
+    one = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
+    spec = make_spec(warm_start=["before"], parameters=one, parallelism=1)
+    Simulation(database, spec, offset(5.0)).run()  # type: ignore[arg-type]
+    view = get_study(database, "test")
+    first = [row.params["x"] for row in list_trials(database, view.study_id)[:3]]
+    assert first == [pytest.approx((place + 0.5) / 12) for place in (3, 4, 2)]
+    explanation = " ".join(said.text for said in explain_study(database, view).statements)
+    assert "Warm start: 12 trials from before" in explanation
+
+
+def test_the_guide_imports_a_folder_of_ray_tune(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "importing.md").read_text()
+    command = re.findall(r"^tune (import ray_results.*)$", guide, re.MULTILINE)
+    script = re.search(r"`tuner.py`:\n\n```python\n(.*?)```", guide, re.DOTALL)
+    assert script is not None
+    (tmp_path / "tuner.py").write_text(script[1])
+    results = Results(tmp_path / "ray_results" / "digits")
+    for hidden in (8, 64):
+        results.add({"lr": 0.01, "hidden": hidden}, [report(3, 0.0, accuracy=0.5)])
+    results.write_state()
+    tune = Tune(tmp_path, tmp_path, TUNE_DATABASE_URL=database_url)
+    tune.here(*command[0].split())
+    stored = list_trials(database, get_study(database, "digits").study_id)
+    assert [(row.values, row.params["hidden"]) for row in stored] == [((0.5,), 8), ((0.5,), 64)]
+    study = parse((tmp_path / "study.yaml").read_text())
+    assert (study.name, study.warm_start) == ("digits-2", ("digits",))
+    assert "would be overwritten" in tune.here(*command[0].split(), code=2)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunesvc.cli.cli_options import Json, StudyFile
+from tunesvc.cli.chosen_client import chosen_server
+from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyFile
 from tunesvc.util import formatting
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="A file of another tuner, its address, or `script.py:NAME`.",
-            metavar="FILE_OR_URL",
+            help="A file of another tuner, its address, `script.py:NAME`, or a folder of results.",
+            metavar="SOURCE",
         ),
     ],
     out: Annotated[
@@ -61,6 +62,31 @@ def import_(
             "that gets the parameters as options.",
         ),
     ] = None,
+    minimize: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric of a folder's trials, small is good; may be repeated."),
+    ] = None,
+    maximize: Annotated[
+        list[str] | None,
+        typer.Option(help="The same, large is good."),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="Script with the `Tuner` or space of a folder's trials; without it the space is "
+            "what was tried.",
+            metavar="FILE.py[:NAME]",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the study that a folder becomes; the folder's by default."),
+    ] = None,
+    step: Annotated[
+        str,
+        typer.Option(help="What counts the steps of a folder's curves."),
+    ] = "training_iteration",
+    database_url: DatabaseUrl = None,
 ) -> None:
     """Write a study file from a file of another tuner: a sweep of W&B, an Experiment of Katib, a
     search space or experiment of NNI, a configuration of Hydra's Optuna sweeper or of Determined,
@@ -68,14 +94,24 @@ def import_(
 
     Whatever could not be carried as it was is printed with its line, and is a comment in the study
     file.
+
+    A folder that Ray Tune wrote is stored as a study with its trials and curves, and the study file
+    is of a second study, which learns from it.
     """
     from tunesvc.errors import SpecError
     from tunesvc.foreign.foreign_study import import_study
     from tunesvc.search.registry.component_check import option_issues
 
-    text, left = import_study(source, format, program, option_issues)
     if out is not None and out.exists():
         raise SpecError(f"{out} would be overwritten: name another file by --out")
+    goals = dict.fromkeys(minimize or (), "minimize") | dict.fromkeys(maximize or (), "maximize")
+    if Path(source).is_dir():
+        request = Path(source), goals, space, program, name, step
+        text, left = _import_folder(request, database_url)
+    elif goals or space or name:
+        raise SpecError("--minimize, --maximize, --space and --name are for a folder of results")
+    else:
+        text, left = import_study(source, format, program, option_issues)
     for line in left:
         typer.echo(f"note: {line}", err=True)
     if out is None:
@@ -83,6 +119,24 @@ def import_(
     else:
         out.write_text(text, encoding="utf-8")
         typer.echo(f"wrote {out}\n\ntune validate {out}", err=True)
+
+
+def _import_folder(
+    request: tuple[Path, Mapping[str, str], str | None, str | None, str | None, str],
+    database_url: str | None,
+) -> tuple[str, Sequence[str]]:
+    """Store the trials of a folder; return a study file, and what could not be carried."""
+    from tunesvc.api import storage
+    from tunesvc.foreign.histories.imported_history import ImportRequest, import_history
+    from tunesvc.search.registry.component_check import option_issues
+
+    if database_url is None and (server := chosen_server()):
+        text = f"trials are imported into a database, and studies here are of {server}"
+        raise typer.BadParameter(f"{text}: give the server's --database-url")
+    history = import_history(ImportRequest(*request), option_issues)
+    history.store(storage(database_url))
+    typer.echo(f"stored {len(history.trials)} trials as study {history.name}", err=True)
+    return history.study_text, history.notes
 
 
 def validate(file: StudyFile, as_json: Json = False) -> None:

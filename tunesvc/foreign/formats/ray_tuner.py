@@ -36,8 +36,7 @@ def convert_object(found: Any, names: Mapping[str, Any], path: Path, draft: Draf
         SpecError: something cannot be carried; the text names it and a remedy.
     """
     if isinstance(found, Mapping):
-        _add_parameters({name: one.model_dump() for name, one in from_ray(found).items()}, draft)
-        _add_constants(constants_of(found), draft)
+        add_space(found, draft)
         draft.note(0, "it names no metric: `loss`, to be minimized, is a guess")
         draft.data["metric"] = {"name": "loss", "goal": "minimize"}
         draft.set_program(None)
@@ -61,6 +60,12 @@ def convert_object(found: Any, names: Mapping[str, Any], path: Path, draft: Draf
         draft.data["entrypoint"] = f"{path.name}:{named[0]}"
     else:
         draft.set_program(None)
+
+
+def add_space(space: Mapping[str, Any], draft: Draft) -> None:
+    """Add the parameters and constants of a search space."""
+    _add_parameters({name: one.model_dump() for name, one in from_ray(space).items()}, draft)
+    _add_constants(constants_of(space), draft)
 
 
 def _add_options(given: Mapping[str, Any], draft: Draft) -> None:
