@@ -225,22 +225,24 @@ def main() -> None:
             f"{name}: {time.perf_counter() - started_s:.0f} s, best final loss {np.nanmin(table.loss[:, -1]):.4f}"
         )
     given.out.parent.mkdir(exist_ok=True)
-    np.savez_compressed(given.out, **stored)
+    np.savez_compressed(given.out, allow_pickle=False, **stored)
 
 
 def _small(values: np.ndarray) -> np.ndarray:
     """Convert to float16; values beyond its range have diverged."""
-    return np.where(np.abs(values) < np.finfo(np.float16).max, values, np.nan).astype(np.float16)
+    small: np.ndarray = np.where(np.abs(values) < np.finfo(np.float16).max, values, np.nan)
+    return small.astype(np.float16)
 
 
 def _column(values: Sequence[float]) -> np.ndarray:
-    return np.asarray(values, dtype=np.float32)[:, None, None]
+    return np.asarray(values, dtype=np.float32).reshape(-1, 1, 1)
 
 
 def _loss_gradient(out: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
     if not classes:
-        return out - y[:, None]
-    p = np.exp(out - out.max(axis=-1, keepdims=True))
+        residual: np.ndarray = out - y[:, None]
+        return residual
+    p: np.ndarray = np.exp(out - out.max(axis=-1, keepdims=True))
     p /= p.sum(axis=-1, keepdims=True)
     p[:, np.arange(len(y)), y] -= 1
     return p

@@ -204,7 +204,7 @@ def row_of(params: dict[str, Any], table: Table) -> int:
 def epoch_s(row: int) -> float:
     """Simulated seconds of an epoch: wide and deep networks, and small batches, take longer."""
     place = dict(zip(GRID, np.unravel_index(row, [len(v) for v in GRID.values()]), strict=True))
-    width, depth, batch = (GRID[name][place[name]] for name in ("width", "depth", "batch"))
+    width, depth, batch = (GRID[name][int(place[name])] for name in ("width", "depth", "batch"))
     return float((0.5 + width * depth / 100) * (1 + 8 / batch))
 
 
@@ -412,7 +412,7 @@ def _rows(task: str, studies: dict[str, list[Run]]) -> Iterator[str]:
 def _share(runs: Sequence[Run], goal: float) -> str:
     """Return the share of the budget until the mean regret reaches the goal, with its interval."""
     grid = np.arange(0, BUDGET + 1, EPOCHS // 2)
-    regrets = np.array([[run.regret(at) for at in grid] for run in runs])
+    regrets = np.array([[run.regret(float(at)) for at in grid] for run in runs])
 
     def reached(rows: np.ndarray) -> float:
         there = rows.mean(axis=0) <= goal + 1e-9

@@ -29,6 +29,7 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import BaseTrial
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingClassifier
@@ -58,7 +59,7 @@ class Task:
     """A data set, a family of models, and their evaluation."""
 
     data: tuple[np.ndarray, np.ndarray]
-    suggest: Callable[[optuna.Trial], BaseEstimator]
+    suggest: Callable[[BaseTrial], BaseEstimator]
     is_classifier: bool = False
 
     def splits(self, shuffle: int) -> Splits:
@@ -89,7 +90,7 @@ class Task:
         )
 
 
-def svr(trial: optuna.Trial) -> BaseEstimator:
+def svr(trial: BaseTrial) -> BaseEstimator:
     return make_pipeline(
         StandardScaler(),
         SVR(
@@ -100,7 +101,7 @@ def svr(trial: optuna.Trial) -> BaseEstimator:
     )
 
 
-def forest(trial: optuna.Trial) -> BaseEstimator:
+def forest(trial: BaseTrial) -> BaseEstimator:
     return ExtraTreesRegressor(
         40,
         max_depth=trial.suggest_int("max_depth", 2, 16),
@@ -111,7 +112,7 @@ def forest(trial: optuna.Trial) -> BaseEstimator:
     )
 
 
-def boosting(trial: optuna.Trial) -> BaseEstimator:
+def boosting(trial: BaseTrial) -> BaseEstimator:
     return HistGradientBoostingClassifier(
         max_iter=40,
         learning_rate=trial.suggest_float("learning_rate", 0.01, 1.0, log=True),

@@ -38,8 +38,10 @@ import psutil
 import sqlalchemy as sa
 
 from benchmarks.throughput import FLOATS, SLOTS, STEPS, loss
+from tunesvc.coordinator.coordinator import Coordinator, StepTiming
 from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.execution.executor import Event, Finished, Launch, Payload, Reported
+from tunesvc.spec import StudySpec
 from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock
 
 WINDOW = 0.1
@@ -60,7 +62,7 @@ def script(apart_s: float) -> Callable[[Launch], Iterable[tuple[float, Payload]]
     """Return a trial's reports."""
 
     def told(launch: Launch) -> Iterable[tuple[float, Payload]]:
-        params = {name: float(launch.params[name]) for name in FLOATS}  # type: ignore[arg-type]
+        params = {name: float(launch.params[name]) for name in FLOATS}
         yield from (
             (apart_s if step > 1 else 1.0, Reported(step, {"loss": loss(step, params)}))
             for step in range(1, STEPS + 1)
@@ -70,10 +72,8 @@ def script(apart_s: float) -> Callable[[Launch], Iterable[tuple[float, Payload]]
     return told
 
 
-def spec(name: str, trials: int, sampler: str, pruner: str) -> object:
+def spec(name: str, trials: int, sampler: str, pruner: str) -> StudySpec:
     """Return the study."""
-    from tunesvc.spec import StudySpec
-
     return StudySpec.model_validate_json(
         json.dumps(
             {
@@ -96,7 +96,6 @@ def ours(
     url: str, marks: Sequence[int], sampler: str, pruner: str, apart_s: float = 0.0
 ) -> Iterator[dict[str, float]]:
     """Grow a study; one row for each mark."""
-    from tunesvc.coordinator.coordinator import StepTiming
     from tunesvc.db import study_records
     from tunesvc.db.engine.database import open_database
     from tunesvc.db.study_writer import StudyWriter
@@ -106,7 +105,7 @@ def ours(
         with database.engine.begin() as connection:
             record = study_records.create(
                 connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler, pruner)
-            )  # type: ignore[arg-type]
+            )
         executor = Prompt(script(apart_s), clock=(clock := VirtualClock()), slots=SLOTS)
         study_writer = StudyWriter.open(database, record.study_id)
         coordinator = build_coordinator(
@@ -116,10 +115,10 @@ def ours(
         study_writer.release()
 
 
-def _stepper(coordinator: object) -> Callable[[], int]:
+def _stepper(coordinator: Coordinator) -> Callable[[], int]:
     def step() -> int:
-        coordinator.step()  # type: ignore[attr-defined]
-        return coordinator._optimizer.count  # type: ignore[attr-defined]
+        coordinator.step()
+        return coordinator._optimizer.count
 
     return step
 

@@ -29,11 +29,15 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.growth import Prompt, script
 from benchmarks.throughput import CPU, FLOATS, SLOTS, STEPS, loss, tune_with_ray
 from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.testing.simulated_executor import VirtualClock
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 OBSERVED = 500
 SECONDS_MIN = 20.0
@@ -125,7 +129,7 @@ def ray_tpe(_url: str, seconds: float, trials: int, folder: Path) -> None:
     _ray(optuna.samplers.TPESampler(), seconds, trials, folder)
 
 
-def _ray(sampler: object, seconds: float, trials: int, folder: Path) -> None:
+def _ray(sampler: BaseSampler, seconds: float, trials: int, folder: Path) -> None:
     from ray import tune
 
     def train(config: dict[str, float]) -> None:

@@ -297,7 +297,7 @@ def suggest_all(trial: optuna.Trial, problem: FrontProblem) -> Params:
 
 
 def _play_ax(problem: FrontProblem, seed: int) -> dict[str, Any]:
-    from ax.api.client import Client  # type: ignore[import-not-found]
+    from ax.api.client import Client
 
     logging.disable(logging.CRITICAL)
     count = len(problem.evaluate(_first(problem))[1])
@@ -329,7 +329,7 @@ def _first(problem: FrontProblem) -> Params:
 
 
 def _ax_parameter(name: str, kind: BaseDistribution) -> Any:
-    from ax.api.configs import (  # type: ignore[import-not-found]
+    from ax.api.configs import (
         ChoiceParameterConfig,
         RangeParameterConfig,
     )

@@ -166,8 +166,9 @@ def fixed(seed: int) -> dict[str, Any]:
         seed=seed,
         progress=False,
     )
-    best = min((row for row in study.trials if row.value is not None), key=lambda row: row.value)
-    return _result(study, best)
+    values = {row.number: row.value for row in study.trials if row.value is not None}
+    best = min(values, key=values.__getitem__)
+    return _result(study, study.trials[best])
 
 
 def _result(study: Any, best: Any) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def ray_population(seed: int) -> dict[str, Any]:
     from ray import tune
     from ray.tune.schedulers import PopulationBasedTraining
 
-    class Member(tune.Trainable):  # type: ignore[misc]
+    class Member(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
             number = int(self.trial_id.rpartition("_")[2])
             self.network = Network(seed * 1000 + number)
@@ -193,7 +194,7 @@ def ray_population(seed: int) -> dict[str, Any]:
         def save_checkpoint(self, folder: str) -> None:
             self.network.save(Path(folder) / "network.npz")
 
-        def load_checkpoint(self, folder: str) -> None:
+        def load_checkpoint(self, folder: Any) -> None:
             self.network.load(Path(folder) / "network.npz")
 
         def reset_config(self, config: dict[str, Any]) -> bool:
@@ -232,8 +233,8 @@ def ray_population(seed: int) -> dict[str, Any]:
         began = time.monotonic()
         results = tuner.fit()
         seconds = time.monotonic() - began
-        best = results.get_best_result()
-    return {"valid": best.metrics["valid"], "test": best.metrics["test"], "seconds": seconds}
+        metrics = results.get_best_result().metrics or {}
+    return {"valid": metrics["valid"], "test": metrics["test"], "seconds": seconds}
 
 
 SYSTEMS: dict[str, Callable[[int], dict[str, Any]]] = {

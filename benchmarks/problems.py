@@ -90,12 +90,12 @@ def _places() -> list[Problem]:
 
 
 def _kink(p: Params) -> float:
-    return abs(math.log10(p["a"]) + 3.3) + abs(p["b"] - 3) / 10
+    return float(abs(math.log10(p["a"]) + 3.3) + abs(p["b"] - 3) / 10)
 
 
 def _ridge(p: Params) -> float:
     x, y = p["x0"], p["x1"]
-    return 100 * abs(y - x) + (x - 0.7) ** 2
+    return float(100 * abs(y - x) + (x - 0.7) ** 2)
 
 
 def _needle(p: Params) -> float:
@@ -105,12 +105,12 @@ def _needle(p: Params) -> float:
 def _branin(p: Params) -> float:
     x, y = 15 * p["x0"] - 5, 15 * p["x1"]
     bent = y - 5.1 / (4 * math.pi**2) * x**2 + 5 / math.pi * x - 6
-    return bent**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x) + 10
+    return float(bent**2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x) + 10)
 
 
 def _camel(p: Params) -> float:
     x, y = 4 * p["x0"] - 2, 2 * p["x1"] - 1
-    return (4 - 2.1 * x**2 + x**4 / 3) * x**2 + x * y + (-4 + 4 * y**2) * y**2
+    return float((4 - 2.1 * x**2 + x**4 / 3) * x**2 + x * y + (-4 + 4 * y**2) * y**2)
 
 
 def _rastrigin(p: Params) -> float:
@@ -178,6 +178,10 @@ def _penalised(penalty: float, share: float) -> Observe:
     return lambda value, p, rng: penalty if p["x0"] > 1 - share else value
 
 
+def _with_normal(deviation: float) -> Observe:
+    return lambda value, params, rng: value + rng.normal(0, deviation)
+
+
 def _spoiled() -> list[Problem]:
     target = _bowl(0.37)
     found = []
@@ -240,7 +244,7 @@ def _spoiled() -> list[Problem]:
                 _floats(4),
                 target,
                 0.0,
-                lambda value, p, rng, noise=noise: value + rng.normal(0, noise),
+                _with_normal(deviation=noise),
             )
         )
     return found
@@ -261,18 +265,20 @@ def _tree_space(depth: int) -> dict[str, dict[str, Any]]:
 def _tree_truth(depth: int) -> Truth:
     def truth(p: Params) -> float:
         reached = [i for i in range(depth) if f"y{i}" in p]
-        return sum((p[f"y{i}"] - 0.3) ** 2 for i in reached) + 0.3 * (depth - len(reached))
+        missed = sum((p[f"y{i}"] - 0.3) ** 2 for i in reached)
+        return float(missed + 0.3 * (depth - len(reached)))
 
     return truth
 
 
 def _kernel(p: Params) -> float:
-    c = (math.log10(p["c"]) - 1) ** 2 / 20
+    c = float((math.log10(p["c"]) - 1) ** 2 / 20)
     if p["kernel"] == "linear":
         return 0.4 + c
     if p["kernel"] == "poly":
-        return 0.2 + c + abs(p["degree"] - 3) / 10
-    return c + (math.log10(p["gamma"]) + 2 + 0.5 * math.log10(p["c"])) ** 2 / 20
+        return 0.2 + c + float(abs(p["degree"] - 3) / 10)
+    valley = math.log10(p["gamma"]) + 2 + 0.5 * math.log10(p["c"])
+    return c + float(valley**2 / 20)
 
 
 def _categories(count: int) -> Problem:
@@ -295,13 +301,17 @@ def _sparse(count: int, relevant: int) -> Problem:
     )
 
 
+def _integer_bowl(bits: int) -> Truth:
+    return lambda p: (math.log2(p["n"]) / bits - 0.6) ** 2 + (p["x0"] - 0.4) ** 2
+
+
 def _spaces() -> list[Problem]:
     logarithmic = {"type": "float", "min": 1e-3, "max": 1e3, "log": True}
     found = [
         Problem(
             f"integers-to-2^{bits}",
             {"n": {"type": "int", "min": 1, "max": 2**bits, "log": bits > 8}, **_floats(1)},
-            lambda p, bits=bits: (math.log2(p["n"]) / bits - 0.6) ** 2 + (p["x0"] - 0.4) ** 2,
+            _integer_bowl(bits),
             0.0,
         )
         for bits in (8, 20, 40)

@@ -88,7 +88,11 @@ def start(sampler: str, parameters: Mapping[str, Any], seed: int, trials: int) -
         return _Optuna(OPTUNA[sampler](seed), space)
     from benchmarks.model_peers import AxPeer, HeboPeer, SmacPeer
 
-    peers = {"ax": AxPeer, "smac": SmacPeer, "hebo": HeboPeer}
+    peers: dict[str, Callable[[Space, int, int], Searcher]] = {
+        "ax": AxPeer,
+        "smac": SmacPeer,
+        "hebo": HeboPeer,
+    }
     return peers[sampler](space, seed, trials)
 
 

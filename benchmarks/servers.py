@@ -20,7 +20,8 @@ import time
 
 from benchmarks.stage import Stage
 from benchmarks.takeover import until
-from tunesvc.runtime.submission import NewSubmission, submit_study
+from tunesvc.runtime.new_submission import NewSubmission
+from tunesvc.runtime.submission import submit_study
 from tunesvc.spec.yaml.document import load
 
 SLOTS = 10

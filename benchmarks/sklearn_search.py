@@ -106,7 +106,8 @@ class Deadline:
 
 
 def random(estimator: Any, space: Any, X: Any, y: Any, seed: int, deadline: Deadline) -> Found:
-    best, tried = (-np.inf, {}), 0
+    best: tuple[float, dict[str, Any]] = (-np.inf, {})
+    tried = 0
     for params in ParameterSampler(space, 100_000, random_state=seed):
         model = clone(estimator).set_params(**params)
         with suppress(KeyboardInterrupt):
@@ -119,7 +120,8 @@ def random(estimator: Any, space: Any, X: Any, y: Any, seed: int, deadline: Dead
 
 def halving(estimator: Any, space: Any, X: Any, y: Any, seed: int, deadline: Deadline) -> Found:
     """Run tournaments; the last one that was complete counts."""
-    candidates, found = 5, ({}, 0)
+    candidates = 5
+    found: Found = ({}, 0)
     with suppress(KeyboardInterrupt):
         while not deadline.is_over:
             search = HalvingRandomSearchCV(
@@ -138,6 +140,7 @@ def halving(estimator: Any, space: Any, X: Any, y: Any, seed: int, deadline: Dea
 
 
 def tuned(estimator: Any, space: Any, X: Any, y: Any, seed: int, deadline: Deadline) -> Found:
+    name = f"benchmark-{uuid4().hex[:8]}"
     search = TuneSearchCV(
         clone(estimator),
         space,
@@ -146,14 +149,15 @@ def tuned(estimator: Any, space: Any, X: Any, y: Any, seed: int, deadline: Deadl
         random_state=seed,
         scoring=deadline,
         refit=False,
-        name=f"benchmark-{uuid4().hex[:8]}",
+        name=name,
     )
     with suppress(KeyboardInterrupt):
         search.fit(X, y)
-    trials = tunesvc.load_study(search.name).trials
+    trials = tunesvc.load_study(name).trials
     complete = [trial for trial in trials if trial.state == "complete"]
-    best = max(complete, key=lambda one: one.value, default=None)
-    return (dict(best.params) if best else {}), len(trials)
+    values = {trial.number: trial.value for trial in complete if trial.value is not None}
+    best = max(values, key=values.__getitem__, default=None)
+    return ({} if best is None else dict(trials[best].params)), len(trials)
 
 
 SEARCHES = {
@@ -205,8 +209,8 @@ def main() -> None:
     print("\n| | seeds | search | test error | seconds | candidates |\n|---|---|---|---|---|---|")
     for name in tasks():
         for label in SEARCHES:
-            found = stored(options.results).items()
-            table = np.array([one[label] for (task, _), one in found if task == name])
+            results = stored(options.results).items()
+            table = np.array([one[label] for (task, _), one in results if task == name])
             error, took_s, _, tried = table.mean(axis=0)
             spread = table[:, 0].std(ddof=1) / len(table) ** 0.5
             cells = f"{error:.4f} ± {spread:.4f} | {took_s:.1f} | {tried:.0f}"

@@ -81,7 +81,8 @@ class Table:
 
     def _trained(self, config: tuple[int, ...]) -> np.ndarray:
         costs: np.ndarray = self.draws[config]
-        return costs[~np.isnan(costs)]
+        trained: np.ndarray = costs[~np.isnan(costs)]
+        return trained
 
     def regret(self, config: tuple[int, ...]) -> float:
         """Return (its mean - best mean) / (median mean - best mean)."""

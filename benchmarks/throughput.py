@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 import statistics
@@ -35,9 +36,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from ray.tune.schedulers import TrialScheduler
 
 SLOTS, STEPS, WARM_UP = 8, 10, 20
 FLOATS = ("a", "b", "c", "d", "e", "f")
@@ -180,10 +186,10 @@ def tune_with_ray(
     train: Callable[[dict[str, float]], None],
     trials: int,
     folder: Path,
-    sampler: object,
+    sampler: BaseSampler,
     *,
-    scheduler: object = None,
-    **known: object,
+    scheduler: TrialScheduler | None = None,
+    **known: Any,
 ) -> None:
     """The peer: Ray Tune on a local Ray, Optuna's sampler in its OptunaSearch, actors reused.
 
@@ -195,13 +201,15 @@ def tune_with_ray(
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
-    space = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in FLOATS}
+    space: dict[str, BaseDistribution] = {
+        name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in FLOATS
+    }
     ray.init(
         address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     tune.Tuner(
         tune.with_resources(train, {"cpu": CPU}),
@@ -278,15 +286,15 @@ def calls(_url: str, trials: int, _folder: Path) -> float:
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
 
-    @ray.remote(num_cpus=CPU)
-    class Actor:
+    class Idle:
         def call(self) -> None:
             pass
 
-    actors = [Actor.remote() for _ in range(SLOTS)]
+    actor_class: Any = ray.remote(num_cpus=CPU)(Idle)
+    actors = [actor_class.remote() for _ in range(SLOTS)]
     ray.get([actor.call.remote() for actor in actors])
     made = max(trials, 2000)
     pending = {actor.call.remote(): actor for actor in actors}

@@ -93,7 +93,8 @@ def main() -> None:
 
 
 def times(samplers: Sequence[str], asks: int = 31) -> None:
-    floats = {name: kind for name, kind in SPACE.items() if isinstance(kind, FloatDistribution)}
+    floats: Space = {}
+    floats.update({n: kind for n, kind in SPACE.items() if isinstance(kind, FloatDistribution)})
     for title, space, objectives, storage in (
         ("mixed space", SPACE, 1, "Optuna's memory"),
         ("mixed space", SPACE, 1, "StudyMemory"),
@@ -216,7 +217,9 @@ def _run(
     """Return the regret by length and measure."""
     rng = np.random.default_rng(seed)
     study = optuna.create_study(sampler=sampler)
-    regrets, told, found = [], [], []
+    regrets: list[float] = []
+    told: list[float] = []
+    found: list[list[float]] = []
     running: deque[optuna.Trial] = deque()
     while len(told) < lengths[-1]:
         while len(running) < parallel:

@@ -89,7 +89,8 @@ def beyond_chance(
     found: Results, sampler: str, rival: str, place: int
 ) -> tuple[list[str], list[str]]:
     """Return the tasks in which a sampler's regrets are lower than a rival's, and higher."""
-    lower, higher = [], []
+    lower: list[str] = []
+    higher: list[str] = []
     for task, seeds in found[sampler].items():
         own = [marks[place] for marks in seeds]
         other = [marks[place] for marks in found[rival][task]]
