@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesvc.errors import BadReport
-from tunesvc.trial import RestoredState, Trial
+from tunesvc.trial import RUNNING, RestoredState, Trial
 
 HANDED_OVER = "handed-over"
 """Folder of copies to be stored, below TUNE_CHECKPOINT_DIR."""
@@ -93,7 +93,12 @@ class PipeChannel:
 
 
 def current_trial() -> Trial:
-    """Return the trial that this program was started for; outside of a study, a detached one."""
+    """Return the trial that this program was started for, or that this thread runs.
+
+    Outside of a study, a detached one.
+    """
+    if (running := RUNNING.get()) is not None:
+        return running
     reports = os.environ.get("TUNE_REPORTS")
     if reports is None:
         return Trial()

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -204,6 +205,10 @@ class Trial:
     @property
     def _first_metric(self) -> str:
         return self._metrics[0] if self._metrics else "loss"
+
+
+RUNNING: ContextVar[Trial | None] = ContextVar("trial", default=None)
+"""The trial that this thread runs, for `tunesvc.current_trial`."""
 
 
 def as_step(step: object) -> int:

@@ -23,7 +23,7 @@ from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.entrypoint import Objective
 from tunesvc.execution.objectives.ray_tune_space import is_trainable, nested
 from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, without_partial
-from tunesvc.trial import Trial, as_json, as_result
+from tunesvc.trial import RUNNING, Trial, as_json, as_result
 
 Call = Callable[[Attempt], object]
 """Calls an objective for an attempt and returns its result."""
@@ -39,6 +39,14 @@ def prepare(objective: Objective) -> Run:
 
 
 def _run(call: Call, attempt: Attempt) -> Mapping[str, float]:
+    trial = RUNNING.set(attempt.trial())
+    try:
+        return _result(call, attempt)
+    finally:
+        RUNNING.reset(trial)
+
+
+def _result(call: Call, attempt: Attempt) -> Mapping[str, float]:
     returned = call(attempt)
     if inspect.isgenerator(returned):
         returned = _exhaust(returned, attempt.trial())
