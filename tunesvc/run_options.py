@@ -75,6 +75,8 @@ class StudyOptions(TypedDict, total=False):
     limits: Mapping[str, Any]
     keep: Mapping[str, Any]
     environment: Mapping[str, Any]
+    loggers: Sequence[str | Mapping[str, Any]]
+    """Trackers that get a run per trial: `["mlflow", {"wandb": {"project": "digits"}}]`."""
     cluster: str | None
     seed: int | None
     seeds: int | None

@@ -16,7 +16,9 @@ from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_failure import find_failure
 from tunesvc.run_options import RunOptions
 from tunesvc.runtime.interrupts import TimeLimit, interruptible
+from tunesvc.runtime.logger_process import logged
 from tunesvc.runtime.logging_observer import LoggingObserver
+from tunesvc.runtime.named_loggers import require_loggers
 from tunesvc.runtime.run_study import Serving, StudySource, run_study
 from tunesvc.runtime.stored_recommendation import store_recommendation
 from tunesvc.util.formatting import duration, number
@@ -82,17 +84,20 @@ def run_observed(
         )
     if (timeout := options.get("timeout")) is not None:
         watching = limit = TimeLimit(watching, timeout, interrupt)
+    loggers = () if record.spec is None else record.spec.loggers
+    require_loggers(loggers, source.folder or record.source_dir)
     try:
-        shutdown = run_study(
-            database,
-            record,
-            source,
-            make_executor=options.get("make_executor", ray_executor),
-            observer=watching,
-            interrupt=interrupt,
-            standby=standby,
-            serving=serving,
-        )
+        with logged(database, record, loggers, watching, interrupt) as watched:
+            shutdown = run_study(
+                database,
+                record,
+                source,
+                make_executor=options.get("make_executor", ray_executor),
+                observer=watched,
+                interrupt=interrupt,
+                standby=standby,
+                serving=serving,
+            )
     finally:
         if limit is not None:
             limit.close()

@@ -26,6 +26,7 @@ from tunesvc.cli.commands import (
     login,
     notes,
     run,
+    send,
     serve,
     show,
     submit,
@@ -147,7 +148,7 @@ _STEER = "Steer"
 _SETUP = "Set up"
 
 _HERE = (
-    *(dashboard.dashboard, serve.serve),
+    *(dashboard.dashboard, serve.serve, send.send),
     *(files.init, files.import_, files.validate, files.preview, files.schema),
 )
 """Commands that only work on this machine, beside those of `db`."""
@@ -177,6 +178,7 @@ for panel, commands in (
                 explain.replay,
                 export.report,
                 export.export,
+                send.send,
                 export.checkpoint,
                 export.artifacts,
             ),

@@ -6,10 +6,7 @@ of a study's own.
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +17,8 @@ from optuna.samplers import BaseSampler
 
 from tunesvc.errors import SpecError
 from tunesvc.execution.attempt.failures import EntrypointError
-from tunesvc.execution.objectives.entrypoint import load_named
+from tunesvc.runtime.imported_classes import load_class
+from tunesvc.runtime.named_loggers import logger_issues
 from tunesvc.search.registry.component_check import option_issues
 from tunesvc.spec import StudySpec
 from tunesvc.spec.diagnostics import SpecIssue
@@ -60,7 +58,7 @@ def import_searchers(
 
 
 def machine_check(folder: str | Path, given: Searchers | None = None) -> SpecCheck:
-    """Return the check of samplers and pruners on a machine that may run the study.
+    """Return the check of samplers, pruners and loggers on a machine that may run the study.
 
     The arguments are those of `import_searchers`.
     """
@@ -69,7 +67,8 @@ def machine_check(folder: str | Path, given: Searchers | None = None) -> SpecChe
 
 def _issues(folder: str | Path, given: Searchers, spec: StudySpec) -> list[SpecIssue]:
     found, issues = _attempt(spec, folder, given)
-    return issues + option_issues(spec, found.sampler, found.pruner)
+    issues += option_issues(spec, found.sampler, found.pruner)
+    return issues + logger_issues(spec.loggers, folder)
 
 
 def _attempt(
@@ -91,27 +90,6 @@ def _attempt(
 
 
 def _imported(component: Sampler | Pruner, folder: Path) -> Callable[..., Any] | None:
-    path = component.name
-    if not component.is_imported or not is_import_path(path):
+    if not component.is_imported or not is_import_path(component.name):
         return None
-    module, _, name = path.partition(":")
-    if (folder / f"{module}.py").is_file():  # also if another study has a module of that name
-        path = f"{module}.py:{name}"
-    with _on_import_path(str(folder)):
-        return load_named(path, folder, repr(component.name))
-
-
-@contextmanager
-def _on_import_path(folder: str) -> Iterator[None]:
-    """Put a folder first within the block, and last after it, for imports inside of functions."""
-    with _importing:
-        sys.path.insert(0, folder)
-        try:
-            yield
-        finally:
-            sys.path.remove(folder)
-            if folder not in sys.path:
-                sys.path.append(folder)
-
-
-_importing = threading.RLock()
+    return load_class(component.name, folder)

@@ -156,6 +156,12 @@ def _require_runnable(new: NewSubmission) -> None:
     if issues := find_issues(spec):
         raise SpecError("\n".join(map(str, issues)))
     require_no_imports(spec)
+    if spec.loggers:
+        raise SpecError(
+            "loggers: servers send to no trackers, whose addresses and keys are yours: leave it "
+            "out, and follow the study from a machine that reaches its database: "
+            f"`tune send {spec.name} --to {spec.loggers[0].name} --follow`"
+        )
 
 
 def _create(connection: sa.Connection, new: NewSubmission, submitted_by: str) -> StudyRecord:

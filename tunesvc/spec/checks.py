@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tunesvc.spec import diagnostics
 from tunesvc.spec.arguments import function_issues
 from tunesvc.spec.conditions import (
     MAX_NESTING,
@@ -24,12 +25,14 @@ from tunesvc.spec.entrypoint_file import entrypoint_issues, is_import_path
 from tunesvc.spec.model import (
     CLASS_FORM,
     CategoricalParameter,
+    NamedComponent,
     Parameter,
     Stage,
     StudySpec,
     as_choice,
 )
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
+from tunesvc.util.redaction import redacted
 from tunesvc.util.suggestions import suggest
 
 PRUNERS_OF_SEVERAL = ("auto", "curve", "asha", "none")
@@ -65,6 +68,7 @@ def find_issues(
             _warm_start(spec, names),
             _search(spec, names),
             _classes(spec),
+            _secrets(spec),
         )
     )
 
@@ -241,9 +245,30 @@ def _metrics(spec: StudySpec) -> Iterator[SpecIssue]:
 
 def _classes(spec: StudySpec) -> Iterator[SpecIssue]:
     """Check the form of names of classes; only a machine that runs the study imports them."""
-    for key, component in (("sampler", spec.sampler), ("pruner", spec.pruner)):
+    components: list[tuple[diagnostics.Path, NamedComponent]] = [
+        (("sampler",), spec.sampler),
+        (("pruner",), spec.pruner),
+        *((("loggers", index), logger) for index, logger in enumerate(spec.loggers)),
+    ]
+    for path, component in components:
         if component.is_imported and not is_import_path(component.name):
-            yield SpecIssue((key, "name"), CLASS_FORM)
+            yield SpecIssue((*path, "name"), CLASS_FORM)
+
+
+def _secrets(spec: StudySpec) -> Iterator[SpecIssue]:
+    """Refuse secrets of loggers: what is in a study is stored, and shown to others."""
+    for index, logger in enumerate(spec.loggers):
+        for name, value in logger.options.items():
+            is_secret = isinstance(value, str) and redacted(value) != value
+            if is_secret or _SECRET_NAME.search(name):
+                text = (
+                    "is a secret, which is not stored with a study: set the tracker's own variable"
+                )
+                example = "such as WANDB_API_KEY or MLFLOW_TRACKING_PASSWORD, where the study runs"
+                yield SpecIssue(("loggers", index, name), f"{text}, {example}", at_key=True)
+
+
+_SECRET_NAME = re.compile(r"(?i)password|secret|token|api_?key")
 
 
 def _is_better_when_more(name: str) -> bool:

@@ -277,6 +277,14 @@ class Pruner(NamedComponent):
     )
 
 
+class Logger(NamedComponent):
+    """A logger, which sends trials to a tracker; every other key is passed to it as an option.
+    `mlflow` takes `tracking_uri` and `experiment`; `wandb` takes `project`, `entity`, `dir` and
+    `mode`, `offline` or `online`; `tensorboard` takes `logdir`."""
+
+    name: Name = Field(description="mlflow, wandb or tensorboard; for others see `class`.")
+
+
 class Stage(SpecModel):
     """A range of steps that is trained with the same parameters."""
 
@@ -647,6 +655,11 @@ class StudySpec(SpecModel):
     environment: Environment = Field(
         default_factory=Environment,
         description="Environment of the workers' processes.",
+    )
+    loggers: Tuple[Logger] = Field(
+        (),
+        description="Trackers that get a run per trial, such as `[mlflow, tensorboard]`, or with "
+        "options: `- mlflow: {tracking_uri: http://..., experiment: NAME}`.",
     )
     cluster: Text | None = Field(
         None,

@@ -5,6 +5,7 @@
              ├─ decisions        with their reasons
              ├─ nodes            the cluster, as its coordinator last saw it
              ├─ commands         from users, with their answers
+             ├─ loggers ─── logged_trials  what trackers such as MLflow have
              └─ trials ─┬─ trial_params
                         ├─ trial_attrs
                         ├─ trial_annotations  tags and a note
@@ -359,4 +360,33 @@ nodes = sa.Table(
     sa.Column("total", pg.JSONB, nullable=False),
     sa.Column("free", pg.JSONB, nullable=False),
     sa.Column("seen_at", Moment, nullable=False, server_default=NOW),
+)
+
+loggers = sa.Table(
+    "loggers",
+    metadata,
+    sa.Column("logger_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    study_ref(),
+    # where it logs, without passwords: another place gets all trials again
+    sa.Column("place", sa.Text, nullable=False),
+    # the process that sends trials there, and until when no other one may
+    sa.Column("owner", sa.Text),
+    sa.Column("expires_at", Moment),
+    sa.UniqueConstraint("study_id", "place"),
+)
+
+logged_trials = sa.Table(
+    "logged_trials",
+    metadata,
+    sa.Column(
+        "logger_id",
+        sa.BigInteger,
+        sa.ForeignKey("loggers.logger_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    _trial_ref(),
+    # the tracker's own id; NULL from before it is asked for one until its answer is recorded
+    sa.Column("run", sa.Text),
+    # true once it has everything of a finished trial
+    sa.Column("complete", sa.Boolean, nullable=False, server_default=sa.false()),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -89,6 +90,7 @@ def get_curves(
     *,
     numbers: Sequence[int] | None = None,
     max_points: int | None = None,
+    since: datetime | None = None,
 ) -> tuple[ReportCurve, ...]:
     """Return learning curves by trial number.
 
@@ -100,8 +102,12 @@ def get_curves(
         study_id: Study of the trials.
         numbers: Trials to read; all if None.
         max_points: Approximate number of points to thin each curve to; the last one is kept.
+        since: Leave out what was reported before.
     """
-    query = _points(_of(tables.reports.c.trial_id, study_id, numbers), max_points)
+    condition = _of(tables.reports.c.trial_id, study_id, numbers)
+    if since is not None:
+        condition = sa.and_(condition, tables.reports.c.reported_at >= since)
+    query = _points(condition, max_points)
     rows = database.rows(query)
     curves = []
     for id_, group in groupby(rows, key=lambda row: int(row.trial_id)):

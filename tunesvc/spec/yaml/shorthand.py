@@ -5,7 +5,8 @@
 | `metric: loss`, `metric: {...}` | `metrics: [{name: loss}]`, `metrics: [{...}]` |
 | `metrics: [loss, time]` | `metrics: [{name: loss}, {name: time}]` |
 | `sampler: tpe`, `pruner: asha` | `sampler: {name: tpe}`, `pruner: {name: asha}` |
-| `sampler: {class: "module:Name"}` | `sampler: {name: "module:Name"}`; of a pruner likewise |
+| `sampler: {class: "module:Name"}` | `sampler: {name: "module:Name"}`; pruner, loggers likewise |
+| `loggers: [mlflow, {wandb: {...}}]` | `loggers: [{name: mlflow}, {name: wandb, ...}]` |
 | `budget: 100` | `budget: {trials: 100}` |
 | `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
 | `warm_start: digits` | `warm_start: [digits]` |
@@ -48,6 +49,8 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
         _expand_search(long)
     for key in ("sampler", "pruner"):
         long |= {key: _component(long[key], (key,), issues)} if key in long else {}
+    if "loggers" in long:
+        long["loggers"] = _loggers(long["loggers"], issues)
     if isinstance(long.get("warm_start"), str):
         long["warm_start"] = [long["warm_start"]]
     if _is_number(long.get("budget")):
@@ -70,7 +73,18 @@ def as_written(path: Path, data: Mapping[str, Any]) -> Path:
         return ("metric", *path[2:])
     if path[1:] == ("name",) and isinstance(given := data.get(str(path[0])), Mapping):
         return path if "name" in given else (path[0], "class")
+    if path[:1] == ("loggers",) and len(path) == 3:
+        return _logger_as_written(path, data["loggers"])
     return path
+
+
+def _logger_as_written(path: Path, written: Any) -> Path:
+    item = written[int(path[1])] if isinstance(written, (list, tuple)) else written
+    if not isinstance(item, Mapping) or "name" in item:
+        return path
+    if path[2] == "name":
+        return (*path[:2], next(iter(item)) if len(item) == 1 else "class")
+    return path if len(item) > 1 else (*path[:2], next(iter(item)), path[2])
 
 
 def _expand_search(long: dict[str, Any]) -> None:
@@ -85,8 +99,26 @@ def _expand_search(long: dict[str, Any]) -> None:
     long.setdefault("budget", {"trials": search.trials_max})
 
 
+def _loggers(written: Any, issues: list[SpecIssue]) -> Any:
+    """Expand loggers: names, mappings with `name` or `class`, or a name with its options below."""
+    if isinstance(written, str):
+        written = [written]
+    if not isinstance(written, (list, tuple)):
+        return written
+    long = []
+    for index, item in enumerate(written):
+        if isinstance(item, Mapping) and len(item) == 1 and not {"name", "class"} & item.keys():
+            ((name, options),) = item.items()
+            item = {"name": name, **options} if isinstance(options, Mapping) else {"name": name}
+        long.append(_component(item, ("loggers", index), issues))
+    return long
+
+
 def _component(written: Any, path: Path, issues: list[SpecIssue]) -> Any:
-    """Expand a sampler or pruner. Beside the name of a Python object, `class` only describes it."""
+    """Expand a sampler, pruner or logger.
+
+    Beside the name of a Python object, `class` only describes it.
+    """
     if not isinstance(written, Mapping) or "class" not in written:
         return _name(written)
     if written.get("name") == OBJECT:

@@ -1,0 +1,181 @@
+"""Starts and ends the process that sends a study's trials to trackers, and shows what it says.
+
+A process of its own, because a tracker's library takes seconds to import, and a call that hangs can
+only be ended with its process. The coordinator's process never waits for it, except at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from tunesvc.coordinator.progress_events import Observer, Progress, ProgressEvent
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.queries.rows import StudyView
+from tunesvc.spec.model import Logger
+
+DRAIN_S = (30.0, 15.0)
+"""Longest time to send what is left when a run has ended, and to wait for one answer."""
+INTERRUPTED_S = (3.0, 1.5)
+"""The same when it was interrupted."""
+_MODULE = "tunesvc.integrations.loggers.logger_main"
+_KILL_S = 5.0
+"""Time that the process gets beyond its own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendingOrder:
+    """What the process is started for."""
+
+    database_url: str | None
+    """None for the embedded one."""
+    study: str
+    study_id: int
+    folder: str | None
+    """Of the study: relative paths and modules of loggers are found there."""
+    loggers: Sequence[Mapping[str, Any]]
+    again: bool = False
+    """Send also what the trackers should have."""
+    is_command: bool = False
+    """A user waits for it, and wants to know what was sent."""
+
+    @classmethod
+    def of(
+        cls,
+        database: Database,
+        study: StudyRecord | StudyView,
+        loggers: Sequence[Logger],
+        *,
+        again: bool = False,
+        is_command: bool = False,
+    ) -> SendingOrder:
+        """Return the order to send a study to these loggers."""
+        url = None if database.is_embedded else database.url
+        entries = [logger.model_dump(mode="json") for logger in loggers]
+        return cls(url, study.name, study.study_id, study.source_dir, entries, again, is_command)
+
+    @classmethod
+    def read(cls, line: str) -> SendingOrder:
+        """Read an order that was written."""
+        return cls(**json.loads(line))
+
+    def written(self) -> str:
+        """Return the order as a line."""
+        return json.dumps(dataclasses.asdict(self)) + "\n"
+
+
+class LoggerProcess:
+    """The process, and a thread that reads its notes."""
+
+    def __init__(self, order: SendingOrder, on_note: Callable[[str], None]) -> None:
+        is_debugged = os.environ.get("TUNE_DEBUG") == "1"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", _MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if is_debugged else subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the coordinator, which ends it in order
+        )
+        self._study = order.study
+        self._on_note = on_note
+        self._reader = threading.Thread(target=self._read, name="loggers", daemon=True)
+        self._reader.start()
+        self._write(order.written())
+
+    def end(self, limit_s: float, patience_s: float) -> bool:
+        """Let it send what is left; return True if nothing is left.
+
+        Args:
+            limit_s: the longest that it may take.
+            patience_s: the longest that a tracker may take for an answer.
+        """
+        self._write(f"end {limit_s} {patience_s}\n")
+        try:
+            code = self._process.wait(None if math.isinf(limit_s) else limit_s + _KILL_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(_KILL_S)
+        if code not in (0, 1):
+            self._on_note(
+                f"loggers: their process {'hangs' if code is None else 'has died'}; "
+                f"`tune send {self._study}` sends what is missing"
+            )
+        return code == 0
+
+    def _write(self, line: str) -> None:
+        pipe = self._process.stdin
+        with suppress(OSError):  # it has died
+            if pipe is not None:
+                pipe.write(line)
+                pipe.flush()
+
+    def _read(self) -> None:
+        for line in self._process.stdout or ():
+            self._on_note(line.rstrip("\n"))
+
+
+class LoggedRun:
+    """Shows the notes of a run's loggers with its events; passes everything on."""
+
+    def __init__(self, inner: Observer) -> None:
+        self._inner = inner
+        self._notes: SimpleQueue[str] = SimpleQueue()
+
+    def note(self, text: str) -> None:
+        """Take a note, in any thread."""
+        self._notes.put(text)
+
+    def progress(self, progress: Progress) -> None:
+        """Pass a snapshot on, and show what was noted."""
+        self._inner.progress(progress)
+        self.show_notes()
+
+    def on_event(self, event: ProgressEvent) -> None:
+        """Pass an event on."""
+        self._inner.on_event(event)
+
+    def show_notes(self) -> None:
+        """Show what was noted, in the coordinator's thread."""
+        with suppress(Empty):
+            while True:
+                self._inner.on_event(ProgressEvent("warning", self._notes.get_nowait()))
+
+
+@contextmanager
+def logged(
+    database: Database,
+    record: StudyRecord,
+    loggers: Sequence[Logger],
+    observer: Observer,
+    interrupt: threading.Event,
+) -> Iterator[Observer]:
+    """Send the trials of a study to its loggers within the block, and what is left after it."""
+    if not loggers:
+        yield observer
+        return
+    run = LoggedRun(observer)
+    process = LoggerProcess(SendingOrder.of(database, record, loggers), run.note)
+    try:
+        yield run
+    finally:
+        names = ", ".join(logger.name for logger in loggers)
+        observer.on_event(ProgressEvent("phase", f"sending trials to {names}"))
+        try:
+            process.end(*(INTERRUPTED_S if interrupt.is_set() else DRAIN_S))
+        finally:
+            run.show_notes()
