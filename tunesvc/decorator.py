@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
+from tunesvc.config_classes.config_function import ConfigFunction, with_config
+from tunesvc.config_classes.field_ranges import ranges_of
 from tunesvc.errors import SpecError, StudyNotFound
 from tunesvc.run_options import StudyOptions, SubmitOptions, TuneOptions
 from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, name_of, without_partial
@@ -119,6 +121,11 @@ class Tunable(Generic[P, R]):
         `train(**study.best_params)` works too: a list becomes the tuple that the `Choice` has.
         """
         signature = inspect.signature(self.__wrapped__)
+        function = with_config(self.__wrapped__)
+        if isinstance(function, ConfigFunction) and not args and function.argument not in kwargs:
+            handed = function.arguments(kwargs)
+            kwargs.clear()
+            kwargs.update(handed)
         if arguments := Arguments.of(self.__wrapped__):
             kwargs.update(arguments.as_annotated(kwargs))
         bound = signature.bind_partial(*args, **kwargs).arguments
@@ -259,6 +266,8 @@ def tunable(**options: Unpack[StudyOptions]) -> Callable[[Callable[P, R]], Tunab
 def tunable(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function tunable; annotations of its arguments are their ranges.
 
+    Or of the fields of its only argument, if that is a dataclass or pydantic model.
+
     Options are the keys of study.yaml (`metric`, `goal`, `sampler`, `pruner`, `budget`,
     `resources`, ...); `tune` can override all of them. `parameters` may give ranges of arguments
     without annotation, of a function with one `config`, or a Ray Tune search space.
@@ -366,15 +375,16 @@ def _arguments(
     if inspect.isclass(function):
         return {}, {}
     signature, hints = inspect.signature(function), _hints(function)
+    wrapped = with_config(function)
+    config = wrapped if isinstance(wrapped, ConfigFunction) else None
     bound = function.keywords if isinstance(function, functools.partial) else {}
     parameters = [p for p in signature.parameters.values() if _is_tuned(p, hints.get(p.name))]
-    if _takes_config(parameters, hints, given):
+    if config is None and _takes_config(parameters, hints, given):
         return {}, {}
-    ranges: dict[str, dict[str, Any]] = {}
-    defaults: dict[str, Any] = {}
+    ranges, defaults = ({}, {}) if config is None else ranges_of(config.config, given)
     for parameter in parameters:
         name = parameter.name
-        if name in given:
+        if name in given or (config is not None and name == config.argument):
             continue
         if name not in bound and (range_ := _range(hints.get(name))) is not None:
             ranges[name] = _checked(function, parameter, range_)

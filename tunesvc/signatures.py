@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from tunesvc.trial import Trial
 
 _Parameter = inspect.Parameter
 _POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
-_VARIADIC = (_Parameter.VAR_POSITIONAL, _Parameter.VAR_KEYWORD)
+VARIADIC = (_Parameter.VAR_POSITIONAL, _Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Arguments:
 
     def missing(self, given: Mapping[str, object]) -> list[str]:
         """Return the arguments without a default that are not given."""
-        needed = [p.name for p in self._all if p.default is p.empty and p.kind not in _VARIADIC]
+        needed = [p.name for p in self._all if p.default is p.empty and p.kind not in VARIADIC]
         return [name for name in needed if name not in given]
 
     def as_annotated(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,18 +83,23 @@ class Arguments:
 
     def _as_annotated(self, name: str, value: Any) -> Any:
         parameter = self.signature.parameters.get(name)
-        if not isinstance(value, list) or parameter is None:
+        if parameter is None:
             return value
-        ranges = getattr(parameter.annotation, "__metadata__", ())
-        for annotated in ranges:
-            for choice in getattr(annotated, "values", ()):
-                if _as_lists(choice) == value:
-                    return choice
-        return value
+        return as_annotated(getattr(parameter.annotation, "__metadata__", ()), value)
 
     @property
     def _all(self) -> list[inspect.Parameter]:
         return list(self.signature.parameters.values())
+
+
+def as_annotated(annotations: Iterable[Any], value: Any) -> Any:
+    """Return a list as the tuple that a `Choice` among the annotations has; others unchanged."""
+    if isinstance(value, list):
+        for annotated in annotations:
+            for choice in getattr(annotated, "values", ()):
+                if _as_lists(choice) == value:
+                    return choice
+    return value
 
 
 def without_partial(objective: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from tunesvc.config_classes.config_function import ConfigFunction, with_config
+from tunesvc.config_classes.field_ranges import missing, surplus
 from tunesvc.signatures import Arguments, name_of
 from tunesvc.spec.conditions import is_sometimes_absent
 from tunesvc.spec.diagnostics import Path, SpecIssue, printable
@@ -25,6 +27,10 @@ def function_issues(
         function: the objective; a class and some builtins are left to the worker.
         names: all parameters in the study file.
     """
+    function = with_config(function)
+    if isinstance(function, ConfigFunction):
+        yield from _field_issues(spec, function, names)
+        return
     arguments = None if inspect.isclass(function) else Arguments.of(function)
     if arguments is not None:
         yield from argument_issues(
@@ -34,6 +40,28 @@ def function_issues(
             names,
             (),
         )
+
+
+def _field_issues(
+    spec: StudySpec,
+    function: ConfigFunction,
+    names: Collection[str],
+) -> Iterator[SpecIssue]:
+    """Yield the mismatches between the fields of a config and what is passed for them."""
+    kind = function.config.kind.__name__
+    given = dict.fromkeys((*names, *spec.constants))
+    lacking = list(missing(function.config, given))
+    for name in surplus(function.config, given):
+        if name in function.own:
+            continue
+        section = "parameters" if name in names else "constants"
+        known = [field for field, _ in function.config.leaves()]
+        remedy = suggest(name, lacking or known) or f": it has {', '.join(known[:10])}"
+        text = f"`{kind}` has no field `{printable(name)}`{remedy}"
+        yield SpecIssue((section, name), text, at_key=True)
+    for name in lacking:
+        remedy = "declare it as a parameter or constant, or give it a default value"
+        yield SpecIssue((), f"`{kind}` needs `{name}`: {remedy}")
 
 
 def argument_issues(

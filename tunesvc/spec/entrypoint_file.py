@@ -132,13 +132,27 @@ def _function_issues(
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list:
                 where = f"`{node.name}` in `{printable(file)}`, line {node.lineno},"
+                arguments = Arguments(_signature(node.args))
+                if _may_take_config(arguments, bound):
+                    continue
                 yield from argument_issues(
                     spec,
-                    Arguments(_signature(node.args)),
+                    arguments,
                     where,
                     names,
                     ("entrypoint",),
                 )
+
+
+def _may_take_config(arguments: Arguments, bound: Collection[str]) -> bool:
+    """Return True if an argument has a class of the file or of a module, maybe a config class."""
+    for name in arguments.missing({"trial": None}):
+        annotation = str(arguments.signature.parameters[name].annotation)
+        first, _, last = annotation.rpartition(".")
+        is_class = annotation.replace(".", "").isidentifier() and last[:1].isupper()
+        if is_class and last != "Trial" and (first or last).partition(".")[0] in bound:
+            return True
+    return False
 
 
 def _signature(args: ast.arguments) -> inspect.Signature:

@@ -1,6 +1,7 @@
 """Calls objectives in the form in which they are written. Their signature determines the form.
 
     f(lr, layers, *, trial)    parameters by name; `trial` is optional
+    f(config: Config)          a dataclass or pydantic model, made of parameters by dotted names
     f(config, data=None)       one dict; may call `ray.tune.report` (`ray_tune_function`)
     class T(tune.Trainable)    Ray Tune's class with `setup` and `step` (`ray_tune_trainable`)
     f(trial)                   Optuna's (`optuna_objective`); ours if annotated as `tunesvc.Trial`
@@ -17,6 +18,7 @@ from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any
 
+from tunesvc.config_classes.config_function import with_config
 from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.attempt import Attempt, Run
 from tunesvc.execution.attempt.failures import EntrypointError
@@ -35,7 +37,7 @@ def prepare(objective: Objective) -> Run:
         from tunesvc.execution.objectives.ray_tune_trainable import Trainables
 
         return Trainables(objective)
-    return partial(_run, _caller(objective))
+    return partial(_run, _caller(with_config(objective)))
 
 
 def _run(call: Call, attempt: Attempt) -> Mapping[str, float]:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
+from tunesvc.config_classes.config_function import with_config
 from tunesvc.errors import TuneError
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.ray_tune_parameters import embed_parameters
@@ -81,6 +82,7 @@ def pickle_function(function: Callable[..., Any]) -> bytes:
     Raises:
         TuneError: the function refers to something that cannot be pickled.
     """
+    function = with_config(function)
     try:
         with embed_parameters(function):
             _, definitions = _dumps(function)
