@@ -240,7 +240,7 @@ def test_a_function_of_a_script_travels_with_its_class(tmp_path: Path) -> None:
     page = re.findall(r"```python\n(.*?)```", section("Tune a config"), re.DOTALL)[0]
     head = page.partition("if __name__")[0]
     dump = "from tunesvc.execution.objectives.pickled_function import pickle_function\n"
-    dump += "open('f.pickle', 'wb').write(pickle_function(train.__wrapped__))\n"
+    dump += "open('f.pickle', 'wb').write(pickle_function(train_config.__wrapped__))\n"
     script.write_text("from __future__ import annotations\n" + head + dump)
     load_it = (
         "from tunesvc.execution.objectives.pickled_function import unpickle_function as load\n"
