@@ -26,7 +26,7 @@ from tunesvc.queries.explain.explanation import explain_study, explain_trial
 from tunesvc.queries.explain.pruning_audit import get_audit
 from tunesvc.queries.recommendation import forecast_value, get_recommendation
 from tunesvc.queries.studies import get_study
-from tunesvc.queries.trials.trial_table import list_trials
+from tunesvc.queries.trials.trial_table import list_best_trials, list_trials
 from tunesvc.runtime.confirm import prepare
 from tunesvc.search.pruners.audit import false_prunes
 from tunesvc.study import Study
@@ -203,6 +203,22 @@ def test_the_nearest_trials_are_those_that_the_sampler_named(
         (one["number"], one["distance"]) for one in named
     ]
     assert all(one.value is not None for one in nearest)
+
+
+def test_a_trial_is_compared_with_the_best_one_and_the_best_with_none(database: Database) -> None:
+    Simulation(database, make_spec(budget={"trials": 30})).run()
+    view = get_study(database, "test")
+    [best] = list_best_trials(database, view.study_id)
+    number = next(n for n in range(30) if n != best.number)
+    explained = explain_trial(database, view, number)
+    assert explained is not None
+    assert explained.against_best is not None
+    assert explained.against_best.against == best.number
+    assert f"for trial {best.number}, the best observed" in str(explained)
+    explained = explain_trial(database, view, best.number)
+    assert explained is not None
+    assert explained.local is not None
+    assert explained.against_best is None
 
 
 def explanation_text(database: Database, number: int | None = None) -> str:

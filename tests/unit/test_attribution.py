@@ -80,11 +80,33 @@ def test_sampled_shares_add_up_and_a_sum_is_split_into_its_terms(players: int, s
 def test_parts_add_up_to_the_prediction_less_the_average(count: int) -> None:
     found = trials(40, floats(count), lambda p: 1 + (p["x0"] - 0.3) ** 2 + 0.5 * p["x1"])
     attribution = attribute(model(found), found[7].params)
-    assert attribution.average + sum(part.amount for part in attribution.parts) == pytest.approx(
+    assert attribution.reference + sum(part.amount for part in attribution.parts) == pytest.approx(
         attribution.predicted
     )
     assert attribution.deviation > 0
     assert attribute(model(found), found[7].params) == attribution, "the same for the same model"
+
+
+@pytest.mark.parametrize("count", [3, EXACT_MAX + 2])
+def test_parts_add_up_to_the_difference_from_another_trial(count: int) -> None:
+    found = trials(40, floats(count), lambda p: 1 + (p["x0"] - 0.3) ** 2 + 0.5 * p["x1"])
+    learned = model(found)
+    here, there = found[7].params, found[11].params
+    attribution = attribute(learned, here, there)
+    assert attribution.reference == pytest.approx(attribute(learned, there).predicted)
+    assert attribution.predicted == pytest.approx(attribute(learned, here).predicted)
+    assert sum(part.amount for part in attribution.parts) == pytest.approx(
+        attribution.predicted - attribution.reference
+    )
+
+
+def test_a_parameter_that_both_trials_share_has_no_effect() -> None:
+    found = trials(40, floats(3), lambda p: 1 + p["x0"] * p["x1"])
+    here = found[7].params
+    amounts = attribute(model(found), here, {**found[11].params, "x1": here["x1"]})
+    assert [part.amount for part in amounts.parts if part.name == "x1"] == [0.0]
+    same = attribute(model(found), here, here)
+    assert all(part.amount == 0.0 for part in same.parts)
 
 
 def test_a_parameter_that_does_nothing_gets_next_to_nothing() -> None:

@@ -191,10 +191,14 @@ def test_the_first_chart_is_in_view_beside_the_answer(
 
 def test_the_model_says_which_parameters_made_it_bad(dashboard: Dashboard, study_id: int) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials/11")
-    expect(page.locator("#local")).to_contain_text(
-        "of the study's trials on average", timeout=30_000
-    )
-    expect(page.locator("#local tbody tr").first).to_contain_text("lr")
+    local = page.locator("#local")
+    expect(local).to_contain_text("of those of trial", timeout=30_000)
+    expect(local.locator("tbody tr").first).to_contain_text("lr")
+    local.get_by_role("button", name="the average").click()
+    expect(local).to_contain_text("of the study's trials on average", timeout=30_000)
+    expect(local.locator("tbody tr").first).to_contain_text("lr")
+    local.get_by_role("button", name="the best").click()
+    expect(local).to_contain_text("of those of trial")
 
 
 @ON_BOTH

@@ -17,7 +17,11 @@ from tunesvc.db.engine.database import Database
 from tunesvc.queries.explain.explored_ranges import count_tried_parts
 from tunesvc.queries.explain.pruning_audit import Audit, get_audit
 from tunesvc.queries.explain.stored_trials import about_study, last_asks, trials_with
-from tunesvc.queries.explain.trial_attribution import describe_attribution, get_attribution
+from tunesvc.queries.explain.trial_attribution import (
+    best_other,
+    describe_attribution,
+    get_attribution,
+)
 from tunesvc.queries.explain.trial_reasons import (
     TrialReasons,
     describe_judgements,
@@ -71,7 +75,9 @@ class Explanation:
     reasons: TrialReasons | None = None
     """For a trial: the statements in numbers."""
     local: Attribution | None = None
-    """For a trial: effect of each parameter on the first objective."""
+    """For a trial: effect of each parameter on the first objective, against the average."""
+    against_best: Attribution | None = None
+    """The same against the best observed trial. None with several objectives."""
 
     @property
     def title(self) -> str:
@@ -107,17 +113,21 @@ def explain_trial(
     reasons = get_trial_reasons(database, view, detail)
     statements = describe_trial(view, detail, reasons)
     surface = get_surface(database, view, get_results(database, view.study_id))
-    attribution = get_attribution(surface, detail.row)
-    if attribution is not None:
-        effects = describe_attribution(view.objectives[0], attribution)
-        statements += _statements([("effect of its parameters", effects)])
+    local = get_attribution(surface, detail.row)
+    best = best_other(database, view, number)
+    against_best = None if best is None else get_attribution(surface, detail.row, best)
+    for topic, found in (("effect of its parameters", local), ("against the best", against_best)):
+        if found is not None:
+            effects = describe_attribution(view.objectives[0], found)
+            statements += _statements([(topic, effects)])
     return Explanation(
         view.name,
         number,
         statements,
         detail.decisions,
         reasons=reasons,
-        local=attribution,
+        local=local,
+        against_best=against_best,
     )
 
 

@@ -1,8 +1,10 @@
-"""Attribution: a trial's predicted value, split among its parameters, against the average trial.
+"""Attribution: a trial's predicted value, split among its parameters, against the average trial or
+against another one.
 
 Shapley values (Shapley 1953; for predictions, Strumbelj and Kononenko 2014; with left-out values
-drawn from other trials, Lundberg and Lee 2017). They add up exactly to the prediction less the
-average, however many orders are sampled.
+drawn from other trials, Lundberg and Lee 2017). Against one other trial,
+those are that trial's values ("baseline Shapley": Sundararajan and Najmi 2020). They add up exactly
+to the difference of the predictions, however many orders are sampled.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ class ParameterEffect:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """A predicted value, split into an average and one part per parameter."""
+    """A predicted value, split into a reference and one part per parameter."""
 
-    average: float
-    """Model's mean prediction over the study's trials."""
+    reference: float
+    """Model's prediction for the other trial, or its mean over the study's trials."""
     predicted: float
-    """Model's prediction for this trial: the average plus all parts."""
+    """Model's prediction for this trial: the reference plus all parts."""
     deviation: float
     """Standard deviation of the prediction, without the noise of a single result."""
     parts: tuple[ParameterEffect, ...]
@@ -53,12 +55,24 @@ class Attribution:
     """Number of trials that the model was fitted to."""
     is_exact: bool
     """True if all sets of parameters were computed."""
+    against: int | None = None
+    """Number of the other trial; None for the average of the study's trials."""
 
 
-def attribute(surface: ModelSurface, params: Mapping[str, Any]) -> Attribution:
-    """Split a configuration's predicted value among its parameters; deterministic for a model."""
+def attribute(
+    surface: ModelSurface,
+    params: Mapping[str, Any],
+    other: Mapping[str, Any] | None = None,
+) -> Attribution:
+    """Split a configuration's predicted value among its parameters; deterministic for a model.
+
+    Args:
+        surface: Model of the study.
+        params: Configuration to explain.
+        other: Configuration to compare it with; None for the average of the study's trials.
+    """
     point, names = surface.encode(params), surface.names
-    others = surface.observed(BACKGROUND)
+    others = surface.observed(BACKGROUND) if other is None else surface.encode(other)[None]
 
     def worth(sets: np.ndarray) -> np.ndarray:
         """Predict with a set's parameters as here, averaged over the others' values elsewhere."""
@@ -84,7 +98,7 @@ def attribute(surface: ModelSurface, params: Mapping[str, Any]) -> Attribution:
         for i in order
     ]
     return Attribution(
-        average=float(ends[0]),
+        reference=float(ends[0]),
         predicted=float(ends[1]),
         deviation=surface.deviation(point),
         parts=tuple(parts),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
@@ -18,7 +18,7 @@ from tunesvc.charts import Chart
 from tunesvc.errors import ArtifactStoreError
 from tunesvc.queries.checkpoint_files import KeptCheckpoint, list_checkpoints, open_checkpoint
 from tunesvc.queries.explain.explanation import Statement, describe_trial
-from tunesvc.queries.explain.trial_attribution import get_attribution
+from tunesvc.queries.explain.trial_attribution import best_other, get_attribution
 from tunesvc.queries.explain.trial_reasons import TrialReasons, get_trial_reasons
 from tunesvc.queries.rows import ReportCurve, StudyView, TrialDetail, TrialRow
 from tunesvc.queries.trials.attempt_events import get_curves, get_log_end, list_logs
@@ -177,17 +177,25 @@ def trial_local(
     request: Request,
     detail: AskedTrial,
     source: AskedSource,
+    against: Literal["best", "average"] = "best",
 ) -> HTMLResponse:
-    """Render each parameter's effect on every objective. The model is cached for all trials."""
+    """Render each parameter's effect on every objective, against the best or the average trial.
+
+    The model is cached for all trials.
+    """
+    best = best_other(request.app.state.database, source.view, detail.row.number)
+    other = None if against == "average" else best
     found = []
     for index, objective in enumerate(source.view.objectives[:OBJECTIVES_MAX]):
-        found.append((objective, _attribution(source, detail.row, index)))
+        found.append((objective, _attribution(source, detail.row, index, other)))
     return page(
         request,
         "trial_local.html",
         study=source.view,
         row=detail.row,
         found=found,
+        best=best,
+        other=other,
     )
 
 
@@ -195,6 +203,7 @@ def _attribution(
     source: FigureSource,
     row: TrialRow,
     index: int,
+    other: TrialRow | None,
 ) -> Attribution | None:
     # The model may be older than the study, as the cache refreshes expensive values less often.
     study_id = source.view.study_id
@@ -205,11 +214,11 @@ def _attribution(
         lambda _: source.reader().surface(index),
         is_final=source.is_final,
     )
-    key = (study_id, "local", index, row.number)
+    key = (study_id, "local", index, row.number, other and other.number)
     found: Attribution | None = cache.get(
         key,
         model.stamp,
-        lambda _: get_attribution(model.value, row),
+        lambda _: get_attribution(model.value, row, other),
     ).value
     return found
 
