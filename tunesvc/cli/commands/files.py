@@ -11,6 +11,7 @@ import typer
 
 from tunesvc.cli.chosen_client import chosen_server
 from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyFile
+from tunesvc.errors import SpecError
 from tunesvc.util import formatting
 
 if TYPE_CHECKING:
@@ -20,12 +21,30 @@ if TYPE_CHECKING:
 def init(
     folder: Annotated[
         Path,
-        typer.Argument(help="Where to write; made if it is not there.", metavar="DIR"),
+        typer.Argument(
+            help="Where to write, made if it is not there; or a Python script with options.",
+            metavar="[DIR|SCRIPT]",
+        ),
     ] = Path(),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Of a script: file to write; study.yaml beside it by default."
+        ),
+    ] = None,
 ) -> None:
-    """Write a commented study file and a training function to start from."""
+    """Write a commented study file and a training function to start from.
+
+    Of a script, its options of argparse, click or typer are read without running it: the study file
+    has its command, and parameters with ranges that are guessed from the defaults.
+    """
     from tunesvc import spec
 
+    if folder.suffix == ".py":
+        _init_of_script(folder, out or folder.with_name("study.yaml"))
+        return
+    if out is not None:
+        raise SpecError("--out is for a script: `tune init script.py --out FILE`")
     written = spec.write_starter(folder)
     for path in written:
         typer.echo(f"wrote {path}")
@@ -34,6 +53,19 @@ def init(
         folder / "study.yaml",
     )
     typer.echo(f"\ntune run {study}")
+
+
+def _init_of_script(script: Path, out: Path) -> None:
+    from tunesvc.foreign.programs.program_study import study_of_program
+    from tunesvc.search.registry.component_check import option_issues
+
+    text, notes = study_of_program(script, out, option_issues)
+    if out.exists():
+        raise SpecError(f"{out} would be overwritten: name another file by --out")
+    out.write_text(text, encoding="utf-8")
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"wrote {out}\n\ntune preview {out}")
 
 
 def import_(
@@ -98,7 +130,6 @@ def import_(
     A folder that Ray Tune wrote is stored as a study with its trials and curves, and the study file
     is of a second study, which learns from it.
     """
-    from tunesvc.errors import SpecError
     from tunesvc.foreign.foreign_study import import_study
     from tunesvc.search.registry.component_check import option_issues
 

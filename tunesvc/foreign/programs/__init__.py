@@ -1,0 +1,1 @@
+"""Programs with options, read without being run: argparse, click and typer."""
