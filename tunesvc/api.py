@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -21,8 +21,10 @@ from tunesvc.runtime.imported_searchers import Searchers, machine_check
 from tunesvc.runtime.interrupts import interruptible
 from tunesvc.runtime.run_study import StudySource, create_or_resume
 from tunesvc.search.registry.component_options import entry_of
+from tunesvc.space.search_space import Space
 from tunesvc.spec import Pruner, Sampler, StudySpec
 from tunesvc.spec.checks import find_issues
+from tunesvc.spec.choices import as_choices
 from tunesvc.spec.yaml.document import StudyDocument, load
 from tunesvc.study import Study
 
@@ -39,6 +41,7 @@ def run(
     pruner: BasePruner | None = None,
     database_url: str | None = None,
     resume: bool = False,
+    enqueue: Sequence[Mapping[str, Any]] = (),
     **options: Unpack[RunOptions],
 ) -> Study:
     """Run a study until its budget is spent, it is stopped or interrupted, or `timeout` is over.
@@ -50,6 +53,7 @@ def run(
         pruner: an Optuna pruner, likewise.
         database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
         resume: continue with the study of that name if there is one.
+        enqueue: values by name, to be tried first by a new study; the sampler draws the others.
         options: display, callbacks and end of the run, see `RunOptions`.
 
     Raises:
@@ -62,6 +66,7 @@ def run(
     """
     check_names("run", options)
     spec, source = _read(spec, function, sampler, pruner)
+    points = [_checked(spec, point) for point in enqueue]
     with (
         RayPool() as rays,
         interruptible(spec.name, options.get("interrupt")) as interrupt,
@@ -72,6 +77,9 @@ def run(
             observer.on_event(ProgressEvent("phase", "opening the database"))
             database = shared_database(database_url)
             record = create_or_resume(database, spec, source, resume=resume, observer=observer)
+            study = Study(record.name, database)
+            for point in () if study.trials else points:
+                study.enqueue(point)
             interrupted = run_observed(database, record, source, options, observer, interrupt)
             return Study(record.name, database, interrupted=interrupted)
 
@@ -180,6 +188,17 @@ def _read(
         if faults := faults + machine_check(folder, Searchers(sampler, pruner))(spec):
             raise SpecError("\n".join(str(fault) for fault in faults))
     return spec, StudySource(text, folder, function, sampler, pruner)
+
+
+def _checked(spec: StudySpec, point: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return values to be tried first; those of an objective that declares its own are not known.
+
+    Raises:
+        SpecError: there is no such parameter, or a value is outside of its range.
+    """
+    if spec.parameters:
+        Space(spec.parameters).checked(as_choices(point))
+    return point
 
 
 def _load(path: Path) -> StudyDocument:

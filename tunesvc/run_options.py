@@ -90,6 +90,8 @@ class TuneOptions(StudyOptions, RunOptions, total=False):
     """A Postgres; without it `TUNE_DATABASE_URL`, else the embedded one."""
     resume: bool
     """Continue with the study of that name if there is one. Off by default."""
+    enqueue: Sequence[Mapping[str, Any]]
+    """Values by name, to be tried first by a new study; the sampler draws the others."""
 
 
 class SubmitOptions(StudyOptions, total=False):

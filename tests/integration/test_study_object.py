@@ -12,9 +12,10 @@ import pytest
 
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
+from tunesvc import api
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError, StudyNotFound, TuneError
-from tunesvc.execution.executor import Finished, Launch, OutputLogged, Payload, Reported
+from tunesvc.execution.executor import Executor, Finished, Launch, OutputLogged, Payload, Reported
 from tunesvc.study import Study
 
 
@@ -170,3 +171,31 @@ def test_several_objectives_have_a_front(database: Database) -> None:
     assert study.best_trial in study.best_trials
     assert isinstance(study.plots.pareto_front(), go.Figure)
     assert isinstance(study.plots.hypervolume_history(), go.Figure)
+
+
+def test_first_configurations_are_enqueued_once_and_checked_before(database: Database) -> None:
+    x = {"type": "float", "min": 0.0, "max": 1.0}
+    spec = make_spec(parameters={"x": x}, name="first", entrypoint=None)
+
+    def away(*_: object) -> Executor:
+        raise TuneError("no executor here")
+
+    def run(*points: dict[str, float], resume: bool = False) -> None:
+        api.run(
+            spec,
+            function=lambda x: x,
+            enqueue=points,
+            resume=resume,
+            database_url=database.url,
+            make_executor=away,
+            progress=False,
+        )
+
+    with pytest.raises(SpecError, match="x = 2.0 is outside"):
+        run({"x": 0.25}, {"x": 2.0})
+    assert not api.studies(database_url=database.url)
+    for resume in (False, True):
+        with pytest.raises(TuneError, match="no executor"):
+            run({"x": 0.25}, {"x": 0.75}, resume=resume)
+        study = Study("first", database)
+        assert [(row.state, row.number) for row in study.trials] == [("waiting", 0), ("waiting", 1)]

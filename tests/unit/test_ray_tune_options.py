@@ -42,7 +42,7 @@ def options(space: dict[str, Any] = SPACE, run: dict[str, Any] | None = None, **
         run_config=ray_tune.RunConfig(**(run or {})),
     )
     found = dict(tuner._options)
-    study = {key: value for key, value in found.items() if key != "progress"}
+    study = {key: value for key, value in found.items() if key not in ("progress", "enqueue")}
     is_object = isinstance(study.get("sampler"), optuna.samplers.BaseSampler)
     check(tunable(train).spec(**study | {"sampler": "auto"} if is_object else study))
     return found
@@ -154,6 +154,15 @@ def test_optunas_sampler_is_taken_as_it_is_and_its_default_is_ours() -> None:
     assert options(search_alg=BasicVariantGenerator(max_concurrent=2))["sampler"] == "random"
 
 
+def test_first_points_are_enqueued_flat_and_without_constants() -> None:
+    points = [{"lr": 0.01, "model": {"width": 8}, "epochs": 3}, {"model/width": 16}]
+    expected = [{"lr": 0.01, "model/width": 8}, {"model/width": 16}]
+    limited = ConcurrencyLimiter(OptunaSearch(points_to_evaluate=points), 2)
+    for algorithm in (BasicVariantGenerator(points_to_evaluate=points), limited):
+        assert options(search_alg=algorithm)["enqueue"] == expected
+    assert "enqueue" not in options(search_alg=OptunaSearch())
+
+
 def test_several_metrics_are_those_of_the_search_algorithm() -> None:
     search = OptunaSearch(metric=["loss", "gain"], mode=["min", "max"])
     found = options(search_alg=search, metric=None, mode=None)
@@ -248,9 +257,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: options(search_alg=Repeater(OptunaSearch(), 3)),
         "by `seeds`, or `tune confirm`",
     ),
-    "first points": (
-        lambda: options(search_alg=OptunaSearch(points_to_evaluate=[{"lr": 0.1}])),
-        "points_to_evaluate: enqueue them in the running study instead, `tune enqueue",
+    "known points": (
+        lambda: options(
+            search_alg=OptunaSearch(points_to_evaluate=[{"lr": 0.1}], evaluated_rewards=[0.5])
+        ),
+        'study_options={"warm_start": "earlier"}',
     ),
     "define by run": (
         lambda: options(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesvc.errors import SpecError
+from tunesvc.execution.objectives.ray_tune_space import constants_of
 
 _NEAREST = {
     "HyperOptSearch": "OptunaSearch is the same estimator, TPE; or leave it out: `auto`",
@@ -23,6 +24,8 @@ class SearchChoice:
     metrics: Mapping[str, str]
     """Mode of each metric that it names itself."""
     parallelism: int | None
+    points: Sequence[Mapping[str, Any]] = ()
+    """Configurations to be tried first, flat."""
 
 
 def choice_of(algorithm: Any) -> SearchChoice:
@@ -33,15 +36,11 @@ def choice_of(algorithm: Any) -> SearchChoice:
     """
     kind = "BasicVariantGenerator" if algorithm is None else type(algorithm).__name__
     if kind == "ConcurrencyLimiter":
-        inner = choice_of(algorithm.searcher)
-        return SearchChoice(inner.sampler, inner.metrics, algorithm.max_concurrent)
+        return replace(choice_of(algorithm.searcher), parallelism=algorithm.max_concurrent)
     if algorithm is None:
         return SearchChoice("auto", {}, None)
-    if getattr(algorithm, "_points_to_evaluate", None):
-        text = f"{kind} with points_to_evaluate: enqueue them in the running study instead"
-        raise SpecError(f"{text}, `tune enqueue STUDY name=value` or study.enqueue({{...}})")
     if kind == "BasicVariantGenerator":
-        return SearchChoice("random", {}, algorithm.max_concurrent or None)
+        return SearchChoice("random", {}, algorithm.max_concurrent or None, _points(algorithm))
     if kind == "OptunaSearch":
         return _optuna(algorithm)
     instead = _NEAREST.get(
@@ -58,6 +57,11 @@ def _optuna(algorithm: Any) -> SearchChoice:
         )
     if algorithm._space:
         raise SpecError("OptunaSearch with a space of its own: pass it as param_space")
+    if algorithm._evaluated_rewards:
+        raise SpecError(
+            "OptunaSearch with evaluated_rewards: add them to a study of tunesvc.storage(), and"
+            ' name that one, study_options={"warm_start": "earlier"}'
+        )
     # Optuna's module is loaded, since the algorithm has one of its samplers.
     from optuna.samplers import TPESampler
 
@@ -68,4 +72,9 @@ def _optuna(algorithm: Any) -> SearchChoice:
     modes = algorithm._mode or ()
     modes = [modes] if isinstance(modes, str) else list(modes)
     pairs = dict(zip(names, modes, strict=False))
-    return SearchChoice("tpe" if is_plain else sampler, pairs, None)
+    return SearchChoice("tpe" if is_plain else sampler, pairs, None, _points(algorithm))
+
+
+def _points(algorithm: Any) -> list[dict[str, Any]]:
+    """Return `points_to_evaluate`; nested values are named by path, as in the space."""
+    return [constants_of(point) for point in algorithm._points_to_evaluate]

@@ -143,6 +143,8 @@ def study_options_of(space: dict[str, Any], tuning: Any, running: Any) -> dict[s
     else:
         search = _sampled(space, tuning, choice.sampler, stop)
     constants = constants_of(space)
+    if points := [_without_constants(point, constants) for point in choice.points]:
+        search["enqueue"] = points
     options = search | {
         "metrics": _metrics(tuning, choice.metrics),
         "constants": {**constants, "stop": stop} if stop else constants,
@@ -246,6 +248,12 @@ def _refuse_domains(space: Mapping[str, Any]) -> None:
     if names := ", ".join(f"`{name}`" for name in from_ray(space)):
         text = f"{names}: a population searches what it changes only"
         raise SpecError(f"{text}: move the range to hyperparam_mutations, or give a value")
+
+
+def _without_constants(point: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a point without values that all trials have anyway."""
+    missing = object()
+    return {key: value for key, value in point.items() if constants.get(key, missing) != value}
 
 
 def _grid_size(space: Mapping[str, Any]) -> int:

@@ -83,6 +83,10 @@ def _add_options(given: Mapping[str, Any], draft: Draft) -> None:
     for key, value in options.items():
         if key in _NOT_OF_THE_FILE or value == {"error": 0}:
             continue
+        if key == "enqueue":
+            text = "`tune enqueue STUDY name=value` has a running study try them"
+            draft.note(0, f"`points_to_evaluate`: {text}")
+            continue
         if _is_plain(value):
             draft.data[key] = value
         else:
