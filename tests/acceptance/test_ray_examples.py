@@ -45,6 +45,43 @@ print(json.dumps({
 }))
 """
 
+RESTARTED = """
+import json
+from tunesvc import ray_tune as tune
+
+class Counter(tune.Callback):
+    names = []
+
+    def on_trial_error(self, trial, **info):
+        self.names.append(trial.trial_id)
+
+    def on_experiment_end(self, trials, **info):
+        self.names.append("end")
+
+def train(config, fails=False):
+    if fails and config["x"] > 0:
+        raise RuntimeError("no")
+    tune.report({"loss": config["x"]})
+
+failing = tune.Tuner(
+    tune.with_parameters(train, fails=True),
+    param_space={"x": tune.choice([-1, 1])},
+    tune_config=tune.TuneConfig(
+        metric="loss", mode="min", num_samples=2,
+        search_alg=tune.search.BasicVariantGenerator(points_to_evaluate=[{"x": 1}, {"x": -1}]),
+    ),
+    run_config=tune.RunConfig(name="failing", callbacks=[Counter()]),
+).fit()
+plain = tune.Tuner.restore("failing", train).fit()
+mended = tune.Tuner.restore("failing", train, restart_errored=True).fit()
+print(json.dumps({
+    "called": Counter.names,
+    "xs": [result.config["x"] for result in mended],
+    "counts": [len(failing), len(plain), len(mended)],
+    "errors": [failing.num_errors, mended.num_errors],
+}))
+"""
+
 
 def run(tune: Tune, script: Path, *arguments: str) -> str:
     done = subprocess.run(
@@ -63,9 +100,11 @@ def run(tune: Tune, script: Path, *arguments: str) -> str:
     "name",
     [
         "async_hyperband_example",
+        "custom_checkpointing_with_callback",
         "custom_func_checkpointing",
         "hyperband_example",
         "hyperband_function_example",
+        "logging_example",
         "optuna_example",
         "optuna_multiobjective_example",
         "pbt_function",
@@ -91,6 +130,20 @@ def test_a_name_that_is_taken_gets_a_number_and_restore_continues(
     assert found["counts"] == [3, 3, 5]
     assert found["kept"][0] == found["kept"][1]
     assert found["known"] == [True, False]
+
+
+def test_a_folder_alone_restores_and_failed_parameters_are_tried_again(
+    local_tune: Tune, tmp_path: Path
+) -> None:
+    script = tmp_path / "restarted.py"
+    script.write_text(RESTARTED)
+    found = json.loads(run(local_tune, script).splitlines()[-1])
+    assert found == {
+        "called": ["failing-0", "end"],
+        "xs": [1, -1, 1],
+        "counts": [2, 2, 3],
+        "errors": [1, 1],
+    }
 
 
 def test_the_script_of_the_guide_runs(local_tune: Tune, tmp_path: Path) -> None:

@@ -63,9 +63,10 @@ def test_results_are_selected_by_any_metric_mode_and_scope(results: ResultGrid) 
     assert chosen(metric="auc", mode="max") == f"test-{highest}"
     assert chosen(metric="auc", mode="max", scope="all") in {f"test-{highest}", f"test-{lowest}"}
     assert chosen(scope="all") == chosen(scope="avg") == f"test-{lowest}"
+    assert chosen(scope="last-5-avg") == chosen(scope="last-10-avg") == f"test-{lowest}"
     with pytest.raises(ValueError, match="metric 'auc': say mode"):
         results.get_best_result("auc")
-    with pytest.raises(ValueError, match="scope 'first': use `last`, `all` or `avg`"):
+    with pytest.raises(ValueError, match="scope 'first': use `last`, `all`, `avg`, "):
         results.get_best_result(scope="first")
     with pytest.raises(TuneError, match="no trial of study 'test' has a value of 'f1'"):
         results.get_best_result("f1", "max")

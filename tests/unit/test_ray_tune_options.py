@@ -210,8 +210,8 @@ def test_budgets_and_failures() -> None:
     assert "progress" not in options()
 
 
-class Quiet(ray_tune.Callback):
-    pass
+class WandbLoggerCallback(ray_tune.Callback):
+    """Named as Ray's, whose module needs wandb."""
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
@@ -257,6 +257,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: options(search_alg=Repeater(OptunaSearch(), 3)),
         "by `seeds`, or `tune confirm`",
     ),
+    "restore without": (
+        lambda: tune.Tuner.restore("it", train, resume_unfinished=False),
+        "`tune stop STUDY TRIAL` ends single trials",
+    ),
+    "restore errors": (
+        lambda: tune.Tuner.restore("it", train, resume_errored=True),
+        "restart_errored=True tries their parameters again",
+    ),
     "known points": (
         lambda: options(
             search_alg=OptunaSearch(points_to_evaluate=[{"lr": 0.1}], evaluated_rewards=[0.5])
@@ -273,9 +281,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: options(run={"stop": TrialPlateauStopper("loss")}),
         "RunConfig(stop=TrialPlateauStopper): ours ends a trial by metrics",
     ),
-    "callbacks": (
-        lambda: options(run={"callbacks": [Quiet()]}),
-        "Ray's callbacks (Quiet) are not called here",
+    "callbacks with actors": (
+        lambda: options(run={"callbacks": [WandbLoggerCallback()]}),
+        "log with ours, `loggers: [wandb]` of study.yaml",
+    ),
+    "no callbacks": (
+        lambda: options(run={"callbacks": [print]}),
+        "derive it from ray.tune.Callback",
     ),
     "unknown name": (
         lambda: tune.Tuner("no-such-trainable"),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _BEST = {"min": min, "max": max}
 _MODES = {"minimize": "min", "maximize": "max"}
+_SCOPES = {"last": 1, "all": None, "avg": None, "last-5-avg": 5, "last-10-avg": 10}
+"""Number of a trial's last reports that count, by scope; None for all."""
 _STEP = "training_iteration"
 
 
@@ -81,7 +83,8 @@ class ResultGrid:
         Args:
             metric: the study's first metric by default.
             mode: `min` or `max`; by default as the study searched.
-            scope: `last` or `all` of a trial's reports, or their average, `avg`.
+            scope: `last` or `all` of a trial's reports, their average, `avg`, or that of the last
+                ones, `last-5-avg` or `last-10-avg`.
             filter_nan_and_inf: leave out values that are not finite.
 
         Raises:
@@ -157,15 +160,15 @@ class ResultGrid:
         return last
 
     def _score(self, row: TrialRow, metric: str, mode: str, scope: str) -> float | None:
-        if scope not in ("last", "all", "avg"):
-            raise ValueError(f"scope {scope!r}: use `last`, `all` or `avg`")
+        if scope not in _SCOPES:
+            raise ValueError(f"scope {scope!r}: use {', '.join(f'`{one}`' for one in _SCOPES)}")
         frame = self._frames.get(row.number)
         if scope == "last" or frame is None or metric not in frame:
             return self._last(row).get(metric)
-        values = frame[metric].dropna()
+        values = frame[metric].dropna().tail(_SCOPES[scope] or len(frame))
         if values.empty:
             return None
-        return float(values.mean() if scope == "avg" else _BEST[mode](values))
+        return float(_BEST[mode](values) if scope == "all" else values.mean())
 
     def _error(self, row: TrialRow) -> Exception | None:
         if row.state != "failed":

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
 from tunesvc.decorator import Tunable
 from tunesvc.errors import SpecError, StudyNotFound
 from tunesvc.execution.objectives.ray_tune_space import constants_of, from_ray
+from tunesvc.ray_tune.callback_trial import refuse_unusable, results_folder
 from tunesvc.ray_tune.result_grid import ResultGrid
 from tunesvc.ray_tune.schedulers import (
     is_population,
@@ -56,17 +58,24 @@ class Tuner:
     ) -> None:
         from ray import tune
 
-        self._function = _registered(trainable) if isinstance(trainable, str) else trainable
+        self._function = _function_of(trainable)
         tuning, running = tune_config or tune.TuneConfig(), run_config or tune.RunConfig()
         self._options = study_options_of(dict(param_space or {}), tuning, running)
         self._options.update(study_options or {})
         self._options.setdefault("name", running.name or name_of(self._function))
-        self._is_resumed = False
+        self._is_resumed = self._restarts_errored = False
+        self._callbacks = tuple(running.callbacks or ())
+        refuse_unusable(self._callbacks)
+        self._name_trial = tuning.trial_name_creator
+        self._storage = running.storage_path
 
     @staticmethod
     def restore(
         path: str,
         trainable: Callable[..., Any] | str,
+        resume_unfinished: bool = True,
+        resume_errored: bool = False,
+        restart_errored: bool = False,
         *,
         param_space: Mapping[str, Any] | None = None,
         tune_config: Any = None,
@@ -78,22 +87,35 @@ class Tuner:
         Args:
             path: its name, or a path that ends with it; Ray's form is a folder of results.
             trainable: as it was.
-            param_space: as it was; with `tune_config` and `run_config` as they were too.
-            tune_config: see `param_space`.
-            run_config: see `param_space`.
-            study_options: as for `Tuner`.
+            resume_unfinished: always on.
+            resume_errored: not carried: failed trials are not continued.
+            restart_errored: try the parameters of failed trials again, as new trials.
+            param_space: as it was; used with `tune_config` or `run_config` only.
+            tune_config: as it was, or with a larger budget. Without it and `run_config` the study
+                continues as it is stored.
+            run_config: see `tune_config`.
+            study_options: as for `Tuner`; of a stored study those of `Study.resume`, and
+                `database_url`.
 
-        Ray restores from the folder alone; ours compares the arguments with what is stored.
+        Raises:
+            SpecError: a flag is not carried over.
         """
+        if not resume_unfinished:
+            raise SpecError("resume_unfinished=False: `tune stop STUDY TRIAL` ends single trials")
+        if resume_errored:
+            text = "resume_errored=True: failed trials are not continued"
+            raise SpecError(f"{text}: restart_errored=True tries their parameters again")
+        name, options = PurePath(path).name, dict(study_options or {})
+        if tune_config is None and run_config is None:
+            return _StoredTuner(trainable, name, options, restart_errored)
         tuner = Tuner(
             trainable,
             param_space=param_space,
             tune_config=tune_config,
             run_config=run_config,
-            study_options=study_options,
+            study_options=options | {"name": name},
         )
-        tuner._options["name"] = PurePath(path).name
-        tuner._is_resumed = True
+        tuner._is_resumed, tuner._restarts_errored = True, restart_errored
         return tuner
 
     @staticmethod
@@ -113,11 +135,46 @@ class Tuner:
         As in Ray Tune, trials that failed are among the results, and raise nothing.
         """
         options = dict(self._options)
+        if self._restarts_errored:
+            _restart_errored(options["name"], options.get("database_url"))
         if not self._is_resumed:
             options["name"] = self._free_name(options["name"])
-        tunable: Tunable[..., Any] = Tunable(self._function, {})
-        study = tunable.tune(check=False, resume=self._is_resumed, **options)
-        return ResultGrid(study)
+        with self._followed(options) as interrupt:
+            tunable: Tunable[..., Any] = Tunable(self._function, {})
+            return ResultGrid(
+                tunable.tune(check=False, resume=self._is_resumed, **options | interrupt)
+            )
+
+    @contextmanager
+    def _followed(self, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Call back during the block; yield the option that ends the run after an error."""
+        if not self._callbacks:
+            yield {}
+            return
+        from tunesvc.ray_tune.called_back import CallbackFollower, called_back
+        from tunesvc.runtime.interrupts import interruptible
+
+        follower = CallbackFollower(
+            self._callbacks,
+            options["name"],
+            options.get("database_url"),
+            name_of(self._function),
+            self._name_trial,
+            results_folder(self._storage) / options["name"],
+        )
+        for callback in self._callbacks:
+            callback.setup(
+                stop=options.get("constants", {}).get("stop"),
+                num_samples=options.get("trials"),
+                total_num_samples=options.get("trials"),
+            )
+        if self._is_resumed:
+            follower.skip_known()
+        with (
+            interruptible(options["name"], options.get("interrupt")) as interrupt,
+            called_back(follower, interrupt),
+        ):
+            yield {"interrupt": interrupt}
 
     def _free_name(self, name: str) -> str:
         found, number = name, 1
@@ -127,15 +184,48 @@ class Tuner:
         return found
 
 
+class _StoredTuner(Tuner):
+    """Continues a study as it is stored; Ray restores from a folder alone, too."""
+
+    def __init__(
+        self,
+        trainable: Callable[..., Any] | str,
+        name: str,
+        options: Mapping[str, Any],
+        restarts_errored: bool,
+    ) -> None:
+        self._function = _function_of(trainable)
+        self._options = {**options, "name": name}
+        self._restarts_errored = restarts_errored
+
+    def fit(self) -> ResultGrid:
+        """Run the study until its budget is spent; return the results of all trials."""
+        from tunesvc import api
+
+        options = dict(self._options)
+        name, database_url = options.pop("name"), options.pop("database_url", None)
+        if self._restarts_errored:
+            _restart_errored(name, database_url)
+        study = api.load_study(name, database_url=database_url)
+        return ResultGrid(study.resume(function=self._function, check=False, **options))
+
+
+def _restart_errored(name: str, database_url: str | None) -> None:
+    """Enqueue the parameters of a study's failed trials again."""
+    from tunesvc import api
+
+    study = api.load_study(name, database_url=database_url)
+    for row in study.trials:
+        if row.state == "failed":
+            study.retry(row.number)
+
+
 def study_options_of(space: dict[str, Any], tuning: Any, running: Any) -> dict[str, Any]:
     """Return the options of a study, see `StudyOptions` and `RunOptions`.
 
     Raises:
         SpecError: something cannot be carried over; the text names what to write instead.
     """
-    if running.callbacks:
-        names = ", ".join(type(callback).__name__ for callback in running.callbacks)
-        raise SpecError(f"RunConfig(callbacks=...): Ray's callbacks ({names}) are not called here")
     choice = choice_of(tuning.search_alg)
     stop, timeout_s = _stop_of(running.stop)
     if is_population(tuning.scheduler):
@@ -296,7 +386,11 @@ def _retries(failures: Any) -> int:
     return _ALWAYS_RETRIED if failures.max_failures < 0 else int(failures.max_failures)
 
 
-def _registered(name: str) -> Callable[..., Any]:
+def _function_of(trainable: Callable[..., Any] | str) -> Callable[..., Any]:
+    """Return a trainable, also a registered one by its name."""
+    if not isinstance(trainable, str):
+        return trainable
+    name = trainable
     from ray.tune import registry
 
     known: Any = registry._global_registry

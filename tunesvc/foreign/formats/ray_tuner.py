@@ -46,6 +46,8 @@ def convert_object(found: Any, names: Mapping[str, Any], path: Path, draft: Draf
     name = given["run_config"].name
     if name is not None and not _MADE_UP.search(name):
         draft.data["name"] = str(name)
+    if given["run_config"].callbacks:
+        draft.note(0, "`run_config.callbacks`: called by the `Tuner` of tunesvc.ray_tune only")
     default_run = type(given["run_config"])()
     for key in ("storage_path", "sync_config"):
         if getattr(given["run_config"], key, None) != getattr(default_run, key, None):
