@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, is_typeddict
 
 import tunesvc
@@ -30,8 +31,11 @@ from tunesvc.client.study_inputs import (
     ParameterChange,
     StudyPatch,
 )
+from tunesvc.data.part import Part
+from tunesvc.data.trial_data import TrialData
 from tunesvc.decorator import Tunable
 from tunesvc.plots import Plots
+from tunesvc.preparation.fitted_preparation import FittedPreparation
 from tunesvc.queries.confirmation import Confirmation
 from tunesvc.queries.explain.explanation import Explanation
 from tunesvc.queries.explain.pruning_audit import Audit
@@ -65,6 +69,7 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
         tunesvc.Choice,
     ),
     "Inside an objective": (tunesvc.Trial, tunesvc.current_trial, tunesvc.Pruned),
+    "Prepared data": (TrialData, Part, tunesvc.load_preparation, FittedPreparation),
     "A study": (tunesvc.Study, Plots),
     "Results": (
         *(TrialRow, TrialDetail, AttemptRow, DecisionRow),
@@ -85,6 +90,13 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
 
 _INHERITED = {"AutoSampler", "GPSampler", "TPESampler", "CurvePruner", "AshaPruner"}
 """Classes whose methods are Optuna's contract, and documented there."""
+
+
+_HANDED_OUT = (
+    *(tunesvc.Study, Plots, Tunable, BackgroundRun),
+    *(TrialData, Part, FittedPreparation),
+)
+"""Classes whose objects users get, and never make."""
 
 
 class _Raw(str):
@@ -111,7 +123,7 @@ def public_members(cls: type) -> list[tuple[str, Any]]:
     their definition."""
     if cls.__name__ in _INHERITED or issubclass(cls, BaseException):
         return []
-    kinds = (staticmethod, classmethod, property)
+    kinds = (staticmethod, classmethod, property, cached_property)
     found = [(name, value) for name, value in vars(cls).items() if not name.startswith("_")]
     return [
         (name, value)
@@ -122,7 +134,7 @@ def public_members(cls: type) -> list[tuple[str, Any]]:
 
 def _class(cls: type) -> Iterator[str]:
     is_made_by_users = "__init__" in vars(cls) and not issubclass(cls, BaseException)
-    is_handed_out = cls in (tunesvc.Study, Plots, Tunable, BackgroundRun)
+    is_handed_out = cls in _HANDED_OUT
     arguments = (
         _signature(cls).removesuffix(" -> None") if is_made_by_users and not is_handed_out else ""
     )
@@ -141,8 +153,12 @@ def _class(cls: type) -> Iterator[str]:
 
 
 def _function(member: Any, name: str, level: int = 3) -> Iterator[str]:
-    is_property = isinstance(member, property)
-    function = member.fget if is_property else getattr(member, "__func__", member)
+    is_property = isinstance(member, (property, cached_property))
+    function = getattr(member, "__func__", member)
+    if isinstance(member, property):
+        function = member.fget
+    elif isinstance(member, cached_property):
+        function = member.func
     yield f"{'#' * level} `{name}`\n"
     if not is_property:
         yield f"```python\n{name.split('.')[-1]}{_signature(function)}\n```\n"

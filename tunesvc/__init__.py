@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tunesvc.client.remote.http_client import Client
     from tunesvc.decorator import Choice, Float, Int, tunable
     from tunesvc.errors import Pruned, StudyFailed, TuneError
+    from tunesvc.preparation.fitted_preparation import load_preparation
     from tunesvc.search.pruners.asha import AshaPruner
     from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
     from tunesvc.search.samplers.auto_sampler import AutoSampler
@@ -43,6 +44,7 @@ _HOMES = {
     "TuneError": "tunesvc.errors",
     "current_trial": "tunesvc.subprocess_trial",
     "delete_study": "tunesvc.api",
+    "load_preparation": "tunesvc.preparation.fitted_preparation",
     "load_study": "tunesvc.api",
     "run": "tunesvc.api",
     "storage": "tunesvc.api",
@@ -68,6 +70,7 @@ __all__ = [
     "TuneError",
     "current_trial",
     "delete_study",
+    "load_preparation",
     "load_study",
     "run",
     "storage",

@@ -25,6 +25,7 @@
     │   ├── ArtifactMissing      it has nothing of that digest
     │   ├── ArtifactDamaged      its content does not have the digest that it is named by
     │   └── ArtifactTooLarge     content beyond the size that is taken
+    ├── DataError                data of a study that cannot be read, prepared or used
     ├── SnapshotError            a folder that cannot be packed, or an archive not unpacked
     ├── ServerError              a server could not be reached, or its answer not understood
     │   └── ServerAway           no answer for now: the same request may succeed later
@@ -174,6 +175,10 @@ class ArtifactDamaged(ArtifactStoreError):
 
 class ArtifactTooLarge(ArtifactStoreError):
     """Content beyond the size that is taken."""
+
+
+class DataError(TuneError):
+    """The data of a study cannot be read, prepared or used."""
 
 
 class SnapshotError(TuneError):

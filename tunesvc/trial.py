@@ -10,13 +10,14 @@ import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunesvc.data.trial_data import TrialData, data_of_program
 from tunesvc.errors import BadReport, Pruned
 from tunesvc.util.characters import find_unstorable
 
@@ -90,6 +91,8 @@ class AssignedResources:
 
     devices: tuple[str, ...] = ()
     placement_group: object = None
+    open_data: Callable[[], TrialData] = data_of_program
+    """Opens the study's prepared data in this process."""
 
 
 class Trial:
@@ -119,6 +122,7 @@ class Trial:
         makes them share it."""
         self.attempt = attempt
         """1 for the first execution, 2 after a first retry or resume, ..."""
+        self._open_data = resources.open_data
         self.devices = resources.devices
         """The accelerators assigned to this trial."""
         self.placement_group = resources.placement_group
@@ -189,6 +193,15 @@ class Trial:
                 f"{name!r} cannot name an attribute: use 1 to 200 characters without NUL",
             )
         self._channel.set_user_attr(name, as_json(name, value))
+
+    @property
+    def data(self) -> TrialData:
+        """The study's prepared data: `data.train` and `data.validation`, see `Part`.
+
+        Raises:
+            DataError: the study has none, or this machine has another version.
+        """
+        return self._open_data()
 
     @property
     def directory(self) -> Path:

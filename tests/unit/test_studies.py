@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 import pytest
 
+from tests.support.prepared_data import prepared_data
 from tests.support.recording_channel import RecordingChannel
 from tunesvc import Pruned, StudySpec, Trial
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
@@ -26,7 +27,7 @@ from tunesvc.execution.worker.outbox import Outbox
 from tunesvc.search.registry.component_check import check
 from tunesvc.space.search_space import Space, sample
 from tunesvc.spec.yaml.document import load
-from tunesvc.trial import RestoredState
+from tunesvc.trial import AssignedResources, RestoredState
 
 STUDIES = Path(__file__).parents[2] / "studies"
 FILES = sorted(STUDIES.glob("*.yaml"))
@@ -193,3 +194,14 @@ def test_the_decorated_function_is_a_plain_function_and_a_study() -> None:
     spec = train.spec(trials=3)
     check(spec)
     assert set(spec.parameters) == {"lr", "alpha", "schedule"}
+
+
+def test_the_shop_study_learns_from_prepared_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path))
+    spec = spec_of("shop")
+    trial = Trial(resources=AssignedResources(open_data=lambda: prepared_data(spec, STUDIES)))
+    error = objective_of(spec)(cost=1.0, knots=12, degree=3, trial=trial)
+    assert error < 0.25
+    assert objective_of(spec)(cost=1.0, knots=2, degree=1, trial=trial) > error + 0.05

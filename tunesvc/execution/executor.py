@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from tunesvc.data.prepared_data import PreparedData
 from tunesvc.execution.interpreter import Interpreter
 from tunesvc.spec import Environment, ParamValue, Resources
 from tunesvc.spec.goals import Goal
@@ -67,6 +68,8 @@ class Job:
     """The checkpoints to keep of each trial."""
     define_by_run: bool = False
     """True if the objective asks for its parameters with `trial.suggest_*`."""
+    data: PreparedData | None = None
+    """The prepared data that trials use."""
     orphan_s: float = 3600.0
     """Time after which workers on a shared cluster end if no coordinator calls them."""
 

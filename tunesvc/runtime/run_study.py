@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.coordinator.coordinator import Coordinator, EarlierRuns, StepTiming
 from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentObserver
 from tunesvc.coordinator.shutdown import Shutdown
+from tunesvc.data.prepared_data import PreparedData
 from tunesvc.db import recovery, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
@@ -31,6 +32,7 @@ from tunesvc.db.study_records import StudyRecord
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import (
     DatabaseUnavailable,
+    DataError,
     LeaseLost,
     MachineBusy,
     SpecError,
@@ -47,6 +49,7 @@ from tunesvc.execution.interpreter import Interpreter
 from tunesvc.execution.objectives.pickled_function import pickle_function
 from tunesvc.queries.warm_start_source import load_warm_start
 from tunesvc.runtime.checkpoint_locations import checkpoint_root, delete_checkpoints
+from tunesvc.runtime.data_preparation import prepare_data
 from tunesvc.runtime.imported_searchers import Searchers, import_searchers
 from tunesvc.runtime.takeover import BACK_S, await_end, stand_by
 from tunesvc.search.exhaustion import is_complete, is_exhausted, repetition, trials_max
@@ -217,10 +220,14 @@ def run_study(
         await_end(database, record, observer, interrupt, back_s)
         if interrupt.is_set():
             return _INTERRUPTED
+    if _spec_of(record).data is not None:
+        run = replace(run, prepared=_prepared(record, run))
+        if run.prepared is None:
+            return _INTERRUPTED
     while True:
         waits_for = "agents" if _spec_of(record).agents == "only" else "Ray"
         observer.on_event(ProgressEvent("phase", f"waiting for {waits_for}"))
-        job = _job_of(record, source)
+        job = _job_of(record, run)
         executor = _executor(make_executor, job, _spec_of(record), observer, interrupt)
         if executor is None:
             return _INTERRUPTED
@@ -284,6 +291,8 @@ class _Run:
     interrupt: threading.Event
     standby: bool
     serving: Serving | None
+    prepared: PreparedData | None = None
+    """The study's data, if it has any."""
 
     @property
     def takes_over(self) -> bool:
@@ -362,7 +371,7 @@ def _coordinator_under_lease(
             StudyState.RUNNING,
         ):
             return _FINISHED_ELSEWHERE
-        if run.takes_over and _job_of(current, run.source) != job:
+        if run.takes_over and _job_of(current, run) != job:
             return None
         return build_coordinator(
             run.database,
@@ -465,10 +474,29 @@ def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
     return moved
 
 
-def _job_of(record: StudyRecord, source: StudySource) -> Job:
+def _prepared(record: StudyRecord, run: _Run) -> PreparedData | None:
+    """Have the study's data prepared; None when interrupted.
+
+    Raises:
+        DataError: that is impossible, or not this process's to do.
+    """
+    spec = _spec_of(record)
+    if run.serving is not None and is_shared(spec.cluster):
+        raise DataError(
+            f"study {spec.name!r} has `data`, which a server would have to prepare with the study's"
+            " code on its own machine: run it on a machine of yours, `tune run`"
+        )
+    if run.source.folder is not None:
+        record = replace(record, source_dir=run.source.folder)
+    return prepare_data(run.database, record, spec, run.observer, run.interrupt)
+
+
+def _job_of(record: StudyRecord, run: _Run) -> Job:
+    source = run.source
     if source.function is None:
         source = source if source.is_snapshot else StudySource(folder=record.source_dir)
-    return make_job(_spec_of(record), record.key, source, checkpoint_root(record))
+    job = make_job(_spec_of(record), record.key, source, checkpoint_root(record))
+    return replace(job, data=run.prepared)
 
 
 def _exists(database: Database, record: StudyRecord) -> bool:
@@ -730,7 +758,7 @@ def _update_spec(
 _INTERRUPTED = Shutdown(None, "interrupted", None, leaves_attempts=True)
 _FINISHED_ELSEWHERE = Shutdown(None, "another coordinator brought it to its end", None)
 
-_FIXED = ("metrics", "constraints", "constants", "seeds")
+_FIXED = ("metrics", "constraints", "constants", "seeds", "data")
 """Keys that cannot change while a study has trials; `parameters` may grow, see `widened`."""
 
 

@@ -69,6 +69,7 @@ def find_issues(
             _search(spec, names),
             _classes(spec),
             _secrets(spec),
+            _data(spec),
         )
     )
 
@@ -269,6 +270,38 @@ def _secrets(spec: StudySpec) -> Iterator[SpecIssue]:
 
 
 _SECRET_NAME = re.compile(r"(?i)password|secret|token|api_?key")
+
+
+TRANSFORMERS = ("standardize", "normalize", "impute", "encode", "ordinal")
+"""Transformers that have a name; all others have an import path."""
+
+
+def _data(spec: StudySpec) -> Iterator[SpecIssue]:
+    """Yield what is wrong in `data` whatever the data."""
+    data = spec.data
+    if data is None:
+        return
+    if spec.agents is not None:
+        text = "does not go with `agents`, which reach no artifact store: leave one of them out"
+        yield SpecIssue(("data",), text, at_key=True)
+    if data.split.stratify and data.target is None:
+        yield SpecIssue(("data", "split", "stratify"), "needs a `target`", at_key=True)
+    if data.target is not None and data.target in data.drop:
+        yield SpecIssue(("data", "drop"), f"`{printable(data.target)}` is the target")
+    if data.transformer is not None:
+        if not is_import_path(data.transformer):
+            yield SpecIssue(("data", "transformer"), "write `module:name` or `path/file.py:name`")
+        if data.steps:
+            text = "write either `steps` or `transformer`, not both"
+            yield SpecIssue(("data", "transformer"), text, at_key=True)
+    for step, named in enumerate(data.steps):
+        for place, one in enumerate(named.apply):
+            path = ("data", "steps", step, "apply", place, "name")
+            if one.is_imported and not is_import_path(one.name):
+                yield SpecIssue(path, "write `module:Name` or `path/file.py:Name`")
+            elif not one.is_imported and one.name not in TRANSFORMERS:
+                known = f": one of {', '.join(TRANSFORMERS)}, or an import path as `class`"
+                yield SpecIssue(path, f"there is no `{printable(one.name)}`{known}")
 
 
 def _is_better_when_more(name: str) -> bool:

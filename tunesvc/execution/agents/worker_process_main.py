@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
+from tunesvc.data.prepared_data import PreparedData
 from tunesvc.execution.agents.worker_process import StartWorker
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job
@@ -40,6 +41,9 @@ class AgentHost:
     def environment(self) -> Mapping[str, str]:
         """Return nothing: processes of objectives inherit this one's variables."""
         return {}
+
+    def provide_data(self, prepared: PreparedData) -> None:
+        """Do nothing: a study with data has no agents."""
 
     def end_process(self, info: WorkerInfo) -> None:
         """End this process and all that it started."""

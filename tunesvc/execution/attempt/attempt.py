@@ -10,9 +10,11 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunesvc.data.trial_data import open_data
 from tunesvc.errors import ArtifactStoreError, Pruned
 from tunesvc.execution.attempt import asyncio_loop, scratch
 from tunesvc.execution.attempt.checkpoint_places import open_checkpoints
@@ -314,7 +316,11 @@ class Attempt:
             attempt=self.launch.attempt.number,
             restored=restored,
             metrics=self.job.metrics,
-            resources=AssignedResources(self.worker.devices, self.worker.placement_group),
+            resources=AssignedResources(
+                self.worker.devices,
+                self.worker.placement_group,
+                partial(open_data, self.job.data),
+            ),
         )
 
     # --- the objective ----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ environment contains
     TUNE_DIRECTORY        an empty folder for scratch files, removed at the end
     TUNE_RESTORED         path of an earlier attempt's checkpoint, if there is one
     TUNE_LAST_STEP        the step of that checkpoint
+    TUNE_DATA             folder of the prepared data: train.arrow and validation.arrow
     TUNE_METRICS          the names of the metrics as a JSON array
     TUNE_STUDY, TUNE_TRIAL, TUNE_ATTEMPT, TUNE_SEED
 

@@ -41,6 +41,15 @@ def load_named(import_path: str, folder: Path, label: str) -> Callable[..., Any]
     Raises:
         EntrypointError: it does not exist. Its cause is the error of the import.
     """
+    target = load_object(import_path, folder, label)
+    if not callable(target):
+        kind = type(target).__name__
+        raise EntrypointError(f"{label} is a {kind}, not a function")
+    return target  # type: ignore[no-any-return]  # callable() does not narrow to a signature
+
+
+def load_object(import_path: str, folder: Path, label: str) -> Any:
+    """Return whatever an import path names. See `load_named`."""
     location, _, name = import_path.partition(":")
     if not location or not name:
         form = "`module:function` or `file.py:function`"
@@ -85,7 +94,7 @@ def _load_file(path: Path, label: str) -> ModuleType:
     return module
 
 
-def _attribute(module: ModuleType, name: str, label: str) -> Callable[..., Any]:
+def _attribute(module: ModuleType, name: str, label: str) -> Any:
     target: Any = module
     for part in name.split("."):
         try:
@@ -98,10 +107,7 @@ def _attribute(module: ModuleType, name: str, label: str) -> Callable[..., Any]:
             raise EntrypointError(text) from None
         except ImportError as error:  # a package that loads its parts when they are used
             raise EntrypointError(_import_failed(label, error)) from error
-    if not callable(target):
-        kind = type(target).__name__
-        raise EntrypointError(f"{label} is a {kind}, not a function")
-    return target  # type: ignore[no-any-return]  # callable() does not narrow to a signature
+    return target
 
 
 def _import_failed(label: str, error: BaseException) -> str:

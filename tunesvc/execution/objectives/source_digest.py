@@ -6,6 +6,7 @@ Imports no user code.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from tunesvc.execution.executor import Job
@@ -20,7 +21,12 @@ def digest_of(job: Job, folder: Path) -> str:
 
     Empty for a function, and if a file disappears while it is read.
     """
-    existing = [path for path in _files(job, folder) if path.is_file()]
+    return digest_of_files(_files(job, folder))
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """Return a digest of the files that exist, except large ones."""
+    existing = [path for path in paths if path.is_file()]
     files = [path for path in existing if path.stat().st_size <= _SOURCE_BYTES_MAX]
     if not files:
         return ""

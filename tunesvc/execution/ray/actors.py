@@ -28,6 +28,7 @@ from ray.util.scheduling_strategies import (
     PlacementGroupSchedulingStrategy,
 )
 
+from tunesvc.data.prepared_data import PreparedData, part_path
 from tunesvc.errors import ExecutorError
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
@@ -38,6 +39,8 @@ from tunesvc.execution.ray.ray_resources import amounts_of, bundle_of
 from tunesvc.execution.ray.worker_backend import WorkerHandle
 from tunesvc.execution.worker.spool import Remains, read_remains
 from tunesvc.execution.worker.worker import Worker
+from tunesvc.execution.worker.worker_host import RayHost
+from tunesvc.preparation.data_store import place_on_this_machine
 
 _REMAINS_S = 15.0
 """Timeout for reading a dead worker's output on its node, which may be gone too."""
@@ -93,6 +96,7 @@ class RayBackend:
         self._shared_job = ray.put(self.job) if is_large else self.job
         self._nodes = nodes or living_nodes
         self._package = self._upload()
+        self._shared_parts = {} if job.data is None else _share(job.data)
         self._named = re.compile(re.escape(job.key) + r":(\d+)-[0-9a-f]+")
 
     @classmethod
@@ -124,7 +128,8 @@ class RayBackend:
             options |= {"name": name, "lifetime": "detached"}
         orphan_s = self.job.orphan_s if self.shared else None
         remote = ray.remote(Worker).options(**options)
-        actor: Any = remote.remote(self._shared_job, self._folder(), token, orphan_s)
+        host = RayHost(self._shared_parts)
+        actor: Any = remote.remote(self._shared_job, self._folder(), token, orphan_s, host)
         return RayWorker(name, actor, group)
 
     def names(self) -> set[str]:
@@ -271,6 +276,21 @@ class RayBackend:
         if environment.pip:
             runtime_env["pip"] = list(environment.pip)
         return runtime_env or None
+
+
+def _share(prepared: PreparedData) -> dict[str, Any]:
+    """Put the files of the data into Ray's object store, once for all workers of this driver.
+
+    Raises:
+        ArtifactStoreError: its store does not have them.
+    """
+    import numpy as np
+
+    folder = place_on_this_machine(prepared)
+    paths = {name: part_path(folder, name) for name in prepared.parts}
+    # A plain array: Ray copies a `memmap` for each reader.
+    arrays = {name: np.asarray(np.memmap(path, np.uint8, "r")) for name, path in paths.items()}
+    return {name: ray.put(array) for name, array in arrays.items()}
 
 
 def living_nodes() -> list[NodeInfo]:

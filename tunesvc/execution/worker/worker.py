@@ -88,6 +88,8 @@ class Worker:
         """Token and number of the newest poll."""
         if orphan_s is not None:
             self._fence.watch(orphan_s, self._shut_down)
+        if job.data is not None:
+            host.provide_data(job.data)
         self._runner = _runner_of(job, folder, host)
         os.register_at_fork(before=self._before_fork)
 

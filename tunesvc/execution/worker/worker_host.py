@@ -12,8 +12,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from tunesvc.data.prepared_data import PreparedData, node_folder, part_path, write_whole
+from tunesvc.data.trial_data import provide
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job
@@ -42,6 +44,10 @@ class WorkerHost(Protocol):
         """Return environment variables that processes of objectives need."""
         ...
 
+    def provide_data(self, prepared: PreparedData) -> None:
+        """Make the study's data available to trials of this process, and to their processes."""
+        ...
+
     def end_process(self, info: WorkerInfo) -> None:
         """End this process, and free what it holds. May return if that fails."""
         ...
@@ -51,6 +57,14 @@ class RayHost:
     """Ray, for workers that are actors."""
 
     is_remote = False
+
+    def __init__(self, shared_parts: Mapping[str, Any] | None = None) -> None:
+        """Run in an actor.
+
+        Args:
+            shared_parts: references to the files of the study's data in Ray's object store.
+        """
+        self._shared_parts = dict(shared_parts or {})
 
     def locate(self, job: Job, spool: str) -> WorkerInfo:
         """Return the location of this actor."""
@@ -84,6 +98,23 @@ class RayHost:
         if ray is None or not ray.is_initialized():
             return {}
         return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+
+    def provide_data(self, prepared: PreparedData) -> None:
+        """Map the data from Ray's object store, and write files if this node has none.
+
+        Done at once: it stays mapped after the driver that owns the objects has ended.
+        """
+        import ray
+
+        buffers = {name: ray.get(shared) for name, shared in self._shared_parts.items()}
+        folder = node_folder(prepared.version)
+        if not all(part_path(folder, name).exists() for name in buffers):
+            folder = self.spool_folder().parent / "tunesvc-data" / prepared.version
+        for name, buffer in buffers.items():
+            path = part_path(folder, name)
+            if not path.exists():
+                write_whole(path, lambda file, content=buffer: file.write(content))  # type: ignore[misc]
+        provide(prepared.version, folder, buffers)
 
     def end_process(self, info: WorkerInfo) -> None:
         """End this process through Ray, which then does not count it as a crash, and free its

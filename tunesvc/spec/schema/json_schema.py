@@ -48,6 +48,7 @@ def json_schema() -> Schema:
     _replace(parts["Resources"]["properties"], "memory", _SIZE)
     for part, base in (("Sampler", "sampler"), ("Pruner", "pruner")):
         _with_class(parts[part]["properties"], base)
+    _data(keys, parts)
     environment = parts["Environment"]["properties"]
     environment["env"]["additionalProperties"] = environment["pip"]["items"] = _TEXT
     keys["tags"]["items"] = _TEXT
@@ -87,6 +88,24 @@ def _with_short_forms(keys: Schema) -> Schema:
             *list(keys.items())[before:],
         ]
     )
+
+
+def _data(keys: Schema, parts: Schema) -> None:
+    _also(keys, "data", {"type": "string"})
+    transformer = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Transformer"}]}
+    listed = parts["DataStep"]["properties"]["apply"]
+    listed["items"] = transformer
+    parts["DataStep"]["properties"]["apply"] = {
+        "anyOf": [*transformer["anyOf"], listed],
+        "description": listed.pop("description"),
+    }
+    parts["Transformer"]["required"] = []
+    parts["Transformer"]["properties"]["class"] = {
+        "type": "string",
+        "pattern": ":",
+        "description": "In place of `name`: a transformer of yours or of any package, as "
+        "`module:Name`. The other keys are its arguments.",
+    }
 
 
 def _with_class(keys: Schema, base: str) -> None:

@@ -53,6 +53,8 @@ retries: {lost: 10, error: 1}
 | `budget: 100` | `budget: {trials: 100}` |
 | `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
 | `warm_start: digits` | `warm_start: [digits]` |
+| `data: iris.csv` | `data: {source: iris.csv}` |
+| `apply: standardize`, `apply: [standardize]` | `apply: [{name: standardize}]` |
 | `command: python train.py --lr ${lr}` | `command: [python, train.py, --lr, "${lr}"]` |
 | `{values: [a, b]}` | `{type: categorical, values: [a, b]}` |
 | `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; `float` unless all numbers are whole |
@@ -103,6 +105,10 @@ _SECTIONS = {
     "parameters: float": "FloatParameter",
     "parameters: int": "IntParameter",
     "parameters: categorical": "CategoricalParameter",
+    "data": "Data",
+    "data: split": "DataSplit",
+    "data: steps": "DataStep",
+    "data: steps: apply": "Transformer",
     "sampler": "Sampler",
     "pruner": "Pruner",
     "search": "Search",

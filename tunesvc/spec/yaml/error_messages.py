@@ -116,6 +116,10 @@ def _known_keys(location: Path) -> Iterable[str]:
         return [*model.StudySpec.model_fields, "metric"]
     if location[:2] == ("budget", "stop_when"):
         return model.StopWhen.model_fields
+    if location[:2] == ("data", "split"):
+        return model.DataSplit.model_fields
+    if location[:2] == ("data", "steps"):
+        return model.DataStep.model_fields
     section = _SECTIONS.get(str(location[0]))
     if location[0] == "parameters":
         section = _PARAMETERS.get(location[2])

@@ -10,6 +10,8 @@
 | `budget: 100` | `budget: {trials: 100}` |
 | `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
 | `warm_start: digits` | `warm_start: [digits]` |
+| `data: iris.csv` | `data: {source: iris.csv}` |
+| `apply: standardize`, `apply: [standardize]` | `apply: [{name: standardize}]` |
 | `command: python train.py` | `command: [python, train.py]` |
 | `{values: [...]}` | `{type: categorical, values: [...]}` |
 | `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; float unless every number is whole |
@@ -51,6 +53,8 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
         long |= {key: _component(long[key], (key,), issues)} if key in long else {}
     if "loggers" in long:
         long["loggers"] = _loggers(long["loggers"], issues)
+    if "data" in long:
+        long["data"] = _data(long["data"], issues)
     if isinstance(long.get("warm_start"), str):
         long["warm_start"] = [long["warm_start"]]
     if _is_number(long.get("budget")):
@@ -87,6 +91,28 @@ def _logger_as_written(path: Path, written: Any) -> Path:
     return path if len(item) > 1 else (*path[:2], next(iter(item)), path[2])
 
 
+def _data(written: Any, issues: list[SpecIssue]) -> Any:
+    if isinstance(written, str):
+        return {"source": written}
+    if not isinstance(written, Mapping) or not isinstance(written.get("steps"), (list, tuple)):
+        return written
+    steps = [_data_step(step, index, issues) for index, step in enumerate(written["steps"])]
+    return {**written, "steps": steps}
+
+
+def _data_step(step: Any, index: int, issues: list[SpecIssue]) -> Any:
+    if not isinstance(step, Mapping) or "apply" not in step:
+        return step
+    given = step["apply"]
+    given = given if isinstance(given, (list, tuple)) else [given]
+    path: Path = ("data", "steps", index, "apply")
+    listed = [
+        _component(one, (*path, place), issues, _TRANSFORMER_FORM)
+        for place, one in enumerate(given)
+    ]
+    return {**step, "apply": listed}
+
+
 def _expand_search(long: dict[str, Any]) -> None:
     """Add what `search` decides: the sampler, the pruner, and a budget if none is given."""
     try:
@@ -114,10 +140,15 @@ def _loggers(written: Any, issues: list[SpecIssue]) -> Any:
     return long
 
 
-def _component(written: Any, path: Path, issues: list[SpecIssue]) -> Any:
-    """Expand a sampler, pruner or logger.
+def _component(
+    written: Any,
+    path: Path,
+    issues: list[SpecIssue],
+    form: str = CLASS_FORM,
+) -> Any:
+    """Expand a sampler, pruner, logger or transformer.
 
-    Beside the name of a Python object, `class` only describes it.
+    Beside the name of a Python object, `class` only describes it. `form` is how to write it.
     """
     if not isinstance(written, Mapping) or "class" not in written:
         return _name(written)
@@ -130,9 +161,14 @@ def _component(written: Any, path: Path, issues: list[SpecIssue]) -> Any:
         return options
     import_path = written["class"]
     if not isinstance(import_path, str) or ":" not in import_path:
-        issues.append(SpecIssue((*path, "class"), CLASS_FORM))
+        issues.append(SpecIssue((*path, "class"), form))
         return {}
     return {"name": import_path, **options}
+
+
+_TRANSFORMER_FORM = (
+    "write `module:Name` or `path/file.py:Name`, such as `sklearn.preprocessing:RobustScaler`"
+)
 
 
 def _name(written: Any) -> Any:

@@ -1,0 +1,109 @@
+"""Studies with `data` on real Ray and real Postgres: prepared once, mapped by every trial."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tunesvc
+from tunesvc.errors import DataError
+from tunesvc.preparation.data_store import DataStore
+from tunesvc.study import Study
+
+OBJECTIVES = Path(__file__).parent.parent / "objectives"
+DATA = {
+    "source": "on_data:people",
+    "target": "bought",
+    "steps": [{"apply": ["standardize"]}],
+}
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+RunStudy = Callable[..., Study]
+
+
+@pytest.fixture
+def run(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> RunStudy:
+    """Write a study file beside its objectives, and run it."""
+    shutil.copy(OBJECTIVES / "on_data.py", tmp_path)
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TUNE_CHECKPOINTS", str(tmp_path / "checkpoints"))
+
+    def run(*, resume: bool = False, **keys: Any) -> Study:
+        spec = {
+            "name": "people",
+            "entrypoint": "on_data:train",
+            "metric": "error",
+            "parameters": {"x": {"min": -1.0, "max": 1.0}},
+            "budget": 2,
+            "parallelism": 1,
+            "data": DATA,
+        } | keys
+        file = tmp_path / "study.yaml"
+        file.write_text(json.dumps({name: key for name, key in spec.items() if key is not None}))
+        return tunesvc.run(file, database_url=database_url, resume=resume)
+
+    return run
+
+
+def test_trials_share_the_object_store_and_later_studies_the_version(
+    run: RunStudy, tmp_path: Path
+) -> None:
+    study = run()
+    attributes = [trial.user_attrs for trial in study.optuna().trials]
+    assert [one["rows"] for one in attributes] == [12_000, 12_000]
+    assert all(one["is_view"] for one in attributes)
+    (place,) = {one["lies_in"] for one in attributes}
+    assert "plasma" in place
+    (manifest,) = DataStore.open().list()
+    begun = manifest.created_at
+    run(name="another", budget=1)
+    (manifest,) = DataStore.open().list()
+    assert manifest.created_at == begun
+    (tmp_path / "on_data.py").write_text(
+        (OBJECTIVES / "on_data.py").read_text().replace("range(20_000)", "range(1, 20_001)")
+    )
+    with pytest.raises(DataError, match=f"has trials on data of version {manifest.version}"):
+        run(budget=4, resume=True)
+
+
+@pytest.mark.slow
+def test_a_program_and_a_process_map_the_file(run: RunStudy, tmp_path: Path) -> None:
+    process = run(environment={"isolation": "process"}, budget=1)
+    (manifest,) = DataStore.open().list()
+    expected = f"/{manifest.version}/train.arrow"
+    assert process.optuna().trials[0].user_attrs["lies_in"].endswith(expected)
+    (tmp_path / "program.py").write_text(
+        "import sys, tunesvc\nfrom on_data import train\n"
+        "trial = tunesvc.current_trial()\n"
+        "trial.report(0, error=train(float(sys.argv[1]), trial))\n"
+    )
+    command = [sys.executable, "program.py", "${x}"]
+    program = run(name="program", entrypoint=None, command=command, budget=1)
+    assert program.optuna().trials[0].user_attrs["lies_in"].endswith(expected)
+
+
+@pytest.mark.slow
+def test_a_killed_preparation_leaves_nothing_half(run: RunStudy) -> None:
+    data = {**DATA, "steps": [{"apply": [{"class": "on_data:Kills"}]}]}
+    with pytest.raises(DataError, match="ended without a result"):
+        run(data=data)
+    assert list(DataStore.open().list()) == []
+    assert run(data=data, resume=True).state == "finished"
+    assert len(list(DataStore.open().list())) == 1
+
+
+def test_bad_data_is_refused_before_a_worker_starts(
+    run: RunStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_worker(*_: object) -> None:
+        raise AssertionError("a worker was asked for")
+
+    monkeypatch.setattr("tunesvc.runtime.run_study.make_job", no_worker)
+    with pytest.raises(DataError, match="no column 'sold'"):
+        run(data={**DATA, "target": "sold"})

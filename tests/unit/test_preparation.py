@@ -1,0 +1,439 @@
+"""Data is prepared once per version, from the training part alone, and refused when it is bad."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from tests.support.prepared_data import prepared_data
+from tunesvc.data.part import Part
+from tunesvc.data.prepared_data import node_folder, part_path
+from tunesvc.data.trial_data import TrialData, open_data
+from tunesvc.errors import DataError
+from tunesvc.execution.objectives.entrypoint import load_object
+from tunesvc.preparation.data_store import DataManifest, DataStore, place_on_this_machine
+from tunesvc.preparation.fitted_preparation import load_preparation
+from tunesvc.preparation.preparing import Preparation, prepare
+from tunesvc.spec.model import Data
+from tunesvc.spec.yaml.document import load
+from tunesvc.trial import AssignedResources, Trial
+
+Prepare = Callable[..., DataManifest]
+
+
+class Home:
+    """A study's folder and the artifact store of its user."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: dict[str, Any] = {}
+        self.said: list[str] = []
+
+    @property
+    def store(self) -> DataStore:
+        return DataStore.open()
+
+    def write(self, name: str, frame: pd.DataFrame) -> Path:
+        path = self.folder / name
+        writer = frame.to_csv if name.endswith(".csv") else frame.to_parquet
+        writer(path, index=False)
+        return path
+
+    def prepare(self, code: str = "", **data: Any) -> DataManifest:
+        parsed = Data.model_validate_json(json.dumps(data))
+        task = Preparation(parsed, self.folder, self.store, self.names.__getitem__, code)
+        return prepare(task, self.said.append)
+
+    def read(self, manifest: DataManifest) -> TrialData:
+        prepared = manifest.prepared(self.store.address)
+        return TrialData(manifest.version, place_on_this_machine(prepared))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TUNE_ARTIFACTS", raising=False)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    return Home(folder)
+
+
+def people(rows: int = 100) -> pd.DataFrame:
+    """Rows in which the mean of `age` drifts, so that every part has another."""
+    return pd.DataFrame(
+        {
+            "age": np.arange(rows, dtype=float),
+            "city": ["Rome", "Oslo", "Bonn", "Kyiv"] * (rows // 4),
+            "bought": np.arange(rows) % 2,
+        }
+    )
+
+
+STANDARDIZE = [{"columns": ["age"], "apply": [{"name": "standardize"}]}]
+ENCODE = [*STANDARDIZE, {"columns": ["city"], "apply": [{"name": "encode"}]}]
+
+
+def test_nothing_is_learned_from_other_parts_than_the_training_part(home: Home) -> None:
+    """The last rows are the test part and the ones before validate. Of 0 ... 59 mean and deviation
+    are 29.5 and 17.318; of all rows they would be 49.5 and 28.866, and row 0 -1.7148."""
+    home.write("people.csv", people().assign(day=range(100)))
+    data = home.read(
+        home.prepare(source="people.csv", target="bought", split={"time": "day"}, steps=ENCODE)
+    )
+    age = data.train.X[:, data.train.features.index("age")]
+    assert age[0] == pytest.approx(-29.5 / math.sqrt((60**2 - 1) / 12))
+    assert age[0] != pytest.approx(-1.7148, abs=0.001)
+    assert (age.mean(), age.std()) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
+    assert data.validation.X[0, 0] == pytest.approx((60 - 29.5) / math.sqrt((60**2 - 1) / 12))
+
+
+def test_the_matrix_is_a_read_only_view_of_the_file(home: Home) -> None:
+    home.write("people.parquet", people())
+    train = home.read(home.prepare(source="people.parquet", target="bought", steps=ENCODE)).train
+    matrix, y = train
+    assert matrix.shape == (60, 5)
+    assert y.shape == (60,)
+    assert not matrix.flags.owndata
+    assert not matrix.flags.writeable
+    columns = [train.arrow.column(name).to_numpy() for name in train.features]
+    assert np.shares_memory(matrix, columns[0])
+    assert np.shares_memory(matrix, columns[-1])
+    np.testing.assert_array_equal(matrix, np.column_stack(columns))
+    assert list(train.pandas().columns) == [*train.features, "bought"]
+
+
+def test_the_test_part_is_stored_and_given_to_no_trial(home: Home) -> None:
+    home.write("people.csv", people())
+    manifest = home.prepare(source="people.csv", target="bought", steps=ENCODE)
+    data = home.read(manifest)
+    assert manifest.parts["test"].rows == 20
+    assert home.store.files.exists(manifest.parts["test"].digest)
+    assert set(manifest.prepared("").parts) == {"train", "validation"}
+    assert sorted(path.name for path in node_folder(manifest.version).iterdir()) == [
+        "train.arrow",
+        "validation.arrow",
+    ]
+    with pytest.raises(DataError, match="no trial gets the test part"):
+        _ = data.test
+
+
+def test_a_version_is_that_of_content_settings_and_code(home: Home) -> None:
+    home.write("people.csv", people())
+    home.write("same.csv", people())
+    home.write("other.csv", people().assign(age=1.5))
+    settings = {"target": "bought", "steps": ENCODE}
+    first = home.prepare(source="people.csv", **settings)
+    assert home.prepare(source="same.csv", **settings).version == first.version
+    others = {
+        home.prepare(source="other.csv", **settings).version,
+        home.prepare(source="people.csv", target="bought").version,
+        home.prepare(source="people.csv", split={"seed": 1}, **settings).version,
+        home.prepare("changed", source="people.csv", **settings).version,
+    }
+    assert len({first.version, *others}) == 5
+
+
+def test_several_studies_at_once_prepare_once(home: Home) -> None:
+    home.write("people.csv", people())
+    fits = []
+    begun = threading.Event()
+
+    class Counted(StandardScaler):
+        def fit(self, rows: Any, y: Any = None) -> Any:
+            fits.append(len(rows))
+            begun.wait(0.2)
+            return super().fit(rows[["age"]], y)
+
+        def transform(self, rows: Any) -> Any:
+            return super().transform(rows[["age"]])
+
+        def __reduce__(self) -> Any:
+            return StandardScaler, ()
+
+    home.names["prep:Counted"] = Counted
+    found: list[str] = []
+
+    def run() -> None:
+        manifest = home.prepare(source="people.csv", target="bought", transformer="prep:Counted")
+        found.append(manifest.version)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fits == [60]
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    assert "waiting for another study that prepares this data" in home.said
+
+
+def test_a_function_gives_a_frame_or_matrix_and_target(home: Home) -> None:
+    pairs = np.arange(40.0).reshape(20, 2), np.arange(20)
+    home.names |= {"m:pair": lambda: pairs, "m:frame": lambda: people(20)}
+    pair = home.read(home.prepare(source="m:pair"))
+    assert (pair.train.features, pair.train.target) == (["x0", "x1"], "target")
+    frame = home.prepare(source="m:frame", target="bought", drop=["city"])
+    assert frame.features == ["age"]
+    assert frame.version == home.prepare(source="m:frame", target="bought", drop=["city"]).version
+
+
+def test_a_group_stays_in_one_part_and_classes_keep_their_proportion(home: Home) -> None:
+    home.write("people.csv", people().assign(family=np.arange(100) // 5))
+    grouped = home.prepare(source="people.csv", target="bought", split={"group": "family"})
+    assert {name: part.rows for name, part in grouped.parts.items()} == {
+        "train": 60,
+        "validation": 20,
+        "test": 20,
+    }
+    data = home.read(grouped)
+    families = [set(part.arrow["age"].to_numpy() // 5) for part in (data.train, data.validation)]
+    assert not families[0] & families[1]
+    assert "family" not in grouped.features
+    rare = people().assign(bought=(np.arange(100) < 10).astype(int))
+    home.write("rare.csv", rare)
+    fair = home.read(home.prepare(source="rare.csv", target="bought", split={"stratify": True}))
+    assert (fair.train.y.sum(), fair.validation.y.sum()) == (6, 2)
+
+
+def test_data_of_another_version_is_refused(home: Home) -> None:
+    home.write("people.csv", people())
+    manifest = home.prepare(source="people.csv", target="bought", steps=ENCODE)
+    folder = place_on_this_machine(manifest.prepared(home.store.address))
+    with pytest.raises(
+        DataError, match=f"needs data of version abc.*has version {manifest.version}"
+    ):
+        Part.open(part_path(folder, "train"), "abc")
+    with pytest.raises(DataError, match="was removed from this machine"):
+        Part.open(part_path(folder, "test"), manifest.version)
+    with pytest.raises(DataError, match="the study has no data"):
+        open_data(None)
+
+
+def test_text_that_is_not_encoded_is_no_matrix(home: Home) -> None:
+    home.write("people.csv", people())
+    train = home.read(home.prepare(source="people.csv", target="bought")).train
+    assert set(train.pandas()["city"]) == {"Rome", "Oslo", "Bonn", "Kyiv"}
+    with pytest.raises(DataError, match="column 'city' is .*string.*: encode it"):
+        _ = train.X
+
+
+def broken() -> None:
+    raise ValueError("the disk is full")
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no file": ({"source": "none.csv"}, "there is no file 'none.csv' in .*study"),
+    "no match": ({"source": "*.tsv"}, "there is no file"),
+    "kind": ({"source": "notes.txt"}, "is of no kind that is read"),
+    "empty": ({"source": "empty.csv"}, "empty.csv cannot be read: Empty CSV file"),
+    "no rows": ({"source": "header.csv"}, "header.csv has no rows"),
+    "columns differ": ({"source": "part-*.csv"}, "part-2.csv has other columns.*city is missing"),
+    "type changes": ({"source": "late.csv"}, "conversion error.*Later rows have another type"),
+    "no target": ({"source": "people.csv", "target": "buoght"}, "no column 'buoght'.*`bought`"),
+    "target gaps": (
+        {"source": "gaps.csv", "target": "bought"},
+        "missing in 2 rows, first in row 3",
+    ),
+    "few rows": ({"source": "few.csv", "target": "bought"}, "the (validation|test) part is empty"),
+    "rare class": (
+        {"source": "one.csv", "target": "bought", "split": {"stratify": True}},
+        "stratify: true}` is impossible",
+    ),
+    "text": (
+        {
+            "source": "people.csv",
+            "steps": [{"columns": ["city"], "apply": [{"name": "standardize"}]}],
+        },
+        "`standardize` needs numbers, and column 'city' is string",
+    ),
+    "unknown column": (
+        {"source": "people.csv", "steps": [{"columns": ["agee"], "apply": [{"name": "impute"}]}]},
+        "no feature 'agee'.*`age`",
+    ),
+    "twice": ({"source": "people.csv", "steps": STANDARDIZE * 2}, "both have column 'age'"),
+    "options": (
+        {"source": "people.csv", "steps": [{"apply": [{"name": "impute", "way": 1}]}]},
+        "'impute' refuses its options.*way",
+    ),
+    "raises": ({"source": "m:broken"}, "raised ValueError: the disk is full"),
+    "returns": ({"source": "m:number"}, "returned a int: return a DataFrame"),
+    "no transformer": ({"source": "people.csv", "transformer": "m:number"}, "is no transformer"),
+    "lambda": ({"source": "numbers.csv", "transformer": "m:local"}, "cannot be stored"),
+    "group gaps": ({"source": "gaps.csv", "split": {"group": "bought"}}, "has 2 gaps"),
+    "bad URL": ({"source": "nowhere://bucket/x.csv"}, "cannot be opened: Protocol not known"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_data_is_a_clear_error(home: Home, case: str) -> None:
+    data, message = BAD[case]
+    home.write("people.csv", people())
+    home.write("numbers.csv", people().drop(columns="city"))
+    home.write("few.csv", people(4).head(2))
+    home.write("one.csv", people().assign(bought=(np.arange(100) < 1).astype(int)))
+    home.write("gaps.csv", people().assign(bought=lambda f: f.bought.where(~f.age.isin([3, 9]))))
+    home.write("part-1.csv", people())
+    home.write("part-2.csv", people().drop(columns="city"))
+    (home.folder / "notes.txt").write_text("x")
+    (home.folder / "empty.csv").write_text("")
+    (home.folder / "header.csv").write_text("age,city\n")
+    (home.folder / "late.csv").write_text("age\n" + "1\n" * 600_000 + "old\n")
+    local = FunctionTransformer(lambda rows: rows)
+    home.names |= {"m:broken": broken, "m:number": lambda: 3, "m:local": local}
+    with pytest.raises(DataError, match=message):
+        home.prepare(**data)
+    assert list(home.store.list()) == []
+
+
+def test_what_does_not_fit_into_memory_is_refused_while_it_is_read(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.write("large.csv", pd.DataFrame(np.random.default_rng(0).normal(size=(60_000, 4))))
+    monkeypatch.setenv("TUNE_DATA_MEMORY", "2e6")
+    with pytest.raises(DataError, match=r"too large.*\d+ kB were read.*2 MB of memory are free"):
+        home.prepare(source="large.csv")
+
+
+def test_columns_are_described_and_what_spoils_a_study_is_said(home: Home) -> None:
+    rows = people().assign(flat=1, copy=lambda f: f.bought.map({0: "no", 1: "yes"}))
+    rows["price"] = ["unknown" if row == 1 else str(row * 1.5) for row in range(100)]
+    rows.loc[90:, "age"] = np.nan
+    home.write("people.csv", pd.concat([rows, rows.head(60)]))
+    manifest = home.prepare(source="people.csv", target="bought")
+    said = "\n".join(manifest.warnings)
+    assert "column 'flat' is constant (1): drop it" in said
+    assert "column 'copy' has one value for each value of the target" in said
+    assert "column 'price' is text, because" in said
+    assert "rows of the validation part are in the training part, too" in said
+    assert "gaps remain in age" in said
+    age = next(one for one in manifest.columns if one["name"] == "age")
+    assert age["count"] + age["missing"] == manifest.parts["train"].rows
+    assert {"mean", "deviation", "min", "max", "distinct"} <= set(age)
+    city = next(one for one in manifest.columns if one["name"] == "city")
+    assert sum(count for _, count in city["top"]) == city["count"]
+
+
+def test_empty_text_is_a_gap_and_na_is_a_country(home: Home) -> None:
+    home.write("people.csv", people().assign(land=["NA", None, "IT", "FI"] * 25))
+    manifest = home.prepare(source="people.csv", target="bought")
+    land = next(one for one in manifest.columns if one["name"] == "land")
+    assert land["missing"] > 0
+    assert "NA" in dict(land["top"])
+
+
+def test_a_clean_table_gives_no_warning(home: Home) -> None:
+    rng = np.random.default_rng(0)
+    home.write("clean.csv", pd.DataFrame(rng.normal(size=(200, 3)), columns=["a", "b", "c"]))
+    assert home.prepare(source="clean.csv", target="c").warnings == []
+
+
+def test_the_snippets_of_the_guide_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    studies = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (objective,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (home.folder / "shop_study.py").write_text(objective)
+    (home.folder / "study.yaml").write_text(studies[0])
+    rng = np.random.default_rng(0)
+    table = people().assign(minutes=rng.gamma(2, 5, 100))
+    table["bought"] = (table.age > 50).astype(int)
+    home.write("shop.csv", table)
+    document = load(home.folder / "study.yaml")
+    data = prepared_data(document.spec, home.folder)
+    trial = Trial(resources=AssignedResources(open_data=lambda: data))
+    monkeypatch.syspath_prepend(str(home.folder))
+    train = load_object("shop_study.py:train", home.folder, "entrypoint")
+    assert train(C=1.0, trial=trial) < 0.2
+    others = [study for study in studies[1:] if study.startswith("data:")]
+    assert others
+    for study in others:
+        rest = studies[0].split("data:")[0]
+        (home.folder / "study.yaml").write_text(rest + study)
+        prepared_data(load(home.folder / "study.yaml").spec, home.folder)
+
+
+def test_production_gives_a_row_the_bits_of_the_batch_in_a_fresh_process(home: Home) -> None:
+    """The process has no database, and an import of one would fail."""
+    steps = [
+        {"columns": ["age"], "apply": [{"name": "impute"}, {"name": "standardize"}]},
+        {
+            "columns": ["city"],
+            "apply": [{"name": "impute", "strategy": "most_frequent"}, {"name": "encode"}],
+        },
+    ]
+    rows = people(40)
+    rows.loc[::7, "age"] = np.nan
+    rows.loc[::9, "city"] = None
+    home.write("people.csv", rows)
+    manifest = home.prepare(source="people.csv", target="bought", steps=steps)
+    assert not manifest.by_row
+    home.store.name_study("people", manifest.version)
+    program = """
+import json, sys
+sys.modules["sqlalchemy"] = sys.modules["psycopg2"] = sys.modules["ray"] = None
+import pandas as pd, tunesvc
+rows = pd.read_csv("people.csv")
+prepared = tunesvc.load_preparation("people")
+batch = prepared.transform(rows)
+single = [prepared.transform(row).iloc[0] for row in rows.to_dict("records")]
+assert list(batch.columns) == prepared.features
+print(json.dumps([batch.to_numpy().tobytes().hex(), "".join(row.to_numpy().tobytes().hex() for row in single)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=home.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    batch, single = json.loads(done.stdout)
+    assert batch == single
+    train = home.read(manifest).train.X
+    there = np.frombuffer(bytes.fromhex(batch)).reshape(len(rows), -1)
+    assert {row.tobytes() for row in np.ascontiguousarray(train)} <= {
+        row.tobytes() for row in there
+    }
+
+
+def test_a_transformer_that_mixes_rows_is_used_row_by_row(home: Home) -> None:
+    """Products of matrices give other bits for a row than for a batch."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(60, 40)), columns=[f"c{n}" for n in range(40)])
+    home.write("wide.csv", table)
+    home.names["m:Pca"] = PCA
+    manifest = home.prepare(source="wide.csv", transformer="m:Pca")
+    assert manifest.by_row
+    assert any("rows are transformed one by one" in text for text in manifest.warnings)
+    prepared = load_preparation(manifest.version)
+    train = home.read(manifest).train.X
+    batch = prepared.transform(pd.read_csv(home.folder / "wide.csv")).to_numpy()
+    assert {row.tobytes() for row in np.ascontiguousarray(train)} <= {
+        row.tobytes() for row in batch
+    }
+
+
+def test_rows_of_production_are_checked(home: Home) -> None:
+    home.write("people.csv", people())
+    manifest = home.prepare(source="people.csv", target="bought", steps=ENCODE)
+    prepared = load_preparation(manifest.version[:6])
+    assert prepared.transform({"age": 3, "city": "Paris", "other": 1}).shape == (1, 5)
+    with pytest.raises(DataError, match="the rows lack city"):
+        prepared.transform([{"age": 3}])
+    with pytest.raises(DataError, match="column 'age' needs int64|column 'age' needs double"):
+        prepared.transform({"age": "old", "city": "Rome"})
+    with pytest.raises(DataError, match="no version 'none' of prepared data"):
+        load_preparation("none")

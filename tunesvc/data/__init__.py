@@ -1,0 +1,1 @@
+"""Prepared data as a trial reads it. `tunesvc.preparation` makes it."""

@@ -1,0 +1,55 @@
+"""Names of the prepared data of a study, small enough to travel with each job, and its files.
+
+    TUNE_HOME/data/<version>/train.arrow    a part on this machine, whole or not there
+
+Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from tunesvc.util.paths import home_directory
+
+TRIAL_PARTS = ("train", "validation")
+"""Parts that trials get."""
+TEST = "test"
+"""The part that no trial gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """A version of a study's data, as far as trials may know it."""
+
+    version: str
+    store: str
+    """Address of the artifact store that has it."""
+    parts: Mapping[str, str]
+    """Part that trials get -> digest of its file."""
+
+
+def node_folder(version: str) -> Path:
+    """Return the folder of a version's files on this machine. It may not exist."""
+    return home_directory() / "data" / version
+
+
+def part_path(folder: Path, part: str) -> Path:
+    """Return the path of a part's file in the folder of its version."""
+    return folder / f"{part}.arrow"
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that appears whole or not at all. Several processes may write the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""The parts that a trial gets, and where this process has them.
+
+A worker on Ray gives the bytes that it has from the object store. Any other process maps the files
+in the folder that `TUNE_DATA` names, or else those below `TUNE_HOME`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tunesvc.data.part import Part
+from tunesvc.data.prepared_data import PreparedData, node_folder, part_path
+from tunesvc.errors import DataError
+
+FOLDER_VARIABLE = "TUNE_DATA"
+
+
+class TrialData:
+    """`trial.data`: the same object for all trials of a process."""
+
+    def __init__(
+        self,
+        version: str,
+        folder: Path,
+        buffers: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            version: of the data.
+            folder: of the files.
+            buffers: bytes of files by part, in place of the folder's.
+        """
+        self.version = version
+        self._folder = folder
+        self._buffers = dict(buffers or {})
+
+    @cached_property
+    def train(self) -> Part:
+        """The rows to train on."""
+        return self._part("train")
+
+    @cached_property
+    def validation(self) -> Part:
+        """The rows that the trial is judged by."""
+        return self._part("validation")
+
+    @property
+    def test(self) -> NoReturn:
+        """Nothing: no trial gets the test part.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(
+            "no trial gets the test part: a result that was chosen by it would say nothing about "
+            "new data. Judge the trial by `trial.data.validation`"
+        )
+
+    def _part(self, name: str) -> Part:
+        if name in self._buffers:
+            return Part(self._buffers[name], self.version)
+        return Part.open(part_path(self._folder, name), self.version)
+
+
+_opened: dict[str, TrialData] = {}
+
+
+def provide(version: str, folder: Path, buffers: Mapping[str, Any]) -> None:
+    """Let trials of this process use bytes that it has, and processes that it starts the files."""
+    _opened[version] = TrialData(version, folder, buffers)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+
+
+def open_data(prepared: PreparedData | None) -> TrialData:
+    """Return the data of a study in this process.
+
+    Raises:
+        DataError: the study has none.
+    """
+    if prepared is None:
+        raise DataError("the study has no data: write `data:` into its file, see docs/data.md")
+    version = prepared.version
+    folder = os.environ.get(FOLDER_VARIABLE)
+    place = node_folder(version) if folder is None else Path(folder)
+    return _opened.setdefault(version, TrialData(version, place))
+
+
+def data_of_program() -> TrialData:
+    """Return the data of the trial that started this program.
+
+    Raises:
+        DataError: its study has none.
+    """
+    if folder := os.environ.get(FOLDER_VARIABLE):
+        return TrialData(Path(folder).name, Path(folder))
+    return open_data(None)

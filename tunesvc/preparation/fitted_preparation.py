@@ -1,0 +1,90 @@
+"""The fitted preparation of a study, for production: the same bits as the trials got.
+
+Needs the artifact store and scikit-learn, and no database. Built-in steps compute each value alone,
+so a row gives the same bits as a batch. Where a transformer of the user's does not, the preparation
+has found that out, and rows are transformed one by one, here as there.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tunesvc.errors import DataError
+from tunesvc.preparation.data_store import DataManifest, DataStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class FittedPreparation:
+    """Prepares rows as those of the training part were prepared."""
+
+    def __init__(self, manifest: DataManifest, transformer: Any) -> None:
+        """Use a fitted transformer of scikit-learn."""
+        self.version = manifest.version
+        """The version of the data that it was fitted on."""
+        self.features = list(manifest.features)
+        """Names of the columns that it returns, in the order of `X`."""
+        self._manifest = manifest
+        self._transformer = transformer
+
+    def transform(self, rows: Any) -> pd.DataFrame:
+        """Return prepared rows, equal to the last bit to those that trials got.
+
+        Args:
+            rows: a mapping for one row, a list of mappings, a DataFrame or a `pyarrow.Table`, with
+                the columns that were read for the study. Others are ignored.
+
+        Raises:
+            DataError: a column is missing, or a value has another type.
+        """
+        from tunesvc.preparation.column_transformer import transform_rows
+        from tunesvc.preparation.feature_frame import from_rows, to_frame
+
+        frame = to_frame(from_rows(rows, self._manifest.schema))
+        result = transform_rows(self._transformer, frame, by_row=self._manifest.by_row)
+        types: Mapping[str, str] = dict(self._manifest.feature_types)
+        return result.astype(types)
+
+
+def load_preparation(named: str, store: str | None = None) -> FittedPreparation:
+    """Return the fitted preparation of a study, by the study's name or the version of its data.
+
+    It is unpickled: use only artifact stores that you trust.
+
+    Args:
+        named: name of the study, or a version of its data.
+        store: address of the artifact store; `TUNE_ARTIFACTS` by default.
+
+    Raises:
+        DataError: there is none, or it needs what is not installed.
+    """
+    found = DataStore.open(store)
+    manifest = found.get(named)
+    _require_same_library(manifest)
+    content = b"".join(found.files.read(manifest.preparation.digest))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return FittedPreparation(manifest, pickle.loads(content))  # noqa: S301
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"the preparation of {named!r} needs the module {error.name!r}, which has its "
+            "transformers: put the study's folder on Python's path"
+        ) from error
+
+
+def _require_same_library(manifest: DataManifest) -> None:
+    try:
+        from sklearn import __version__ as installed
+    except ModuleNotFoundError:
+        installed = "not installed"
+    if installed != manifest.scikit_learn:
+        raise DataError(
+            f"version {manifest.version} was prepared by scikit-learn {manifest.scikit_learn}, and "
+            f"here it is {installed}: run `pip install scikit-learn=={manifest.scikit_learn}`, "
+            "since another release may give other numbers"
+        )

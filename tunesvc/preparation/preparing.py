@@ -1,0 +1,284 @@
+"""Prepares a version of a study's data, or finds that it is prepared.
+
+The steps: read, identify the version, take its lock, split, fit on the training part, transform,
+describe, store, publish. Runs in a process of its own, see `preparation_main`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import sklearn
+
+from tunesvc.artifacts.artifact_store import Artifact
+from tunesvc.data.part import TARGET_KEY, VERSION_KEY
+from tunesvc.errors import DataError
+from tunesvc.preparation import column_transformer
+from tunesvc.preparation.column_statistics import describe, find_warnings
+from tunesvc.preparation.data_store import DataFile, DataInput, DataManifest, DataStore
+from tunesvc.preparation.feature_frame import to_frame
+from tunesvc.preparation.splitting import split_rows
+from tunesvc.preparation.table_source import (
+    Load,
+    SourceTable,
+    call_function,
+    digest_inputs,
+    is_function,
+    read_files,
+)
+from tunesvc.spec.model import Data
+from tunesvc.util.paths import home_directory
+from tunesvc.util.suggestions import suggest
+
+FORMAT = 1
+"""Raise it when the same data and settings give other bytes."""
+_PROBED = 32
+"""Rows that are transformed one by one to see whether a batch gives the same bits."""
+
+Say = Callable[[str], None]
+"""Shows what is done, in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What to prepare, where, and with which code."""
+
+    data: Data
+    folder: Path
+    """The study's folder."""
+    store: DataStore
+    load: Load
+    """Imports what an import path names."""
+    code: str
+    """Digest of the study's own transformers."""
+
+
+def prepare(task: Preparation, say: Say) -> DataManifest:
+    """Return a version's manifest, once the version is stored.
+
+    Raises:
+        DataError: the data cannot be prepared; the text has the remedy.
+    """
+    begun_s = time.monotonic()
+    source = task.data.source
+    read: SourceTable | None = None
+    say("reading data")
+    if is_function(source):
+        read = call_function(source, task.load, task.data.target)
+        inputs = read.inputs
+    else:
+        inputs = digest_inputs(source, task.folder)
+    version = version_of(task, inputs)
+    if (found := task.store.find(version)) is not None:
+        return found
+    with _locked(version, say):
+        if (found := task.store.find(version)) is not None:
+            return found
+        say(f"preparing data, version {version}")
+        read = read or read_files(source, task.folder, inputs)
+        manifest = _Preparing(task, version, read).run()
+        if not is_function(source) and digest_inputs(source, task.folder) != inputs:
+            raise DataError(f"{source} was changed while it was read: start the study again")
+        manifest = replace(manifest, seconds=time.monotonic() - begun_s)
+        task.store.publish(manifest)
+    return manifest
+
+
+def version_of(task: Preparation, inputs: tuple[DataInput, ...]) -> str:
+    """Return the name of a version: a digest of inputs, settings and code."""
+    settings = task.data.model_dump(mode="json")
+    del settings["source"]
+    described = [FORMAT, settings, [one.digest for one in inputs]]
+    described += [task.code, sklearn.__version__]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _locked(version: str, say: Say) -> Iterator[None]:
+    """Hold a version's lock on this machine, which ends with this process."""
+    folder = home_directory() / "data" / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / version, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another study that prepares this data")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Preparing:
+    """The preparation of one version."""
+
+    def __init__(self, task: Preparation, version: str, read: SourceTable) -> None:
+        self._task = task
+        self._version = version
+        self._inputs = read.inputs
+        self._target = task.data.target or read.target
+        self._table = read.table.combine_chunks()
+        self._check_columns()
+        split = task.data.split
+        unused = {*task.data.drop, split.group, split.time, self._target}
+        self._features = [name for name in self._table.column_names if name not in unused]
+
+    def run(self) -> DataManifest:
+        """Store all files, and return the manifest."""
+        data = self._task.data
+        rows = split_rows(self._table, data.split, self._target)
+        table = self._table.select(self._features)
+        transformer = column_transformer.make_transformer(data, table.schema, self._task.load)
+        train = to_frame(table.take(rows["train"]))
+        column_transformer.fit(transformer, train, self._values(rows["train"]))
+        pickled = column_transformer.dump(transformer)
+        by_row = not _is_exact(transformer, train)
+        frames = {
+            name: column_transformer.transform_rows(
+                transformer, to_frame(table.take(part)), by_row=by_row
+            )
+            for name, part in rows.items()
+        }
+        warnings = find_warnings(self._table, rows, self._target, self._features)
+        if by_row:
+            warnings.append(
+                "the transformer gives other bits for a row than for a batch, so that rows are "
+                "transformed one by one: that is slow, and equal in production"
+            )
+        warnings += _gaps(frames["train"])
+        return DataManifest(
+            version=self._version,
+            created_at=datetime.now(UTC).isoformat(),
+            source=data.source,
+            settings=data.model_dump(mode="json"),
+            inputs=self._inputs,
+            code=self._task.code,
+            scikit_learn=sklearn.__version__,
+            parts={name: self._store_part(frames[name], rows[name]) for name in rows},
+            raw=self._store_raw(),
+            preparation=_data_file(self._task.store.files.put([pickled])),
+            feature_types={str(name): str(kind) for name, kind in frames["train"].dtypes.items()},
+            columns=describe(self._table.take(rows["train"])),
+            warnings=warnings,
+            by_row=by_row,
+            schema={field.name: str(field.type) for field in table.schema},
+        )
+
+    def _check_columns(self) -> None:
+        """Refuse data in which a named column is missing, or a target has gaps."""
+        data, names = self._task.data, self._table.column_names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"two columns are named {twice[0]!r}: give them other names")
+        used = {"data.target": [self._target], "data.drop": data.drop}
+        used |= {"data.split.group": [data.split.group], "data.split.time": [data.split.time]}
+        for key, listed in used.items():
+            for name in listed:
+                if name is not None and name not in names:
+                    shown = ", ".join(names[:20])
+                    hint = suggest(name, names) or f"; its columns: {shown}"
+                    raise DataError(f"{key}: {data.source} has no column {name!r}{hint}")
+        if not self._table.num_rows:
+            raise DataError(f"{data.source} has no rows")
+        if self._target is not None:
+            self._check_target(self._target)
+
+    def _check_target(self, target: str) -> None:
+        column = self._table.column(target)
+        missing = pa.compute.is_null(column, nan_is_null=True)
+        if gaps := pa.compute.sum(missing).as_py():
+            first = int(pa.compute.index(missing, True).as_py())
+            raise DataError(
+                f"the target {target!r} is missing in {gaps} rows, first in row {first} (from 0): "
+                "remove those rows, since a study learns nothing from them"
+            )
+        if pa.types.is_nested(column.type) or pa.types.is_temporal(column.type):
+            raise DataError(f"the target {target!r} is {column.type}: a number or text is needed")
+
+    def _values(self, rows: np.ndarray) -> np.ndarray | None:
+        if self._target is None:
+            return None
+        column = self._table.column(self._target).take(rows)
+        return np.asarray(column.to_pandas())
+
+    def _store_part(self, frame: pd.DataFrame, rows: np.ndarray) -> DataFile:
+        """Store a part: one batch, so that columns of one type lie at equal distances."""
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        if self._target is not None:
+            if self._target in table.column_names:
+                raise DataError(
+                    f"the transformer returns a column {self._target!r}, as the target is named: "
+                    "give it another name"
+                )
+            values = self._table.column(self._target).take(rows)
+            if pa.types.is_dictionary(values.type):
+                values = values.cast(values.type.value_type)
+            table = table.append_column(self._target, values)
+        metadata = {VERSION_KEY: self._version.encode(), TARGET_KEY: (self._target or "").encode()}
+        table = table.combine_chunks().replace_schema_metadata(metadata)
+
+        def write(path: Path) -> None:
+            with pa.ipc.new_file(str(path), table.schema) as file:
+                file.write_table(table, max_chunksize=table.num_rows)
+
+        return self._store(write, table.num_rows)
+
+    def _store_raw(self) -> DataFile:
+        """Store all rows as they were read, in their order, for `tune data diff`."""
+
+        def write(path: Path) -> None:
+            pa.parquet.write_table(self._table, path, compression="zstd")
+
+        return self._store(write, self._table.num_rows)
+
+    def _store(self, write: Callable[[Path], None], rows: int) -> DataFile:
+        with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as folder:
+            path = Path(folder, "file")
+            write(path)
+            return _data_file(self._task.store.files.put_file(path), rows)
+
+
+def _is_exact(transformer: Any, frame: pd.DataFrame) -> bool:
+    """Return True if rows one by one give the bits of a batch, of which the first are compared."""
+    expected = column_transformer.transform(transformer, frame).head(_PROBED)
+    singles = column_transformer.transform_rows(transformer, frame.head(_PROBED), by_row=True)
+    return all(
+        _same_bits(singles.iloc[:, place].to_numpy(), expected.iloc[:, place].to_numpy())
+        for place in range(expected.shape[1])
+    )
+
+
+def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:
+    if left.dtype.kind in "biuf" and right.dtype.kind in "biuf":
+        return bool(np.array_equal(left, right, equal_nan=left.dtype.kind == "f"))
+    return list(map(str, left)) == list(map(str, right))
+
+
+def _gaps(frame: pd.DataFrame) -> list[str]:
+    gaps = frame.isna().sum()
+    named = [f"{name} ({count})" for name, count in gaps[gaps > 0].items()]
+    if not named:
+        return []
+    return [
+        f"gaps remain in {', '.join(named[:10])}: many models refuse them. "
+        "`steps: [{columns: numeric, apply: impute}]` fills them"
+    ]
+
+
+def _data_file(artifact: Artifact, rows: int = 0) -> DataFile:
+    return DataFile(artifact.digest, artifact.bytes, rows)

@@ -1,0 +1,116 @@
+"""Splits rows into parts, the same ones whenever rows and settings are the same.
+
+Runs in the preparation's process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from sklearn.model_selection import train_test_split
+
+from tunesvc.data.prepared_data import TEST
+from tunesvc.errors import DataError
+from tunesvc.spec.model import DataSplit
+
+Rows = np.ndarray
+
+
+def split_rows(table: pa.Table, split: DataSplit, target: str | None) -> Mapping[str, Rows]:
+    """Return the numbers of the rows of each part, in ascending order.
+
+    Raises:
+        DataError: a part would be empty, or a class is too rare to be in each.
+    """
+    rows = np.arange(table.num_rows)
+    shares = {TEST: split.test, "validation": split.validation}
+    if split.time is not None:
+        parts = _by_time(table, split.time, shares)
+    elif split.group is not None:
+        parts = _by_group(table, split.group, shares, split.seed)
+    else:
+        labels = None
+        if split.stratify and target is not None:
+            labels = table.column(target).combine_chunks().dictionary_encode().indices.to_numpy()
+        parts = _at_random(rows, labels, shares, split.seed)
+    if not split.test:
+        del parts[TEST]
+    for name, part in parts.items():
+        if not len(part):
+            raise DataError(
+                f"the {name} part is empty: {table.num_rows} rows are too few for these shares. "
+                "Change `data: {split: ...}`, or use more data"
+            )
+    return {name: np.sort(parts[name]) for name in ("train", "validation", TEST) if name in parts}
+
+
+def _at_random(
+    rows: Rows,
+    labels: np.ndarray | None,
+    shares: Mapping[str, float],
+    seed: int,
+) -> dict[str, Rows]:
+    parts, left = {}, rows
+    for name, share in shares.items():
+        count = round(share * len(rows))
+        parts[name] = rows[:0]
+        if not count or count >= len(left):
+            continue
+        strata = None if labels is None else labels[left]
+        try:
+            left, parts[name] = train_test_split(
+                left,
+                test_size=count,
+                random_state=seed,
+                stratify=strata,
+            )
+        except ValueError as error:
+            raise DataError(
+                f"`split: {{stratify: true}}` is impossible: {error} Leave it out, or merge rare "
+                "values of the target"
+            ) from error
+    return {**parts, "train": left}
+
+
+def _by_group(
+    table: pa.Table,
+    column: str,
+    shares: Mapping[str, float],
+    seed: int,
+) -> dict[str, Rows]:
+    """Fill the parts with whole groups in random order, until each has its share."""
+    encoded = _column(table, column).combine_chunks().dictionary_encode()
+    groups = encoded.indices.to_numpy()
+    sizes = np.bincount(groups)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    part_of = np.zeros(len(sizes), dtype=int)
+    begin = 0
+    for number, share in enumerate(shares.values(), start=1):
+        filled = np.cumsum(sizes[order[begin:]])
+        end = begin + int(np.searchsorted(filled, share * len(groups) - 0.5) + 1) * (share > 0)
+        part_of[order[begin:end]] = number
+        begin = end
+    numbers = dict(enumerate(shares, start=1)) | {0: "train"}
+    return {name: np.flatnonzero(part_of[groups] == number) for number, name in numbers.items()}
+
+
+def _by_time(table: pa.Table, column: str, shares: Mapping[str, float]) -> dict[str, Rows]:
+    """Take the last rows as the test part, and those before them to validate on."""
+    times = _column(table, column)
+    order = pa.compute.sort_indices(table.select([column]), sort_keys=[(column, "ascending")])
+    rows, end = order.to_numpy(), len(times)
+    parts = {}
+    for name, share in shares.items():
+        count = round(share * len(times))
+        parts[name] = rows[end - count : end]
+        end -= count
+    return {**parts, "train": rows[:end]}
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    column = table.column(name)
+    if column.null_count:
+        raise DataError(f"column {name!r}, which splits the rows, has {column.null_count} gaps")
+    return column

@@ -1,0 +1,159 @@
+"""Has a study's data prepared by a process of its own, and records which version the study uses.
+
+The process is killed with this one, and at an interrupt; what it has not published is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent
+from tunesvc.data.prepared_data import PreparedData
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.errors import DataError
+from tunesvc.execution.attempt.supervised_process import supervised
+from tunesvc.preparation.data_store import DataManifest, DataStore
+from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed, get_data
+from tunesvc.runtime.preparation_main import PreparationTask
+from tunesvc.spec import StudySpec
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from tunesvc.runtime import preparation_main as main; main.main(int(sys.argv[1]))"
+)
+_POLL_S = 0.1
+_TAIL_CHARS = 2_000
+
+
+def prepare_data(
+    database: Database,
+    record: StudyRecord,
+    spec: StudySpec,
+    observer: Observer,
+    interrupt: threading.Event,
+) -> PreparedData | None:
+    """Return a study's data once it is prepared; None without `data`, and at an interrupt.
+
+    Raises:
+        DataError: the data cannot be prepared, or are not those of the study's trials.
+    """
+    if spec.data is None:
+        return None
+    manifest = _prepared(spec, _folder(record), observer, interrupt)
+    if manifest is None:
+        return None
+    store = DataStore.open()
+    _record(database, record, manifest, store)
+    for text in describe(manifest):
+        observer.on_event(ProgressEvent("study", text))
+    for text in manifest.warnings:
+        observer.on_event(ProgressEvent("warning", f"data: {text}"))
+    return manifest.prepared(store.address)
+
+
+def describe(manifest: DataManifest) -> Iterator[str]:
+    """Yield what a version holds, in a line."""
+    parts = ", ".join(f"{file.rows} {name}" for name, file in manifest.parts.items())
+    yield f"data {manifest.version}: {parts} rows of {len(manifest.features)} features"
+
+
+def _folder(record: StudyRecord) -> Path:
+    return Path(record.source_dir or ".").resolve()
+
+
+def _prepared(
+    spec: StudySpec,
+    folder: Path,
+    observer: Observer,
+    interrupt: threading.Event,
+) -> DataManifest | None:
+    with _process(spec, folder) as (connection, output):
+        while not interrupt.is_set():
+            try:
+                if not connection.poll(_POLL_S):
+                    continue
+                message: dict[str, str] = json.loads(connection.recv_bytes())
+            except (EOFError, OSError):
+                raise DataError(_ended(output)) from None
+            if "failure" in message:
+                raise DataError(f"data: {message['failure']}{_tail(output)}")
+            if "version" in message:
+                return DataStore.open().get(message["version"])
+            observer.on_event(ProgressEvent("phase", message["doing"]))
+    return None
+
+
+@contextmanager
+def _process(spec: StudySpec, folder: Path) -> Iterator[tuple[Connection, Path]]:
+    """Start the process; yield the connection to it, and the file of its output."""
+    if spec.data is None:
+        raise ValueError("the study has no data")
+    ours, its = Pipe()
+    arguments = [sys.executable, "-u", "-c", _START, str(its.fileno()), json.dumps(sys.path)]
+    environment = {**os.environ, **spec.environment.env}
+    with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as scratch:
+        output = Path(scratch, "output")
+        with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
+            its.close()
+            ours.send(PreparationTask(spec.data, folder, output))
+            yield ours, output
+
+
+def _ended(output: Path) -> str:
+    return (
+        "data: the process that prepares it ended without a result, perhaps because memory ran out"
+        f"{_tail(output)}"
+    )
+
+
+def _tail(output: Path) -> str:
+    """Return the end of what the study's code has printed, as further lines."""
+    try:
+        text = output.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    return f"\nIts output:\n{text[-_TAIL_CHARS:]}" if text else ""
+
+
+def _record(
+    database: Database,
+    record: StudyRecord,
+    manifest: DataManifest,
+    store: DataStore,
+) -> None:
+    """Record the version; refuse another one than that of the study's trials.
+
+    Raises:
+        DataError: it is another one.
+    """
+    storage = PgStorage(database)
+    earlier = get_data(database, record.study_id)
+    is_other = earlier is not None and earlier.version != manifest.version
+    if is_other and earlier is not None and storage.get_n_trials(record.study_id):
+        raise DataError(
+            f"study {record.name!r} has trials on data of version {earlier.version}, and its source"
+            f" now gives version {manifest.version}: their results could not be compared. "
+            "Restore the data, or give the study another name"
+        )
+    rows = {name: part.rows for name, part in manifest.parts.items()}
+    used = DataUsed(
+        manifest.version,
+        manifest.source,
+        rows,
+        len(manifest.features),
+        tuple(manifest.warnings),
+    )
+    storage.set_study_system_attr(record.study_id, DATA_USED, asdict(used))
+    store.name_study(record.name, manifest.version)

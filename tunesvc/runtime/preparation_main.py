@@ -1,0 +1,96 @@
+"""Main program of the process that prepares a study's data, see `data_preparation`.
+
+Imports code of the study, and scikit-learn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from tunesvc.errors import DataError, TuneError
+from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.execution.objectives.entrypoint import load_object
+from tunesvc.execution.objectives.source_digest import digest_of_files, entrypoint_files
+from tunesvc.spec.model import Data
+
+
+@dataclass(frozen=True, slots=True)
+class PreparationTask:
+    """The first message to the process."""
+
+    data: Data
+    folder: Path
+    """The study's folder."""
+    output: Path
+    """A file for what the study's code prints."""
+
+
+def main(descriptor: int) -> None:
+    """Do the task that arrives at a descriptor.
+
+    Answers are JSON, since the study's code may have written them: `doing` with a text, then
+    `version` or `failure`.
+    """
+    connection = Connection(descriptor)
+    task: PreparationTask = connection.recv()
+    with task.output.open("wb") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    sys.path.insert(0, str(task.folder))
+    os.chdir(task.folder)
+
+    def answer(**message: str) -> None:
+        connection.send_bytes(json.dumps(message).encode())
+
+    try:
+        answer(version=_prepare(task, lambda text: answer(doing=text)))
+    except (TuneError, EntrypointError) as error:
+        _print_cause(error)
+        answer(failure=str(error))
+    except MemoryError:
+        answer(failure="the data are too large to prepare here: memory ran out")
+
+
+def _prepare(task: PreparationTask, say: Callable[[str], None]) -> str:
+    try:
+        from tunesvc.preparation import preparing
+    except ModuleNotFoundError as error:
+        raise DataError(f"needs {error.name}: run `pip install 'tunesvc[data]'`") from None
+    from tunesvc.preparation.data_store import DataStore
+
+    preparation = preparing.Preparation(
+        task.data,
+        task.folder,
+        DataStore.open(),
+        partial(_load, task.folder),
+        _code_digest(task.data, task.folder),
+    )
+    return preparing.prepare(preparation, say).version
+
+
+def _load(folder: Path, import_path: str) -> Any:
+    module, _, name = import_path.partition(":")
+    if (folder / f"{module}.py").is_file():  # also if a package has a module of that name
+        import_path = f"{module}.py:{name}"
+    return load_object(import_path, folder, repr(import_path))
+
+
+def _code_digest(data: Data, folder: Path) -> str:
+    """Return a digest of the files of the study's own transformers; empty if it has none."""
+    paths = [data.transformer] if data.transformer is not None else []
+    paths += [one.name for step in data.steps for one in step.apply if one.is_imported]
+    return digest_of_files([file for path in paths for file in entrypoint_files(path, folder)])
+
+
+def _print_cause(error: BaseException) -> None:
+    if error.__cause__ is not None:
+        traceback.print_exception(error.__cause__)
