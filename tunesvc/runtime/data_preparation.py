@@ -24,14 +24,14 @@ from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import DataError
 from tunesvc.execution.attempt.supervised_process import supervised
+from tunesvc.execution.preparation_main import PreparationTask
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed, get_data
-from tunesvc.runtime.preparation_main import PreparationTask
 from tunesvc.spec import StudySpec
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from tunesvc.runtime import preparation_main as main; main.main(int(sys.argv[1]))"
+    "from tunesvc.execution import preparation_main as main; main.main(int(sys.argv[1]))"
 )
 _POLL_S = 0.1
 _TAIL_CHARS = 2_000

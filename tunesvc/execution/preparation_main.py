@@ -1,4 +1,4 @@
-"""Main program of the process that prepares a study's data, see `data_preparation`.
+"""Main program of the process that prepares a study's data, see `runtime.data_preparation`.
 
 Imports code of the study, and scikit-learn.
 """
