@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -190,3 +191,61 @@ def test_jobs_are_pruned(program: Tune) -> None:
     run(program, "sleep=0.1", "hydra.sweeper.n_trials=12", "hydra.sweeper.n_jobs=1", options)
     rows = json.loads(program.here("trials", "demo", "--json"))
     assert "pruned" in {row["state"] for row in rows}
+
+
+STRUCTURED = """
+import os
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+
+
+class Color(Enum):
+    RED = 1
+    BLUE = 2
+
+
+@dataclass
+class Db:
+    driver: str = "mysql"
+
+
+@dataclass
+class Config:
+    lr: float = 0.1
+    color: Color = Color.RED
+    name: str | None = None
+    layers: list[int] = field(default_factory=lambda: [1])
+    db: Db = field(default_factory=Db)
+
+
+ConfigStore.instance().store(name="config", node=Config)
+
+
+@hydra.main(version_base="1.3", config_name="config")
+def train(cfg: Config):
+    assert isinstance(cfg.color, Color)
+    assert hydra.utils.get_original_cwd() != os.getcwd()
+    Path("seen.txt").write_text(f"{cfg.color} {cfg.name} {cfg.layers} {cfg.db.driver}")
+    return {"value": cfg.lr + sum(cfg.layers), "note": "text"}
+
+
+if __name__ == "__main__":
+    train()
+"""
+
+
+def test_structured_configurations_of_a_script_and_its_own_folder_reach_the_worker(
+    program: Tune,
+) -> None:
+    program.write("train.py", STRUCTURED)
+    swept = ["lr=tag(log,interval(1e-4,1))", "color=RED,BLUE", "layers=choice([1,2],[3])"]
+    named = ["name=null,'a b'", "db.driver=mysql,postgres", "hydra.sweep.dir=multirun"]
+    settings = ["hydra/sweeper=tunesvc", "hydra.sweeper.n_trials=4", "hydra.job.chdir=true"]
+    run(program, *settings, *swept, *named)
+    seen = [(folder / "seen.txt").read_text() for folder in jobs(program)]
+    assert len(seen) == 4
+    assert all(re.fullmatch(r"Color\.\w+ (None|a b) \[.*\] (mysql|postgres)", one) for one in seen)

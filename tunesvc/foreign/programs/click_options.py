@@ -144,44 +144,55 @@ def _add_typer(
     program: Program,
 ) -> None:
     hint, declared = _annotation(argument.annotation)
-    if last(hint) == "Context":
-        return
     if isinstance(default, ast.Call) and last(default) in ("Option", "Argument"):
         declared = default
         default = default.args[0] if default.args else keywords(default).get("default")
+    if last(hint) == "Context":
+        return
     is_option = last(declared) == "Option" if declared is not None else default is not None
-    given = keywords(declared) if declared is not None else {}
-    words = [constants.value(one) for one in declared.args] if declared is not None else []
-    flags = [one for one in words if isinstance(one, str) and one.startswith("--")]
-    long = flags[0] if flags else f"--{argument.arg.replace('_', '-')}"
-    long, _, negative = long.partition("/")
+    long, negative = _typer_flags(argument, declared, constants)
     absent = default is None or (isinstance(default, ast.Constant) and default.value is ...)
-    value = None if absent else _default(default, constants)
-    name = long.lstrip("-").replace("-", "_") if is_option else argument.arg
-    flag = long if is_option else ""
-    option = ProgramOption(name, flag, argument.lineno, default=value, required=absent)
-    option = replace(option, command=command)
+    option = ProgramOption(
+        long.lstrip("-").replace("-", "_") if is_option else argument.arg,
+        long if is_option else "",
+        argument.lineno,
+        default=None if absent else constants.value(default),
+        required=absent,
+        command=command,
+    )
     if last(hint) == "bool" and is_option:
-        program.add(switch(option, negative or f"--no-{long.lstrip('-')}"))
-    elif last(hint) in constants.enums:
-        program.add(replace(option, choices=constants.enums[last(hint)]))
-    elif isinstance(hint, ast.Subscript) and last(hint.value) == "Literal":
-        listed = hint.slice.elts if isinstance(hint.slice, ast.Tuple) else [hint.slice]
-        program.add(replace(option, choices=tuple(constants.value(one) for one in listed)))
+        program.add(switch(option, negative))
+    elif (choices := _choices(hint, constants)) is not None:
+        program.add(replace(option, choices=choices))
     elif isinstance(hint, ast.Subscript):
         program.note(argument.lineno, f"`{argument.arg}` takes several values: it is left out")
         if absent:
             program.add(replace(option, kind="other"))
     else:
+        given = keywords(declared) if declared is not None else {}
         ends = constants.value(given.get("min")), constants.value(given.get("max"))
         program.add(_between(_of_type(option, hint, constants, program), *ends))
 
 
-def _default(node: ast.expr | None, constants: Constants) -> Any:
-    """Return a default; of a member of an `Enum`, UNKNOWN, which is told by its choices."""
-    if isinstance(node, ast.Attribute) and last(node.value) in constants.enums:
-        return None
-    return constants.value(node)
+def _typer_flags(
+    argument: ast.arg, declared: ast.Call | None, constants: Constants
+) -> tuple[str, str]:
+    """Return the long flag of an argument, and the one for false."""
+    words = [constants.value(one) for one in declared.args] if declared is not None else []
+    flags = [one for one in words if isinstance(one, str) and one.startswith("--")]
+    long = flags[0] if flags else f"--{argument.arg.replace('_', '-')}"
+    long, _, negative = long.partition("/")
+    return long, negative.strip() or f"--no-{long.lstrip('-')}"
+
+
+def _choices(hint: ast.expr, constants: Constants) -> tuple[Any, ...] | None:
+    """Return the values of an `Enum` of the file or of a `Literal`."""
+    if last(hint) in constants.enums:
+        return constants.enums[last(hint)]
+    if isinstance(hint, ast.Subscript) and last(hint.value) == "Literal":
+        listed = hint.slice.elts if isinstance(hint.slice, ast.Tuple) else [hint.slice]
+        return tuple(constants.value(one) for one in listed)
+    return None
 
 
 def _annotation(node: ast.expr | None) -> tuple[ast.expr, ast.Call | None]:

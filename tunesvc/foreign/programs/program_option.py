@@ -73,8 +73,6 @@ class Constants:
             return None
         if isinstance(node, ast.Name):
             return self._values.get(node.id, UNKNOWN)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            return UNKNOWN
         if isinstance(node, (ast.List, ast.Tuple)):
             items = [self.value(one) for one in node.elts]
             return UNKNOWN if UNKNOWN in items else items
