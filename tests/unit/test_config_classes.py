@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tunesvc import Choice, Float, Int, Trial, tunable
 from tunesvc.config_classes.config_function import with_config
 from tunesvc.errors import SpecError
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
+from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.adapters import prepare
 from tunesvc.execution.objectives.pickled_function import pickle_function, unpickle_function
 from tunesvc.execution.worker.batching import BatchSignal
@@ -129,6 +131,35 @@ def test_bounds_and_types_of_a_pydantic_model_are_ranges() -> None:
     assert list(ranges(of_child)) == ["lr", "depth"]
 
 
+@dataclass
+class Inner:
+    width: int = 1
+    run: str = field(default_factory=lambda: f"run-{next(NUMBERS)}")
+
+
+@dataclass
+class Outer:
+    lr: Annotated[float, Float(0, 1)]
+    inner: Inner = field(default_factory=lambda: Inner(width=5))
+    other: Inner = None  # type: ignore[assignment]
+    run: str = field(default_factory=lambda: f"run-{next(NUMBERS)}")
+
+
+NUMBERS = itertools.count()
+
+
+def of_outer(config: Outer) -> float:
+    return config.inner.width
+
+
+def test_a_default_of_a_nested_config_counts_and_what_a_factory_makes_is_not_stored(
+    tmp_path: Path,
+) -> None:
+    constants = tunable(of_outer).spec(trials=1).constants
+    assert constants == {"inner.width": 5}
+    assert prepare(of_outer)(attempt_of(tmp_path, {"lr": 0.5, **constants})) == {"loss": 5.0}
+
+
 def test_options_of_the_decorator_replace_and_fix_fields() -> None:
     options = {"parameters": {"lr": Float(0.1, 0.2)}, "constants": {"init": "zeros", "bias": True}}
     found = ranges(of_pydantic, **options)
@@ -170,6 +201,13 @@ def test_it_is_called_with_an_instance_or_with_the_best_parameters() -> None:
     best: dict[str, Any] = {"layer.width": 16, "bias": False, "scale": 1.0}
     assert train(**best) == 16.0
     assert tunable(of_dataclass)(**PARAMS) == pytest.approx(2.001)  # the trial is filled in
+
+
+def test_a_misspelt_field_is_an_error_in_a_call_and_in_a_trial(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="`Child` has no field `dept`, did you mean `depth`"):
+        tunable(of_child)(lr=0.1, dept=3)
+    with pytest.raises(EntrypointError, match="no field `dept`.*`Child` needs `lr`"):
+        prepare(of_child)(attempt_of(tmp_path, {"dept": 3}))
 
 
 def without_bounds() -> Callable[..., Any]:
@@ -224,6 +262,11 @@ def _resolved(function: Callable[..., Any], **annotations: Any) -> Callable[...,
         (conditional, {}, "`momentum` needs a default for when it does not exist"),
         (unresolved, {}, "Config: its annotations cannot be read .*Nowhere"),
         (lambda: of_child, {"parameters": {"dept": Int(1, 2)}}, "no field `dept`, did you mean"),
+        (
+            lambda: of_child,
+            {"parameters": {"lr": Float(0, 1, when={"depth": 1})}},
+            "`Child` needs a default value for `lr`, which exists only under its `when`",
+        ),
         (lambda: of_child, {"constants": {"x": 1}}, "`Child` has no field `x`: it has lr, depth"),
     ],
 )

@@ -65,8 +65,8 @@ class ConfigClass:
     fields: tuple[ConfigField, ...]
 
     @classmethod
-    def of(cls, kind: type) -> ConfigClass:
-        """Read a class.
+    def of(cls, kind: type, base: Any = None) -> ConfigClass:
+        """Read a class; `base` is the instance that another class has as default.
 
         Raises:
             SpecError: its annotations cannot be read.
@@ -76,7 +76,7 @@ class ConfigClass:
         except (NameError, TypeError, SyntaxError) as error:
             problem = f"{kind.__name__}: its annotations cannot be read ({error})"
             raise SpecError(f"{problem}: import what they name at module level") from None
-        return cls(kind, tuple(_fields(kind, hints)))
+        return cls(kind, tuple(_fields(kind, hints, base)))
 
     def leaves(self, prefix: str = "") -> Iterator[tuple[str, ConfigField]]:
         """Yield dotted names and fields that are no configs themselves."""
@@ -116,39 +116,52 @@ def is_config_class(kind: object) -> bool:
     return dataclasses.is_dataclass(kind) or hasattr(kind, "__pydantic_fields__")
 
 
-def _fields(kind: type, hints: Mapping[str, Any]) -> Iterator[ConfigField]:
+def _fields(kind: type, hints: Mapping[str, Any], base: Any) -> Iterator[ConfigField]:
     described = getattr(kind, "__pydantic_fields__", None)
-    if described is not None:
-        for name, info in described.items():
-            default = MISSING if info.is_required() else _default_of(info)
-            yield _field(name, hints.get(name, info.annotation), tuple(info.metadata), default)
-        return
+    for name, default, factory, metadata in (
+        _of_dataclass(kind) if described is None else _of_pydantic(described)
+    ):
+        hint = hints[name]
+        if get_origin(hint) is Annotated:
+            hint, *added = get_args(hint)
+            metadata = metadata or tuple(added)
+        is_made = factory is not None
+        if base is not None and not (is_made and not is_config_class(hint)):
+            default = getattr(base, name)
+        elif is_made:
+            default = _made(factory) if is_config_class(hint) else None
+        config = None
+        if is_config_class(hint) and (default is MISSING or isinstance(default, hint)):
+            config = ConfigClass.of(hint, None if default is MISSING else default)
+        elif default is not MISSING and not isinstance(default, (bool, int, float, str)):
+            default = None  # it need not fit into a pickle
+        yield ConfigField(name, hint, metadata, default, config)
+
+
+_Described = tuple[str, Any, Any, tuple[Any, ...]]
+"""Name, default, maker of a default, and constraints of a field."""
+
+
+def _of_dataclass(kind: Any) -> Iterator[_Described]:
     for one in dataclasses.fields(kind):
         if one.init:
             default = MISSING if one.default is dataclasses.MISSING else one.default
-            if one.default_factory is not dataclasses.MISSING:
-                default = one.default_factory()
-            yield _field(one.name, hints[one.name], (), default)
+            factory = one.default_factory
+            yield one.name, default, None if factory is dataclasses.MISSING else factory, ()
 
 
-def _default_of(info: Any) -> Any:
-    """Return a default of pydantic; None for one that is made of other fields."""
+def _of_pydantic(described: Mapping[str, Any]) -> Iterator[_Described]:
+    for name, info in described.items():
+        default = MISSING if info.is_required() else info.default
+        yield name, default, info.default_factory, tuple(info.metadata)
+
+
+def _made(factory: Any) -> Any:
+    """Return what a factory makes; None if it makes it of other fields."""
     try:
-        return info.get_default(call_default_factory=True, validated_data={})
+        return factory()
     except (LookupError, TypeError, ValueError):
         return None
-
-
-def _field(name: str, hint: Any, described: tuple[Any, ...], default: Any) -> ConfigField:
-    metadata: tuple[Any, ...] = ()
-    if get_origin(hint) is Annotated:
-        hint, *added = get_args(hint)
-        metadata = tuple(added)
-    config = ConfigClass.of(hint) if is_config_class(hint) else None
-    is_kept = config is not None or default is MISSING
-    if not is_kept and not isinstance(default, (bool, int, float, str)):
-        default = None  # it need not fit into a pickle
-    return ConfigField(name, hint, described or metadata, default, config)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

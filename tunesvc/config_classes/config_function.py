@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from tunesvc.config_classes.config_class import ConfigClass, is_config_class
+from tunesvc.config_classes.field_ranges import missing, surplus
 from tunesvc.signatures import VARIADIC, Arguments, name_of
+from tunesvc.util.suggestions import suggest
 
 _Parameter = inspect.Parameter
 
@@ -37,8 +39,32 @@ class ConfigFunction:
         """Call the function."""
         return self.__wrapped__(**self.arguments(fields))
 
+    def surplus(self, given: Mapping[str, Any]) -> dict[str, str]:
+        """Return the names that are neither fields nor arguments, each with the problem."""
+        kind = self.config.kind.__name__
+        known = [name for name, _ in self.config.leaves()]
+        near = list(missing(self.config, given)) or known
+        return {
+            name: f"`{kind}` has no field `{name}`"
+            + (suggest(name, near) or f": it has {', '.join(known[:10])}")
+            for name in surplus(self.config, given)
+            if name not in self.own
+        }
+
+    def missing(self, given: Mapping[str, Any]) -> dict[str, str]:
+        """Return the fields without a value, each with the problem."""
+        remedy = "declare it as a parameter or constant, or give it a default value"
+        kind = self.config.kind.__name__
+        return {name: f"`{kind}` needs `{name}`: {remedy}" for name in missing(self.config, given)}
+
     def arguments(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the keyword arguments of the function: the config, and others by their names."""
+        """Return the keyword arguments of the function: the config, and others by their names.
+
+        Raises:
+            TypeError: there is no such field.
+        """
+        if problems := self.surplus(fields):
+            raise TypeError("; ".join(problems.values()))
         others = {name: fields[name] for name in self.own & fields.keys()}
         rest = {name: value for name, value in fields.items() if name not in others}
         return {self.argument: self.config.make(rest), **others}

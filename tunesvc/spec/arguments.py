@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from tunesvc.config_classes.config_function import ConfigFunction, with_config
-from tunesvc.config_classes.field_ranges import missing, surplus
 from tunesvc.signatures import Arguments, name_of
 from tunesvc.spec.conditions import is_sometimes_absent
 from tunesvc.spec.diagnostics import Path, SpecIssue, printable
@@ -48,20 +47,14 @@ def _field_issues(
     names: Collection[str],
 ) -> Iterator[SpecIssue]:
     """Yield the mismatches between the fields of a config and what is passed for them."""
-    kind = function.config.kind.__name__
     given = dict.fromkeys((*names, *spec.constants))
-    lacking = list(missing(function.config, given))
-    for name in surplus(function.config, given):
-        if name in function.own:
-            continue
+    for name, text in function.surplus(given).items():
         section = "parameters" if name in names else "constants"
-        known = [field for field, _ in function.config.leaves()]
-        remedy = suggest(name, lacking or known) or f": it has {', '.join(known[:10])}"
-        text = f"`{kind}` has no field `{printable(name)}`{remedy}"
         yield SpecIssue((section, name), text, at_key=True)
-    for name in lacking:
-        remedy = "declare it as a parameter or constant, or give it a default value"
-        yield SpecIssue((), f"`{kind}` needs `{name}`: {remedy}")
+    for text in function.missing(given).values():
+        yield SpecIssue((), text)
+    kind = f"`{function.config.kind.__name__}`"
+    yield from _needed_defaults(spec, kind, function.missing({}))
 
 
 def argument_issues(
@@ -94,7 +87,12 @@ def argument_issues(
             at_key=True,
         )
     yield from _missing(arguments, given, where, path)
-    for name in arguments.missing({}):
+    yield from _needed_defaults(spec, where, arguments.missing({}))
+
+
+def _needed_defaults(spec: StudySpec, where: str, required: Iterable[str]) -> Iterator[SpecIssue]:
+    """Yield the parameters that do not always exist, and whose arguments are required."""
+    for name in required:
         if name in spec.parameters and is_sometimes_absent(name, spec.parameters):
             text = f"{where} needs a default value for `{name}`, which exists only under its `when`"
             yield SpecIssue(("parameters", name, "when"), text, at_key=True)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any
 
-from tunesvc.config_classes.config_function import with_config
+from tunesvc.config_classes.config_function import ConfigFunction, with_config
 from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.attempt import Attempt, Run
 from tunesvc.execution.attempt.failures import EntrypointError
@@ -148,6 +148,10 @@ def _check_arguments(
     arguments: Arguments,
     given: Mapping[str, Any],
 ) -> None:
+    if isinstance(objective, ConfigFunction):
+        if problems := {**objective.surplus(given), **objective.missing(given)}:
+            raise EntrypointError("; ".join(problems.values()))
+        return
     signed = f"{_name(objective)}{arguments.signature}"
     if surplus := arguments.surplus(given):
         raise EntrypointError(
