@@ -40,6 +40,10 @@ class Plots:
         """Share of each parameter in the differences of the objective."""
         return self._draw("importance", objective)
 
+    def interactions(self, *, objective: int = 0) -> go.Figure:
+        """Typical effect of each parameter, and of pairs beyond the sum of both."""
+        return self._draw("interactions", objective)
+
     def contour(self, params: Sequence[str] = (), *, objective: int = 0) -> go.Figure:
         """The model's mean over two parameters; over the two most important without `params`."""
         return self._draw("contour", objective, params)

@@ -25,6 +25,7 @@ from tunesvc.queries.rows import Objective, Point, ReportCurve
 from tunesvc.queries.trials.trial_results import Results
 from tunesvc.queries.trials.tried_parameters import CompletedTrials, Parameter
 from tunesvc.search.analysis.importance import Share
+from tunesvc.search.analysis.interaction_effects import InteractionEffects
 from tunesvc.search.analysis.model_surface import Slice1D, Slice2D
 
 ERROR = Objective("val_error", "minimize")
@@ -161,6 +162,7 @@ def test_values_that_are_no_numbers_are_not_drawn() -> None:
         charts.rank(tried([0.1], number("x", 0.5))),
         charts.correlations(tried([0.1], choice("c", ("a", "b"), 0))),
         charts.importance((), ERROR),
+        charts.interactions(ERROR, None),
         charts.edf(ERROR, study()),
         charts.pareto([ERROR, SPEED], study(), np.zeros(0, dtype=bool)),
         charts.hypervolume([ERROR, SPEED], study()),
@@ -392,6 +394,7 @@ def test_names_and_messages_from_a_study_cannot_act_in_the_page() -> None:
             charts.correlations(these),
             charts.timeline(assign_lanes([span(0, 0, 1, message=HOSTILE, node=HOSTILE)])),
             charts.importance([Share(HOSTILE, 1.0, 1.0, 1.0)], objective),
+            charts.interactions(objective, InteractionEffects((HOSTILE, "c"), np.eye(2))),
             Card(
                 HOSTILE,
                 [

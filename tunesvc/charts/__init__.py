@@ -4,6 +4,7 @@
     curves            learning curves as traces, axes and tables
     progress          history, learning curves, timeline
     parameters        parallel coordinates, slices, contours, ranks, importance, correlations
+    interaction_chart effects of parameters and of pairs
     distribution      distribution of values
     tradeoff          several objectives
     lineage_tree      tree of a population
@@ -19,6 +20,7 @@ Imports neither SQL nor Ray.
 from tunesvc.charts.chart import Chart
 from tunesvc.charts.distribution import edf
 from tunesvc.charts.figures import FigureKind, FigureOptions, Reader, draw, kinds_of
+from tunesvc.charts.interaction_chart import interactions
 from tunesvc.charts.page import page
 from tunesvc.charts.parameters import (
     contour,
@@ -48,6 +50,7 @@ __all__ = [
     "history",
     "hypervolume",
     "importance",
+    "interactions",
     "kinds_of",
     "learning_curves",
     "page",

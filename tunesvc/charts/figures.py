@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tunesvc.charts import distribution, lineage_tree, parameters, progress, tradeoff
 from tunesvc.charts.chart import Chart
+from tunesvc.charts.interaction_chart import interactions
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.fitted_model import get_surface, importance_shares
 from tunesvc.queries.operations.timeline import list_spans
@@ -25,6 +26,7 @@ from tunesvc.queries.trials.tried_parameters import (
     select_evenly,
 )
 from tunesvc.search.analysis.importance import TRIALS_MIN, Share
+from tunesvc.search.analysis.interaction_effects import interaction_effects
 from tunesvc.search.analysis.model_surface import ModelSurface
 
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class FigureKind(StrEnum):
     CURVES = "curves"
     PARALLEL = "parallel"
     IMPORTANCE = "importance"
+    INTERACTIONS = "interactions"
     CONTOUR = "contour"
     SLICE = "slice"
     RANK = "rank"
@@ -76,6 +79,7 @@ class FigureKind(StrEnum):
             FigureKind.PARALLEL,
             FigureKind.CORRELATIONS,
             FigureKind.IMPORTANCE,
+            FigureKind.INTERACTIONS,
             FigureKind.LINEAGE,
             FigureKind.TIMELINE,
         )
@@ -119,6 +123,7 @@ def kinds_of(view: StudyView) -> tuple[FigureKind, ...]:
 
 _OF_PARAMETERS = {
     FigureKind.IMPORTANCE,
+    FigureKind.INTERACTIONS,
     FigureKind.CONTOUR,
     FigureKind.RANK,
     FigureKind.CORRELATIONS,
@@ -281,6 +286,8 @@ def draw(
             return parameters.rank(_pair(reader, options))
         case FigureKind.IMPORTANCE:
             return parameters.importance(reader.shares(index), objective)
+        case FigureKind.INTERACTIONS:
+            return _interactions(reader, options)
         case FigureKind.CORRELATIONS:
             return parameters.correlations(reader.best(index, states))
         case FigureKind.DISTRIBUTION:
@@ -329,6 +336,14 @@ def _model(reader: Reader, options: FigureOptions) -> ModelSurface | None:
     """Return the model; None if it is fitted to too few trials."""
     model = reader.surface(options.objective) if len(reader.results()) else None
     return model if model is not None and len(model) >= TRIALS_MIN else None
+
+
+def _interactions(reader: Reader, options: FigureOptions) -> Chart:
+    objective = reader.view.objectives[options.objective]
+    model = _model(reader, options)
+    if model is None:
+        return interactions(objective, None)
+    return interactions(objective, interaction_effects(model), len(model))
 
 
 def _contour(reader: Reader, options: FigureOptions) -> Chart:

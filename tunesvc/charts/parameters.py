@@ -441,7 +441,7 @@ def correlations(tried: CompletedTrials) -> Chart:
         title,
         figure(
             trace,
-            height=max(320, min(720, 120 + 30 * len(names))),
+            height=max(380, min(720, 120 + 30 * len(names))),
             xaxis=axis("", type="category"),
             yaxis=axis("", type="category", autorange="reversed"),
         ),

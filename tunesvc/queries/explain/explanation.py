@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.explain.explored_ranges import count_tried_parts
+from tunesvc.queries.explain.parameter_effects import describe_effects, get_effects
 from tunesvc.queries.explain.pruning_audit import Audit, get_audit
 from tunesvc.queries.explain.stored_trials import about_study, last_asks, trials_with
 from tunesvc.queries.explain.trial_attribution import (
@@ -157,6 +158,7 @@ def explain_study(database: Database, view: StudyView) -> Explanation:
         ("the search", chain(_describe_search(asks), _reasons_with("widened", decisions))),
         ("what it knows from others", _reasons_with("carried", decisions)),
         ("explored", _describe_exploration(database, view)),
+        ("the parameters", _describe_parameters(database, view, results)),
         ("pruning", _describe_pruning(database, view, results, audit)),
         ("the best", _describe_best(database, view, results)),
         ("state", _describe_state(view, results)),
@@ -253,6 +255,16 @@ def _describe_focus(distribution: BaseDistribution, values: Sequence[ParamValue]
     recent = sorted(places[-RECENT:])
     width = recent[-2] - recent[1]  # without the outermost on both sides
     return f"; the last {RECENT} trials lie within {width:.0%} of it"
+
+
+def _describe_parameters(
+    database: Database,
+    view: StudyView,
+    results: Results,
+) -> Iterator[str]:
+    effects = get_effects(get_surface(database, view, results))
+    if effects is not None:
+        yield from describe_effects(view.objectives[0], effects)
 
 
 def _describe_pruning(

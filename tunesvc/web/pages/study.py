@@ -120,6 +120,7 @@ TITLES: dict[FigureKind, str] = {
     FigureKind.CURVES: "Learning curves",
     FigureKind.PARALLEL: "Parallel coordinates",
     FigureKind.IMPORTANCE: "Importance",
+    FigureKind.INTERACTIONS: "Interactions",
     FigureKind.CONTOUR: "Two parameters: the model",
     FigureKind.SLICE: "Each parameter by itself",
     FigureKind.RANK: "Two parameters: ranks",
