@@ -39,7 +39,7 @@ from tunesvc.db.optuna.frozen_trials import STATES, clone_trials, distribution_o
 from tunesvc.db.optuna.heartbeats import Heartbeats, StaleTrialCallback
 from tunesvc.db.optuna.trial_cache import TrialCache
 from tunesvc.db.schema.ids import study_of, trial_id
-from tunesvc.db.schema.tables import FIRST_VALUE
+from tunesvc.db.schema.tables import FIRST_VALUE, reports, trial_attrs, trial_params
 from tunesvc.errors import BadReport, StudyBusy
 from tunesvc.space.directions import direction_of
 from tunesvc.space.search_space import canonical
@@ -545,7 +545,7 @@ def _insert_parts(
 ) -> None:
     params = [
         {
-            "id": new_id,
+            "trial_id": new_id,
             "name": checked_name(name, "the parameter's name"),
             "position": position,
             "value": float(_internal(template.distributions[name], value)),
@@ -555,7 +555,7 @@ def _insert_parts(
     ]
     attrs = [
         {
-            "id": new_id,
+            "trial_id": new_id,
             "kind": kind,
             "name": checked_name(name, "the attribute's name"),
             "value": json.dumps(value),
@@ -564,26 +564,13 @@ def _insert_parts(
         for name, value in items.items()
     ]
     curve = [
-        {"id": new_id, "step": step, "value": float(value)}
+        {"trial_id": new_id, "attempt": 0, "step": step, "value": float(value)}
         for step, value in template.intermediate_values.items()
     ]
-    for statement, rows in (
-        (
-            """INSERT INTO trial_params (trial_id, name, position, value, distribution)
-            VALUES (:id, :name, :position, :value, :distribution)""",
-            params,
-        ),
-        (
-            "INSERT INTO trial_attrs (trial_id, kind, name, value) VALUES (:id, :kind, :name, :value)",
-            attrs,
-        ),
-        (
-            "INSERT INTO reports (trial_id, attempt, step, value) VALUES (:id, 0, :step, :value)",
-            curve,
-        ),
-    ):
+    # One statement for many rows, which text would not be.
+    for table, rows in ((trial_params, params), (trial_attrs, attrs), (reports, curve)):
         if rows:
-            connection.execute(sa.text(statement), rows)
+            connection.execute(sa.insert(table), rows)
 
 
 def _internal(distribution: BaseDistribution, value: Any) -> Any:
