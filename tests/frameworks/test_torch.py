@@ -14,6 +14,7 @@ from tunesvc import Pruned, Trial
 
 torch = pytest.importorskip("torch")
 from tunesvc.integrations import TorchReporter  # noqa: E402  # it needs PyTorch
+from tunesvc.integrations.torch import _restore_random  # noqa: E402
 
 STEPS = 6
 
@@ -67,3 +68,15 @@ def test_nothing_is_saved_or_restored_unless_asked_for(tmp_path: Path) -> None:
     train(trial_on(channel, first.saved[2]), checkpoint_every=0)
     assert channel.steps == list(range(1, STEPS + 1))
     assert channel.saved == {}
+
+
+def test_random_states_of_more_devices_than_there_are_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    restored: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.extend)
+    states = {"python": random.getstate(), "torch": torch.get_rng_state(), "cuda": ["0", "1"]}
+    _restore_random(states)
+    assert restored == ["0"]

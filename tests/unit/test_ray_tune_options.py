@@ -283,7 +283,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "callbacks with actors": (
         lambda: options(run={"callbacks": [WandbLoggerCallback()]}),
-        "log with ours, `loggers: [wandb]` of study.yaml",
+        'log with ours, study_options={"loggers": ["wandb"]}',
     ),
     "no callbacks": (
         lambda: options(run={"callbacks": [print]}),

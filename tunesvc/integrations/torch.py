@@ -82,4 +82,5 @@ def _restore_random(states: dict[str, Any]) -> None:
 
         np.random.set_state(states["numpy"])
     if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        # The machine that continues may have fewer devices.
+        torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])

@@ -90,7 +90,8 @@ def refuse_unusable(callbacks: Sequence[Any]) -> None:
         kind = type(callback).__name__
         if kind in _OURS:
             text = f"RunConfig(callbacks=[{kind}]) starts actors on a Ray of the script's own"
-            raise SpecError(f"{text}: log with ours, `loggers: [{_OURS[kind]}]` of study.yaml")
+            ours = f'study_options={{"loggers": ["{_OURS[kind]}"]}}'
+            raise SpecError(f"{text}: log with ours, {ours}")
         if not hasattr(callback, "on_trial_result"):
             text = f"RunConfig(callbacks=[{kind}]): no callback of Ray Tune"
             raise SpecError(f"{text}: derive it from ray.tune.Callback")
