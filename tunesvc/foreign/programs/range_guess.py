@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -48,12 +49,14 @@ def guess(option: ProgramOption) -> tuple[Mapping[str, Any], str] | None:
         return None
     low = found["min"] if option.low is None else option.low
     high = found["max"] if option.high is None else option.high
+    if option.kind == "int":
+        low, high = math.ceil(low), math.floor(high)
     if low >= high:
         return None
     if is_bounded:
-        cast = int if option.kind == "int" else float
-        wide: dict[str, Any] = {"log": True} if low > 0 and high / low >= 100 else {}
-        return {"min": cast(low), "max": cast(high), **wide}, "the range that the program checks"
+        ends = {"min": low, "max": high} if option.kind == "int" else _real(low, high)
+        wide = {"log": True} if low > 0 and high / low >= 100 else {}
+        return {**ends, **wide}, "the range that the program checks"
     said = "without a default" if default is None else f"default {default:g}"
     scale = {"log": True} if found.get("log") and low > 0 else {}
     return {"min": low, "max": high, **scale}, f"{said}; the range is a guess"
@@ -62,7 +65,7 @@ def guess(option: ProgramOption) -> tuple[Mapping[str, Any], str] | None:
 def _around(option: ProgramOption, default: float | None) -> dict[str, Any] | None:
     words = re.split(r"[_\-.]+", option.name.lower())
     if option.kind == "int":
-        if default is None or default <= 0:
+        if default is None or default < 1:
             has_ends = option.low is not None and option.high is not None
             return {"min": 1, "max": 10} if default is None or has_ends else None
         low, high = max(1, int(default) // 4), max(4, int(default) * 4)
@@ -78,6 +81,10 @@ def _around(option: ProgramOption, default: float | None) -> dict[str, Any] | No
     if option.low is not None or option.high is not None:
         return {"min": 0.0, "max": 1.0}
     return None
+
+
+def _real(low: float, high: float) -> dict[str, float]:
+    return {"min": float(low), "max": float(high)}
 
 
 def _round(number: float) -> float:
