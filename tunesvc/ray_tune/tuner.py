@@ -211,12 +211,14 @@ class _StoredTuner(Tuner):
 
 
 def _restart_errored(name: str, database_url: str | None) -> None:
-    """Enqueue the parameters of a study's failed trials again."""
+    """Enqueue parameters with which all trials have failed, once each."""
     from tunesvc import api
 
     study = api.load_study(name, database_url=database_url)
+    others = [row.params for row in study.trials if row.state != "failed"]
     for row in study.trials:
-        if row.state == "failed":
+        if row.state == "failed" and row.params not in others:
+            others.append(row.params)
             study.retry(row.number)
 
 
