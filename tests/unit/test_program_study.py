@@ -182,6 +182,17 @@ def test_a_guess_is_a_range_that_contains_the_default(
         assert parameter["min"] <= default <= parameter["max"]
 
 
+def test_an_option_of_the_program_and_of_its_subcommand_is_one_parameter(tmp_path: Path) -> None:
+    """And the name of a script is a name of a study, whatever it begins with."""
+    option = "add_argument('--lr', type=float, default=0.1)\n"
+    text = f"{ARGPARSE}p.{option}s = p.add_subparsers()\nt = s.add_parser('t')\nt.{option}"
+    script = tmp_path / "1 train ü.py"
+    script.write_text(text)
+    made, notes = study_of_program(script, tmp_path / "study.yaml", option_issues)
+    assert yaml.safe_load(made)["command"] == ["python", script.name, "${--lr}", "t"]
+    assert "line 6: `--lr` is there twice" in notes
+
+
 def test_the_script_of_the_page_becomes_a_study(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "importing.md").read_text(encoding="utf-8")
     section = page.split("\n## A script with options\n")[1]
@@ -206,6 +217,6 @@ def test_the_command_writes_beside_the_script_and_overwrites_nothing(tmp_path: P
     assert elsewhere.exit_code == 0
     command = load(tmp_path / "sub" / "other.yaml").spec.command
     assert command is not None
-    assert command[1] == str(script)
+    assert command[1] == "../train.py"
     assert run(app, ["init", str(tmp_path), "--out", "x.yaml"]).exit_code != 0
     assert run(app, ["init", str(tmp_path / "none.py")]).exit_code != 0

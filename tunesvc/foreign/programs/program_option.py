@@ -41,8 +41,10 @@ class Program:
     """Subcommands and their lines."""
 
     def add(self, option: ProgramOption) -> None:
-        """Add an option; a second one of its name is noted."""
-        if any((one.name, one.command) == (option.name, option.command) for one in self.options):
+        """Add an option; a second one of its name is noted, unless another subcommand has it."""
+        beside = [one for one in self.options if None in (one.command, option.command)]
+        beside += [one for one in self.options if one.command == option.command]
+        if any(one.name == option.name for one in beside):
             self.note(option.line, f"`{option.flag or option.name}` is there twice")
         else:
             self.options.append(option)

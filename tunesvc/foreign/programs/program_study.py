@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,30 +52,27 @@ def study_of_program(
         SpecError: the script cannot be read, or has no options that can be tuned.
     """
     program = read_program(path)
-    commands = list(program.commands)
-    command = commands[0] if commands else None
-    for name in commands[1:]:
-        program.note(program.commands[name], f"the subcommand `{name}` is left out")
-    words, parameters = _proposals([one for one in program.options if one.command is None], program)
-    own, others = _proposals(
-        [one for one in program.options if one.command == command and command is not None], program
-    )
-    lines = [*parameters, *others]
+    script = os.path.relpath(path.absolute(), study.absolute().parent)
+    words, lines = _proposals([one for one in program.options if one.command is None], program)
+    for command, line in list(program.commands.items())[1:]:
+        program.note(line, f"the subcommand `{command}` is left out")
+    for command in list(program.commands)[:1]:
+        options = [one for one in program.options if one.command == command]
+        own, others = _proposals(options, program)
+        words, lines = [*words, command, *own], [*lines, *others]
     if not lines:
         raise SpecError(_nothing_to_tune(path, program))
-    script = path.name if path.parent == study.parent else str(path)
-    line = ["python", script, *words, *([command] if command is not None else []), *own]
     noted = [f"line {number}: {printable_note(text)}" for number, text in sorted(program.notes)]
     text = _HEAD.format(
-        file=script,
-        study=study.name,
+        file=printable_note(script),
+        study=printable_note(study.name),
         name=re.sub(r"[^\w.-]+", "-", path.stem) or "study",
         notes="\n".join(
             ["# Left out, or to be completed:", *(f"#   {one}" for one in noted), "#"]
             if noted
             else "#"
         ),
-        command=", ".join(json.dumps(word, ensure_ascii=False) for word in line),
+        command=", ".join(json.dumps(word) for word in ["python", script, *words]),
         parameters="\n".join(lines),
     )
     parse(text, study.name, extra_check=extra_check)
