@@ -73,9 +73,10 @@ def run(
     ):
         if "make_executor" not in options:
             options["make_executor"] = rays.prestart([spec], source.folder).executor
-        with open_view(options, spec.name, interrupt) as observer:
+        opened = functools.partial(shared_database, database_url)
+        with open_view(options, spec.name, interrupt, opened) as observer:
             observer.on_event(ProgressEvent("phase", "opening the database"))
-            database = shared_database(database_url)
+            database = opened()
             record = create_or_resume(database, spec, source, resume=resume, observer=observer)
             study = Study(record.name, database)
             for point in () if study.trials else points:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import threading
 
     from tunesvc.background_run import BackgroundRun
+    from tunesvc.coordinator.progress_events import Observer
     from tunesvc.queries.rows import StudyView
     from tunesvc.spec import StudySpec
     from tunesvc.study import Study
@@ -187,30 +188,39 @@ class Tunable(Generic[P, R]):
     def start(self, **changes: Unpack[TuneOptions]) -> BackgroundRun:
         """Run the study in the background of this process: `run = train.start(trials=50)`.
 
-        Takes the keywords of `tune`. Mistakes in them are raised at once; progress is shown only
-        with `progress=True`. `run.study` is the study so far, `run.stop()` ends it, and
-        `run.wait()` returns what `tune` would.
+        Takes the keywords of `tune`. Mistakes in them are raised at once. As the last expression of
+        a notebook's cell `run` shows itself live; lines on standard error are written only with
+        `progress=True`. `run.study` is the study so far, `run.stop()` ends it, and `run.wait()`
+        returns what `tune` would.
 
         Raises:
             SpecError: the study cannot be used.
         """
         from tunesvc import api
         from tunesvc.background_run import BackgroundRun
+        from tunesvc.coordinator.progress_events import ObserverPair
+        from tunesvc.views.notebook_view import in_notebook
 
         options, run_options = self._divided(changes)
         if not run_options.get("resume"):
             self._spec(options)
         name = str(options.get("name", self.__name__))
-        database_url = run_options.get("database_url")
-        changes.setdefault("progress", False)
+        named = f"name={name!r}, " if "name" in changes else ""
+        database = functools.partial(api.shared_database, run_options.get("database_url"))
 
-        def run(interrupt: threading.Event) -> Study:
-            return self.tune(**changes | {"interrupt": interrupt})
+        in_cell = changes.get("progress", False) and in_notebook()
+        in_lines = changes.get("progress", False) and not in_cell
 
-        def load() -> Study:
-            return api.load_study(name, database_url=database_url)
+        def run(interrupt: threading.Event, observer: Observer) -> Study:
+            if (own := changes.get("observer")) is not None:
+                observer = ObserverPair(observer, own)
+            watched: dict[str, Any] = {} if in_lines else {"observer": observer}
+            return self.tune(**{**changes, **watched, "interrupt": interrupt})
 
-        return BackgroundRun(name, run, load)
+        begun = BackgroundRun(name, run, database, f"{self.__name__}.start({named}resume=True)")
+        if in_cell:
+            begun.show()
+        return begun
 
     def submit(self, **changes: Unpack[SubmitOptions]) -> StudyView:
         """Hand the study to a server, which runs it from a snapshot of the function's folder.

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import TuneError
+from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study
+from tunesvc.util.suggestions import suggest
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 class Plots:
     """Figures of one study, drawn from its current state: `study.plots.optimization_history()`.
 
-    Each method returns a Plotly figure, which a notebook shows by itself, and raises `TuneError`
-    with the reason while there is nothing to draw. `objective` is an index, from 0.
+    Each method returns a Plotly figure, which a notebook shows by itself in its light or dark
+    theme, and raises `TuneError` with the reason while there is nothing to draw. `objective` is an
+    index, from 0.
     """
 
     def __init__(self, database: Database, name: str) -> None:
@@ -32,9 +35,14 @@ class Plots:
         """Learning curves."""
         return self._draw("curves", objective)
 
-    def parallel_coordinate(self, *, objective: int = 0) -> go.Figure:
-        """Trials as lines through their parameters."""
-        return self._draw("parallel", objective)
+    def parallel_coordinate(
+        self,
+        params: Sequence[str] = (),
+        *,
+        objective: int = 0,
+    ) -> go.Figure:
+        """Trials as lines through their parameters, or through `params`."""
+        return self._draw("parallel", objective, params)
 
     def param_importances(self, *, objective: int = 0) -> go.Figure:
         """Share of each parameter in the differences of the objective."""
@@ -48,9 +56,9 @@ class Plots:
         """The model's mean over two parameters; over the two most important without `params`."""
         return self._draw("contour", objective, params)
 
-    def slice(self, *, objective: int = 0) -> go.Figure:
-        """Values by each parameter."""
-        return self._draw("slice", objective)
+    def slice(self, params: Sequence[str] = (), *, objective: int = 0) -> go.Figure:
+        """Values by each parameter, or by each of `params`."""
+        return self._draw("slice", objective, params)
 
     def rank(self, params: Sequence[str] = (), *, objective: int = 0) -> go.Figure:
         """Ranks of trials over two parameters; over the two most important without `params`."""
@@ -89,9 +97,18 @@ class Plots:
             raise TuneError(
                 f"no figure of that kind for a study of {count} objective{'s' * (count > 1)}",
             )
+        _check_names(view, params)
         reader = charts.Reader(self._database, view)
         options = charts.FigureOptions(objective, tuple(params))
         chart = charts.draw(charts.FigureKind(kind), reader, options)
         if chart.figure is None:
             raise TuneError(f"{chart.title}: {chart.note}")
-        return chart.figure
+        return charts.on_any_background(chart.figure)
+
+
+def _check_names(view: StudyView, params: Sequence[str]) -> None:
+    known = params if view.spec is None else view.spec.parameters
+    for name in params:
+        if name not in known:
+            hint = suggest(name, known)
+            raise ValueError(f"study {view.name!r} has no parameter {name!r}{hint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from tunesvc.callbacks import CallbackObserver
@@ -29,14 +30,18 @@ def open_view(
     options: RunOptions,
     title: str,
     interrupt: threading.Event,
+    database: Callable[[], Database],
 ) -> AbstractContextManager[Observer]:
-    """Return the context manager of the observer that shows the run."""
+    """Return the context manager of the observer that shows the run.
+
+    Views that read the study call `database` in another thread.
+    """
     observer = options.get("observer")
     if observer is not None:
         return nullcontext(observer)
     if not options.get("progress", True):
         return nullcontext(SilentObserver())
-    return automatic_view(title, interrupt)
+    return automatic_view(title, interrupt, database)
 
 
 def run_record(
@@ -55,7 +60,7 @@ def run_record(
     """
     with (
         interruptible(record.name, options.get("interrupt")) as interrupt,
-        open_view(options, record.name, interrupt) as observer,
+        open_view(options, record.name, interrupt, lambda: database) as observer,
     ):
         return run_observed(database, record, source, options, observer, interrupt, standby=standby)
 

@@ -26,7 +26,6 @@ from tunesvc.queries.health import Health, health
 from tunesvc.queries.operations.request_log import list_requests
 from tunesvc.queries.recommendation import answer_rows, find_best_trial, get_recommendation
 from tunesvc.queries.rows import RequestRow, StudyView, TrialDetail, TrialRow
-from tunesvc.queries.sparklines import sparklines
 from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_failure import find_failure
 from tunesvc.queries.trials.attempt_events import get_curves, list_logs
@@ -64,13 +63,10 @@ class Study:
         return f"<Study {self.name!r}: {view.state}, {counts}>"
 
     def _repr_html_(self) -> str:
-        """Return HTML for a notebook: state, curve and best parameters; without scripts."""
-        from tunesvc.charts import notebook
+        """Return HTML for a notebook: state, history and best parameters; without scripts."""
+        from tunesvc.views.study_card import CardReader, card
 
-        view = self.view
-        best = self.answer[1][:3]
-        course = sparklines(self._database, [view]).get(view.study_id, ())
-        return notebook.card(view, best, course)
+        return card(CardReader(self._database, self.name).read())
 
     # --- state ------------------------------------------------------------------------------------
 

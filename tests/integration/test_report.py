@@ -1,9 +1,10 @@
-"""A study as a report to send, and as a notebook shows it."""
+"""A study as a report to send, and its figures by name."""
 
 from __future__ import annotations
 
 import re
 
+import optuna.visualization
 import plotly.graph_objects as go
 import pytest
 
@@ -13,6 +14,7 @@ from tunesvc import charts
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import TuneError
+from tunesvc.plots import Plots
 from tunesvc.queries.studies import get_study_by_id
 from tunesvc.study import Study
 
@@ -72,26 +74,6 @@ def test_a_report_of_a_study_without_trials_says_so(
     assert "Best trials" not in titles(html)
 
 
-def test_a_notebook_shows_a_study_without_scripts(shared_database: Database) -> None:
-    """Fault 37."""
-    fill(shared_database, name="note" + HOSTILE, running=0)
-    html = Study("note" + HOSTILE, shared_database)._repr_html_()
-    assert "<polyline" in html
-    assert re.search(r"loss = \S+</td>", html)
-    assert "x = 0." in html
-    assert "<script" not in html
-    assert "<img" not in html
-    assert len(html) < 5_000
-
-
-def test_a_notebook_shows_a_study_without_trials(shared_database: Database) -> None:
-    with shared_database.engine.begin() as connection:
-        study_records.create(connection, make_spec(name="bare"))
-    html = Study("bare", shared_database)._repr_html_()
-    assert "No trial is complete and feasible yet." in html
-    assert "<svg" not in html
-
-
 def test_figures_are_there_by_name(shared_database: Database) -> None:
     fill(shared_database, name="drawn", running=0)
     study = Study("drawn", shared_database)
@@ -103,6 +85,29 @@ def test_figures_are_there_by_name(shared_database: Database) -> None:
         study.plots.optimization_history(objective=1)
     assert isinstance(study.plots.edf(), go.Figure)
     assert study.health.checks
+
+
+def test_every_figure_of_optuna_has_its_name() -> None:
+    """But for one: how far a study is from its end by the terminator that Optuna has."""
+    names = {name.removeprefix("plot_") for name in optuna.visualization.__all__ if "plot_" in name}
+    assert names - set(dir(Plots)) == {"terminator_improvement"}
+
+
+def test_a_figure_shows_the_parameters_that_are_asked_for(shared_database: Database) -> None:
+    fill(shared_database, name="asked", running=0)
+    plots = Study("asked", shared_database).plots
+    assert list(plots.parallel_coordinate(["n"]).layout.xaxis.ticktext) == ["trial", "n", "loss"]
+    assert "xaxis2" not in plots.slice(["x"]).layout
+    with pytest.raises(ValueError, match="no parameter 'N', did you mean `n`"):
+        plots.slice(["N"])
+
+
+def test_a_figure_is_readable_on_white_and_on_black(shared_database: Database) -> None:
+    fill(shared_database, name="coloured", running=0)
+    layout = Study("coloured", shared_database).plots.slice().layout
+    assert layout.paper_bgcolor == "rgba(0,0,0,0)"
+    assert layout.font.color == "#7b7f87"
+    assert layout.xaxis.gridcolor == layout.yaxis2.gridcolor == "rgba(128,128,128,.3)"
 
 
 def test_a_figure_of_nothing_says_why(shared_database: Database) -> None:

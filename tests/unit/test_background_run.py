@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import threading
 from typing import Any, cast
 
@@ -9,23 +11,26 @@ import pytest
 
 from tunesvc import tunable
 from tunesvc.background_run import BackgroundRun
-from tunesvc.errors import SpecError, StudyFailed, StudyNotFound
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent
+from tunesvc.db.engine.database import Database
+from tunesvc.errors import DatabaseUnavailable, SpecError, StudyExists
 from tunesvc.study import Study
 
 STUDY = cast(Study, object())
+RESUME = "train.start(resume=True)"
 
 
-def until_stopped(interrupt: threading.Event) -> Study:
+def until_stopped(interrupt: threading.Event, observer: Observer) -> Study:
     interrupt.wait(20)
     return STUDY
 
 
-def not_stored() -> Study:
-    raise StudyNotFound("there is no study 's'")
+def away() -> Database:
+    raise DatabaseUnavailable("no answer")
 
 
 def test_it_runs_until_it_is_stopped() -> None:
-    run = BackgroundRun("s", until_stopped, lambda: STUDY)
+    run = BackgroundRun("s", until_stopped, away, RESUME)
     assert run.is_running
     assert repr(run) == "<BackgroundRun of study 's': running>"
     with pytest.raises(TimeoutError):
@@ -33,20 +38,65 @@ def test_it_runs_until_it_is_stopped() -> None:
     run.stop()
     assert run.wait(20) is STUDY
     assert not run.is_running
-    assert run.study is STUDY
+    assert repr(run) == "<BackgroundRun of study 's': ended>"
 
 
-def test_an_error_of_the_run_is_raised_where_it_is_waited_for() -> None:
-    def fail(interrupt: threading.Event) -> Study:
-        raise StudyFailed("s", 0, "odd")
-
-    with pytest.raises(StudyFailed):
-        BackgroundRun("s", fail, not_stored).wait(20)
+def failing(interrupt: threading.Event, observer: Observer) -> Study:
+    raise StudyExists("there is one")
 
 
-def test_before_the_study_is_stored_a_notebook_shows_that_it_starts() -> None:
-    run = BackgroundRun("s", until_stopped, not_stored)
-    assert "is starting" in run._repr_html_()
+def test_an_error_of_the_run_is_raised_where_it_is_waited_for_and_shown() -> None:
+    run = BackgroundRun("s", failing, away, RESUME)
+    with pytest.raises(StudyExists):
+        run.wait(20)
+    assert repr(run) == "<BackgroundRun of study 's': ended by StudyExists>"
+    assert "StudyExists: there is one" in run._repr_html_()
+    assert "not started" in run._repr_html_()
+
+
+def test_before_the_study_is_stored_it_shows_that_it_starts() -> None:
+    seen = threading.Event()
+
+    def starting(interrupt: threading.Event, observer: Observer) -> Study:
+        observer.on_event(ProgressEvent("phase", "waiting for Ray"))
+        seen.set()
+        return until_stopped(interrupt, observer)
+
+    run = BackgroundRun("s", starting, away, RESUME)
+    assert seen.wait(20)
+    assert "starting" in run._repr_html_()
+    assert "waiting for Ray" in run._repr_html_()
+    run.stop()
+
+
+def test_a_coroutine_awaits_it_and_a_cancelled_one_leaves_it_alone() -> None:
+    async def program() -> None:
+        run = BackgroundRun("s", until_stopped, away, RESUME)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(run, 0.01)
+        assert run.is_running
+        run.stop()
+        assert await run is STUDY
+
+    asyncio.run(program())
+
+
+def test_interrupting_the_wait_leaves_the_run_alone_and_says_so() -> None:
+    run = BackgroundRun("s", until_stopped, away, RESUME)
+    main = threading.main_thread().ident
+    threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt, match="'s' continues in the background, and `stop"):
+        run.wait(20)
+    assert run.is_running
+    run.stop()
+
+
+def test_outside_of_notebooks_it_prints_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    run = BackgroundRun("s", until_stopped, away, RESUME)
+    run.show()
+    assert capsys.readouterr().out == "<BackgroundRun of study 's': running>\n"
+    with pytest.raises(NotImplementedError):
+        run._ipython_display_()
     run.stop()
 
 

@@ -12,12 +12,12 @@
     figures           the figures of a study, and their data
     page              one HTML document
     report            report of a study
-    notebook          a study in a notebook's cell
+    svg               small drawings without scripts
 
 Imports neither SQL nor Ray.
 """
 
-from tunesvc.charts.chart import Chart
+from tunesvc.charts.chart import Chart, on_any_background
 from tunesvc.charts.distribution import edf
 from tunesvc.charts.figures import FigureKind, FigureOptions, Reader, draw, kinds_of
 from tunesvc.charts.interaction_chart import interactions
@@ -53,6 +53,7 @@ __all__ = [
     "interactions",
     "kinds_of",
     "learning_curves",
+    "on_any_background",
     "page",
     "parallel",
     "pareto",

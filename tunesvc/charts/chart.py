@@ -33,6 +33,8 @@ COLOURS = {
 SCALE = [[0.0, "#12a594"], [0.35, "#4f7cff"], [1.0, "#c9b8e8"]]
 """Colours from the best value to the worst."""
 
+_TEXT, _GRID = "#7b7f87", "rgba(128,128,128,.3)"
+
 POINTS = 4_000
 """Most points in one chart. A browser draws them within a second, without WebGL."""
 _INTEGER_TICKS_MAX = 12
@@ -107,6 +109,17 @@ def figure(*traces: Any, height: int = 380, **layout: Any) -> go.Figure:
         "template": "none",
     }
     return go.Figure(list(traces), {**base, **layout})
+
+
+def on_any_background(drawn: go.Figure) -> go.Figure:
+    """Return a figure with text and grid that are readable on white and on black.
+
+    A notebook has no CSS of ours, which colours them on pages.
+    """
+    drawn.update_layout(font_color=_TEXT, legend_bgcolor="rgba(0,0,0,0)")
+    for axes in (drawn.update_xaxes, drawn.update_yaxes):
+        axes(gridcolor=_GRID, linecolor=_GRID, tickcolor=_GRID)
+    return drawn
 
 
 def label(text: object, longest: int = 60) -> str:

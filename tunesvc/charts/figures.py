@@ -101,7 +101,7 @@ class FigureOptions:
 
     objective: int = 0
     parameters: tuple[str, ...] = ()
-    """Pair of parameters; the two most important if empty."""
+    """Parameters to show: a pair of them, by default the two most important, or any number."""
     deviation: bool = False
     """For the contour: show the model's deviation instead of its mean."""
     states: tuple[str, ...] = ()
@@ -308,6 +308,8 @@ def _limited(reader: Reader, options: FigureOptions) -> CompletedTrials:
     index = options.objective
     states = options.states
     tried = reader.best(index, states)
+    if options.parameters:
+        return tried.with_parameters(tuple(dict.fromkeys(options.parameters)))
     if len(tried.parameters) <= parameters.SLICES:
         return tried
     return reader.important(index, parameters.SLICES, states)

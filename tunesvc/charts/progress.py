@@ -63,7 +63,7 @@ def history(
     feasible = results.feasible[shown]
     good = shown[complete & feasible]
     infeasible = shown[complete & ~feasible]
-    best = _best_so_far(objective, results, index)
+    best = incumbents(objective, results, index)
     numbers = results.numbers
     history_figure = figure(
         _points("complete", results, good, index, COLOURS["complete"]),
@@ -140,8 +140,7 @@ def _failed(results: Results, rows: np.ndarray) -> go.Scatter:
 
 
 def _best_line(numbers: np.ndarray, best: np.ndarray) -> go.Scatter:
-    # Only improvements and the end: a study of 100,000 trials has a few dozen such points.
-    shown = np.isfinite(best) & (np.diff(best, prepend=np.nan) != 0)
+    shown = improvements(best)
     shown[-1:] |= np.isfinite(best[-1:])
     return go.Scatter(
         x=whole(numbers[shown]),
@@ -153,7 +152,13 @@ def _best_line(numbers: np.ndarray, best: np.ndarray) -> go.Scatter:
     )
 
 
-def _best_so_far(objective: Objective, results: Results, index: int) -> np.ndarray:
+def improvements(best: np.ndarray) -> np.ndarray:
+    """Return a mask of the trials that improved the best value: a few dozen of 100,000."""
+    mask: np.ndarray = np.isfinite(best) & (np.diff(best, prepend=np.nan) != 0)
+    return mask
+
+
+def incumbents(objective: Objective, results: Results, index: int = 0) -> np.ndarray:
     """Return the best value so far at every trial; NaN before the first candidate."""
     is_candidate = results.candidates() & results.done(index)
     losses = np.where(is_candidate, results.losses(objective, index), np.inf)

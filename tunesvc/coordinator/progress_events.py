@@ -112,3 +112,20 @@ class SilentObserver:
 
     def on_event(self, event: ProgressEvent) -> None:
         """Ignore an event."""
+
+
+class ObserverPair:
+    """Passes everything on to two observers."""
+
+    def __init__(self, first: Observer, second: Observer) -> None:
+        self._both = (first, second)
+
+    def progress(self, progress: Progress) -> None:
+        """Pass a snapshot on."""
+        for observer in self._both:
+            observer.progress(progress)
+
+    def on_event(self, event: ProgressEvent) -> None:
+        """Pass an event on."""
+        for observer in self._both:
+            observer.on_event(event)

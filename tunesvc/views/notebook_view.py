@@ -1,23 +1,35 @@
-"""A running study in a notebook's cell: one block of HTML that is replaced on progress."""
+"""A running study in notebooks' cells: a card that is replaced about once a second.
+
+It needs no server and no extra. The replaced card is part of the output, so a saved notebook shows
+its last state. Where anywidget is installed, a Stop button stands below the card of a background
+run.
+"""
 
 from __future__ import annotations
 
-import html
 import sys
+import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from tunesvc.coordinator.progress_events import LiveTrial, Progress, ProgressEvent
-from tunesvc.util.formatting import duration, number, parameters
-from tunesvc.views.live import SCROLLED, describe, step_text
+from tunesvc.coordinator.progress_events import Progress, ProgressEvent
+from tunesvc.errors import DatabaseError, StudyFailed, StudyNotFound
 
-EVERY_S = 0.5
-"""Minimum seconds between two drawings: each is sent to the browser."""
-RUNNING_MAX = 8
-NOTES = 6
+if TYPE_CHECKING:
+    from tunesvc.db.engine.database import Database
+    from tunesvc.views.stop_button import StopButton
+    from tunesvc.views.study_card import CardContent, CardReader
+
+EVERY_S = 1.0
+"""Seconds between two cards."""
+COST_SHARE = 0.05
+"""Most of the time that is spent on cards: a large study has fewer of them."""
+PAUSE_MAX_S = 10.0
+"""Most seconds between two cards, even if the database let one wait for long."""
 
 
 def in_notebook() -> bool:
@@ -28,137 +40,153 @@ def in_notebook() -> bool:
 
 
 class NotebookView:
-    """Implements `progress_events.Observer`. A context manager; draws a last time on exit."""
+    """Implements `progress_events.Observer`. As a context manager it shows a run in one cell."""
 
     def __init__(
         self,
-        title: str,
-        clock: Callable[[], float] = time.monotonic,
+        name: str,
+        database: Callable[[], Database],
+        ending: str,
+        resume: str,
+        interrupt: threading.Event,
+        stop: Callable[[], None] | None = None,
     ) -> None:
-        """`title`: the study's name."""
-        self._title = title
-        self._clock = clock
+        """Create a view.
+
+        Args:
+            name: of the study.
+            database: returns it; called in a thread of the view.
+            ending: what ends the run, as a clause.
+            resume: code that continues the study later.
+            interrupt: set once a stop was requested.
+            stop: called by a Stop button; without it there is none.
+        """
+        self._name = name
+        self._database = database
+        self._ending = ending
+        self._resume = resume
+        self._interrupt = interrupt
+        self._stop = stop
         self._phase = "starting"
-        self._progress: Progress | None = None
-        self._ending = ""
-        """Description of the end of the run, once it has ended."""
-        self._events: deque[str] = deque(maxlen=NOTES)
-        self._drawn_s = -EVERY_S
-        self._handle: Any = None
+        self._is_running = False
+        self._problem = ""
+        self._ended = threading.Event()
+        self._drawing = threading.Lock()
+        self._display_id = f"tunesvc-{uuid4().hex}"
+        self._reader: CardReader | None = None
+        self._content: CardContent | None = None
+        self._button: StopButton | None = None
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> NotebookView:
-        self._draw()
+        self.show()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._phase = ""
-        self._draw()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.end(error)
+
+    # --- as an observer ---------------------------------------------------------------------------
 
     def progress(self, progress: Progress) -> None:
-        """Show this progress at the next drawing."""
-        self._progress, self._phase = progress, ""
-        self._draw_if_due()
+        """Read the study from now on: it is stored, and this run owns it."""
+        self._is_running, self._phase = True, ""
 
     def on_event(self, event: ProgressEvent) -> None:
-        """Show an event at the next drawing; transient ones are left out."""
+        """Show a phase; all other events are read from the database."""
         if event.kind == "phase":
             self._phase = event.text
-        elif event.kind == "over":
-            self._ending = event.text
-        elif event.kind in SCROLLED:
-            self._events.append(describe(event))
-        self._draw_if_due()
 
-    def _draw_if_due(self) -> None:
-        if self._clock() - self._drawn_s >= EVERY_S:
-            self._draw()
+    # --- in a notebook ----------------------------------------------------------------------------
 
-    def _draw(self) -> None:
-        ipython: Any = import_module("IPython.display")  # in a notebook it is there
-        self._drawn_s = self._clock()
-        shown = ipython.HTML(self.render())
-        if self._handle is None:
-            self._handle = ipython.display(shown, display_id=True)
-        else:
-            self._handle.update(shown)
+    def show(self) -> None:
+        """Show the card in the current cell, and keep it up to date until the run has ended.
 
-    def render(self) -> str:
-        """Return the view as HTML, in the notebook's own colours and without scripts."""
-        p = self._progress
-        phase = f"{self._phase} …" if self._phase else ""
-        headline = self._ending or " ".join(filter(None, ("" if p is None else p.state, phase)))
-        parts = [f"<div><strong>{_text(self._title)}</strong> {_text(headline)}</div>"]
-        if p is not None:
-            parts += [_bar(p.fraction)]
-            if not self._ending:
-                parts += [_counts(p), _running(p)]
-            parts += [_best(p)]
-        parts += [f'<div style="opacity: .75">{_text(line)}</div>' for line in self._events]
-        style = "font: 14px/1.5 system-ui, sans-serif; max-width: 720px"
-        return f'<div style="{style}">{"".join(parts)}</div>'
+        All cells that show it have the same content.
+        """
+        with self._drawing:
+            _display().display(self._bundle(), raw=True, display_id=self._display_id)
+            if self._ended.is_set():
+                return
+            if self._stop is not None and find_spec("anywidget"):
+                if self._button is None:
+                    self._button = import_module("tunesvc.views.stop_button").StopButton(self._stop)
+                self._button.show(self._button_id)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._refresh, daemon=True)
+                self._thread.start()
 
+    def end(self, error: BaseException | None = None) -> None:
+        """Show the last state. `error`: what ended the run, if anything."""
+        with self._drawing:
+            self._ended.set()
+            self._phase = ""
+            if error is not None and not isinstance(error, (StudyFailed, KeyboardInterrupt)):
+                self._problem = f"{type(error).__name__}: {error}"
+            if self._thread is None:
+                return
+            self._update()
+            if self._button is not None:
+                self._button.refresh("ended")
+                empty = {"text/plain": "", "text/html": ""}
+                _display().update_display(empty, raw=True, display_id=self._button_id)
+                self._button.close()
 
-def _bar(fraction: float) -> str:
-    full = f"{100 * min(1.0, fraction):.1f}%"
-    return (
-        f'<div role="progressbar" aria-valuenow="{100 * fraction:.0f}" aria-valuemin="0" '
-        'aria-valuemax="100" style="height: 6px; border-radius: 3px; '
-        'background: rgb(128 128 128 / .25); margin: 6px 0">'
-        '<div style="height: 6px; border-radius: 3px; background: #12a594; '
-        f'width: {full}"></div></div>'
-    )
+    def html(self) -> str:
+        """Return the study as it is now."""
+        from tunesvc.views import study_card
 
+        trouble = self._read()
+        if self._content is None:
+            state = "not started" if self._problem else "starting"
+            return study_card.card_of_nothing(self._name, state, self._phase, self._problem)
+        resume = f"`{self._resume}` continues"
+        if self._ended.is_set():
+            footer = "" if self._content.study.is_at_rest else f"{resume} the study"
+            return study_card.card(self._content, problem=self._problem or trouble, footer=footer)
+        phase = "stopping once everything is recorded" if self._interrupt.is_set() else self._phase
+        footer = f"{study_card.as_of()}; {self._ending}, {resume} it after a restart of the kernel"
+        return study_card.card(self._content, phase=phase, problem=trouble, footer=footer)
 
-def _counts(p: Progress) -> str:
-    of = f" of {p.budget_trials}" if p.budget_trials else ""
-    parts = [
-        f"{p.done}{of} trials",
-        f"{p.complete} complete",
-        f"{p.pruned} pruned",
-        f"{p.failed} failed",
-    ]
-    if p.stopped:
-        parts.append(f"{p.stopped} stopped")
-    parts.append(f"{len(p.running)} running")
-    if p.queued:
-        parts.append(f"{len(p.queued)} queued")
-    parts += [duration(p.elapsed_s)]
-    if p.left_s is not None:
-        parts.append(f"{duration(p.left_s)} left")
-    return f'<div style="opacity: .75">{_text(" · ".join(parts))}</div>'
+    def _read(self) -> str:
+        """Read the study, if it is there; return why it could not be read."""
+        if not self._is_running:
+            return ""
+        from tunesvc.db.engine.database_errors import translate_unavailable
+        from tunesvc.views.study_card import CardReader
 
-
-def _best(p: Progress) -> str:
-    if p.best is None:
+        try:
+            with translate_unavailable():
+                self._reader = self._reader or CardReader(self._database(), self._name)
+                self._content = self._reader.read()
+        except StudyNotFound:
+            self._content = None
+        except DatabaseError as error:
+            return f"{error}; the state below is the last one that was read"
         return ""
-    values = ", ".join(number(value) for value in p.best.values)
-    shown = f"best {values} · trial {p.best.number} · {parameters(p.best.params)}"
-    return f'<div style="margin: 4px 0">{_text(shown)}</div>'
+
+    def _refresh(self) -> None:
+        pause_s = EVERY_S
+        while not self._ended.wait(pause_s):
+            started_s = time.monotonic()
+            with self._drawing:
+                if self._ended.is_set():
+                    return
+                self._update()
+                if self._button is not None:
+                    self._button.refresh("stopping" if self._interrupt.is_set() else "running")
+            cost_s = time.monotonic() - started_s
+            pause_s = min(max(EVERY_S, cost_s / COST_SHARE), PAUSE_MAX_S)
+
+    def _update(self) -> None:
+        _display().update_display(self._bundle(), raw=True, display_id=self._display_id)
+
+    def _bundle(self) -> dict[str, str]:
+        return {"text/html": self.html(), "text/plain": f"<study {self._name!r}>"}
+
+    @property
+    def _button_id(self) -> str:
+        return f"{self._display_id}-stop"
 
 
-def _running(p: Progress) -> str:
-    rows = "".join(_row(trial) for trial in p.live[:RUNNING_MAX])
-    if not rows:
-        return ""
-    heads = "".join(f'<th style="{_CELL_STYLE}">{head}</th>' for head in _HEADS)
-    style = "border-collapse: collapse; color: inherit; font: inherit; margin: 4px 0"
-    return f'<table style="{style}"><thead><tr>{heads}</tr></thead>{rows}</table>'
-
-
-_CELL_STYLE = "text-align: right; padding: 0 10px"
-_HEADS = ("trial", "step", "value", "time")
-
-
-def _row(trial: LiveTrial) -> str:
-    cells = (
-        str(trial.number),
-        step_text(trial),
-        number(trial.value),
-        duration(trial.elapsed_s),
-    )
-    columns = "".join(f'<td style="{_CELL_STYLE}">{_text(cell)}</td>' for cell in cells)
-    return f"<tr>{columns}</tr>"
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
+def _display() -> Any:
+    return import_module("IPython.display")  # in a notebook it is there

@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from tunesvc.charts import svg
 from tunesvc.util import formatting
 from tunesvc.util.characters import left_to_right, strip_control
 from tunesvc.web.available_actions import unavailable_actions
@@ -60,12 +61,9 @@ def attachment(name: str, ending: str) -> dict[str, str]:
     return {"Content-Disposition": f'attachment; filename="{safe}{ending}"'}
 
 
-def spark(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Return the points of a sparkline: x from 0 (left) to 1, y from 0 (top, the largest) to 1."""
-    low, high = min(values), max(values)
-    height = (high - low) or 1.0
-    width = max(len(values) - 1, 1)
-    return [(i / width, (high - value) / height) for i, value in enumerate(values)]
+def sparkline(values: Sequence[float], name: str) -> Markup:
+    """Return a small drawing of values; empty for fewer than two."""
+    return Markup(svg.sparkline(values, name))  # noqa: S704  # it escapes the name
 
 
 def moment(at: datetime | None) -> Markup:
@@ -179,7 +177,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         amount=amount,
-        spark=spark,
+        sparkline=sparkline,
         escape=escape,
         unavailable_actions=unavailable_actions,
     )
