@@ -221,28 +221,6 @@ def test_ctrl_c_ends_a_script_in_order_and_says_how_to_continue(
     assert "KeyboardInterrupt: study 'slow' was interrupted; what is recorded is kept" in rest
 
 
-@pytest.mark.usefixtures("joins")
-def test_a_notebook_shows_progress_and_the_study(tmp_path: Path, env: dict[str, str]) -> None:
-    cells = [OBJECTIVE, "study = train.tune(trials=4)", "study", "broken.tune(trials=2)"]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    nbformat.write(book, tmp_path / "tune.ipynb")
-    line = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--allow-errors", "tune.ipynb"]
-    done = subprocess.run(
-        line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    _, tuned, shown, failed = nbformat.read(tmp_path / "tune.ipynb", as_version=4).cells
-    (view,) = [output for output in tuned.outputs if output.output_type == "display_data"]
-    html = view["data"]["text/html"]
-    assert 'role="progressbar"' in html
-    assert "finished after" in html
-    assert "all 4 trials are done; 4 complete" in html
-    assert "4 complete" in shown.outputs[0]["data"]["text/html"]
-    error: dict[str, Any] = failed.outputs[-1]
-    assert error["ename"] == "StudyFailed", json.dumps(failed.outputs)
-    assert "NameError" in "".join(error["traceback"])
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("joins")
 def test_the_guide_runs_as_it_stands(tmp_path: Path, env: dict[str, str]) -> None:

@@ -94,6 +94,28 @@ def test_the_example_runs_and_shows_itself(env: dict[str, str], tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_a_cell_that_tunes_shows_the_run_until_its_end(env: dict[str, str], tmp_path: Path) -> None:
+    with LiveKernel(tmp_path, env) as kernel:
+        kernel.run(OBJECTIVES)
+        cell = kernel.begin("study = train.tune(trials=4, name='in a cell')")
+        kernel.wait_for(lambda: 'class="spark"' in html_of(cell), "running trials")
+        assert "interrupting the cell ends the run in order" in html_of(cell)
+        kernel.wait_for(lambda: kernel.is_done(cell), "the run")
+        assert "all 4 trials are done" in html_of(cell)
+        assert 'role="progressbar"' in html_of(cell)
+        assert len(cell.outputs) == 1, "no button, which a busy kernel would not hear"
+        failed = kernel.run("broken.tune(trials=2, name='broken in a cell')")
+        assert failed.outputs[-1].ename == "StudyFailed"
+        assert "NameError" in "".join(failed.outputs[-1].traceback)
+        cell = kernel.begin("train.tune(trials=500, name='interrupted')")
+        kernel.wait_for(lambda: 'class="history"' in html_of(cell), "results")
+        kernel.manager.interrupt_kernel()
+        kernel.wait_for(lambda: kernel.is_done(cell), "the end")
+        assert "study 'interrupted' was interrupted; what is recorded is kept" in text_of(cell)
+        assert "<code>resume=True</code> continues the study" in html_of(cell)
+
+
+@pytest.mark.slow
 def test_the_guide_runs_in_a_notebook(env: dict[str, str], tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     with LiveKernel(tmp_path, env) as kernel:
@@ -218,6 +240,7 @@ def test_a_saved_notebook_shows_the_last_state(
     expect(last.get_by_role("img").first).to_be_visible()
     expect(last.get_by_text("train.start(name='long', resume=True)")).to_be_visible()
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    expect(page.get_by_text("StopButton")).to_have_count(0)
     folder = Path(os.environ.get("TUNE_PICTURES", tmp_path))
     page.screenshot(path=folder / f"notebook-saved-{theme}.png", full_page=True)
     page.close()

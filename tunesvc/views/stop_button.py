@@ -26,10 +26,12 @@ class StopButton(anywidget.AnyWidget):
         self.on_msg(lambda _widget, _message, _buffers: stop())
 
     def show(self, display_id: str) -> None:
-        """Display it in the current cell."""
+        """Display it in the current cell. Frontends without widgets show nothing."""
         from IPython.display import display
 
-        display(self, display_id=display_id)  # type: ignore[no-untyped-call]
+        bundle, _ = self._repr_mimebundle_()
+        shown = {**bundle, "text/plain": "", "text/html": ""}
+        display(shown, raw=True, display_id=display_id)  # type: ignore[no-untyped-call]
 
     def refresh(self, state: str) -> None:
         """Show that the kernel lives, and the run's state."""

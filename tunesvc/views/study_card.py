@@ -297,8 +297,8 @@ _CSS = """
 .tunesvc-study .spark { display: block; height: 18px; margin: 2px 0 }
 .tunesvc-study .history { display: grid; grid-template-columns: auto 1fr; column-gap: 6px;
   max-width: 620px; margin: 4px 0; font-size: 11px; line-height: 1.3 }
-.tunesvc-study .history svg { display: block; border: solid rgb(128 128 128 / .35);
-  border-width: 0 0 1px 1px }
+.tunesvc-study .history svg { display: block; overflow: visible;
+  border: solid rgb(128 128 128 / .35); border-width: 0 0 1px 1px }
 .tunesvc-study .history :is(.x, .y) { display: flex; justify-content: space-between; opacity: .75 }
 .tunesvc-study .history .y { flex-direction: column; text-align: right }
 .tunesvc-study .history .x { grid-column: 2; gap: 10px }
