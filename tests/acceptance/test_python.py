@@ -3,7 +3,6 @@ Postgres, real Ray."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -11,9 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import nbformat
 import pytest
 
 from tests.support.command_line import Tune

@@ -86,11 +86,11 @@ def test_the_example_runs_and_shows_itself(env: dict[str, str], tmp_path: Path) 
     with LiveKernel(tmp_path, env) as kernel:
         done = [kernel.run(cell.source) for cell in source.cells if cell.cell_type == "code"]
     assert [text_of(cell) for cell in done[:5]] == [""] * 5
-    assert "all 12 trials are done" in html_of(done[1]), "replaced until the end"
+    assert "all 30 trials are done" in html_of(done[1]), "replaced until the end"
     assert "finished" in html_of(done[2])
     for cell in done[3:5]:
         assert "application/vnd.plotly.v1+json" in cell.outputs[0].data, "a figure, by itself"
-    assert re.match(r"\{'alpha': .*\} 0\.\d+", text_of(done[5]))
+    assert re.match(r"\{'lr': .*\} 0\.\d+", text_of(done[5]))
 
 
 @pytest.mark.slow
