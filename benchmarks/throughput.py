@@ -13,6 +13,8 @@ rest).
     ray           Ray Tune, OptunaSearch and ASHAScheduler, actors reused; keeps results in files, not in a database
     optuna        Optuna on RDBStorage and the same Postgres: one process, one trial at a time
     optuna-8      the same study in eight processes
+    mlflow        tunesvc with `loggers: [mlflow]` on a local store; `tensorboard`, and `hanging`, a tracker that
+                  never answers, likewise
     calls         bare calls of eight warm Ray actors, one at a time each: what Ray itself allows
 
 Peers run fewer trials, which favours them: they slow down as their history grows. `--profile`
@@ -35,6 +37,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -133,14 +136,28 @@ class Profile:
             time.sleep(0.5)
 
 
-def tunesvc(url: str, trials: int, folder: Path) -> float:
+HANGING = """
+import time
+from tunesvc.integrations.loggers.trial_logger import TrialLogger
+
+class Hanging(TrialLogger):
+    def open(self, study):
+        return "nowhere"
+
+    def send(self, run, trial, points):
+        time.sleep(3600)
+"""
+
+
+def tunesvc(url: str, trials: int, folder: Path, loggers: str = "[]") -> float:
     import sqlalchemy as sa
 
     import tunesvc as package
     from tunesvc.db.engine.database import open_database
 
     (folder / "objective.py").write_text(OBJECTIVE.format(root=str(Path.cwd())))
-    (folder / "study.yaml").write_text(STUDY % trials)
+    (folder / "hanging.py").write_text(HANGING)
+    (folder / "study.yaml").write_text(STUDY % trials + f"loggers: {loggers}\n")
     profile = Profile(folder) if "TUNE_BENCHMARK_PROFILE" in os.environ else None
     package.run(folder / "study.yaml", database_url=url, progress=False)
     with open_database(url) as database, database.engine.connect() as connection:
@@ -308,6 +325,9 @@ def calls(_url: str, trials: int, _folder: Path) -> float:
 
 SYSTEMS: dict[str, Callable[[str, int, Path], float]] = {
     "tunesvc": tunesvc,
+    "mlflow": partial(tunesvc, loggers='[{mlflow: {tracking_uri: "sqlite:///mlflow.db"}}]'),
+    "tensorboard": partial(tunesvc, loggers="[tensorboard]"),
+    "hanging": partial(tunesvc, loggers='[{class: "hanging:Hanging"}]'),
     "ray": ray,
     "optuna": optuna,
     "optuna-8": optuna_8,
@@ -363,6 +383,10 @@ def one(system: str, trials: int) -> float:
     return float(json.loads(lines[-1]))
 
 
+def _is_ours(system: str) -> bool:
+    return system in ("tunesvc", "mlflow", "tensorboard", "hanging")
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--only"]:
         system, url, trials, name = sys.argv[2:]
@@ -383,7 +407,7 @@ def main() -> None:
     rates: dict[str, list[float]] = {system: [] for system in given.systems}
     for _ in range(given.rounds):
         for system in given.systems:
-            trials = given.trials if system == "tunesvc" else given.peer_trials
+            trials = given.trials if _is_ours(system) else given.peer_trials
             rates[system].append(one(system, trials))
             print(f"{system}: {rates[system][-1]:.2f} a second", file=sys.stderr, flush=True)
     ours = statistics.median(rates.get("tunesvc", [float("nan")]))

@@ -27,6 +27,7 @@ REFUSING = {
     "schema": "prints what this version of the program reads",
     "dashboard": "serves the database; a server has its own pages",
     "serve": "is the server",
+    "send": "records in the database what trackers have",
     "db status": DATABASE,
     "db upgrade": DATABASE,
     "db backup": DATABASE,
@@ -88,6 +89,7 @@ def test_every_command_runs_in_both_places_or_has_a_reason() -> None:
 
 
 OPERANDS = {
+    "send": ["digits"],
     "import": ["sweep.yaml"],
     "validate": ["x.yaml"],
     "preview": ["x.yaml"],

@@ -56,6 +56,8 @@ def test_the_examples_of_the_repository_fit_the_schema(file: Path) -> None:
             }
         },
         {"sampler": {"name": "tpe", "n_startup_trials": 3}, "pruner": "asha"},
+        {"loggers": ["mlflow", {"wandb": {"project": "p"}}, {"name": "tensorboard"}]},
+        {"loggers": [{"class": "mine:Logger", "file": "f"}]},
         {"budget": {"trials": 3, "wall": "12h", "gpu_hours": 0.5}, "limits": {"wall": 30}},
         {
             "resources": {"memory": "4GB", "gpu": 0.5, "custom": {"tpu": 1}},

@@ -39,7 +39,7 @@ _FAILURES = 3
 """Trials in a row that a tracker may refuse until it counts as away."""
 
 
-_TEXT_MAX = 300
+_TEXT_MAX = 200
 """Characters of an error; libraries' texts may have pages."""
 
 

@@ -47,8 +47,9 @@ def json_schema() -> Schema:
         _replace(parts[part]["properties"], key, _DURATION)
     _replace(parts["Resources"]["properties"], "memory", _SIZE)
     for part, base in (("Sampler", "sampler"), ("Pruner", "pruner")):
-        _with_class(parts[part]["properties"], base)
+        _with_class(parts[part]["properties"], base, f"an Optuna {base}")
     _data(keys, parts)
+    _loggers(keys, parts)
     environment = parts["Environment"]["properties"]
     environment["env"]["additionalProperties"] = environment["pip"]["items"] = _TEXT
     keys["tags"]["items"] = _TEXT
@@ -108,13 +109,22 @@ def _data(keys: Schema, parts: Schema) -> None:
     }
 
 
-def _with_class(keys: Schema, base: str) -> None:
+def _loggers(keys: Schema, parts: Schema) -> None:
+    """Allow names, and names with their options below, beside the long form."""
+    logger = parts["Logger"]
+    _with_class(logger["properties"], "logger", "a `TrialLogger`")
+    logger["anyOf"] = [{"required": ["name"]}, {"required": ["class"]}, {"maxProperties": 1}]
+    del logger["required"]
+    keys["loggers"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Logger"}]}
+
+
+def _with_class(keys: Schema, base: str, made: str) -> None:
     keys["class"] = {
         "type": "string",
         "pattern": ":",
         "description": f"In place of `name`: a {base} of yours or of any package, as `module:Name` "
         "or `path/file.py:Name` beside the study file. It is a class, or a function that returns "
-        f"an Optuna {base}. The other keys are its arguments.",
+        f"{made}. The other keys are its arguments.",
     }
 
 

@@ -120,6 +120,7 @@ _SECTIONS = {
     "limits": "Limits",
     "keep": "Keep",
     "environment": "Environment",
+    "loggers": "Logger",
 }
 
 
