@@ -394,6 +394,10 @@ def test_an_outage_is_said_once_and_what_was_missed_follows(
 # --- the process ----------------------------------------------------------------------------------
 
 
+PROGRESS: Any = None
+"""Recorders here look at no snapshot."""
+
+
 class _Notes(SilentObserver):
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -408,8 +412,8 @@ def test_a_run_sends_what_is_left_at_its_end(database: Database, tmp_path: Path)
         record = study_records.get(connection, study_id)
     notes = _Notes()
     loggers = [Logger(name="tensorboard", logdir=str(tmp_path))]  # type: ignore[call-arg]
-    with logged(database, record, loggers, notes, threading.Event()):
-        pass
+    with logged(database, record, loggers, notes, threading.Event()) as observer:
+        observer.progress(PROGRESS)
     assert len(list((tmp_path / "live").iterdir())) == 5
     assert notes.notes == []
 
@@ -430,7 +434,8 @@ def test_an_interrupted_run_does_not_wait_for_a_tracker_that_hangs(
     }
     notes, interrupt = _Notes(), threading.Event()
     interrupt.set()
-    with logged(database, record, [Logger.model_validate(entry)], notes, interrupt):
+    with logged(database, record, [Logger.model_validate(entry)], notes, interrupt) as run:
+        run.progress(PROGRESS)
         time.sleep(5)
         began = time.monotonic()
     assert time.monotonic() - began < sum(logger_process.INTERRUPTED_S) + 5

@@ -130,27 +130,40 @@ class LoggerProcess:
 
 
 class LoggedRun:
-    """Shows the notes of a run's loggers with its events; passes everything on."""
+    """Starts the process with the first step of a run, and shows its notes among the run's events.
 
-    def __init__(self, inner: Observer) -> None:
+    Passes everything on.
+    """
+
+    def __init__(self, inner: Observer, order: SendingOrder) -> None:
         self._inner = inner
+        self._order = order
+        self._process: LoggerProcess | None = None
         self._notes: SimpleQueue[str] = SimpleQueue()
-
-    def note(self, text: str) -> None:
-        """Take a note, in any thread."""
-        self._notes.put(text)
 
     def progress(self, progress: Progress) -> None:
         """Pass a snapshot on, and show what was noted."""
         self._inner.progress(progress)
-        self.show_notes()
+        if self._process is None:
+            self._process = LoggerProcess(self._order, self._notes.put)
+        self._show_notes()
 
     def on_event(self, event: ProgressEvent) -> None:
         """Pass an event on."""
         self._inner.on_event(event)
 
-    def show_notes(self) -> None:
-        """Show what was noted, in the coordinator's thread."""
+    def end(self, limit_s: float, patience_s: float) -> None:
+        """Send what is left, see `LoggerProcess.end`."""
+        if self._process is None:
+            return
+        names = ", ".join(logger["name"] for logger in self._order.loggers)
+        self._inner.on_event(ProgressEvent("phase", f"sending trials to {names}"))
+        try:
+            self._process.end(limit_s, patience_s)
+        finally:
+            self._show_notes()
+
+    def _show_notes(self) -> None:
         with suppress(Empty):
             while True:
                 self._inner.on_event(ProgressEvent("warning", self._notes.get_nowait()))
@@ -168,14 +181,10 @@ def logged(
     if not loggers:
         yield observer
         return
-    run = LoggedRun(observer)
-    process = LoggerProcess(SendingOrder.of(database, record, loggers), run.note)
+    run = LoggedRun(observer, SendingOrder.of(database, record, loggers))
+    limits = INTERRUPTED_S
     try:
         yield run
+        limits = INTERRUPTED_S if interrupt.is_set() else DRAIN_S
     finally:
-        names = ", ".join(logger.name for logger in loggers)
-        observer.on_event(ProgressEvent("phase", f"sending trials to {names}"))
-        try:
-            process.end(*(INTERRUPTED_S if interrupt.is_set() else DRAIN_S))
-        finally:
-            run.show_notes()
+        run.end(*limits)

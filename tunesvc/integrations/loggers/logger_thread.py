@@ -65,7 +65,7 @@ class LoggerThread:
         self._seen = ""
         self._looked_at = time.monotonic()
         self.title = entry.name
-        """Its name and, once it is known, its place."""
+        """Its name and, once it is known, its place: also what the database knows it by."""
         self.problem = ""
         """Why it cannot send now; empty if it can."""
         self.is_done = False
@@ -113,6 +113,9 @@ class LoggerThread:
                 self.is_done = True
             except (TrialsNotSent, DatabaseUnavailable) as error:
                 self._report(str(error))
+                wait_s = min(RETRY_MAX_S, 2 * wait_s)
+            except Exception as error:  # noqa: BLE001 - it is said, and other loggers continue
+                self._report(f"{type(error).__name__}: {error}")
                 wait_s = min(RETRY_MAX_S, 2 * wait_s)
             self.has_failed_at_end = is_last and not self.is_done
             if is_last:
@@ -193,6 +196,6 @@ def _has_died(owner: str) -> bool:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        return False
+    except PermissionError:  # another user's
+        pass
     return False

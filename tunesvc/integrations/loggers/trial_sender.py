@@ -37,8 +37,6 @@ _OVERLAP = timedelta(seconds=10)
 """Reports of transactions that began before the last look and were committed after it."""
 _FAILURES = 3
 """Trials in a row that a tracker may refuse until it counts as away."""
-
-
 _TEXT_MAX = 200
 """Characters of an error; libraries' texts may have pages."""
 
