@@ -233,10 +233,29 @@ def test_what_cannot_be_used_is_an_error_that_names_it(
 
 
 def test_a_study_without_a_name_gets_one_that_is_shown(
-    multirun: Multirun, caplog: pytest.LogCaptureFixture
+    multirun: Multirun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec, _ = multirun("hydra.sweeper.study_name=null")
-    assert spec.name.startswith("body-") or spec.name.startswith("test_hydra_sweeper-")
+    spec, job = multirun("hydra.sweeper.study_name=null")
+    assert spec.name.startswith(f"{job.config.hydra.job.name}-")
+    assert f"`hydra.sweeper.study_name={spec.name}` continues it" in capsys.readouterr().out
+
+
+def test_what_is_left_out_is_said(multirun: Multirun, capsys: pytest.CaptureFixture[str]) -> None:
+    multirun(
+        "hydra.sweeper.storage='sqlite:///x.db'",
+        "hydra.sweeper.max_failure_rate=0.5",
+        "+hydra.sweeper.sampler._target_=optuna.samplers.TPESampler",
+        "+hydra.sweeper.sampler.n_startup_trials=5",
+        "hydra.launcher._target_=hydra_plugins.x.JoblibLauncher",
+    )
+    said = capsys.readouterr().out
+    for part in (
+        "hydra.sweeper.storage is no Postgres",
+        "`max_failure_rate`: has no counterpart here",
+        "`sampler.n_startup_trials`: samplers here have options of their own",
+        "hydra.launcher is not used: `hydra.sweeper.n_jobs` jobs run at a time",
+    ):
+        assert part in said
 
 
 def composed(job: HydraJob, trial: Trial) -> Any:
