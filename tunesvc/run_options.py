@@ -67,6 +67,8 @@ class StudyOptions(TypedDict, total=False):
     budget: Mapping[str, Any]
     sampler: str | Mapping[str, Any] | BaseSampler
     pruner: str | Mapping[str, Any] | BasePruner
+    data: str | Mapping[str, Any]
+    """Data that is prepared once for all trials: `trial.data`."""
     search: Mapping[str, Any]
     """Population-based training or a schedule, in place of `sampler` and `pruner`."""
     parallelism: int | None

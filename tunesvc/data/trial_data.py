@@ -85,9 +85,10 @@ def open_data(prepared: PreparedData | None) -> TrialData:
     if prepared is None:
         raise DataError("the study has no data: write `data:` into its file, see docs/data.md")
     version = prepared.version
-    folder = os.environ.get(FOLDER_VARIABLE)
-    place = node_folder(version) if folder is None else Path(folder)
-    return _opened.setdefault(version, TrialData(version, place))
+    folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
+    if folder.name != version:  # that of a study whose trial runs this one
+        folder = node_folder(version)
+    return _opened.setdefault(version, TrialData(version, folder))
 
 
 def data_of_program() -> TrialData:
