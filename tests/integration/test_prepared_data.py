@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import tunesvc
+from tunesvc.cli import app
 from tunesvc.errors import DataError
 from tunesvc.preparation.data_store import DataStore
 from tunesvc.study import Study
@@ -52,7 +54,7 @@ def run(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> R
 
 
 def test_trials_share_the_object_store_and_later_studies_the_version(
-    run: RunStudy, tmp_path: Path
+    run: RunStudy, tmp_path: Path, database_url: str
 ) -> None:
     study = run()
     attributes = [trial.user_attrs for trial in study.optuna().trials]
@@ -70,6 +72,29 @@ def test_trials_share_the_object_store_and_later_studies_the_version(
     )
     with pytest.raises(DataError, match=f"has trials on data of version {manifest.version}"):
         run(budget=4, resume=True)
+    commands(database_url, manifest.version)
+
+
+def commands(database_url: str, version: str) -> None:
+    """Look at the two versions, and remove the one that studies used."""
+
+    def tune(*words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, ["data", *words])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    database = ("--database-url", database_url)
+    (changed, used) = json.loads(tune("ls", "--json", *database))
+    assert (used["version"], used["studies"]) == (version, ["another", "people"])
+    assert changed["studies"] == []
+    assert "another, people" in tune("show", version[:6], *database)
+    difference = tune("diff", version, changed["version"])
+    assert "new rows" in difference or "changed columns: age" in difference
+    assert "is the data of another, people" in tune("rm", "people", *database, code=2)
+    tune("rm", "people", "--force", *database)
+    assert [one["version"] for one in json.loads(tune("ls", "--json", *database))] == [
+        changed["version"]
+    ]
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from tunesvc.data.prepared_data import node_folder, part_path
 from tunesvc.data.trial_data import TrialData, open_data
 from tunesvc.errors import DataError
 from tunesvc.execution.objectives.entrypoint import load_object
+from tunesvc.preparation.data_difference import ChangedValue, compare
 from tunesvc.preparation.data_store import DataManifest, DataStore, place_on_this_machine
 from tunesvc.preparation.fitted_preparation import load_preparation
 from tunesvc.preparation.preparing import Preparation, prepare
@@ -363,6 +364,41 @@ def test_the_snippets_of_the_guide_run(home: Home, monkeypatch: pytest.MonkeyPat
         rest = studies[0].split("data:")[0]
         (home.folder / "study.yaml").write_text(rest + study)
         prepared_data(load(home.folder / "study.yaml").spec, home.folder)
+
+
+def test_a_difference_names_rows_and_columns(home: Home) -> None:
+    first = people().assign(id=range(100))
+    later = first.assign(note="x").drop(columns="city")
+    later.loc[7, "age"] = 70.5
+    later.loc[9, "bought"] = 0
+    moved = pd.concat([first.tail(1), first.head(99)])
+    shorter = first.drop(index=[3, 5])
+    versions = []
+    for number, frame in enumerate((first, later, moved, shorter)):
+        home.write(f"{number}.csv", frame)
+        versions.append(home.prepare(source=f"{number}.csv", target="bought"))
+    found = compare(home.store, versions[0], versions[1])
+    assert (found.added_columns, found.removed_columns) == (["note"], ["city"])
+    assert found.changed_columns == {"age": 1, "bought": 1}
+    assert found.changed_rows == [7, 9]
+    assert found.changed[0] == ChangedValue(7, "age", 7.0, 70.5)
+    assert compare(home.store, versions[0], versions[2]).is_empty
+    assert compare(home.store, versions[0], versions[3]).removed_rows == [3, 5]
+    assert compare(home.store, versions[3], versions[0], "id").added_rows == [3, 5]
+    with pytest.raises(DataError, match="column 'bought' is no key"):
+        compare(home.store, versions[0], versions[3], "bought")
+
+
+def test_a_removed_version_leaves_the_files_that_others_have(home: Home) -> None:
+    home.write("people.csv", people())
+    first = home.prepare(source="people.csv", target="bought", steps=ENCODE)
+    second = home.prepare(source="people.csv", target="bought", steps=STANDARDIZE)
+    assert first.raw == second.raw
+    home.store.remove(first)
+    assert [one.version for one in home.store.list()] == [second.version]
+    assert home.store.files.exists(second.raw.digest)
+    assert not home.store.files.exists(first.preparation.digest)
+    assert home.prepare(source="people.csv", target="bought", steps=ENCODE).version == first.version
 
 
 def test_production_gives_a_row_the_bits_of_the_batch_in_a_fresh_process(home: Home) -> None:

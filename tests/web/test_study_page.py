@@ -4,6 +4,7 @@ and live changes."""
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 
 import sqlalchemy as sa
 from playwright.sync_api import Page, Route, expect
@@ -11,6 +12,8 @@ from playwright.sync_api import Page, Route, expect
 from tests.support.stored_studies import add, fill
 from tests.web.conftest import ON_BOTH, Dashboard
 from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 TWO = ({"name": "loss"}, {"name": "size"})
@@ -44,6 +47,19 @@ def test_the_headline_names_the_trial_to_take_with_its_parameters(
     expect(facts).to_contain_text("Saved by pruning")
     expect(page.locator("#running tbody tr")).to_have_count(2)
     expect(page.locator("#lately")).to_contain_text("drawn evenly")
+
+
+def test_it_says_where_its_data_came_from(dashboard: Dashboard, database: Database) -> None:
+    first, second = (fill(database, 0, 0, name=name) for name in ("first", "second"))
+    rows = {"train": 1_200, "validation": 400, "test": 400}
+    used = DataUsed("888a0cc1d756", "shop.csv", rows, 6, ("column 'flat' is constant",))
+    for study in (first, second):
+        PgStorage(database).set_study_system_attr(study, DATA_USED, asdict(used))
+    data = dashboard.open(f"/studies/{first}").get_by_role("region", name="Data")
+    expect(data).to_contain_text("version 888a0cc1d756")
+    expect(data).to_contain_text(re.compile(r"shop\.csv: 1,?200 rows in the training part"))
+    expect(data).to_contain_text("column 'flat' is constant")
+    expect(data.get_by_role("link", name="second")).to_be_visible()
 
 
 def test_every_figure_is_drawn_under_the_policy(dashboard: Dashboard, database: Database) -> None:

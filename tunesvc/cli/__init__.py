@@ -32,7 +32,7 @@ from tunesvc.cli.commands import (
     submit,
 )
 from tunesvc.cli.exits import ExitCode, code_of, explained
-from tunesvc.cli.groups import alert, database, people
+from tunesvc.cli.groups import alert, data_versions, database, people
 from tunesvc.cli.help import tidy_help, without_type
 from tunesvc.errors import TuneError
 from tunesvc.util import logs
@@ -217,6 +217,7 @@ for name, group in (
     ("user", people.user_app),
     ("project", people.project_app),
     ("alert", alert.app),
+    ("data", data_versions.app),
     ("db", database.app),
 ):
     app.add_typer(group, name=name, rich_help_panel=_SETUP)

@@ -147,7 +147,7 @@ class DataStore:
             raise DataError(f"{named!r} begins several versions: {listed}. Write more of it")
         raise DataError(
             f"there is no version {named!r} of prepared data, and no study of that name with data "
-            f"in {self.address}"
+            f"in {self.address}: `tune data ls` lists the versions"
         )
 
     def list(self) -> Iterator[DataManifest]:

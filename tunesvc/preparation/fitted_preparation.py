@@ -56,7 +56,7 @@ def load_preparation(named: str, store: str | None = None) -> FittedPreparation:
     It is unpickled: use only artifact stores that you trust.
 
     Args:
-        named: name of the study, or a version of its data.
+        named: name of the study, or a version, see `tune data ls`.
         store: address of the artifact store; `TUNE_ARTIFACTS` by default.
 
     Raises:

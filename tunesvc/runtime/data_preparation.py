@@ -145,7 +145,8 @@ def _record(
         raise DataError(
             f"study {record.name!r} has trials on data of version {earlier.version}, and its source"
             f" now gives version {manifest.version}: their results could not be compared. "
-            "Restore the data, or give the study another name"
+            f"`tune data diff {earlier.version} {manifest.version}` shows what has changed. Restore"
+            " the data, or give the study another name"
         )
     rows = {name: part.rows for name, part in manifest.parts.items()}
     used = DataUsed(

@@ -14,6 +14,12 @@ from tunesvc import charts
 from tunesvc.charts import FigureKind
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
+from tunesvc.queries.operations.data_lineage import (
+    DataUsed,
+    StudyOfData,
+    get_data,
+    list_studies_of_data,
+)
 from tunesvc.queries.recommendation import recommend_by_model, with_repeats
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.study_summary import (
@@ -28,6 +34,7 @@ from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.search.analysis.recommend import Recommendation
 from tunesvc.spec.yaml.document import to_yaml
 from tunesvc.util.formatting import names_in
+from tunesvc.web.access import viewable_studies
 from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.pages.figures import AskedFresh, FigureSource
 from tunesvc.web.render import page, wants_fragment
@@ -92,7 +99,31 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         titles=TITLES,
         parameters=_parameter_names(study),
         metrics=names_of(database, study).other_metrics,
+        data=_data(request, study),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DataOrigin:
+    """Where the study's data came from, and what else was made of it."""
+
+    used: DataUsed
+    others: tuple[StudyOfData, ...]
+    """Other studies of the same version, of those that the user may view."""
+
+
+def _data(request: Request, study: StudyView) -> DataOrigin | None:
+    database = request.app.state.database
+    used = get_data(database, study.study_id)
+    if used is None:
+        return None
+    scope = viewable_studies(request, request.state.user)
+    others = (
+        one
+        for one in list_studies_of_data(database, scope)
+        if one.data.version == used.version and one.study_id != study.study_id
+    )
+    return DataOrigin(used, tuple(others))
 
 
 @router.get("/studies/{study_id}/selected", name="selected_part")
