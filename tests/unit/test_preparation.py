@@ -28,6 +28,7 @@ from tunesvc.preparation.data_difference import ChangedValue, compare
 from tunesvc.preparation.data_store import DataManifest, DataStore, place_on_this_machine
 from tunesvc.preparation.fitted_preparation import load_preparation
 from tunesvc.preparation.preparing import Preparation, prepare
+from tunesvc.runtime.data_preparation import describe
 from tunesvc.spec.model import Data
 from tunesvc.spec.yaml.document import load
 from tunesvc.trial import AssignedResources, Trial
@@ -326,6 +327,19 @@ def test_columns_are_described_and_what_spoils_a_study_is_said(home: Home) -> No
     assert {"mean", "deviation", "min", "max", "distinct"} <= set(age)
     city = next(one for one in manifest.columns if one["name"] == "city")
     assert sum(count for _, count in city["top"]) == city["count"]
+
+
+def test_the_first_columns_are_described_before_the_first_trial(home: Home) -> None:
+    rows = people().assign(rate=np.inf, **{f"c{number}": 1.5 for number in range(20)})
+    home.write("people.parquet", rows)
+    manifest = home.prepare(source="people.parquet", target="bought")
+    assert any("60 infinite values" in text for text in manifest.warnings)
+    lines = list(describe(manifest, with_columns=True))
+    assert "60 train, 20 validation, 20 test rows of 23 features" in lines[0]
+    assert "  city (string): 60 values, 4 distinct, most often " in lines[2].replace("large_", "")
+    assert "mean inf, deviation nan, inf to inf" in lines[4]
+    assert lines[-1] == f"  and 12 columns more: `tune data show {manifest.version}`"
+    assert list(describe(manifest, with_columns=False)) == lines[:1]
 
 
 def test_empty_text_is_a_gap_and_na_is_a_country(home: Home) -> None:

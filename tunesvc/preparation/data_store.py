@@ -132,9 +132,9 @@ class DataStore:
             DataError: there is none, or there are several.
         """
         version = self.version_of(named)
-        fitting = [one for one in self.list() if one.version == version] or [
-            one for one in self.list() if one.version.startswith(named)
-        ]
+        if (found := self.find(version or named)) is not None:
+            return found
+        fitting = [one for one in self.list() if one.version.startswith(named)]
         if len(fitting) == 1:
             return fitting[0]
         if version is not None:

@@ -10,12 +10,13 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from tunesvc.coordinator.progress_events import Observer, ProgressEvent
 from tunesvc.data.prepared_data import PreparedData
@@ -28,11 +29,15 @@ from tunesvc.execution.preparation_main import PreparationTask
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed, get_data
 from tunesvc.spec import StudySpec
+from tunesvc.util.formatting import number
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from tunesvc.execution import preparation_main as main; main.main(int(sys.argv[1]))"
 )
+COLUMNS = 12
+"""Most columns that are described before the first trial."""
+_MOMENTS = ("mean", "deviation", "min", "max")
 _POLL_S = 0.1
 _TAIL_CHARS = 2_000
 
@@ -55,18 +60,39 @@ def prepare_data(
     if manifest is None:
         return None
     store = DataStore.open()
-    _record(database, record, manifest, store)
-    for text in describe(manifest):
+    is_new = _record(database, record, manifest, store)
+    for text in describe(manifest, with_columns=is_new):
         observer.on_event(ProgressEvent("study", text))
     for text in manifest.warnings:
         observer.on_event(ProgressEvent("warning", f"data: {text}"))
     return manifest.prepared(store.address)
 
 
-def describe(manifest: DataManifest) -> Iterator[str]:
-    """Yield what a version holds, in a line."""
+def describe(manifest: DataManifest, *, with_columns: bool) -> Iterator[str]:
+    """Yield what a version holds, and the statistics of its first columns."""
     parts = ", ".join(f"{file.rows} {name}" for name, file in manifest.parts.items())
     yield f"data {manifest.version}: {parts} rows of {len(manifest.features)} features"
+    if not with_columns:
+        return
+    for column in manifest.columns[:COLUMNS]:
+        yield f"  {column['name']} ({column['type']}): {', '.join(_statistics(column))}"
+    if len(manifest.columns) > COLUMNS:
+        rest = len(manifest.columns) - COLUMNS
+        yield f"  and {rest} columns more: `tune data show {manifest.version}`"
+
+
+def _statistics(column: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{column['count']} values"
+    if column["missing"]:
+        yield f"{column['missing']} missing"
+    if "mean" in column:
+        # Those that JSON lacks, such as `inf`, are texts.
+        mean, deviation, low, high = (number(float(column[name])) for name in _MOMENTS)
+        yield f"mean {mean}, deviation {deviation}"
+        yield f"{low} to {high}"
+    elif "top" in column:
+        top = [f"{value} ({count})" for value, count in column["top"][:3]]
+        yield f"{column['distinct']} distinct, most often {', '.join(top)}"
 
 
 def _folder(record: StudyRecord) -> Path:
@@ -132,8 +158,11 @@ def _record(
     record: StudyRecord,
     manifest: DataManifest,
     store: DataStore,
-) -> None:
+) -> bool:
     """Record the version; refuse another one than that of the study's trials.
+
+    Returns:
+        True if the study has not used it before.
 
     Raises:
         DataError: it is another one.
@@ -158,3 +187,4 @@ def _record(
     )
     storage.set_study_system_attr(record.study_id, DATA_USED, asdict(used))
     store.name_study(record.name, manifest.version)
+    return earlier is None or is_other
