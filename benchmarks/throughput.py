@@ -97,6 +97,7 @@ class Profile:
 
     ROLES: ClassVar = {
         "benchmarks.throughput": "coordinator",
+        "tunesvc.integrations.loggers": "loggers",
         "tunesvc.execution.driver.driver_main": "Ray driver",
         "ray::": "workers",
         "raylet": "raylet",
