@@ -55,11 +55,16 @@ def test_it_says_where_its_data_came_from(dashboard: Dashboard, database: Databa
     used = DataUsed("888a0cc1d756", "shop.csv", rows, 6, ("column 'flat' is constant",))
     for study in (first, second):
         PgStorage(database).set_study_system_attr(study, DATA_USED, asdict(used))
-    data = dashboard.open(f"/studies/{first}").get_by_role("region", name="Data")
+    page = dashboard.open(f"/studies/{first}")
+    data = page.get_by_role("region", name="Data")
     expect(data).to_contain_text("version 888a0cc1d756")
     expect(data).to_contain_text(re.compile(r"shop\.csv: 1,?200 rows in the training part"))
     expect(data).to_contain_text("column 'flat' is constant")
     expect(data.get_by_role("link", name="second")).to_be_visible()
+    card, warnings, facts = (
+        page.locator(name).bounding_box() for name in ("#data", "#data ul", "#facts")
+    )
+    assert card["y"] < warnings["y"] < card["y"] + card["height"] < facts["y"]
 
 
 def test_every_figure_is_drawn_under_the_policy(dashboard: Dashboard, database: Database) -> None:
