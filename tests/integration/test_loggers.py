@@ -448,6 +448,29 @@ def test_an_interrupted_run_does_not_wait_for_a_tracker_that_hangs(
     assert [len(recorder.steps(number)) for number in range(5)] == [6] * 5
 
 
+@pytest.mark.slow
+def test_ctrl_c_while_trials_are_sent_at_the_end_shortens_the_wait(
+    database: Database, tmp_path: Path, recorder: RecordingLogger
+) -> None:
+    study_id = stored_studies.fill(database, 5, running=0, name="live")
+    recorder.folder.mkdir()
+    (recorder.folder / "hang").touch()
+    with database.engine.begin() as connection:
+        record = study_records.get(connection, study_id)
+    entry = {
+        "name": "tests.support.recording_logger:RecordingLogger",
+        "folder": str(recorder.folder),
+    }
+    notes, interrupt = _Notes(), threading.Event()
+    with logged(database, record, [Logger.model_validate(entry)], notes, interrupt) as run:
+        run.progress(PROGRESS)
+        time.sleep(5)
+        threading.Timer(1.0, interrupt.set).start()
+        began = time.monotonic()
+    assert time.monotonic() - began < min(logger_process.DRAIN_S) - 5
+    assert "5 finished trials are not there yet; `tune send live` sends" in notes.notes[-1]
+
+
 def test_a_process_that_dies_is_said(database: Database, tmp_path: Path) -> None:
     study_id = stored_studies.fill(database, 1, running=0, name="live")
     with database.engine.begin() as connection:
@@ -455,5 +478,7 @@ def test_a_process_that_dies_is_said(database: Database, tmp_path: Path) -> None
     said: list[str] = []
     process = LoggerProcess(SendingOrder.of(database, record, []), said.append)
     process._process.kill()
+    process._process.wait()
+    assert process.has_ended
     assert not process.end(1, 1)
     assert said == ["loggers: their process has died; `tune send live` sends what is missing"]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ DRAIN_S = (30.0, 15.0)
 INTERRUPTED_S = (3.0, 1.5)
 """The same when it was interrupted."""
 _MODULE = "tunesvc.integrations.loggers.logger_main"
+_TICK_S = 0.1
 _KILL_S = 5.0
 """Time that the process gets beyond its own limit."""
 
@@ -94,19 +95,28 @@ class LoggerProcess:
         self._reader.start()
         self._write(order.written())
 
-    def end(self, limit_s: float, patience_s: float) -> bool:
+    @property
+    def has_ended(self) -> bool:
+        """True if it has died, or done its work."""
+        return self._process.poll() is not None
+
+    def end(
+        self,
+        limit_s: float,
+        patience_s: float,
+        interrupt: threading.Event | None = None,
+    ) -> bool:
         """Let it send what is left; return True if nothing is left.
 
         Args:
             limit_s: the longest that it may take.
             patience_s: the longest that a tracker may take for an answer.
+            interrupt: shortens both to `INTERRUPTED_S` when it is set.
         """
-        self._write(f"end {limit_s} {patience_s}\n")
         try:
-            code = self._process.wait(None if math.isinf(limit_s) else limit_s + _KILL_S)
-        except subprocess.TimeoutExpired:
-            code = None
+            self._end_within(limit_s, patience_s, interrupt or threading.Event())
         finally:
+            code = self._process.poll()
             self._process.kill()
             self._process.wait()
         self._reader.join(_KILL_S)
@@ -116,6 +126,17 @@ class LoggerProcess:
                 f"`tune send {self._study}` sends what is missing"
             )
         return code == 0
+
+    def _end_within(self, limit_s: float, patience_s: float, interrupt: threading.Event) -> None:
+        """Return when it has ended, or is late."""
+        self._write(f"end {limit_s} {patience_s}\n")
+        late_at = time.monotonic() + limit_s + _KILL_S
+        while not self.has_ended and time.monotonic() < late_at:
+            if (limit_s, patience_s) != INTERRUPTED_S and interrupt.is_set():
+                self._end_within(*INTERRUPTED_S, interrupt)
+                return
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_TICK_S)
 
     def _write(self, line: str) -> None:
         pipe = self._process.stdin
@@ -152,14 +173,14 @@ class LoggedRun:
         """Pass an event on."""
         self._inner.on_event(event)
 
-    def end(self, limit_s: float, patience_s: float) -> None:
+    def end(self, limit_s: float, patience_s: float, interrupt: threading.Event) -> None:
         """Send what is left, see `LoggerProcess.end`."""
         if self._process is None:
             return
         names = ", ".join(logger["name"] for logger in self._order.loggers)
         self._inner.on_event(ProgressEvent("phase", f"sending trials to {names}"))
         try:
-            self._process.end(limit_s, patience_s)
+            self._process.end(limit_s, patience_s, interrupt)
         finally:
             self._show_notes()
 
@@ -187,4 +208,4 @@ def logged(
         yield run
         limits = INTERRUPTED_S if interrupt.is_set() else DRAIN_S
     finally:
-        run.end(*limits)
+        run.end(*limits, interrupt)

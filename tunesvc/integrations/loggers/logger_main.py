@@ -2,7 +2,7 @@
 
 It gets an order as a line of JSON on standard input, and prints notes for the user, a line each. It
 ends after the line `end LIMIT PATIENCE`, or when its input is closed: what is left is then sent,
-for so many seconds at most. See `runtime.logger_process`.
+for so many seconds at most. A second such line shortens that. See `runtime.logger_process`.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class LoggerMain:
             return max([self._conclude(thread) for thread in threads])
 
     def _await_end(self) -> None:
-        line = self._orders.readline()
-        if line.startswith("end "):
+        while (line := self._orders.readline()).startswith("end "):
             self._limit_s, self._patience_s = map(float, line.split()[1:])
+            self._ending.set()
         self._ending.set()
 
     def _watch(self, threads: list[LoggerThread]) -> None:
@@ -84,7 +84,7 @@ class LoggerMain:
             for thread in waiting:
                 if thread.silent_s > SILENT_S and thread.is_busy and thread.title not in said:
                     said.add(thread.title)
-                    self._say(f"{thread.title}: no answer for {SILENT_S:g} s; the study goes on")
+                    self._say(f"{thread.title}: no answer for {SILENT_S:g} s; the study continues")
             if now - renewed_at > _RENEW_S:
                 renewed_at = now
                 for thread in waiting:
@@ -116,7 +116,7 @@ class LoggerMain:
 
     def _say_while_running(self, text: str) -> None:
         is_ending = self._ending.is_set()
-        self._say(text if is_ending else f"{text}. The study goes on, and what is missing follows")
+        self._say(text if is_ending else f"{text}. The study continues, and what is missing follows")
 
     def _say(self, text: str) -> None:
         with suppress(OSError):  # the coordinator's process may be gone
@@ -135,8 +135,9 @@ def main() -> None:
         os.chdir(order.folder)
     try:
         code = LoggerMain(order, sys.stdin, notes).run()
-    except TuneError as error:
-        notes.write(f"loggers: {error}\n")
+    except Exception as error:  # noqa: BLE001 - the user sees it, however the process fails
+        kind = "" if isinstance(error, TuneError) else f"{type(error).__name__}: "
+        notes.write(" ".join(f"loggers: {kind}{error}".split()) + "\n")
         code = 1
     notes.flush()
     os._exit(code)  # a thread may hang in a library, which may also wait at exit
