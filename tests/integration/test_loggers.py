@@ -300,12 +300,15 @@ def test_tensorboard_has_each_step_once_after_a_crash_in_the_middle_of_a_trial(
     trial.report(1.0, 1)
     sender(database, TensorBoardLogger(str(tmp_path))).send_new()
     trial.report(0.5, 2)
+    trial.set_user_attr("kind", "a|b")
     sender(database, TensorBoardLogger(str(tmp_path))).send_new()
     study.tell(trial, 0.5)
     sender(database, TensorBoardLogger(str(tmp_path))).send_new()
     run = _tensorboard(tmp_path / "live/trial-0")
     assert [event.step for event in run.Scalars("value")] == [1, 2]
     assert len(run.Scalars("result/value")) == 1
+    table = run.Tensors("trial/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert '| kind | "a\\|b" |' in table.splitlines()
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -117,7 +117,7 @@ class _EventFile:
         self._write(_hparams("session_end_info", ended), at)
         texts = {**trial.labels, "tags": ", ".join(trial.tags)}
         texts |= {name: json.dumps(value, default=str) for name, value in trial.attrs.items()}
-        rows = [f"| {name} | {value} |" for name, value in texts.items() if value]
+        rows = [f"| {name} | {_cell(value)} |" for name, value in texts.items() if value]
         self._write(text("trial", "\n".join(["| | |", "|-|-|", *rows])), at)
 
     def _write(self, summary: Any, at: float, step: int = 0) -> None:
@@ -130,6 +130,11 @@ class _EventFile:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _cell(text: str) -> str:
+    """Return a text for a table's cell, where a line break or a bar would end it."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _hparams(name: str, message: Any) -> Any:
