@@ -121,11 +121,15 @@ class BackgroundRun:
         try:
             study = self._run(self._interrupt, self._view)
         except BaseException as error:  # noqa: BLE001  # raised where the run is waited for
-            self._view.end(error)
-            self._result.set_exception(error)
+            try:
+                self._view.end(error)
+            finally:  # also if the view cannot be drawn
+                self._result.set_exception(error)
         else:
-            self._view.end()
-            self._result.set_result(study)
+            try:
+                self._view.end()
+            finally:
+                self._result.set_result(study)
 
     def _end_with_kernel(self) -> None:
         """End the run in order when the kernel ends: this thread outlives the main one."""

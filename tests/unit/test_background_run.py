@@ -15,6 +15,7 @@ from tunesvc.coordinator.progress_events import Observer, ProgressEvent
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import DatabaseUnavailable, SpecError, StudyExists
 from tunesvc.study import Study
+from tunesvc.views.notebook_view import NotebookView
 
 STUDY = cast(Study, object())
 RESUME = "train.start(resume=True)"
@@ -48,6 +49,24 @@ def end(run: BackgroundRun) -> None:
 
 def failing(interrupt: threading.Event, observer: Observer) -> Study:
     raise StudyExists("there is one")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("run", [failing, until_stopped])
+def test_a_view_that_cannot_be_drawn_keeps_no_one_waiting(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(view: NotebookView, error: BaseException | None = None) -> None:
+        raise RuntimeError("the frontend is gone")
+
+    monkeypatch.setattr(NotebookView, "end", end)
+    started = BackgroundRun("s", run, away, RESUME)
+    started.stop()
+    if run is failing:
+        with pytest.raises(StudyExists):
+            started.wait(20)
+    else:
+        assert started.wait(20) is STUDY
 
 
 def test_an_error_of_the_run_is_raised_where_it_is_waited_for_and_shown() -> None:
