@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import tunesvc
 from tests.support.specs import make_spec
+from tunesvc.cli.commands.send import _chosen
 from tunesvc.errors import SpecError
+from tunesvc.queries.rows import StudyView
 from tunesvc.runtime.imported_searchers import machine_check
 from tunesvc.runtime.named_loggers import KNOWN, require_loggers
 from tunesvc.runtime.new_submission import NewSubmission
@@ -92,8 +95,27 @@ def test_what_is_not_installed_is_said_with_its_command(
     ["api_key: abc", "tracking_uri: 'http://me:secret@host'", "wandb_token: abc", "password: x"],
 )
 def test_a_secret_is_refused(options: str) -> None:
-    with pytest.raises(SpecError, match="is a secret, which is not stored with a study"):
+    name = options.partition(":")[0]
+    with pytest.raises(SpecError, match=f"'{name}' is a secret, which is not stored with a study"):
         parse(f"{STUDY}  - mlflow: {{{options}}}\n")
+
+
+def test_a_logger_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"loggers\[1\]: 'mlflow' is there twice with the same opt"):
+        parse(f"{STUDY}  - mlflow\n  - mlflow\n")
+    assert len(parse(f"{STUDY}  - mlflow: {{experiment: a}}\n  - mlflow\n").loggers) == 2
+
+
+def test_each_logger_of_a_name_is_sent_to() -> None:
+    """By `tune send`, with and without `--to`."""
+    two = [{"name": "mlflow", "tracking_uri": f"http://{host}:5000"} for host in "ab"]
+    study = cast(StudyView, SimpleNamespace(spec=make_spec(loggers=[*two, {"name": "wandb"}])))
+    assert [one.name for one in _chosen(study, (), {})] == ["mlflow", "mlflow", "wandb"]
+    chosen = _chosen(study, ("mlflow", "tensorboard", "mlflow"), {"x": "1"})
+    assert [one.name for one in chosen] == ["mlflow", "mlflow", "tensorboard"]
+    uris = [one.options.get("tracking_uri") for one in chosen]
+    assert uris == ["http://a:5000", "http://b:5000", None]
+    assert all(one.options["x"] == "1" for one in chosen)
 
 
 def test_an_address_without_a_password_is_none() -> None:

@@ -26,7 +26,6 @@ class UnsentTrial:
 
     trial_id: int
     number: int
-    is_finished: bool
     is_reserved: bool
     """True if a process has begun to send it, this one or an earlier one."""
     run: str | None
@@ -99,7 +98,6 @@ def list_unsent(
         sa.select(
             trials.c.trial_id,
             trials.c.number,
-            is_finished.label("is_finished"),
             logged.trial_id.is_not(None).label("is_reserved"),
             logged.run,
         )

@@ -69,6 +69,7 @@ def find_issues(
             _search(spec, names),
             _classes(spec),
             _secrets(spec),
+            _repeated_loggers(spec),
             _data(spec),
         )
     )
@@ -262,14 +263,23 @@ def _secrets(spec: StudySpec) -> Iterator[SpecIssue]:
         for name, value in logger.options.items():
             is_secret = isinstance(value, str) and redacted(value) != value
             if is_secret or _SECRET_NAME.search(name):
-                text = (
-                    "is a secret, which is not stored with a study: set the tracker's own variable"
+                text = f"{name!r} is a secret, which is not stored with a study"
+                remedy = (
+                    "set the tracker's own variable, such as WANDB_API_KEY or "
+                    "MLFLOW_TRACKING_PASSWORD, where the study runs"
                 )
-                example = "such as WANDB_API_KEY or MLFLOW_TRACKING_PASSWORD, where the study runs"
-                yield SpecIssue(("loggers", index, name), f"{text}, {example}", at_key=True)
+                yield SpecIssue(("loggers", index, name), f"{text}: {remedy}", at_key=True)
 
 
 _SECRET_NAME = re.compile(r"(?i)password|secret|token|api_?key")
+
+
+def _repeated_loggers(spec: StudySpec) -> Iterator[SpecIssue]:
+    """Refuse a logger that is there twice: each would send every trial to the same place."""
+    for index, logger in enumerate(spec.loggers):
+        if logger in spec.loggers[:index]:
+            text = f"{logger.name!r} is there twice with the same options: leave one out"
+            yield SpecIssue(("loggers", index), text)
 
 
 TRANSFORMERS = ("standardize", "normalize", "impute", "encode", "ordinal")

@@ -67,7 +67,7 @@ def send(
     database = api.shared_database(database_url)
     order = SendingOrder.of(database, view, loggers, again=again, is_command=True)
     process = LoggerProcess(order, lambda note: typer.echo(note, err=True))
-    while follow and not stored.view.is_at_rest:
+    while follow and not process.has_ended and not stored.view.is_at_rest:
         time.sleep(_LOOK_S)
     if not process.end(math.inf, _PATIENCE_S):
         raise typer.Exit(1)
@@ -80,10 +80,11 @@ def _chosen(view: StudyView, names: Sequence[str], options: Mapping[str, str]) -
     own = () if view.spec is None else view.spec.loggers
     if not names and not own:
         raise typer.BadParameter(f"study {view.name!r} names no `loggers`: say --to mlflow")
-    known = {logger.name: logger.options for logger in own}
+    chosen = [logger for logger in own if not names or logger.name in names]
+    known = {logger.name for logger in chosen}
+    chosen += [Logger(name=name) for name in dict.fromkeys(names) if name not in known]
     return [
-        Logger.model_validate({"name": name, **known.get(name, {}), **options})
-        for name in names or known
+        Logger.model_validate({"name": one.name, **one.options, **options}) for one in chosen
     ]
 
 
