@@ -83,9 +83,7 @@ def _chosen(view: StudyView, names: Sequence[str], options: Mapping[str, str]) -
     chosen = [logger for logger in own if not names or logger.name in names]
     known = {logger.name for logger in chosen}
     chosen += [Logger(name=name) for name in dict.fromkeys(names) if name not in known]
-    return [
-        Logger.model_validate({"name": one.name, **one.options, **options}) for one in chosen
-    ]
+    return [Logger.model_validate({"name": one.name, **one.options, **options}) for one in chosen]
 
 
 def _options(written: Sequence[str]) -> dict[str, str]:

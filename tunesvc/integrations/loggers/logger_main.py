@@ -115,8 +115,8 @@ class LoggerMain:
         return 1
 
     def _say_while_running(self, text: str) -> None:
-        is_ending = self._ending.is_set()
-        self._say(text if is_ending else f"{text}. The study continues, and what is missing follows")
+        comfort = ". The study continues, and what is missing follows"
+        self._say(text if self._ending.is_set() else text + comfort)
 
     def _say(self, text: str) -> None:
         with suppress(OSError):  # the coordinator's process may be gone
