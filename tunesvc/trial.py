@@ -15,11 +15,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tunesvc.data.trial_data import TrialData, data_of_program
 from tunesvc.errors import BadReport, Pruned
 from tunesvc.util.characters import find_unstorable
+
+if TYPE_CHECKING:
+    from tunesvc.data.trial_data import TrialData
 
 MAX_STEP = 2**63 - 1
 """The greatest step that the database can store."""
@@ -85,13 +87,19 @@ class RestoredState:
     """Step after which it was saved; -1: before the first."""
 
 
+def _data_of_program() -> TrialData:
+    from tunesvc.data.trial_data import data_of_program  # only where data are read
+
+    return data_of_program()
+
+
 @dataclass(frozen=True, slots=True)
 class AssignedResources:
     """Resources of one worker that a trial may use."""
 
     devices: tuple[str, ...] = ()
     placement_group: object = None
-    open_data: Callable[[], TrialData] = data_of_program
+    open_data: Callable[[], TrialData] = _data_of_program
     """Opens the study's prepared data in this process."""
 
 

@@ -256,7 +256,8 @@ def train(x: Annotated[float, tunesvc.Float(0.0, 1.0)], *, trial: tunesvc.Trial)
     return x
 
 train(x=0.5)
-print(sorted({"ray", "optuna", "sqlalchemy", "pydantic", "numpy", "yaml"} & set(sys.modules)))
+heavy = {"ray", "optuna", "sqlalchemy", "pydantic", "numpy", "yaml", "platformdirs", "tunesvc.data"}
+print(sorted(heavy & set(sys.modules)))
 """
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
