@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from tunesvc.util.paths import home_directory
 
@@ -43,13 +42,12 @@ def part_path(folder: Path, part: str) -> Path:
     return folder / f"{part}.arrow"
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file that appears whole or not at all. Several processes may write the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("wb") as file:
-            write(file)
+        partial.write_bytes(content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

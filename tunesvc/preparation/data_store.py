@@ -13,19 +13,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tunesvc.artifacts.artifact_store import ArtifactStore
 from tunesvc.artifacts.object_store import ObjectStore
-from tunesvc.data.prepared_data import (
-    TRIAL_PARTS,
-    PreparedData,
-    node_folder,
-    part_path,
-    write_whole,
-)
+from tunesvc.data.prepared_data import TRIAL_PARTS, PreparedData, node_folder, part_path
 from tunesvc.errors import ArtifactMissing, DataError
 
 _VERSIONS = "versions"
@@ -194,17 +187,13 @@ def place_on_this_machine(prepared: PreparedData) -> Path:
         ArtifactDamaged: a file is not what was stored.
     """
     folder = node_folder(prepared.version)
+    folder.mkdir(parents=True, exist_ok=True)
     store = DataStore.open(prepared.store)
     for name, digest in prepared.parts.items():
         path = part_path(folder, name)
         if not path.exists():
-            write_whole(path, partial(_copy, store.files, digest))
+            store.files.get(digest, path)
     return folder
-
-
-def _copy(files: ArtifactStore, digest: str, file: BinaryIO) -> None:
-    for piece in files.read(digest):
-        file.write(piece)
 
 
 def _study_key(study: str) -> str:

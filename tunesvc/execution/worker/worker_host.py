@@ -113,7 +113,7 @@ class RayHost:
         for name, buffer in buffers.items():
             path = part_path(folder, name)
             if not path.exists():
-                write_whole(path, lambda file, content=buffer: file.write(content))  # type: ignore[misc]
+                write_whole(path, buffer)
         provide(prepared.version, folder, buffers)
 
     def end_process(self, info: WorkerInfo) -> None:
