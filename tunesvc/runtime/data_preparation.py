@@ -128,8 +128,9 @@ def _process(spec: StudySpec, folder: Path) -> Iterator[tuple[Connection, Path]]
         raise ValueError("the study has no data")
     ours, its = Pipe()
     arguments = [sys.executable, "-u", "-c", _START, str(its.fileno()), json.dumps(sys.path)]
-    environment = {**os.environ, **spec.environment.env}
     with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as scratch:
+        # A killed process leaves its temporary files there.
+        environment = {**os.environ, "TMPDIR": scratch, **spec.environment.env}
         output = Path(scratch, "output")
         with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
             its.close()
