@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "raises": ({"source": "m:broken"}, "raised ValueError: the disk is full"),
     "returns": ({"source": "m:number"}, "returned a int: return a DataFrame"),
+    "lengths": ({"source": "m:lengths"}, "Length of values .3. does not match"),
+    "shape": ({"source": "m:shape"}, "Expected a 1D array"),
+    "nested": ({"source": "m:nested"}, "column 'near' of m:nested is list.*: drop it"),
+    "no feature": (
+        {"source": "people.csv", "target": "bought", "drop": ["age", "city"]},
+        "people.csv has no column left to learn from",
+    ),
     "no transformer": ({"source": "people.csv", "transformer": "m:number"}, "is no transformer"),
     "lambda": ({"source": "numbers.csv", "transformer": "m:local"}, "cannot be stored"),
     "group gaps": ({"source": "gaps.csv", "split": {"group": "bought"}}, "has 2 gaps"),
@@ -296,6 +304,11 @@ def test_bad_data_is_a_clear_error(home: Home, case: str) -> None:
     (home.folder / "late.csv").write_text("age\n" + "1\n" * 600_000 + "old\n")
     local = FunctionTransformer(lambda rows: rows)
     home.names |= {"m:broken": broken, "m:number": lambda: 3, "m:local": local}
+    home.names |= {
+        "m:lengths": lambda: (np.zeros((4, 2)), np.zeros(3)),
+        "m:shape": lambda: (np.zeros((4, 2)), np.zeros((4, 2))),
+        "m:nested": lambda: people().assign(near=[[1, 2]] * 100),
+    }
     with pytest.raises(DataError, match=message):
         home.prepare(**data)
     assert list(home.store.list()) == []
@@ -399,6 +412,10 @@ def test_a_difference_names_rows_and_columns(home: Home) -> None:
     assert compare(home.store, versions[0], versions[2]).is_empty
     assert compare(home.store, versions[0], versions[3]).removed_rows == [3, 5]
     assert compare(home.store, versions[3], versions[0], "id").added_rows == [3, 5]
+    lists = [first.assign(near=[[0, last]] * 100) for last in (1, 2)]
+    home.names |= {"m:first": lambda: lists[0], "m:last": lambda: lists[1]}
+    nested = [home.prepare(source=f"m:{name}", drop=["near"]) for name in ("first", "last")]
+    assert compare(home.store, *nested).changed_columns == {"near": 100}
     with pytest.raises(DataError, match="column 'bought' is no key"):
         compare(home.store, versions[0], versions[3], "bought")
 
@@ -485,5 +502,27 @@ def test_rows_of_production_are_checked(home: Home) -> None:
         prepared.transform([{"age": 3}])
     with pytest.raises(DataError, match="column 'age' needs int64|column 'age' needs double"):
         prepared.transform({"age": "old", "city": "Rome"})
+    with pytest.raises(DataError, match="rows are a str: give a mapping"):
+        prepared.transform("Rome")
     with pytest.raises(DataError, match="no version 'none' of prepared data"):
         load_preparation("none")
+
+
+def test_rows_of_production_have_the_types_of_the_source(home: Home) -> None:
+    """Categories of numbers, moments of a zone, and decimals are no text."""
+    table = people().assign(
+        kind=pd.Categorical(np.arange(100) % 3),
+        at=pd.date_range("2026-01-01", periods=100, tz="UTC"),
+        price=[Decimal(row) / 8 for row in range(100)],
+    )
+    home.names["m:table"] = lambda: table
+    manifest = home.prepare(source="m:table", target="bought", drop=["city"])
+    prepared = load_preparation(manifest.version)
+    train = home.read(manifest).train.pandas().drop(columns="bought")
+    rows = table[table.age.isin(train.age)].drop(columns="bought")
+    pd.testing.assert_frame_equal(prepared.transform(rows), train)
+    row = {"age": 1.0, "kind": 2, "at": table["at"][0], "price": Decimal("0.5")}
+    assert prepared.transform(row)["kind"].tolist() == [2.0]
+    assert prepared.transform(row | {"price": 0.5})["price"].tolist() == [0.5]
+    with pytest.raises(DataError, match="column 'price' needs decimal"):
+        prepared.transform(row | {"price": "cheap"})

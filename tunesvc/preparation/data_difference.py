@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tunesvc.errors import DataError
 from tunesvc.preparation.data_store import DataManifest, DataStore
@@ -96,7 +98,9 @@ def _rows(store: DataStore, manifest: DataManifest) -> pd.DataFrame:
     with TemporaryDirectory(prefix="tunesvc-data-") as folder:
         path = Path(folder, "raw.parquet")
         store.files.get(manifest.raw.digest, path)
-        return pd.read_parquet(path)
+        frame = pd.read_parquet(path)
+        nested = [one.name for one in pq.read_schema(path) if pa.types.is_nested(one.type)]
+    return frame.assign(**{name: frame[name].astype(str) for name in nested})
 
 
 def _settings(before: DataManifest, after: DataManifest) -> list[str]:

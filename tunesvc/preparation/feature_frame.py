@@ -6,7 +6,9 @@ stays), text is Python's with NaN for a gap. So the same row always gives the sa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,17 @@ def is_numeric(kind: pa.DataType) -> bool:
 
 def is_categorical(kind: pa.DataType) -> bool:
     """Return True for text, and for true and false."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind)) or (
-        bool(pa.types.is_boolean(kind))
-    )
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(is_text or pa.types.is_boolean(kind))
+
+
+def with_plain_values(table: pa.Table) -> pa.Table:
+    """Return a table whose dictionaries, such as categories of pandas, are their values."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            values = table.column(place).cast(field.type.value_type)
+            table = table.set_column(place, field.name, values)
+    return table
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -46,6 +55,11 @@ def from_rows(rows: Any, schema: Mapping[str, str]) -> pa.Table:
     """
     if isinstance(rows, Mapping):
         rows = [rows]
+    if not isinstance(rows, (pa.Table, pd.DataFrame, list)):
+        raise DataError(
+            f"rows are a {type(rows).__name__}: give a mapping for one row, a list of mappings, a "
+            "DataFrame or a pyarrow.Table"
+        )
     frame = rows.to_pandas() if isinstance(rows, pa.Table) else pd.DataFrame(rows)
     missing = [name for name in schema if name not in frame.columns]
     if missing:
@@ -55,15 +69,28 @@ def from_rows(rows: Any, schema: Mapping[str, str]) -> pa.Table:
 
 
 def _typed(values: Any, name: str, kind: str) -> pa.Array:
-    arrow = pa.type_for_alias(kind) if kind in _ALIASES else pa.string()
-    if pa.types.is_integer(arrow) or kind.startswith("decimal"):
-        arrow = pa.float64()  # gaps, as pandas has them; `to_frame` makes doubles of both
     try:
+        if decimal := _DECIMAL.fullmatch(kind):
+            arrow = pa.decimal128(38, int(decimal[1]))
+            values = [None if pd.isna(value) else Decimal(str(value)) for value in values]
+        else:
+            arrow = _type_of(kind)
         return pa.array(values, type=arrow, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+    except (ArithmeticError, pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
         raise DataError(f"column {name!r} needs {kind}: {error}") from error
 
 
+def _type_of(kind: str) -> pa.DataType | None:
+    """Return the type of values of production; None for the one that they have by themselves."""
+    if zoned := _ZONED.fullmatch(kind):
+        return pa.timestamp(*zoned.groups())
+    arrow = pa.type_for_alias(kind) if kind in _ALIASES else None
+    # Gaps are as pandas has them; `to_frame` makes doubles of all numbers.
+    return pa.float64() if arrow is not None and pa.types.is_integer(arrow) else arrow
+
+
+_DECIMAL = re.compile(r"decimal\d+\(\d+, (-?\d+)\)")
+_ZONED = re.compile(r"timestamp\[(\w+), tz=(.+)\]")
 _ALIASES = {
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
     *("halffloat", "float", "double", "float16", "float32", "float64"),
@@ -74,8 +101,6 @@ _ALIASES = {
 
 def _values(column: pa.ChunkedArray) -> Any:
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_float32(kind):
         return column.to_numpy()
     if is_numeric(kind):

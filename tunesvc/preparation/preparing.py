@@ -31,7 +31,7 @@ from tunesvc.errors import DataError
 from tunesvc.preparation import column_transformer
 from tunesvc.preparation.column_statistics import describe, find_warnings
 from tunesvc.preparation.data_store import DataFile, DataInput, DataManifest, DataStore
-from tunesvc.preparation.feature_frame import to_frame
+from tunesvc.preparation.feature_frame import to_frame, with_plain_values
 from tunesvc.preparation.splitting import split_rows
 from tunesvc.preparation.table_source import (
     Load,
@@ -133,11 +133,12 @@ class _Preparing:
         self._version = version
         self._inputs = read.inputs
         self._target = task.data.target or read.target
-        self._table = read.table.combine_chunks()
+        self._table = with_plain_values(read.table).combine_chunks()
         self._check_columns()
         split = task.data.split
         unused = {*task.data.drop, split.group, split.time, self._target}
         self._features = [name for name in self._table.column_names if name not in unused]
+        self._check_features()
 
     def run(self) -> DataManifest:
         """Store all files, and return the manifest."""
@@ -198,6 +199,18 @@ class _Preparing:
         if self._target is not None:
             self._check_target(self._target)
 
+    def _check_features(self) -> None:
+        source = self._task.data.source
+        if not self._features:
+            raise DataError(f"{source} has no column left to learn from: drop fewer")
+        for name in self._features:
+            kind = self._table.schema.field(name).type
+            if pa.types.is_nested(kind):
+                raise DataError(
+                    f"column {name!r} of {source} is {kind}: drop it, or make columns of single "
+                    "values from it, by a function as `source`"
+                )
+
     def _check_target(self, target: str) -> None:
         column = self._table.column(target)
         missing = pa.compute.is_null(column, nan_is_null=True)
@@ -225,10 +238,7 @@ class _Preparing:
                     f"the transformer returns a column {self._target!r}, as the target is named: "
                     "give it another name"
                 )
-            values = self._table.column(self._target).take(rows)
-            if pa.types.is_dictionary(values.type):
-                values = values.cast(values.type.value_type)
-            table = table.append_column(self._target, values)
+            table = table.append_column(self._target, self._table.column(self._target).take(rows))
         metadata = {VERSION_KEY: self._version.encode(), TARGET_KEY: (self._target or "").encode()}
         table = table.combine_chunks().replace_schema_metadata(metadata)
 

@@ -268,27 +268,33 @@ def _as_table(source: str, returned: Any, target: str | None) -> tuple[pa.Table,
     """Return a function's result as a table, and the name of its target."""
     import pandas as pd
 
-    if isinstance(returned, tuple) and len(returned) == 2:
-        features, values = returned
-        target = target or str(getattr(values, "name", None) or "target")
-        frame = _named(features)
-        if target in frame.columns:
-            raise DataError(f"source {source!r}: {target!r} names the target and a feature")
-        frame = frame.assign(**{target: getattr(values, "to_numpy", lambda: values)()})
-    elif isinstance(returned, pa.Table):
-        return returned.replace_schema_metadata(None), target
-    elif isinstance(returned, pd.DataFrame):
-        frame = returned
-    else:
+    table = returned
+    try:
+        if isinstance(returned, tuple) and len(returned) == 2:
+            target = target or str(getattr(returned[1], "name", None) or "target")
+            table = pa.Table.from_pandas(_joined(*returned, target), preserve_index=False)
+        elif isinstance(returned, pd.DataFrame):
+            table = pa.Table.from_pandas(returned, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        raise DataError(f"source {source!r}: {_line(error)}") from error
+    if not isinstance(table, pa.Table):
         raise DataError(
             f"source {source!r} returned a {type(returned).__name__}: return a DataFrame, a "
             "pyarrow.Table, or `(X, y)`"
         )
-    try:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
-        raise DataError(f"source {source!r}: {_line(error)}") from error
     return table.replace_schema_metadata(None), target
+
+
+def _joined(features: Any, values: Any, target: str) -> Any:
+    """Return `X` and `y` as one frame.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    frame = _named(features)
+    if target in frame.columns:
+        raise ValueError(f"{target!r} names the target and a feature")
+    return frame.assign(**{target: getattr(values, "to_numpy", lambda: values)()})
 
 
 def _named(features: Any) -> Any:
