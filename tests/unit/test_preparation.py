@@ -24,6 +24,7 @@ from tunesvc.data.part import Part
 from tunesvc.data.prepared_data import node_folder, part_path
 from tunesvc.data.trial_data import TrialData, open_data
 from tunesvc.errors import DataError
+from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.entrypoint import load_object
 from tunesvc.preparation.data_difference import ChangedValue, compare
 from tunesvc.preparation.data_store import DataManifest, DataStore, place_on_this_machine
@@ -55,9 +56,14 @@ class Home:
         writer(path, index=False)
         return path
 
+    def load(self, import_path: str) -> Any:
+        if import_path in self.names:
+            return self.names[import_path]
+        return load_object(import_path, self.folder, import_path)
+
     def prepare(self, code: str = "", **data: Any) -> DataManifest:
         parsed = Data.model_validate_json(json.dumps(data))
-        task = Preparation(parsed, self.folder, self.store, self.names.__getitem__, code)
+        task = Preparation(parsed, self.folder, self.store, self.load, code)
         return prepare(task, self.said.append)
 
     def read(self, manifest: DataManifest) -> TrialData:
@@ -312,6 +318,12 @@ def test_bad_data_is_a_clear_error(home: Home, case: str) -> None:
     with pytest.raises(DataError, match=message):
         home.prepare(**data)
     assert list(home.store.list()) == []
+
+
+def test_a_function_that_is_not_there_has_not_raised(home: Home) -> None:
+    (home.folder / "shop.py").write_text("")
+    with pytest.raises(EntrypointError, match="shop.py has no 'visits'"):
+        home.prepare(source="shop.py:visits")
 
 
 def test_what_does_not_fit_into_memory_is_refused_while_it_is_read(

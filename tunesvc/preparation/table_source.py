@@ -88,9 +88,11 @@ def call_function(source: str, load: Load, target: str | None) -> SourceTable:
 
     Raises:
         DataError: it raised, or returned something else.
+        EntrypointError: there is none.
     """
+    function = load(source)
     try:
-        returned = load(source)()
+        returned = function()
     except DataError:
         raise
     except Exception as error:
