@@ -114,11 +114,12 @@ def test_a_program_and_a_process_map_the_file(run: RunStudy, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_killed_preparation_leaves_nothing_half(run: RunStudy) -> None:
+def test_a_killed_preparation_leaves_nothing(run: RunStudy, tmp_path: Path) -> None:
     data = {**DATA, "steps": [{"apply": [{"class": "on_data:Kills"}]}]}
     with pytest.raises(DataError, match="ended without a result"):
         run(data=data)
     assert list(DataStore.open().list()) == []
+    assert not Path((tmp_path / "killed").read_text()).exists()
     assert run(data=data, resume=True).state == "finished"
     assert len(list(DataStore.open().list())) == 1
 

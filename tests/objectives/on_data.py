@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -17,18 +18,18 @@ def people():
 
 
 class Kills(StandardScaler):
-    """Kills its process the first time."""
+    """Kills its process the first time, and leaves a temporary folder."""
 
     def fit(self, rows, y=None):
         mark = Path("killed")
         if not mark.exists():
-            mark.touch()
+            mark.write_text(tempfile.mkdtemp())
             os.kill(os.getpid(), signal.SIGKILL)
         return super().fit(rows, y)
 
 
 def train(x, trial):
-    """Tell where the data lies."""
+    """Record where the data lies."""
     matrix, y = trial.data.train
     trial.set_user_attr("rows", len(matrix))
     trial.set_user_attr("is_view", bool(not matrix.flags.owndata and not matrix.flags.writeable))
