@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from tunesvc.config_classes.config_function import ConfigFunction, with_config
-from tunesvc.config_classes.field_ranges import ranges_of
+from tunesvc.config_classes.field_ranges import ranges_of, without_range
 from tunesvc.errors import SpecError, StudyNotFound
 from tunesvc.run_options import StudyOptions, SubmitOptions, TuneOptions
 from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, name_of, without_partial
@@ -399,7 +399,7 @@ def _arguments(
         if name not in bound and (range_ := _range(hints.get(name))) is not None:
             ranges[name] = _checked(function, parameter, range_)
         elif parameter.default is _Empty:
-            raise SpecError(_without_range(function, name))
+            raise SpecError(without_range(name_of(function), name, hints.get(name)))
         elif isinstance(parameter.default, (bool, int, float, str)):
             # Stored with the study as a record; other defaults are left to the function.
             defaults[name] = parameter.default
@@ -456,13 +456,6 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         text = f"{name_of(function)}: {problem}: import what they name at module level"
         raise SpecError(text) from None
     return {name: parameter.annotation for name, parameter in signature.parameters.items()}
-
-
-def _without_range(function: Callable[..., Any], name: str) -> str:
-    return (
-        f"{name_of(function)}: `{name}` has neither a range nor a default: annotate it, such as "
-        f"`{name}: Annotated[float, Float(0.0, 1.0)]`, or give it a value under `constants`"
-    )
 
 
 def _optional(step: float | None, when: Mapping[str, Any] | None) -> dict[str, Any]:

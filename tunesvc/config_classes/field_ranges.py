@@ -9,6 +9,12 @@ from tunesvc.config_classes.config_class import MISSING, ConfigClass, ConfigFiel
 from tunesvc.errors import SpecError
 
 _BOUNDS = ("ge", "gt", "le", "lt", "multiple_of")
+_EXAMPLES = {
+    float: "Float(0.0, 1.0)",
+    int: "Int(1, 10)",
+    str: 'Choice("a", "b")',
+    bool: "Choice(False, True)",
+}
 
 
 def ranges_of(
@@ -35,12 +41,22 @@ def ranges_of(
         if found is not None:
             ranges[name] = found
         elif field.default is MISSING:
-            issues.append(_without_range(config, name))
+            issues.append(without_range(config.kind.__name__, name, field.hint))
         elif isinstance(field.default, (bool, int, float, str)):
             defaults[name] = field.default
     if issues:
         raise SpecError("\n".join(issues))
     return {name: _absolute(name, one, config) for name, one in ranges.items()}, defaults
+
+
+def without_range(owner: str, name: str, hint: object) -> str:
+    """Return the problem of a field or argument whose values are not known."""
+    kind = next((one for one in (int, str, bool) if one is hint), float)
+    return (
+        f"{owner}: `{name}` has neither a range nor a default: annotate it, such as "
+        f"`{name}: Annotated[{kind.__name__}, {_EXAMPLES[kind]}]`, or give it a value under "
+        "`constants`"
+    )
 
 
 def surplus(config: ConfigClass, given: Mapping[str, Any]) -> list[str]:
@@ -118,10 +134,3 @@ def _absolute(name: str, written: dict[str, Any], config: ConfigClass) -> dict[s
         for one, value in written["when"].items()
     }
     return {**written, "when": when}
-
-
-def _without_range(config: ConfigClass, name: str) -> str:
-    return (
-        f"{config.kind.__name__}: `{name}` has neither a range nor a default: annotate it, such as "
-        "`Annotated[float, Float(0.0, 1.0)]`, or give it a value under `constants`"
-    )
