@@ -223,6 +223,8 @@ def test_a_public_style_configuration_switches_by_one_word(
         (["hydra.launcher._target_=hydra_plugins.x.SlurmLauncher"], "is SlurmLauncher.*cluster"),
         (["+hydra.sweeper.options.prunner=none"], "did you mean `pruner`"),
         (["hydra.sweeper.n_trials=0"], "budget.trials"),
+        (["lrr=interval(0, 1)"], r"Could not override 'lrr'[^$]*\+lrr"),
+        (["model=choice(smal, large)"], "Could not find 'model/smal'"),
     ],
 )
 def test_what_cannot_be_used_is_an_error_that_names_it(

@@ -60,13 +60,20 @@ class HydraJob:
         except Pruned as pruned:
             return pruned
 
-    def _composed(self, trial: Trial) -> DictConfig:
+    def compose(self, params: Mapping[str, Any]) -> DictConfig:
+        """Return the configuration of a job with these parameters.
+
+        Raises:
+            CompactHydraException: the program's configuration has no such key or group.
+        """
         chosen = [
-            f"{self.keys.get(name, name)}={as_override(value)}"
-            for name, value in trial.params.items()
+            f"{self.keys.get(name, name)}={as_override(value)}" for name, value in params.items()
         ]
-        overrides = [*self.overrides, *chosen]
-        composed = self.context.config_loader.load_sweep_config(self.config, overrides)
+        loader = self.context.config_loader
+        return loader.load_sweep_config(self.config, [*self.overrides, *chosen])
+
+    def _composed(self, trial: Trial) -> DictConfig:
+        composed = self.compose(trial.params)
         started_in = self.config.hydra.runtime.cwd  # a worker may be elsewhere
         with open_dict(composed):
             composed.hydra.runtime.cwd = started_in

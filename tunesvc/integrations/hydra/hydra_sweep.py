@@ -27,7 +27,7 @@ from tunesvc.foreign.formats.hydra_sweeper import read_sweeper
 from tunesvc.foreign.source import section_of
 from tunesvc.integrations.hydra.hydra_job import HydraJob
 from tunesvc.search.registry.component_check import option_issues
-from tunesvc.spec import StudySpec
+from tunesvc.spec import CategoricalParameter, StudySpec
 from tunesvc.spec.yaml.document import spec_from_dict
 from tunesvc.study import Study
 from tunesvc.util.paths import is_url
@@ -84,6 +84,7 @@ def _sweep(
         Singleton.get_state(),
     )
     spec = study_of({**settings, "study_name": name}, job)
+    job.compose(_least(spec))  # a misspelled key is an error before the first job
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "multirun.yaml")
@@ -107,6 +108,15 @@ def _run(
         raise SystemExit(130) from None
     _write_results(study, folder)
     return study
+
+
+def _least(spec: StudySpec) -> dict[str, Any]:
+    """Return the first value of each parameter that all jobs have."""
+    return {
+        name: one.values[0] if isinstance(one, CategoricalParameter) else one.min
+        for name, one in spec.parameters.items()
+        if not one.when
+    }
 
 
 @contextmanager
