@@ -189,6 +189,18 @@ def test_an_asyncio_program_stays_responsive(tmp_path: Path, env: dict[str, str]
     assert int(ticks) > 10
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("joins")
+def test_a_program_lives_until_its_run_in_the_background_has_ended(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    start = "run = train.start(trials=6, parallelism=2)"
+    done = run(f'{OBJECTIVE}\nif __name__ == "__main__":\n    {start}\n', tmp_path, env)
+    assert done.returncode == 0, done.stderr
+    seen = run(f"{OBJECTIVE}\nprint(tunesvc.load_study('train'))\n", tmp_path, env)
+    assert "<Study 'train': finished" in seen.stdout, seen.stderr
+
+
 def test_ctrl_c_ends_a_script_in_order_and_says_how_to_continue(
     tmp_path: Path, env: dict[str, str]
 ) -> None:

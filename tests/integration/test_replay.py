@@ -144,6 +144,15 @@ def _run_with_what_comes_between(simulation: Simulation, database: Database) -> 
     simulation.run()
 
 
+def test_a_pool_that_takes_nothing_more_ends_no_run(database: Database) -> None:
+    """Python closes all of them when the main thread of a program ends, before other threads do."""
+    simulation = Simulation(database, make_spec(budget={"trials": 6}), bumpy)
+    simulation.commit_thread = closed = ThreadPoolExecutor(1)
+    closed.shutdown()
+    simulation.run()
+    assert simulation.sql("SELECT count(*) FROM trials WHERE state = 'complete'") == [(6,)]
+
+
 def test_proposals_of_a_step_whose_answer_was_lost_are_drawn_again(database: Database) -> None:
     """When that step was written is not known, nor what they rest on; of one that was put off it
     is known later."""

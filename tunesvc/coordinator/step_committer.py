@@ -137,7 +137,10 @@ class StepCommitter:
     ) -> Sequence[tuple[int, int]]:
         if self._commit_thread is None or meanwhile is None:
             return self._study_writer.commit(changes)
-        committed = self._commit_thread.submit(self._study_writer.commit, changes)
+        try:
+            committed = self._commit_thread.submit(self._study_writer.commit, changes)
+        except RuntimeError:  # the main thread of a program has ended: pools take nothing more
+            return self._study_writer.commit(changes)
         try:
             while not committed.done() and meanwhile():
                 pass
