@@ -19,6 +19,7 @@ BOTH = {"tune", "ran", "desk"}
 """Fixtures that are `tune` in both places."""
 FILES = "works on files of this machine"
 DATABASE = "works on the database itself"
+STORE = "reads the store of prepared data, which no server has"
 REFUSING = {
     "init": FILES,
     "import": FILES,
@@ -28,6 +29,10 @@ REFUSING = {
     "dashboard": "serves the database; a server has its own pages",
     "serve": "is the server",
     "send": "records in the database what trackers have",
+    "data ls": STORE,
+    "data show": STORE,
+    "data diff": STORE,
+    "data rm": STORE,
     "db status": DATABASE,
     "db upgrade": DATABASE,
     "db backup": DATABASE,
@@ -91,6 +96,9 @@ def test_every_command_runs_in_both_places_or_has_a_reason() -> None:
 OPERANDS = {
     "send": ["digits"],
     "import": ["sweep.yaml"],
+    "data show": ["a1b2"],
+    "data diff": ["a1b2", "c3d4"],
+    "data rm": ["a1b2"],
     "validate": ["x.yaml"],
     "preview": ["x.yaml"],
     "db backup": ["x.dump"],
