@@ -255,7 +255,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no target": ({"source": "people.csv", "target": "buoght"}, "no column 'buoght'.*`bought`"),
     "target gaps": (
         {"source": "gaps.csv", "target": "bought"},
-        "missing in 2 rows, first in row 3",
+        "has gaps, 2 of 100, first in row 3",
     ),
     "few rows": ({"source": "few.csv", "target": "bought"}, "the (validation|test) part is empty"),
     "rare class": (
@@ -428,6 +428,8 @@ def test_a_difference_names_rows_and_columns(home: Home) -> None:
     home.names |= {"m:first": lambda: lists[0], "m:last": lambda: lists[1]}
     nested = [home.prepare(source=f"m:{name}", drop=["near"]) for name in ("first", "last")]
     assert compare(home.store, *nested).changed_columns == {"near": 100}
+    with pytest.raises(DataError, match="no column 'idd' in both versions, did you mean `id`"):
+        compare(home.store, versions[0], versions[3], "idd")
     with pytest.raises(DataError, match="column 'bought' is no key"):
         compare(home.store, versions[0], versions[3], "bought")
 

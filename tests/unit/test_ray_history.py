@@ -107,7 +107,7 @@ def test_the_mode_is_asked_for_by_the_name_of_the_metric(results: Results) -> No
     results.write_state()
     with pytest.raises(SpecError, match="--maximize NAME`, of acc, loss$"):
         results.read(goals={})
-    with pytest.raises(SpecError, match="has reported `los`: acc, loss$"):
+    with pytest.raises(SpecError, match="has reported `los`, but acc, loss$"):
         results.read(goals={"los": "minimize"})
 
 

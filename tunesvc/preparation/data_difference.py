@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tunesvc.errors import DataError
 from tunesvc.preparation.data_store import DataManifest, DataStore
+from tunesvc.util.suggestions import suggest
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,8 @@ def _paired_by_key(
     places = []
     for frame in (old, new):
         if key not in frame.columns:
-            raise DataError(f"there is no column {key!r} in both versions")
+            hint = suggest(key, frame.columns)
+            raise DataError(f"there is no column {key!r} in both versions{hint}")
         if frame[key].duplicated().any():
             raise DataError(f"column {key!r} is no key: {frame[key].duplicated().sum()} are twice")
         places.append({value: position for position, value in enumerate(frame[key])})

@@ -217,8 +217,8 @@ class _Preparing:
         if gaps := pa.compute.sum(missing).as_py():
             first = int(pa.compute.index(missing, True).as_py())
             raise DataError(
-                f"the target {target!r} is missing in {gaps} rows, first in row {first} (from 0): "
-                "remove those rows, since a study learns nothing from them"
+                f"the target {target!r} has gaps, {gaps} of {len(column)}, first in row {first} "
+                "(from 0): remove those rows, since a study learns nothing from them"
             )
         if pa.types.is_nested(column.type) or pa.types.is_temporal(column.type):
             raise DataError(f"the target {target!r} is {column.type}: a number or text is needed")

@@ -170,8 +170,8 @@ def _read(experiment: RayExperiment, metric: str, step: str, draft: Draft) -> li
         unreadable += trial.unreadable
     found = [trial for trial in experiment.trials if trial.last or trial.error]
     if not any(number(value_at(trial.last, metric)) is not None for trial in found):
-        names = ", ".join(_candidates(experiment)) or "they have reported no number"
-        raise SpecError(f"no trial of {experiment.folder} has reported `{metric}`: {names}")
+        names = ", ".join(_candidates(experiment)) or "no number at all"
+        raise SpecError(f"no trial of {experiment.folder} has reported `{metric}`, but {names}")
     if silent := len(experiment.trials) - len(found):
         draft.note(0, f"trials without a report, left out: {silent}")
     if unreadable:
