@@ -27,6 +27,8 @@ DAY_S = 86_400.0
 SHOWN_ONLY = {
     "util/formatting.py",
     "charts/report.py",
+    "views/study_card.py",
+    "preparation/preparing.py",
     "web/live/watcher.py",
     "execution/objectives/optuna_trial_storage.py",
     "cli/groups/people.py",

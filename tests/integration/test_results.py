@@ -249,6 +249,7 @@ def test_every_figure_of_a_study_made_through_optuna_is_drawn(database: Database
     assert drawn == set(charts.kinds_of(view)) - {
         FigureKind.CONTOUR,
         FigureKind.RANK,
+        FigureKind.INTERACTIONS,
         FigureKind.CURVES,
         FigureKind.TIMELINE,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -67,6 +68,9 @@ def test_a_view_that_cannot_be_drawn_keeps_no_one_waiting(
             started.wait(20)
     else:
         assert started.wait(20) is STUDY
+    for thread in threading.enumerate():  # its error must not reach the next test
+        if thread.name == "tune s":
+            thread.join(20)
 
 
 def test_an_error_of_the_run_is_raised_where_it_is_waited_for_and_shown() -> None:
@@ -105,6 +109,15 @@ def test_a_coroutine_awaits_it_and_a_cancelled_one_leaves_it_alone() -> None:
     asyncio.run(program())
 
 
+@pytest.fixture
+def sigint_raises() -> Iterator[None]:
+    """Earlier tests of the process may have left another handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_raises")
 def test_interrupting_the_wait_leaves_the_run_alone_and_says_so() -> None:
     run = BackgroundRun("s", until_stopped, away, RESUME)
     main = threading.main_thread().ident
