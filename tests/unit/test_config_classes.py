@@ -234,6 +234,22 @@ def conditional() -> Callable[..., Any]:
     return _resolved(train, config=Config)
 
 
+def nested() -> Callable[..., Any]:
+    @dataclass
+    class Layer:
+        width: int
+
+    @dataclass
+    class Config:
+        layer: Layer
+
+    def train(config: Config) -> float:
+        return 0
+
+    _resolved(Config, layer=Layer)
+    return _resolved(train, config=Config)
+
+
 def unresolved() -> Callable[..., Any]:
     @dataclass
     class Config:
@@ -260,6 +276,7 @@ def _resolved(function: Callable[..., Any], **annotations: Any) -> Callable[...,
             r"`lr` is open at an end \(gt=0, lt=1\): write ge and le, or annotate",
         ),
         (conditional, {}, "`momentum` needs a default for when it does not exist"),
+        (nested, {}, r"`layer.width` has neither .* `width: Annotated\[int, Int\(1, 10\)\]`"),
         (unresolved, {}, "Config: its annotations cannot be read .*Nowhere"),
         (lambda: of_child, {"parameters": {"dept": Int(1, 2)}}, "no field `dept`, did you mean"),
         (

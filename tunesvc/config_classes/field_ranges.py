@@ -54,8 +54,8 @@ def without_range(owner: str, name: str, hint: object) -> str:
     kind = next((one for one in (int, str, bool) if one is hint), float)
     return (
         f"{owner}: `{name}` has neither a range nor a default: annotate it, such as "
-        f"`{name}: Annotated[{kind.__name__}, {_EXAMPLES[kind]}]`, or give it a value under "
-        "`constants`"
+        f"`{name.rpartition('.')[2]}: Annotated[{kind.__name__}, {_EXAMPLES[kind]}]`, or give it a "
+        "value under `constants`"
     )
 
 
