@@ -363,6 +363,25 @@ def _until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not come true")
 
 
+def test_one_of_two_loggers_with_the_same_place_sends(
+    database: Database,
+    study: optuna.Study,
+    recorder: RecordingLogger,
+    following: Callable[[], tuple[LoggerThread, list[str], threading.Event]],
+) -> None:
+    """Different options may mean the same place."""
+    first, _, _ = following()
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    _until(lambda: first.sent == 1)
+    second, said, _ = following()
+    _until(lambda: bool(said))
+    assert "another process or logger sends this study's trials there" in said[0]
+    study.add_trial(optuna.trial.create_trial(value=2.0))
+    _until(lambda: first.sent == 2)
+    assert second.sent == 0
+    assert [sum("opened" in line for line in recorder.lines(number)) for number in (0, 1)] == [1, 1]
+
+
 def test_an_outage_is_said_once_and_what_was_missed_follows(
     study: optuna.Study,
     recorder: RecordingLogger,

@@ -62,7 +62,7 @@ def claim(
 
 
 def owner_of(connection: sa.Connection, study_id: int, place: str) -> str | None:
-    """Return the process that sends to a place, `host:pid`; None if there is none."""
+    """Return the process that sends to a place, `host:pid/thread`; None if there is none."""
     columns = loggers.c
     query = sa.select(columns.owner).where(columns.study_id == study_id, columns.place == place)
     return connection.execute(query).scalar()

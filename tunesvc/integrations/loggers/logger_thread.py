@@ -60,6 +60,7 @@ class LoggerThread:
         self._say = say
         self._ending = ending
         self._again = again
+        self._owner = f"{default_owner()}/{id(self):x}"  # two may have the same place
         self._logger: TrialLogger | None = None
         self._sender: TrialSender | None = None
         self._seen = ""
@@ -148,7 +149,7 @@ class LoggerThread:
             self._logger = self._opened()
         logger_id = self._claim()
         if logger_id is None:
-            raise TrialsNotSent("another process sends this study's trials there")
+            raise TrialsNotSent("another process or logger sends this study's trials there")
         if self._sender is None:
             if self._again:
                 with self._database.engine.begin() as connection:
@@ -165,11 +166,10 @@ class LoggerThread:
         return logger
 
     def _claim(self) -> int | None:
-        owner = default_owner()
         with self._database.engine.begin() as connection:
             held_by = logger_records.owner_of(connection, self._study_id, self.title)
             dead = held_by if held_by is not None and _has_died(held_by) else None
-            return logger_records.claim(connection, self._study_id, self.title, owner, dead)
+            return logger_records.claim(connection, self._study_id, self.title, self._owner, dead)
 
     def _report(self, problem: str) -> None:
         """Say once that a tracker is away, and once that it is back."""
@@ -184,12 +184,12 @@ class LoggerThread:
             if self._logger is not None:
                 self._logger.close()
             with self._database.engine.begin() as connection:
-                logger_records.release(connection, self._study_id, self.title, default_owner())
+                logger_records.release(connection, self._study_id, self.title, self._owner)
 
 
 def _has_died(owner: str) -> bool:
-    """Return True if `host:pid` was a process of this machine and is gone."""
-    host, _, pid = owner.rpartition(":")
+    """Return True if `host:pid/thread` was a process of this machine and is gone."""
+    host, _, pid = owner.partition("/")[0].rpartition(":")
     if host != socket.gethostname() or not pid.isdecimal():
         return False
     try:
