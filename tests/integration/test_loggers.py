@@ -19,6 +19,7 @@ from tunesvc.coordinator.progress_events import ProgressEvent, SilentObserver
 from tunesvc.db import logger_records, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.study_records import StudyRecord
 from tunesvc.integrations.loggers.logger_thread import LoggerThread
 from tunesvc.integrations.loggers.mlflow_logger import MlflowLogger
 from tunesvc.integrations.loggers.tensorboard_logger import TensorBoardLogger
@@ -440,30 +441,36 @@ def test_a_run_sends_what_is_left_at_its_end(database: Database, tmp_path: Path)
     assert notes.notes == []
 
 
+def _with_a_tracker_that_hangs(
+    database: Database, recorder: RecordingLogger
+) -> tuple[StudyRecord, Logger]:
+    study_id = stored_studies.fill(database, 5, running=0, name="live")
+    recorder.folder.mkdir()
+    (recorder.folder / "hang").touch()
+    entry = {
+        "name": "tests.support.recording_logger:RecordingLogger",
+        "folder": str(recorder.folder),
+    }
+    with database.engine.begin() as connection:
+        return study_records.get(connection, study_id), Logger.model_validate(entry)
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_does_not_wait_for_a_tracker_that_hangs(
     database: Database, tmp_path: Path, recorder: RecordingLogger
 ) -> None:
     """Every call hangs."""
-    study_id = stored_studies.fill(database, 5, running=0, name="live")
-    recorder.folder.mkdir()
-    (recorder.folder / "hang").touch()
-    with database.engine.begin() as connection:
-        record = study_records.get(connection, study_id)
-    entry = {
-        "name": "tests.support.recording_logger:RecordingLogger",
-        "folder": str(recorder.folder),
-    }
+    record, logger = _with_a_tracker_that_hangs(database, recorder)
     notes, interrupt = _Notes(), threading.Event()
     interrupt.set()
-    with logged(database, record, [Logger.model_validate(entry)], notes, interrupt) as run:
+    with logged(database, record, [logger], notes, interrupt) as run:
         run.progress(PROGRESS)
         time.sleep(5)
         began = time.monotonic()
     assert time.monotonic() - began < sum(logger_process.INTERRUPTED_S) + 5
     assert "5 finished trials are not there yet; `tune send live` sends" in notes.notes[-1]
     (recorder.folder / "hang").unlink()
-    order = SendingOrder.of(database, record, [Logger.model_validate(entry)], is_command=True)
+    order = SendingOrder.of(database, record, [logger], is_command=True)
     said: list[str] = []
     assert LoggerProcess(order, said.append).end(math.inf, 60)
     assert said[-1].endswith("5 finished trials sent, nothing is missing")
@@ -474,17 +481,9 @@ def test_an_interrupted_run_does_not_wait_for_a_tracker_that_hangs(
 def test_ctrl_c_while_trials_are_sent_at_the_end_shortens_the_wait(
     database: Database, tmp_path: Path, recorder: RecordingLogger
 ) -> None:
-    study_id = stored_studies.fill(database, 5, running=0, name="live")
-    recorder.folder.mkdir()
-    (recorder.folder / "hang").touch()
-    with database.engine.begin() as connection:
-        record = study_records.get(connection, study_id)
-    entry = {
-        "name": "tests.support.recording_logger:RecordingLogger",
-        "folder": str(recorder.folder),
-    }
+    record, logger = _with_a_tracker_that_hangs(database, recorder)
     notes, interrupt = _Notes(), threading.Event()
-    with logged(database, record, [Logger.model_validate(entry)], notes, interrupt) as run:
+    with logged(database, record, [logger], notes, interrupt) as run:
         run.progress(PROGRESS)
         time.sleep(5)
         threading.Timer(1.0, interrupt.set).start()

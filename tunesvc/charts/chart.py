@@ -37,8 +37,11 @@ _TEXT, _GRID = "#7b7f87", "rgba(128,128,128,.3)"
 
 POINTS = 4_000
 """Most points in one chart. A browser draws them within a second, without WebGL."""
+COLOUR_BAR = {"thickness": 12, "outlinewidth": 0}
 _INTEGER_TICKS_MAX = 12
 """Longest range with a tick at each integer."""
+_NUMBERED_MAX = 12
+"""Most rows of a heat map whose cells have numbers."""
 NOTHING = "No trial is complete yet."
 
 
@@ -91,6 +94,40 @@ def points(
 def whole(numbers: np.ndarray) -> np.ndarray:
     """Return trial numbers in four bytes each."""
     return np.asarray(numbers, dtype=np.int32)
+
+
+def heatmap(
+    names: Sequence[str],
+    table: np.ndarray,
+    texttemplate: str,
+    **options: Any,
+) -> go.Figure:
+    """Return a square table of pairs of names as colours, with its numbers while they fit.
+
+    Args:
+        names: of rows and columns.
+        table: of shape (names, names).
+        texttemplate: how a number is shown, in Plotly's form.
+        options: of the trace, such as its scale of colours.
+    """
+    shown = [label(name, 24) for name in names]
+    trace = go.Heatmap(
+        x=shown,
+        y=shown,
+        z=table.astype(np.float32),
+        colorbar=COLOUR_BAR,
+        texttemplate=texttemplate if len(names) <= _NUMBERED_MAX else None,
+        hovertemplate=f"%{{x}}, %{{y}}: {texttemplate}<extra></extra>",
+        xgap=1,
+        ygap=1,
+        **options,
+    )
+    return figure(
+        trace,
+        height=max(380, min(720, 120 + 30 * len(names))),
+        xaxis=axis("", type="category"),
+        yaxis=axis("", type="category", autorange="reversed"),
+    )
 
 
 def figure(*traces: Any, height: int = 380, **layout: Any) -> go.Figure:

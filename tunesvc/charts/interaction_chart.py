@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-import plotly.graph_objects as go
-
-from tunesvc.charts.chart import Chart, axis, figure, label, notes
+from tunesvc.charts.chart import Chart, heatmap, notes
 from tunesvc.queries.rows import Objective
 from tunesvc.search.analysis.interaction_effects import InteractionEffects
+
+_COLOURS = [[0, "#f3f5f9"], [1, "#2f5fe0"]]
 
 
 def interactions(
@@ -28,27 +27,9 @@ def interactions(
     names = effects.names
     if len(names) < 2:
         return Chart(title, None, "There is one parameter only.")
-    shown = [label(name, 24) for name in names]
-    trace = go.Heatmap(
-        x=shown,
-        y=shown,
-        z=effects.sizes.astype(np.float32),
-        zmin=0,
-        colorscale=[[0, "#f3f5f9"], [1, "#2f5fe0"]],
-        colorbar={"thickness": 12, "outlinewidth": 0},
-        texttemplate="%{z:.2g}",
-        hovertemplate="%{x}, %{y}: %{z:.3g}<extra></extra>",
-        xgap=1,
-        ygap=1,
-    )
     return Chart(
         title,
-        figure(
-            trace,
-            height=max(380, min(720, 120 + 40 * len(names))),
-            xaxis=axis("", type="category"),
-            yaxis=axis("", type="category", autorange="reversed"),
-        ),
+        heatmap(names, effects.sizes, texttemplate="%{z:.2g}", zmin=0, colorscale=_COLOURS),
         notes(
             "diagonal: typical effect of a parameter by itself; beside it: of two beyond their sum",
             f"a model of {trials} trials",

@@ -15,6 +15,7 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from tunesvc.charts.chart import (
+    COLOUR_BAR,
     COLOURS,
     NOTHING,
     SCALE,
@@ -23,6 +24,7 @@ from tunesvc.charts.chart import (
     category_axis,
     describe_selection,
     figure,
+    heatmap,
     label,
     notes,
     points,
@@ -45,7 +47,6 @@ SLICES = 8
 TOO_FEW = f"It takes {TRIALS_MIN} complete trials."
 _SHADES = 8
 """Number of colours of lines, from the best value to the worst."""
-_COLOUR_BAR = {"thickness": 12, "outlinewidth": 0}
 _DARKENING = [[0, "#b9c8ff"], [1, "#2747c7"]]
 
 
@@ -254,7 +255,7 @@ def contour(
     trace = {
         "x": _ticks(first, plane.first),
         "y": _ticks(second, plane.second),
-        "colorbar": _COLOUR_BAR,
+        "colorbar": COLOUR_BAR,
         **look,
     }
     what = "how unsure the model is (one deviation)" if deviation else "what the model expects"
@@ -327,7 +328,7 @@ def rank(tried: CompletedTrials) -> Chart:
         "colorscale": SCALE,
         "cmin": 0,
         "cmax": 1,
-        "colorbar": {**_COLOUR_BAR, "tickvals": [0, 1], "ticktext": ["best", "worst"]},
+        "colorbar": {**COLOUR_BAR, "tickvals": [0, 1], "ticktext": ["best", "worst"]},
     }
     return Chart(
         title,
@@ -422,28 +423,16 @@ def correlations(tried: CompletedTrials) -> Chart:
         return Chart(title, None, "No parameter is a number.")
     values = [*(one.values for one in numeric), tried.values]
     table = np.array([[spearman(a, b) for b in values] for a in values])
-    shown = [label(name, 24) for name in names]
-    trace = go.Heatmap(
-        x=shown,
-        y=shown,
-        z=table.astype(np.float32),
-        zmin=-1,
-        zmax=1,
-        colorscale=[[0, "#c2272d"], [0.5, "#f3f5f9"], [1, "#2f5fe0"]],
-        colorbar=_COLOUR_BAR,
-        texttemplate="%{z:.2f}" if len(names) <= 12 else None,
-        hovertemplate="%{x}, %{y}: %{z:.2f}<extra></extra>",
-        xgap=1,
-        ygap=1,
-    )
     omitted = len(tried.parameters) - len(numeric)
     return Chart(
         title,
-        figure(
-            trace,
-            height=max(380, min(720, 120 + 30 * len(names))),
-            xaxis=axis("", type="category"),
-            yaxis=axis("", type="category", autorange="reversed"),
+        heatmap(
+            names,
+            table,
+            texttemplate="%{z:.2f}",
+            zmin=-1,
+            zmax=1,
+            colorscale=[[0, "#c2272d"], [0.5, "#f3f5f9"], [1, "#2f5fe0"]],
         ),
         notes(
             "Spearman's",
