@@ -56,6 +56,8 @@ class Listener:
 @pytest.fixture(autouse=True)
 def studies_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(STUDIES))
+    for file in STUDIES.glob("*.py"):  # another test may have loaded a module of the same name
+        monkeypatch.delitem(sys.modules, file.stem, raising=False)
 
 
 def spec_of(name: str) -> StudySpec:
