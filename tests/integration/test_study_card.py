@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -145,6 +146,25 @@ def next_card(cells: Cells) -> str:
         cells.updated.clear()
         assert cells.updated.wait(20)
     return cells.last
+
+
+def test_a_first_card_that_takes_long_does_not_delay_the_second(
+    shared_database: Database, cells: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It imports what the cards are drawn with, which takes a second and more."""
+    monkeypatch.setattr(notebook_view, "PAUSE_MAX_S", 60.0)
+    fill(shared_database, name="slow")
+
+    def connected() -> Database:
+        time.sleep(1.0)  # 5 % of 20 s
+        return shared_database
+
+    view = NotebookView("slow", connected, "", "", threading.Event())
+    with view:
+        view.progress(SNAPSHOT)
+        for _ in range(3):
+            cells.updated.clear()
+            assert cells.updated.wait(12)
 
 
 def test_a_view_follows_the_run_until_its_end(shared_database: Database, cells: Cells) -> None:

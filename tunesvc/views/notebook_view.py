@@ -168,6 +168,7 @@ class NotebookView:
         pause_s = EVERY_S
         while not self._ended.wait(pause_s):
             started_s = time.monotonic()
+            is_first = self._content is None  # which also imports, and connects to the database
             with self._drawing:
                 if self._ended.is_set():
                     return
@@ -175,7 +176,7 @@ class NotebookView:
                 if self._button is not None:
                     self._button.refresh("stopping" if self._interrupt.is_set() else "running")
             cost_s = time.monotonic() - started_s
-            pause_s = min(max(EVERY_S, cost_s / COST_SHARE), PAUSE_MAX_S)
+            pause_s = EVERY_S if is_first else min(max(EVERY_S, cost_s / COST_SHARE), PAUSE_MAX_S)
 
     def _update(self) -> None:
         _display().update_display(self._bundle(), raw=True, display_id=self._display_id)
