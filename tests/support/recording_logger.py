@@ -55,7 +55,7 @@ class RecordingLogger(TrialLogger):
         return f"run {trial.number}"
 
     def lines(self, number: int) -> list[dict[str, Any]]:
-        """What it has of a trial."""
+        """Return what the tracker has of a trial."""
         file = self.folder / f"{number}.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 

@@ -107,7 +107,7 @@ def test_a_logger_that_is_there_twice_is_refused() -> None:
 
 
 def test_each_logger_of_a_name_is_sent_to() -> None:
-    """By `tune send`, with and without `--to`."""
+    """Sent by `tune send`, with and without `--to`."""
     two = [{"name": "mlflow", "tracking_uri": f"http://{host}:5000"} for host in "ab"]
     study = cast(StudyView, SimpleNamespace(spec=make_spec(loggers=[*two, {"name": "wandb"}])))
     assert [one.name for one in _chosen(study, (), {})] == ["mlflow", "mlflow", "wandb"]

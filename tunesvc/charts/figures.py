@@ -25,7 +25,7 @@ from tunesvc.queries.trials.tried_parameters import (
     select_best,
     select_evenly,
 )
-from tunesvc.search.analysis.importance import TRIALS_MIN, Share
+from tunesvc.search.analysis.importance import Share
 from tunesvc.search.analysis.interaction_effects import interaction_effects
 from tunesvc.search.analysis.model_surface import ModelSurface
 
@@ -335,9 +335,8 @@ def _pair(reader: Reader, options: FigureOptions) -> CompletedTrials:
 
 
 def _model(reader: Reader, options: FigureOptions) -> ModelSurface | None:
-    """Return the model; None if it is fitted to too few trials."""
-    model = reader.surface(options.objective) if len(reader.results()) else None
-    return model if model is not None and len(model) >= TRIALS_MIN else None
+    """Return the model; None while there are too few trials."""
+    return reader.surface(options.objective) if len(reader.results()) else None
 
 
 def _interactions(reader: Reader, options: FigureOptions) -> Chart:

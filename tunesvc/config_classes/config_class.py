@@ -26,7 +26,7 @@ class ConfigField:
     metadata: tuple[Any, ...] = ()
     """Ranges and constraints that annotate it."""
     default: Any = MISSING
-    """Of a config or a plain value; None stands for any other, which the class itself knows."""
+    """A config or a plain value; None stands for any other, which the class itself knows."""
     config: ConfigClass | None = None
     """The class of a nested config."""
 

@@ -1,4 +1,4 @@
-"""Which trials of a study a tracker has, and which process sends them there.
+"""Records of the trials of a study that a tracker has, and of the process that sends them.
 
 A trial is reserved before its run is opened at the tracker, so that a process that died in between
 is noticed: the next one then looks for the run instead of opening a second one.

@@ -42,10 +42,11 @@ def get_surface(
     results: Results,
     index: int = 0,
 ) -> ModelSurface | None:
-    """Return a model of one objective, fitted to complete, feasible trials; None without any.
+    """Return a model of one objective, fitted to complete, feasible trials; None with too few.
 
     None also for a population, whose values depend on more than the last parameters.
     """
+    from tunesvc.search.analysis.importance import TRIALS_MIN
     from tunesvc.search.analysis.model_surface import learn
 
     if view.has_population:
@@ -59,7 +60,8 @@ def get_surface(
     )
     numbers = results.numbers[rows].tolist()
     trials = frozen(database, view.study_id, numbers, index)
-    return learn(trials, objective.goal, view.shared_seeds)
+    surface = learn(trials, objective.goal, view.shared_seeds)
+    return None if surface is None or len(surface) < TRIALS_MIN else surface
 
 
 def frozen(

@@ -44,7 +44,7 @@ class SendingOrder:
     study: str
     study_id: int
     folder: str | None
-    """Of the study: relative paths and modules of loggers are found there."""
+    """Folder of the study: relative paths and modules of loggers are found there."""
     loggers: Sequence[Mapping[str, Any]]
     again: bool = False
     """Send also what the trackers should have."""

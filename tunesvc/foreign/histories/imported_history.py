@@ -47,7 +47,7 @@ class ImportRequest:
     """Python file with the `Tuner` or the space."""
     program: str | None = None
     name: str | None = None
-    """Of the stored study; the folder's by default."""
+    """Name of the stored study; the folder's by default."""
     step: str = ITERATION
 
 

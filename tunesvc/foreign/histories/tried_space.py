@@ -14,7 +14,7 @@ from tunesvc.foreign import dimensions
 from tunesvc.foreign.dimensions import Dimension
 
 _OBJECT = re.compile(r"<.* at 0x[0-9a-f]+>")
-"""How Ray writes what JSON cannot hold."""
+"""Form in which Ray writes what JSON cannot hold."""
 _LOG_RATIO = 10
 """Least ratio of the ends of a logarithmic range."""
 

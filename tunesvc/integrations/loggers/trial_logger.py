@@ -42,8 +42,8 @@ class LoggedTrial:
     params: Mapping[str, Any]
     """Parameters and constants; empty while the objective may still ask for others."""
     results: Mapping[str, float]
-    """Of a finished trial: its values and other numbers it returned. What it also reported has
-    `result/` before its name."""
+    """Values of a finished trial and other numbers that it returned. A metric that it also reported
+    has `result/` before its name."""
     attrs: Mapping[str, Any]
     """User attributes that are not numbers."""
     tags: tuple[str, ...]

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.explain.explored_ranges import count_tried_parts
-from tunesvc.queries.explain.parameter_effects import describe_effects, get_effects
+from tunesvc.queries.explain.parameter_effects import describe_effects
 from tunesvc.queries.explain.pruning_audit import Audit, get_audit
 from tunesvc.queries.explain.stored_trials import about_study, last_asks, trials_with
 from tunesvc.queries.explain.trial_attribution import (
@@ -262,9 +262,11 @@ def _describe_parameters(
     view: StudyView,
     results: Results,
 ) -> Iterator[str]:
-    effects = get_effects(get_surface(database, view, results))
-    if effects is not None:
-        yield from describe_effects(view.objectives[0], effects)
+    from tunesvc.search.analysis.interaction_effects import interaction_effects
+
+    surface = get_surface(database, view, results)
+    if surface is not None:
+        yield from describe_effects(view.objectives[0], interaction_effects(surface))
 
 
 def _describe_pruning(

@@ -12,7 +12,6 @@ from tunesvc.queries.rows import Objective
 
 if TYPE_CHECKING:
     from tunesvc.search.analysis.interaction_effects import InteractionEffects
-    from tunesvc.search.analysis.model_surface import ModelSurface
 
 NAMED_MAX = 5
 """Parameters named in a sentence."""
@@ -20,16 +19,6 @@ PAIRS_MAX = 3
 """Pairs named in a sentence."""
 _NOTABLE = 0.2
 """Least interaction that is named, as a part of the largest effect of a parameter."""
-
-
-def get_effects(surface: ModelSurface | None) -> InteractionEffects | None:
-    """Return the effects; None while the model has too few trials."""
-    from tunesvc.search.analysis.importance import TRIALS_MIN
-    from tunesvc.search.analysis.interaction_effects import interaction_effects
-
-    if surface is None or len(surface) < TRIALS_MIN:
-        return None
-    return interaction_effects(surface)
 
 
 def describe_effects(objective: Objective, effects: InteractionEffects) -> Iterator[str]:

@@ -36,16 +36,10 @@ def get_attribution(
 ) -> Attribution | None:
     """Return the effect of each parameter, against another trial or against the average.
 
-    None while the model has too few trials.
-
-    Also None for pruned and failed trials. The model is fitted to complete trials, so it would
-    predict good values in regions with none of them.
+    None without a model, and for pruned and failed trials. The model is fitted to complete trials,
+    so it would predict good values in regions with none of them.
     """
-    from tunesvc.search.analysis.importance import TRIALS_MIN
-
-    if surface is None or len(surface) < TRIALS_MIN:
-        return None
-    if not row.params or row.state in ("pruned", "failed", "stopped"):
+    if surface is None or not row.params or row.state in ("pruned", "failed", "stopped"):
         return None
     from tunesvc.search.analysis.attribution import attribute
 

@@ -1,4 +1,4 @@
-"""Which study used which version of prepared data, both ways."""
+"""Studies by version of prepared data, and versions by study."""
 
 from __future__ import annotations
 

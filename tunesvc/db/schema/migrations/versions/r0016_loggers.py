@@ -1,4 +1,4 @@
-"""Which trials trackers such as MLflow have."""
+"""Records of the trials that trackers such as MLflow have."""
 
 from __future__ import annotations
 
