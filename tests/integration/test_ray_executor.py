@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -219,6 +220,12 @@ def test_long_reports_of_many_children_are_not_torn(listener: Listener) -> None:
     assert sorted(report.step for report in listener.payloads_of(launch, Reported)) == list(
         range(40)
     )
+
+
+def test_a_forked_child_ends_by_sigterm_as_outside_ray(listener: Listener) -> None:
+    launch = launch_of("terminates_a_child")
+    listener.run(launch)
+    assert listener.outcome(launch) == Finished({"loss": float(signal.SIGTERM)})
 
 
 def test_a_stop_reaches_a_child_and_through_it_its_parent(listener: Listener) -> None:

@@ -121,6 +121,18 @@ def forks_by_hand(*, trial) -> float:
     return float(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
+def terminates_a_child(*, trial) -> float:
+    """Ends a child that waits, as `Pool.terminate` does; returns the signal that ended it."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    time.sleep(0.3)  # the child is asleep
+    child.terminate()
+    child.join(20)
+    if child.exitcode is None:
+        child.kill()
+    return float(-(child.exitcode or 0))
+
+
 def dies(how: str) -> None:
     print(f"why it {how}", flush=True)
     if how == "leaves":

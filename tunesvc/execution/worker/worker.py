@@ -12,6 +12,7 @@ token came before. Imports no Ray: a `WorkerHost` knows where it is and how it e
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ class Worker:
         if job.data is not None:
             host.provide_data(job.data)
         self._runner = _runner_of(job, folder, host)
-        os.register_at_fork(before=self._before_fork)
+        os.register_at_fork(before=self._before_fork, after_in_child=_end_by_sigterm)
 
     def info(self) -> WorkerInfo:
         """Return this worker's location. An answer means that the worker is up."""
@@ -315,3 +316,12 @@ def _runner_of(
     if job.environment.isolation == "reuse" or job.command or job.resources.workers > 1:
         return ObjectiveRunner(job, path, is_copy=is_copy)
     return ProcessRunner(job, path, is_copy=is_copy, environment=host.environment())
+
+
+def _end_by_sigterm() -> None:
+    """Let SIGTERM end a forked child of the objective at once.
+
+    Ray's handler raises `SystemExit` in Python code, which a child that waits for a lock may never
+    reach: `Pool.terminate` then waits for ever.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
