@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
+import optuna
 import pytest
 import sqlalchemy as sa
 from optuna.distributions import (
@@ -20,6 +21,7 @@ from optuna.distributions import (
 
 from tunesvc.db import study_records as stored
 from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import AttemptState
@@ -246,6 +248,17 @@ def test_a_study_made_through_optuna_has_no_spec_but_is_shown(database: Database
     assert view.spec is None
     assert [o.name for o in view.objectives] == ["value_0", "value_1"]
     assert view.fraction == 0.0
+
+
+def test_names_set_through_optuna_are_those_of_the_objectives(database: Database) -> None:
+    directions = ["minimize", "maximize"]
+    study = optuna.create_study(
+        study_name="named", storage=PgStorage(database), directions=directions
+    )
+    study.set_metric_names(["loss", "speed"])
+    view = get_study(database, "named")
+    assert [objective.name for objective in view.objectives] == ["loss", "speed"]
+    assert [row.objectives for row in list_studies(database)] == [view.objectives]
 
 
 def test_parameters_are_external_values_in_the_order_drawn_and_absent_when_inactive(

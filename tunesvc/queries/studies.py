@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from functools import cache
@@ -15,7 +16,7 @@ from tunesvc.db.engine.database import Database, checked_name
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.schema.service_tables import projects, submissions
 from tunesvc.db.schema.states import Priority, StudyState
-from tunesvc.db.schema.tables import attempts, commands, leases, reports, trials
+from tunesvc.db.schema.tables import attempts, commands, leases, reports, study_attrs, trials
 from tunesvc.db.schema.tables import studies as table
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.db.submissions import queue_order, waits
@@ -40,6 +41,7 @@ from tunesvc.queries.sql import (
 )
 from tunesvc.spec import Budget
 from tunesvc.spec.goals import goal_named
+from tunesvc.util.optuna_keys import METRIC_NAMES
 from tunesvc.util.suggestions import nearest
 
 LABELS_MAX = 200
@@ -292,6 +294,7 @@ def _overview() -> sa.Select[Any]:
             table.c.reason,
             table.c.directions,
             table.c.spec["metrics"].label("metrics"),
+            _optuna_names(),
             table.c.spec["budget"].label("budget"),
             table.c.active_s,
             table.c.created_at,
@@ -414,6 +417,18 @@ def _closing() -> sa.Label[str | None]:
     )
 
 
+def _optuna_names() -> sa.Label[str | None]:
+    """Select the objectives' names that were set through Optuna, as JSON."""
+    return (
+        sa.select(study_attrs.c.value)
+        .where(study_attrs.c.study_id == table.c.study_id)
+        .where(study_attrs.c.kind == "system", study_attrs.c.name == METRIC_NAMES)
+        .correlate(table)
+        .scalar_subquery()
+        .label("optuna_names")
+    )
+
+
 def _study_row(row: Any) -> StudyRow:
     counts = from_row(Counts, row)
     budget = None if row.budget is None else Budget.model_validate(row.budget)
@@ -432,7 +447,7 @@ def _study_row(row: Any) -> StudyRow:
         row,
         state=StudyStatus.of(StudyState(row.state), row.coordinator, submission),
         submission=submission,
-        objectives=_objectives(row.directions, row.metrics),
+        objectives=_objectives(row.directions, row.metrics, row.optuna_names),
         counts=counts,
         budget=budget,
         fraction=0.0 if budget is None else policy.fraction_spent(budget, usage),
@@ -443,9 +458,12 @@ def _study_row(row: Any) -> StudyRow:
 def _objectives(
     directions: Sequence[str],
     metrics: Sequence[Any] | None,
+    optuna_names: str | None,
 ) -> tuple[Objective, ...]:
     if metrics is not None:
         names = [metric["name"] for metric in metrics]
+    elif optuna_names is not None:
+        names = json.loads(optuna_names)
     elif len(directions) == 1:
         names = ["value"]
     else:
