@@ -23,6 +23,7 @@ import pyarrow.parquet
 
 from tunesvc.errors import DataError
 from tunesvc.preparation.data_store import DataInput
+from tunesvc.preparation.free_memory import free_memory
 from tunesvc.util.formatting import size as as_size
 from tunesvc.util.paths import is_url
 
@@ -128,7 +129,7 @@ class _MemoryMeter:
 
     def __init__(self) -> None:
         self._bytes = 0
-        self._memory = _free_memory()
+        self._memory = _memory_limit()
 
     def add(self, size: int, name: str) -> None:
         """Count rows that were read.
@@ -146,18 +147,14 @@ class _MemoryMeter:
             )
 
 
-def _free_memory() -> int:
-    if given := os.environ.get(MEMORY):
-        try:
-            return int(float(given))
-        except ValueError:
-            raise DataError(f"{MEMORY} is {given!r}: write a number of bytes") from None
+def _memory_limit() -> int:
+    given = os.environ.get(MEMORY)
+    if not given:
+        return free_memory()
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(free.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+        return int(float(given))
+    except ValueError:
+        raise DataError(f"{MEMORY} is {given!r}: write a number of bytes") from None
 
 
 def _files(source: str, folder: Path) -> Iterator[tuple[Any, str]]:
