@@ -44,6 +44,13 @@ def test_a_coordinator_records_its_nodes_and_the_trials_on_them(database: Databa
     assert (coordinator.owner, coordinator.running, coordinator.waiting) == ("head:7", 3, 0)
 
 
+def test_a_gang_is_shown_with_all_its_resources_and_workers(database: Database) -> None:
+    running(database, parallelism=1, resources={"cpu": 1, "workers": 3})
+    seen = get_cluster(database)
+    (row,) = seen.nodes[0].held
+    assert (row.cpus, row.workers, seen.has_gangs) == (3, 3, True)
+
+
 def test_nodes_that_are_gone_are_forgotten_and_shared_ones_listed_once(database: Database) -> None:
     first, second = (Simulation(database, make_spec(name=name), endless) for name in ("a", "b"))
     one, other = (

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.executor import NodeInfo
-from tunesvc.execution.ray.ray_resources import amounts_of, capacity_of, slots_on, why_waits
+from tunesvc.execution.ray.ray_resources import (
+    amounts_of,
+    capacity_of,
+    gangs_in,
+    slots_on,
+    why_waits,
+)
 from tunesvc.spec import Resources
 
 
@@ -41,6 +49,10 @@ SMALL = node("small", {"CPU": 4.0, "memory": 8e9, "node:10.0.0.2": 1.0})
         (Resources(cpu=0, custom={"licence": 1}), 3),
         (Resources(cpu=0), 12),
         (Resources(cpu=2, workers=3), 2),
+        (Resources(cpu=2, workers=3, strategy="SPREAD"), 2),
+        (Resources(cpu=2, workers=3, strategy="STRICT_PACK"), 1),
+        (Resources(cpu=2, workers=2, strategy="STRICT_SPREAD"), 2),
+        (Resources(cpu=8, workers=1), 1),
     ],
 )
 def test_slots_are_what_fits_on_each_node(asked: Resources, slots: int) -> None:
@@ -60,6 +72,14 @@ def test_slots_are_what_fits_on_each_node(asked: Resources, slots: int) -> None:
             r"64\.0 GB memory, which no node .* largest has 16\.0 GB memory",
         ),
         (Resources(cpu=4, workers=4), r"a gang of 4 × \(4 CPU\), but the cluster holds 3 of these"),
+        (
+            Resources(cpu=1, workers=9, strategy="STRICT_PACK"),
+            r"9 × \(1 CPU\) on one node, but the largest node holds 8 .* write `strategy: PACK`",
+        ),
+        (
+            Resources(cpu=1, workers=3, strategy="STRICT_SPREAD"),
+            r"3 × \(1 CPU\), each on its own node, but .* room for one is 2 .* write `strategy: SPREAD`",
+        ),
         (Resources(cpu=0, custom={"tpu": 1}), r"1 tpu, .* largest has 0 tpu"),
     ],
 )
@@ -67,6 +87,23 @@ def test_what_can_never_fit_is_refused_with_what_there_is(asked: Resources, mess
     """Fault 17."""
     with pytest.raises(UnsatisfiableRequest, match=message):
         slots_on([BIG, SMALL], asked)
+
+
+@given(
+    counts=st.lists(st.integers(0, 6), max_size=6),
+    workers=st.integers(2, 5),
+    gangs=st.integers(1, 8),
+)
+def test_gangs_fit_with_each_worker_on_its_own_node_exactly_if_they_can_be_placed(
+    counts: list[int], workers: int, gangs: int
+) -> None:
+    """Placing each gang on the nodes with the most room left finds a placement if there is one."""
+    left = sorted(counts)
+    for _ in range(gangs):
+        left = sorted([*left[:-workers], *(count - 1 for count in left[-workers:])])
+    is_placed = len(counts) >= workers and min(left) >= 0
+    request = Resources(workers=workers, strategy="STRICT_SPREAD")
+    assert (gangs_in(counts, request) >= gangs) == is_placed
 
 
 def test_capacity_adds_the_nodes_up_without_rays_own_markers() -> None:
@@ -85,6 +122,14 @@ def test_capacity_adds_the_nodes_up_without_rays_own_markers() -> None:
         (
             Resources(cpu=1, gpu=0.5, workers=3),
             "asks for 3 × (1 CPU, 0.5 GPU) at a time; 0 of these are free",
+        ),
+        (
+            Resources(cpu=2, workers=4, strategy="STRICT_PACK"),
+            "asks for 4 × (2 CPU) at a time; 3 of these are free on one node",
+        ),
+        (
+            Resources(cpu=1, workers=2, strategy="STRICT_SPREAD"),
+            "asks for 2 × (1 CPU) at a time; the number of nodes with one free is 1",
         ),
         (Resources(cpu=2), "there is room for it: its worker is starting"),
         (Resources(cpu=0), "there is room for it: its worker is starting"),

@@ -555,3 +555,29 @@ def test_other_metrics_are_minimised_without_a_goal(name: str) -> None:
         parse(STUDY.replace("{name: val_error, goal: minimize}", name)).metrics[0].goal
         == "minimize"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("strategy: SPRAED", "did you mean `SPREAD`"),
+        ("strategy: STRICT_PACK", "a trial has one: add `workers: N`"),
+    ],
+)
+def test_a_strategy_is_one_of_rays_and_places_several_workers(line: str, message: str) -> None:
+    text = f"name: s\nentrypoint: a:b\nmetric: loss\nbudget: 3\nresources: {{{line}}}\n"
+    with pytest.raises(SpecError, match=message):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("command: [train]", r"resources.workers: a program of `command` is one process"),
+        ("entrypoint: a:b\nagents: also", r"resources.workers: needs Ray: an agent runs"),
+    ],
+)
+def test_programs_and_agents_have_no_gang(lines: str, message: str) -> None:
+    text = f"name: s\n{lines}\nmetric: loss\nbudget: 3\nresources: {{workers: 2}}\n"
+    with pytest.raises(SpecError, match=message):
+        parse(text)

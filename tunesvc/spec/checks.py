@@ -71,6 +71,7 @@ def find_issues(
             _secrets(spec),
             _repeated_loggers(spec),
             _data(spec),
+            _gang(spec),
         )
     )
 
@@ -280,6 +281,22 @@ def _repeated_loggers(spec: StudySpec) -> Iterator[SpecIssue]:
         if logger in spec.loggers[:index]:
             text = f"{logger.name!r} is there twice with the same options: leave one out"
             yield SpecIssue(("loggers", index), text)
+
+
+def _gang(spec: StudySpec) -> Iterator[SpecIssue]:
+    """Yield what cannot run as a gang."""
+    if spec.resources.workers == 1:
+        return
+    path = ("resources", "workers")
+    if spec.agents is not None:
+        text = "needs Ray: an agent runs a trial in one process. Leave `workers` out, or `agents`"
+        yield SpecIssue(path, text)
+    if spec.command is not None:
+        text = (
+            "a program of `command` is one process on one node. Name a function as `entrypoint`, "
+            "which starts the gang's processes, see docs/distributed.md"
+        )
+        yield SpecIssue(path, text)
 
 
 TRANSFORMERS = ("standardize", "normalize", "impute", "encode", "ordinal")

@@ -546,6 +546,10 @@ class Budget(SpecModel):
         return self
 
 
+Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+"""How Ray places the bundles of a placement group."""
+
+
 class Resources(SpecModel):
     """Resources that one worker of a trial requests from the cluster."""
 
@@ -563,7 +567,13 @@ class Resources(SpecModel):
     workers: int = Field(
         1,
         ge=1,
-        description="Number of bundles of the request, placed together (a gang).",
+        description="Number of workers of a trial, each with these resources, reserved together (a "
+        "gang).",
+    )
+    strategy: Strategy = Field(
+        "PACK",
+        description="Where the workers of a gang are placed, in Ray's words: `PACK`, on few nodes; "
+        "`SPREAD`, on many; `STRICT_PACK`, on one node; `STRICT_SPREAD`, each on its own node.",
     )
 
     @field_validator("gpu")
@@ -574,6 +584,15 @@ class Resources(SpecModel):
                 "more than one GPU must be a whole number: a fraction shares a single device",
             )
         return gpu
+
+    @model_validator(mode="after")
+    def _places_several(self) -> Resources:
+        if self.workers == 1 and self.strategy != "PACK":
+            raise ValueError(
+                f"`strategy: {self.strategy}` places the workers of a gang, and a trial has one: "
+                "add `workers: N`, or leave `strategy` out"
+            )
+        return self
 
 
 class Retries(SpecModel):
@@ -654,7 +673,7 @@ class Environment(SpecModel):
         "reuse",
         description="`reuse`: trials share a warm process in turns. `process`: each has a new one"
         " and runs in its main thread, where it may handle signals. A program of `command` is a"
-        " process anyway; trials with several `workers` run in a thread of a new worker.",
+        " process anyway; each trial with several `workers` has a new process, and a thread of it.",
     )
 
 

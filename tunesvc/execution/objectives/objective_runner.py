@@ -35,10 +35,12 @@ class ObjectiveRunner:
         """
         self._job = job
         self._folder = folder
-        self.leaves_process_clean = (
-            job.command is not None or job.environment.isolation != "process"
-        )
-        """True if another attempt may follow one that has left no thread behind."""
+        is_shared = job.command is not None or job.environment.isolation != "process"
+        self.leaves_process_clean = is_shared and job.resources.workers == 1
+        """True if another attempt may follow one that has left no thread behind.
+
+        A gang ends with its trial, and with it all processes that the objective has started there.
+        """
         imitate_interpreter(job, folder, is_copy=is_copy)
 
     def __call__(self, attempt: Attempt) -> Outcome:

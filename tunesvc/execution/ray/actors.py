@@ -195,24 +195,22 @@ class RayBackend:
         self._connection.close()
 
     def _options(self, group: PlacementGroup | None) -> dict[str, Any]:
-        resources = self.job.resources
         options: dict[str, Any] = {
-            "num_cpus": resources.cpu,
-            "num_gpus": resources.gpu,
-            "resources": dict(resources.custom),
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": _THREADS,
             "runtime_env": self._runtime_env(),
         }
+        if group is not None:
+            return {**options, **_in_gang(group)}
+        resources = self.job.resources
+        options |= {
+            "num_cpus": resources.cpu,
+            "num_gpus": resources.gpu,
+            "resources": dict(resources.custom),
+        }
         if resources.memory:
             options["memory"] = resources.memory
-        if group is not None:
-            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-                group,
-                placement_group_bundle_index=0,
-                placement_group_capture_child_tasks=True,
-            )
         return options
 
     def _make_group(self, name: str) -> PlacementGroup | None:
@@ -222,7 +220,7 @@ class RayBackend:
         bundle = bundle_of(resources) or {"CPU": 0.01}  # Ray refuses an empty bundle
         group: PlacementGroup = placement_group(
             [bundle] * resources.workers,
-            strategy="PACK",
+            strategy=resources.strategy,
             name=name,
             lifetime="detached" if name else None,
         )
@@ -276,6 +274,20 @@ class RayBackend:
         if environment.pip:
             runtime_env["pip"] = list(environment.pip)
         return runtime_env or None
+
+
+def _in_gang(group: PlacementGroup) -> dict[str, Any]:
+    """Return the options of the actor that runs a gang's trial, in the first bundle.
+
+    It takes nothing of the bundle: all of them are for what the objective starts, which Ray places
+    in the group.
+    """
+    strategy = PlacementGroupSchedulingStrategy(
+        group,
+        placement_group_bundle_index=0,
+        placement_group_capture_child_tasks=True,
+    )
+    return {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": strategy}
 
 
 def _share(prepared: PreparedData) -> dict[str, Any]:

@@ -234,7 +234,17 @@ class FairShares:
             comes_first = has_its_share or other.utilisation < member.utilisation
             if other.is_starved and comes_first:
                 return False
-        return fits(self._free(), member.request)
+        return self._has_room(self._free(), member.request)
+
+    def _has_room(self, free: Amounts, request: Resources) -> bool:
+        """Return True if one more worker, or gang, fits.
+
+        On which nodes a gang's bundles lie is known to Ray only, so its view, a little late, counts
+        for a strict strategy too.
+        """
+        if not request.strategy.startswith("STRICT"):
+            return fits(free, request)
+        return fits({node.key: node.free for node in self._nodes}, request)
 
     def should_release(self, member: Member, node: str) -> bool:
         """Return True if a job's idle worker on `node` must end.
@@ -245,7 +255,7 @@ class FairShares:
             if other is member or not other.is_starved:
                 continue
             free = self._free()
-            if not fits(free, other.request):
+            if not self._has_room(free, other.request):
                 donors = self._donors(other, free)
                 return member in donors and node in self._release_nodes(free, other, donors)
         return False

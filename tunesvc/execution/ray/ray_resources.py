@@ -51,16 +51,29 @@ def capacity_of(nodes: Sequence[NodeInfo]) -> Capacity:
 def slots_on(nodes: Sequence[NodeInfo], request: Resources) -> int:
     """Return how many workers, or gangs of workers, of this request fit on the nodes at a time.
 
-    A bundle lies on one node; the bundles of a gang may lie on several.
+    A bundle lies on one node; the bundles of a gang lie where its strategy allows.
 
     Raises:
         UnsatisfiableRequest: not even one.
     """
     bundle = bundle_of(request)
-    fitting = sum(_bundles_on(node.total, bundle) for node in nodes)
-    if fitting < request.workers:
-        raise UnsatisfiableRequest(_refusal(nodes, request, bundle, fitting))
-    return fitting // request.workers
+    counts = [_bundles_on(node.total, bundle) for node in nodes]
+    gangs = gangs_in(counts, request)
+    if gangs == 0:
+        raise UnsatisfiableRequest(_refusal(nodes, request, bundle, counts))
+    return gangs
+
+
+def gangs_in(counts: Sequence[int], request: Resources) -> int:
+    """Return how many gangs fit on nodes that hold `counts` of their bundles."""
+    if request.strategy == "STRICT_PACK":
+        return sum(count // request.workers for count in counts)
+    gangs = sum(counts) // request.workers
+    if request.strategy == "STRICT_SPREAD":
+        # A node serves each gang once: `gangs` fit if and only if there are so many places.
+        while sum(min(count, gangs) for count in counts) < gangs * request.workers:
+            gangs -= 1
+    return gangs
 
 
 def why_waits(nodes: Sequence[NodeInfo], request: Resources) -> str:
@@ -72,12 +85,12 @@ def why_waits(nodes: Sequence[NodeInfo], request: Resources) -> str:
     except UnsatisfiableRequest as error:
         return str(error)
     bundle = bundle_of(request)
-    fitting = sum(_bundles_on(node.free, bundle) for node in nodes)
-    if not bundle or fitting >= request.workers:
+    counts = [_bundles_on(node.free, bundle) for node in nodes]
+    if not bundle or gangs_in(counts, request):
         return "there is room for it: its worker is starting"
     if request.workers > 1:
         gang = f"{request.workers} × ({_format_bundle(bundle)})"
-        return f"it asks for {gang} at a time; {fitting} of these are free"
+        return f"it asks for {gang} at a time; {_free_text(counts, request)}"
     most = _most(nodes, bundle)
     return f"it asks for {_format_bundle(bundle)}; the most that is free on one node is {most}"
 
@@ -97,7 +110,7 @@ def fits(free: Mapping[str, Bundle], request: Resources) -> bool:
     bundle = bundle_of(request)
     if not bundle:
         return True
-    return sum(times_in(node, bundle) for node in free.values()) >= request.workers
+    return gangs_in([times_in(node, bundle) for node in free.values()], request) > 0
 
 
 def times_in(free: Bundle, bundle: Bundle) -> int:
@@ -125,14 +138,15 @@ def _refusal(
     nodes: Sequence[NodeInfo],
     request: Resources,
     bundle: Bundle,
-    fitting: int,
+    counts: Sequence[int],
 ) -> str:
     has = capacity_of(nodes)
-    if request.workers > 1 and fitting:
+    if request.workers > 1 and any(counts):
+        places = {"STRICT_PACK": " on one node", "STRICT_SPREAD": ", each on its own node"}
         return (
-            f"a trial asks for a gang of {request.workers} × ({_format_bundle(bundle)}), "
-            f"but the cluster holds {fitting} of these ({has}): "
-            "lower `resources.workers`, or add nodes"
+            f"a trial asks for a gang of {request.workers} × ({_format_bundle(bundle)})"
+            f"{places.get(request.strategy, '')}, but {_held(counts, request)} ({has}): "
+            f"lower `resources.workers`, {_REMEDIES.get(request.strategy, 'or add nodes')}"
         )
     short = [name for name in bundle if not _is_on_any(nodes, name, bundle[name])]
     largest = {name: _largest(nodes, name) for name in short or bundle}
@@ -142,6 +156,30 @@ def _refusal(
         f"which no node of the cluster can meet: the largest has {most} (in all: {has}); "
         "lower `resources` in the study, or join a larger cluster with `cluster: HOST:PORT`"
     )
+
+
+_REMEDIES = {
+    "STRICT_PACK": "write `strategy: PACK`, or add a larger node",
+    "STRICT_SPREAD": "write `strategy: SPREAD`, or add nodes",
+}
+
+
+def _held(counts: Sequence[int], request: Resources) -> str:
+    """Describe how many bundles of a gang the cluster holds, as far as its strategy counts them."""
+    if request.strategy == "STRICT_PACK":
+        return f"the largest node holds {max(counts)} of these"
+    if request.strategy == "STRICT_SPREAD":
+        return f"the number of nodes with room for one is {sum(count > 0 for count in counts)}"
+    return f"the cluster holds {sum(counts)} of these"
+
+
+def _free_text(counts: Sequence[int], request: Resources) -> str:
+    """Describe how many bundles of a gang are free, as far as its strategy counts them."""
+    if request.strategy == "STRICT_PACK":
+        return f"{max(counts)} of these are free on one node"
+    if request.strategy == "STRICT_SPREAD":
+        return f"the number of nodes with one free is {sum(count > 0 for count in counts)}"
+    return f"{sum(counts)} of these are free"
 
 
 def _is_on_any(nodes: Sequence[NodeInfo], name: str, amount: float) -> bool:

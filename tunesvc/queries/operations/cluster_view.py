@@ -51,6 +51,8 @@ class OccupancyRow:
     cpus: float
     gpus: float
     since: datetime
+    workers: int = 1
+    """Workers of its gang, some of them perhaps on other nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,12 @@ class ClusterView:
     """Attempts that run on unknown nodes."""
     waiting: tuple[QueuedRow, ...]
     coordinators: tuple[CoordinatorRow, ...]
+
+    @property
+    def has_gangs(self) -> bool:
+        """True if a trial that runs has several workers."""
+        held = [row for node in self.nodes for row in node.held]
+        return any(row.workers > 1 for row in (*held, *self.elsewhere))
 
     def total(self, name: str) -> tuple[float, float]:
         """Return the used and the total amount of a resource on nodes that are not stale."""
@@ -271,6 +279,7 @@ def _running(row: Any) -> OccupancyRow:
         trial_number=number_of(row.trial_id),
         devices=tuple(row.devices or ()),
         since=row.started_at or row.opened_at,
+        workers=(row.resources or {}).get("workers", 1),
     )
 
 
