@@ -304,7 +304,8 @@ def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
     _refuse_foreign(options)
     data = {key: value for key, value in options.items() if key not in _BUDGET}
     data.setdefault("name", name_of(function))
-    if "metrics" not in data:
+    is_scored = bool((options.get("evaluation") or {}).get("scoring"))
+    if "metrics" not in data and (not is_scored or "metric" in data):
         data["metric"] = _metric(data.pop("metric", "loss"), data.pop("goal", None))
     if not (options.get("search") and _BUDGET.isdisjoint(options) and "budget" not in options):
         data["budget"] = _budget(function, options)  # a population ends by itself

@@ -69,6 +69,8 @@ class StudyOptions(TypedDict, total=False):
     pruner: str | Mapping[str, Any] | BasePruner
     data: str | Mapping[str, Any]
     """Data that is prepared once for all trials: `trial.data`."""
+    evaluation: Mapping[str, Any]
+    """How a trial is judged: `{"scoring": ["roc_auc"]}`, if the function returns the model."""
     search: Mapping[str, Any]
     """Population-based training or a schedule, in place of `sampler` and `pruner`."""
     parallelism: int | None

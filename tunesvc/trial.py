@@ -266,6 +266,11 @@ def as_number(name: str, value: object) -> float:
             f"{name!r} is no name for a metric: a text of 1 to 200 characters without NUL",
         )
     kind = type(value).__name__
+    if callable(getattr(value, "predict", None)):
+        raise BadReport(
+            f"metric {name} is a model ({kind}); a number is needed. To have models scored, write "
+            "`evaluation: {scoring: [...]}` with scorers of scikit-learn"
+        )
     if value is None or isinstance(value, (bool, str, bytes)) or kind in ("bool_", "bool"):
         hint = f"; keep text with trial.set_user_attr({name!r}, ...)"
         if not isinstance(value, str):

@@ -70,6 +70,8 @@ class Job:
     """True if the objective asks for its parameters with `trial.suggest_*`."""
     data: PreparedData | None = None
     """The prepared data that trials use."""
+    scoring: tuple[str, ...] = ()
+    """Names of the scorers that judge the model which the objective returns."""
     orphan_s: float = 3600.0
     """Time after which workers on a shared cluster end if no coordinator calls them."""
 

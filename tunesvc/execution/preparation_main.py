@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tunesvc.data.prepared_data import TRIAL_PARTS
 from tunesvc.errors import DataError, TuneError
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.entrypoint import load_object
 from tunesvc.execution.objectives.source_digest import digest_of_files, entrypoint_files
 from tunesvc.spec.model import Data
+
+if TYPE_CHECKING:
+    from tunesvc.preparation.data_store import DataManifest, DataStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class PreparationTask:
     """The study's folder."""
     output: Path
     """A file for what the study's code prints."""
+    scoring: tuple[str, ...] = ()
+    """Names of the study's scorers, which have to fit the target."""
 
 
 def main(descriptor: int) -> None:
@@ -74,7 +80,24 @@ def _prepare(task: PreparationTask, say: Callable[[str], None]) -> str:
         partial(_load, task.folder),
         _code_digest(task.data, task.folder),
     )
-    return preparing.prepare(preparation, say).version
+    manifest = preparing.prepare(preparation, say)
+    if task.scoring:
+        _require_scorers(manifest, preparation.store, task.scoring)
+    return manifest.version
+
+
+def _require_scorers(manifest: DataManifest, store: DataStore, scoring: tuple[str, ...]) -> None:
+    """Refuse scorers that do not fit the target, before a worker starts."""
+    from tunesvc.data.part import Part
+    from tunesvc.data.prepared_data import part_path
+    from tunesvc.evaluation.scoring import require_fitting_scorers
+    from tunesvc.preparation.data_store import place_on_this_machine
+
+    folder = place_on_this_machine(manifest.prepared(store.address))
+    train, validation = (
+        Part.open(part_path(folder, name), manifest.version) for name in TRIAL_PARTS
+    )
+    require_fitting_scorers(train, validation, scoring)
 
 
 def _load(folder: Path, import_path: str) -> Any:

@@ -134,7 +134,7 @@ def _process(spec: StudySpec, folder: Path) -> Iterator[tuple[Connection, Path]]
         output = Path(scratch, "output")
         with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
             its.close()
-            ours.send(PreparationTask(spec.data, folder, output))
+            ours.send(PreparationTask(spec.data, folder, output, spec.scoring))
             yield ours, output
 
 

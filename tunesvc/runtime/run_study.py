@@ -712,6 +712,7 @@ def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: str) -
         interpreter=Interpreter.of_this_process(source.folder),
         keep=spec.keep,
         define_by_run=spec.define_by_run,
+        scoring=spec.scoring,
         orphan_s=spec.limits.orphan,
     )
 

@@ -32,6 +32,7 @@ from tunesvc.spec.model import (
     as_choice,
 )
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
+from tunesvc.spec.scorers import scoring_issues
 from tunesvc.util.redaction import redacted
 from tunesvc.util.suggestions import suggest
 
@@ -72,6 +73,7 @@ def find_issues(
             _repeated_loggers(spec),
             _data(spec),
             _gang(spec),
+            scoring_issues(spec),
         )
     )
 

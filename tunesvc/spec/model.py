@@ -373,6 +373,17 @@ class Data(SpecModel):
     )
 
 
+class Evaluation(SpecModel):
+    """How a trial is judged."""
+
+    scoring: Tuple[Name] = Field(
+        (),
+        description="Names of scikit-learn's scorers, of which more is better. The objective then "
+        "returns the fitted model, which is scored on the validation part; `metric` is one of them,"
+        " the first when left out.",
+    )
+
+
 class Stage(SpecModel):
     """A range of steps that is trained with the same parameters."""
 
@@ -721,6 +732,10 @@ class StudySpec(SpecModel):
         None,
         description="Data that is prepared once for all trials: `trial.data`.",
     )
+    evaluation: Evaluation | None = Field(
+        None,
+        description="How a trial is judged.",
+    )
     warm_start: Tuple[Name] = Field(
         (),
         description="Earlier studies with a similar space, for the sampler to learn from.",
@@ -807,6 +822,11 @@ class StudySpec(SpecModel):
         names = [metric.name for metric in self.metrics]
         names += [constraint.metric for constraint in self.constraints]
         return tuple(dict.fromkeys(names))
+
+    @property
+    def scoring(self) -> tuple[str, ...]:
+        """Names of the scorers that judge a trial's model; empty if the objective judges it."""
+        return () if self.evaluation is None else self.evaluation.scoring
 
     @property
     def has_program(self) -> bool:

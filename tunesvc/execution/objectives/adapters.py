@@ -20,6 +20,7 @@ from typing import Any
 
 from tunesvc.config_classes.config_function import ConfigFunction, with_config
 from tunesvc.errors import BadReport
+from tunesvc.evaluation.judging import judge
 from tunesvc.execution.attempt.attempt import Attempt, Run
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.entrypoint import Objective
@@ -31,9 +32,22 @@ Call = Callable[[Attempt], object]
 """Calls an objective for an attempt and returns its result."""
 
 
-def prepare(objective: Objective) -> Run:
-    """Return a function that runs the objective for an attempt and returns the final metrics."""
+def prepare(objective: Objective, *, is_scored: bool = False) -> Run:
+    """Return a function that runs the objective for an attempt and returns the final metrics.
+
+    Args:
+        objective: what the study names.
+        is_scored: True if it returns a model, which scorers judge.
+
+    Raises:
+        EntrypointError: it has a form that returns no model.
+    """
     if is_trainable(objective):
+        if is_scored:
+            raise EntrypointError(
+                "`evaluation: {scoring: ...}` needs a function that returns the fitted model, and "
+                "the entrypoint is a Trainable of Ray Tune, which returns results"
+            )
         from tunesvc.execution.objectives.ray_tune_trainable import Trainables
 
         return Trainables(objective)
@@ -52,6 +66,8 @@ def _result(call: Call, attempt: Attempt) -> Mapping[str, float]:
     returned = call(attempt)
     if inspect.isgenerator(returned):
         returned = _exhaust(returned, attempt.trial())
+    if attempt.job.scoring and not (returned is None and attempt.noticed_stop):
+        return judge(returned, attempt.trial(), attempt.job.scoring, attempt.set_system_attr)
     metrics, attributes = as_result(returned, attempt.job.metrics)
     for name, value in attributes.items():
         attempt.set_user_attr(name, as_json(name, value))

@@ -72,7 +72,7 @@ class ObjectiveRunner:
         """
         if self._job.command:
             return run_command
-        run = adapters.prepare(self._load())
+        run = adapters.prepare(self._load(), is_scored=bool(self._job.scoring))
         # What the imports made stays for good: a collection after each attempt need not look at
         # it, and takes a millisecond instead of thirty.
         gc.freeze()

@@ -33,7 +33,12 @@ _PROGRAM = [
 """Program of a trial. A study on agents only may leave it to whoever asks for trials."""
 _END = [{"required": ["budget"]}, {"required": ["search"]}]
 """Limits of a study; a population ends by itself."""
-_METRIC = [{"required": ["metric"]}, {"required": ["metrics"]}]
+_SCORED: Schema = {
+    "properties": {"evaluation": {"required": ["scoring"]}},
+    "required": ["evaluation"],
+}
+_METRIC = [{"required": ["metric"]}, {"required": ["metrics"]}, _SCORED]
+"""The metric, which is the first scorer if there are scorers."""
 
 
 def json_schema() -> Schema:
@@ -49,6 +54,7 @@ def json_schema() -> Schema:
     for part, base in (("Sampler", "sampler"), ("Pruner", "pruner")):
         _with_class(parts[part]["properties"], base, f"an Optuna {base}")
     _data(keys, parts)
+    _scoring(parts["Evaluation"]["properties"])
     _loggers(keys, parts)
     environment = parts["Environment"]["properties"]
     environment["env"]["additionalProperties"] = environment["pip"]["items"] = _TEXT
@@ -107,6 +113,13 @@ def _data(keys: Schema, parts: Schema) -> None:
         "description": "In place of `name`: a transformer of yours or of any package, as "
         "`module:Name`. The other keys are its arguments.",
     }
+
+
+def _scoring(keys: Schema) -> None:
+    """Allow one scorer without a list."""
+    listed = keys["scoring"]
+    described = {"description": listed.pop("description")}
+    keys["scoring"] = {"anyOf": [{"type": "string"}, listed], **described}
 
 
 def _loggers(keys: Schema, parts: Schema) -> None:

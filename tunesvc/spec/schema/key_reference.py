@@ -54,6 +54,7 @@ retries: {lost: 10, error: 1}
 | `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
 | `warm_start: digits` | `warm_start: [digits]` |
 | `data: iris.csv` | `data: {source: iris.csv}` |
+| `evaluation: {scoring: roc_auc}` | `evaluation: {scoring: [roc_auc]}`, with the metric `roc_auc` |
 | `apply: standardize`, `apply: [standardize]` | `apply: [{name: standardize}]` |
 | `command: python train.py --lr ${lr}` | `command: [python, train.py, --lr, "${lr}"]` |
 | `{values: [a, b]}` | `{type: categorical, values: [a, b]}` |
@@ -111,6 +112,7 @@ _SECTIONS = {
     "data: steps: apply": "Transformer",
     "sampler": "Sampler",
     "pruner": "Pruner",
+    "evaluation": "Evaluation",
     "search": "Search",
     "search: stages": "Stage",
     "budget": "Budget",

@@ -19,6 +19,8 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "metric": model.Metric,
     "metrics": model.Metric,
     "constraints": model.Constraint,
+    "data": model.Data,
+    "evaluation": model.Evaluation,
     "search": model.Search,
     "budget": model.Budget,
     "resources": model.Resources,

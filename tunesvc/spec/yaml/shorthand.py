@@ -12,6 +12,7 @@
 | `warm_start: digits` | `warm_start: [digits]` |
 | `data: iris.csv` | `data: {source: iris.csv}` |
 | `apply: standardize`, `apply: [standardize]` | `apply: [{name: standardize}]` |
+| `evaluation: {scoring: roc_auc}` | `evaluation: {scoring: [roc_auc]}`, and its `metric` |
 | `command: python train.py` | `command: [python, train.py]` |
 | `{values: [...]}` | `{type: categorical, values: [...]}` |
 | `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; float unless every number is whole |
@@ -42,11 +43,13 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
                 at_key=True,
             )
         )
+    if isinstance(long.get("evaluation"), Mapping):
+        _expand_scoring(long)
     if "metric" in long:
         metric = long.pop("metric")
         long.setdefault("metrics", [metric])
     if isinstance(long.get("metrics"), (list, tuple)):
-        long["metrics"] = [_name(metric) for metric in long["metrics"]]
+        long["metrics"] = [_with_goal(_name(metric), long) for metric in long["metrics"]]
     if long.get("search") is not None:
         _expand_search(long)
     for key in ("sampler", "pruner"):
@@ -111,6 +114,26 @@ def _data_step(step: Any, index: int, issues: list[SpecIssue]) -> Any:
         for place, one in enumerate(given)
     ]
     return {**step, "apply": listed}
+
+
+def _expand_scoring(long: dict[str, Any]) -> None:
+    """Make one scorer a list, and the first one the metric if none is given."""
+    scoring = long["evaluation"].get("scoring")
+    if isinstance(scoring, str):
+        scoring = [scoring]
+        long["evaluation"] = {**long["evaluation"], "scoring": scoring}
+    if isinstance(scoring, (list, tuple)) and scoring and {"metric", "metrics"}.isdisjoint(long):
+        long["metric"] = scoring[0]
+
+
+def _with_goal(metric: Any, long: Mapping[str, Any]) -> Any:
+    """Add the goal of a metric that is a scorer: of all scorers more is better."""
+    evaluation = long.get("evaluation")
+    scoring = evaluation.get("scoring") if isinstance(evaluation, Mapping) else None
+    if not isinstance(scoring, (list, tuple)) or not isinstance(metric, Mapping):
+        return metric
+    is_scorer = metric.get("name") in scoring
+    return {"goal": "maximize", **metric} if is_scorer else metric
 
 
 def _expand_search(long: dict[str, Any]) -> None:

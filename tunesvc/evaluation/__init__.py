@@ -1,0 +1,1 @@
+"""Judges fitted models by scikit-learn's scorers. The worker loads it; imports no Ray."""

@@ -1,0 +1,80 @@
+"""Judges the model that an objective returned: its scores, and a summary of its predictions.
+
+Imports scikit-learn when it judges.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tunesvc.data.part import Part
+from tunesvc.errors import BadReport
+from tunesvc.trial import Trial
+
+SetAttr = Callable[[str, str], None]
+"""Sets a system attribute of the trial; its value is JSON."""
+
+
+def judge(
+    returned: object,
+    trial: Trial,
+    scoring: tuple[str, ...],
+    set_attr: SetAttr,
+) -> dict[str, float]:
+    """Return the scores of a model on the validation part, and store a summary of its predictions.
+
+    Raises:
+        BadReport: the objective returned no model, or a scorer cannot score it.
+        DataError: the study has no data.
+    """
+    require_model(returned, scoring)
+    return _scores(returned, trial.data.validation, scoring, set_attr)
+
+
+def require_model(returned: object, scoring: tuple[str, ...]) -> None:
+    """Refuse what is no fitted model.
+
+    Raises:
+        BadReport: it has no `predict`.
+    """
+    if isinstance(returned, type):
+        raise BadReport(f"the objective returned the class {returned.__name__}, not a fitted model")
+    if not callable(getattr(returned, "predict", None)):
+        kind = "nothing" if returned is None else f"a {type(returned).__name__}"
+        raise BadReport(
+            f"the objective returned {kind}, and `evaluation: {{scoring: [{', '.join(scoring)}]}}` "
+            "scores the fitted model: `return model`, anything with `predict`; or leave `scoring` "
+            "out, and return a number"
+        )
+
+
+def _scores(
+    model: object,
+    part: Part,
+    scoring: tuple[str, ...],
+    set_attr: SetAttr,
+) -> dict[str, float]:
+    from tunesvc.evaluation.prediction_summary import PREDICTIONS
+    from tunesvc.evaluation.predictions import Predictions
+    from tunesvc.evaluation.scoring import score
+
+    predictions = Predictions(model, part)
+    scores = score(predictions, scoring)
+    if (summary := summarize(predictions)) is not None:
+        set_attr(PREDICTIONS, json.dumps(summary))
+    return scores
+
+
+def summarize(predictions: Any) -> dict[str, Any] | None:
+    """Return the summary of a model's predictions; None if they are not one value per row."""
+    import numpy as np
+
+    from tunesvc.evaluation.prediction_summary import confusion_of, residuals_of
+
+    predicted = np.asarray(predictions.predict(np.arange(len(predictions))))
+    if predicted.size != len(predictions):
+        return None
+    summary = confusion_of if predictions.is_classification else residuals_of
+    return summary(predictions.y, predicted)
