@@ -12,6 +12,7 @@ from enum import StrEnum
 from tunesvc.spec import Budget, Limits, Metric, Retries
 from tunesvc.spec.model import StopWhen
 from tunesvc.trial import is_better
+from tunesvc.util import formatting
 
 
 class Failure(StrEnum):
@@ -164,6 +165,9 @@ class Usage:
     """Trials that run or wait for a retry; not paused ones."""
     wall_s: float
     gpu_hours: float
+    cost: float = 0.0
+    """By the study's prices; 0 without prices."""
+    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +213,8 @@ def next_move(
 ) -> AskForTrials | Drain | Halt | Finish:
     """Return the next move that the budget allows.
 
-    Spent time and GPU budgets stop running trials. A spent budget of trials lets them finish, and
-    so does a forecast below `stop_when`.
+    Spent budgets of time, GPU hours and cost stop running trials. A spent budget of trials lets
+    them finish, and so does a forecast below `stop_when`.
 
     Args:
         exhausted: reason why nothing is left to propose, such as a complete grid; else empty.
@@ -234,6 +238,8 @@ def _spent(budget: Budget, usage: Usage) -> str | None:
         return f"the budget of {budget.wall:g} s wall time is spent"
     if budget.gpu_hours is not None and usage.gpu_hours >= budget.gpu_hours:
         return f"the budget of {budget.gpu_hours:g} GPU hours is spent"
+    if budget.cost is not None and usage.cost >= budget.cost:
+        return f"the budget of {formatting.money(budget.cost, usage.currency)} is spent"
     return None
 
 
@@ -250,6 +256,8 @@ class ImprovementForecast:
     per: str
     below: float | None
     """The study ends when less than this is expected."""
+    currency: str = ""
+    """Unit of the cost, if `per` is `cost`."""
 
     @property
     def is_too_low(self) -> bool:
@@ -257,13 +265,18 @@ class ImprovementForecast:
         return self.below is not None and self.improvement < self.below
 
     @property
+    def unit(self) -> str:
+        """`per` as shown."""
+        shown = {"gpu_hour": "GPU hour", "cost": self.currency or "unit of cost"}
+        return shown.get(self.per, self.per)
+
+    @property
     def text(self) -> str:
         """Format the forecast."""
-        unit = self.per.replace("gpu_hour", "GPU hour")
         limit = "" if self.below is None else f"; the study ends below {self.below:g}"
         if self.is_too_low:
             limit = f", less than {self.below:g}"
-        return f"expected improvement {self.improvement:.3g} per {unit}{limit}"
+        return f"expected improvement {self.improvement:.3g} per {self.unit}{limit}"
 
 
 def forecast(
@@ -282,7 +295,7 @@ def forecast(
     Args:
         stop: condition that ends the study; without it, the forecast is per trial.
         incumbents: the best value after each finished trial, None before the first result.
-        usage: resources used so far, for forecasts per hour.
+        usage: resources used so far, for forecasts per hour or cost.
     """
     done = len(incumbents)
     if done < (FORECAST_FROM if stop is None else stop.after):
@@ -296,6 +309,7 @@ def forecast(
         "trial": float(done),
         "hour": usage.wall_s / 3600,
         "gpu_hour": usage.gpu_hours,
+        "cost": usage.cost,
     }[per]
     if spent <= 0:
         return None
@@ -303,6 +317,7 @@ def forecast(
         per_trial * done / spent,
         per,
         None if stop is None else stop.improvement_below,
+        usage.currency,
     )
 
 
@@ -332,6 +347,8 @@ def fraction_spent(budget: Budget, usage: Usage) -> float:
         shares.append(usage.wall_s / budget.wall)
     if budget.gpu_hours is not None:
         shares.append(usage.gpu_hours / budget.gpu_hours)
+    if budget.cost is not None:
+        shares.append(usage.cost / budget.cost)
     return min(1.0, max(shares))
 
 

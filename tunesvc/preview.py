@@ -28,6 +28,8 @@ class Cost:
     cpus_per_trial: float
     reason: str
     """Limit of the GPU hours, or a possible one."""
+    money: float | None = None
+    """By the study's prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ def describe_cost(spec: StudySpec, cost: Cost) -> Iterator[str]:
         limits.append(f"{duration(budget.wall)} of wall time")
     if budget.gpu_hours:
         limits.append(f"{budget.gpu_hours:g} GPU hours")
+    if budget.cost and spec.cost:
+        limits.append(spec.cost.format(budget.cost))
     several = ", whichever comes first" if len(limits) > 1 else ""
     yield f"ends after {' or '.join(limits)}{several}"
     if cost.gpus_per_trial:
@@ -102,6 +106,10 @@ def describe_cost(spec: StudySpec, cost: Cost) -> Iterator[str]:
         if cost.gpu_hours is not None:
             most = f"at most {cost.gpu_hours:.3g} GPU hours: "
         yield f"a trial holds {held}; {most}{cost.reason}"
+    if spec.cost is not None:
+        an_hour = spec.cost.format(spec.cost.cost(cost.cpus_per_trial, cost.gpus_per_trial))
+        bound = "" if cost.money is None else f"; at most {spec.cost.format(cost.money)}"
+        yield f"an hour of a trial costs {an_hour}{bound}"
 
 
 def _cost(spec: StudySpec) -> Cost:
@@ -117,6 +125,7 @@ def _cost(spec: StudySpec) -> Cost:
             gpus,
             cpus,
             "a trial asks for no GPU",
+            _money(spec, cpus, gpus),
         )
     tightest = min(_gpu_bounds(spec, gpus), default=(None, _UNBOUNDED))
     return Cost(
@@ -126,7 +135,22 @@ def _cost(spec: StudySpec) -> Cost:
         gpus,
         cpus,
         tightest[1],
+        _money(spec, cpus, gpus),
     )
+
+
+def _money(spec: StudySpec, cpus: float, gpus: float) -> float | None:
+    """Return the most that the study may cost; None without prices, or if nothing limits it."""
+    if spec.cost is None:
+        return None
+    an_hour = spec.cost.cost(cpus, gpus)
+    summed = [bound.trial_seconds for bound in _bounds(spec) if bound.trial_seconds is not None]
+    limits = [seconds / 3600 * an_hour for seconds in summed]
+    if spec.budget.gpu_hours is not None and gpus:
+        limits.append(spec.budget.gpu_hours / gpus * an_hour)
+    if spec.budget.cost is not None:
+        limits.append(spec.budget.cost)
+    return min(limits, default=None)
 
 
 _UNBOUNDED = "nothing bounds the GPU hours: set `budget.gpu_hours`"

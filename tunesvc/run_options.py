@@ -75,6 +75,8 @@ class StudyOptions(TypedDict, total=False):
     """Population-based training or a schedule, in place of `sampler` and `pruner`."""
     parallelism: int | None
     resources: Mapping[str, Any]
+    cost: Mapping[str, Any]
+    """Prices: `{"gpu_hour": 2.5, "currency": "EUR"}`; then `budget={"cost": 50}` limits it."""
     retries: Mapping[str, Any]
     limits: Mapping[str, Any]
     keep: Mapping[str, Any]

@@ -301,6 +301,7 @@ class Study:
         trials: int | None = None,
         wall: float | str | None = None,
         gpu_hours: float | None = None,
+        cost: float | None = None,
     ) -> str:
         """Add to the budget.
 
@@ -308,12 +309,13 @@ class Study:
             trials: additional trials.
             wall: additional time, in seconds or such as `"2h"`.
             gpu_hours: additional GPU hours.
+            cost: additional cost, in the currency of the study's prices.
 
         Raises:
             SpecError: nothing is added, or the budget has no such limit.
         """
         wall_s = None if wall is None else parse_duration_s(wall)
-        more = {"trials": trials, "wall": wall_s, "gpu_hours": gpu_hours}
+        more = {"trials": trials, "wall": wall_s, "gpu_hours": gpu_hours, "cost": cost}
         amounts = {name: amount for name, amount in more.items() if amount is not None}
         return self.request("extend", **amounts)
 

@@ -33,12 +33,12 @@ def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float
         now_s = 100.0 + 7.0 * number
         live = list(live_attempts)[which % len(live_attempts)] if live_attempts else None
         if deed == "open":
-            live_attempts.open(number, number, {}, gpus=gpus, now_s=now_s)
+            live_attempts.open(number, number, {}, cpus=2 * gpus, gpus=gpus, now_s=now_s)
         elif deed == "adopt":
             ran_s = [None, 50.0, 5.0][which % 3]
             silent_s = None if ran_s is None else ran_s / 5
             earlier = StoredExecution(
-                1, AttemptState.RUNNING, 0, gpus, ran_s, silent_s, None, None, None, None
+                1, AttemptState.RUNNING, 0, 2 * gpus, gpus, ran_s, silent_s, None, None, None, None
             )
             live_attempts.adopt(number, earlier, number, {}, now_s=now_s)
         elif live is not None and deed == "start" and live.started_s is None:
@@ -52,6 +52,9 @@ def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float
         later_s = now_s + 3.0
         assert live_attempts.gpu_s(later_s) == pytest.approx(
             ended_s + sum(live.gpus * held_s(live, later_s) for live in live_attempts)
+        )
+        assert live_attempts.cpu_hours(later_s) == pytest.approx(
+            2 * live_attempts.gpu_hours(later_s)
         )
 
 
@@ -68,7 +71,7 @@ def test_due_attempts_are_returned_once_and_no_others(moments: list[float], now_
 def test_attempts_with_reports_are_returned_once() -> None:
     live_attempts = OpenTrials([])
     silent, loud = (
-        live_attempts.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2)
+        live_attempts.open(number, number, {}, cpus=1.0, gpus=0.0, now_s=0.0) for number in (1, 2)
     )
     live_attempts.add_report(loud, 3)
     live_attempts.add_report(loud, 4)

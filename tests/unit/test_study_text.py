@@ -35,7 +35,7 @@ from tunesvc.web.available_actions import unavailable_actions
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VIEW = StudyView(
     1, "bowl", StudyState.FINISHED, "", (Objective("loss", "minimize"),), Counts(complete=2), 0.1, None, 1.0, 1.0, 0.0,
-    None, NOW, NOW, "ada", "", ("vision",), "a note", None, None, make_spec(), None, None,
+    None, None, None, NOW, NOW, "ada", "", ("vision",), "a note", None, None, make_spec(), None, None,
 )  # fmt: skip
 
 

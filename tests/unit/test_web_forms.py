@@ -23,7 +23,7 @@ SPEC = make_spec(
     }
 )
 STUDY = StudyView(
-    1, "bowl", StudyStatus.RUNNING, "", (Objective("loss", "minimize"),), Counts(running=1), None, None, 0.0, 1.0, 0.0,
+    1, "bowl", StudyStatus.RUNNING, "", (Objective("loss", "minimize"),), Counts(running=1), None, None, 0.0, 1.0, 0.0, None, None,
     "box:1", NOW, None, "ada", "", (), "", None, None, SPEC, None, None,
 )  # fmt: skip
 

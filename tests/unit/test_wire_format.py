@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.support.specs import make_spec
 from tunesvc.client.wire_format import decode, encode
 from tunesvc.db.engine import json_numbers
-from tunesvc.spec import Budget, StudySpec
+from tunesvc.spec import Budget, Prices, StudySpec
 from tunesvc.web.api.api_app import ROUTES
 
 SPECS = [
@@ -61,6 +61,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     Path: st.just(Path("/srv/a b/model.pt")),
     StudySpec: st.sampled_from(SPECS),
     Budget: st.sampled_from([spec.budget for spec in SPECS]),
+    Prices: st.builds(Prices, gpu_hour=st.floats(0, 10), currency=st.sampled_from(["", "EUR"])),
     Any: ANY,
 }
 

@@ -122,6 +122,7 @@ class Follower:
             gpus_busy=0.0,
             gpus_total=0.0,
             best=self._best_of(view),
+            cost=view.cost_text,
         )
 
     def _best_of(self, view: StudyView) -> BestTrial | None:

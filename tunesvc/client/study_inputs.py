@@ -31,6 +31,7 @@ class BudgetChange:
     wall: float | None = None
     """Seconds."""
     gpu_hours: float | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,14 @@ class Lifecycle:
         """GPU hours that all attempts of the study have used so far."""
         return self._live_attempts.gpu_hours(self._clock.now())
 
+    @property
+    def cost(self) -> float:
+        """Cost of all attempts of the study so far; 0 without prices."""
+        if self._spec.cost is None:
+            return 0.0
+        cpu_hours = self._live_attempts.cpu_hours(self._clock.now())
+        return self._spec.cost.cost(cpu_hours, self.gpu_hours)
+
     # --- opening --------------------------------------------------------------------------------
 
     def reopen(self, slots: int, actions: PostCommitActions) -> None:
@@ -170,16 +178,16 @@ class Lifecycle:
             trial_id(self._study_id, number),
             number,
             trial.params,
+            cpus=resources.cpu * resources.workers,
             gpus=resources.gpu * resources.workers,
             now_s=self._clock.now(),
         )
         live.until = self._stop_after(after_step)
         self._schedule_check(live, live.opened_s)
         live.leased_s = live.opened_s
-        cpus = resources.cpu * resources.workers
         opened = LaunchRecord(
             *live.key(),
-            cpus,
+            live.cpus,
             live.gpus,
             after_step,
             self.leases.lease_s,

@@ -75,6 +75,7 @@ class EarlierRuns:
     """Resources that earlier runs of the study have used, and the code that they ran."""
 
     active_s: float = 0.0
+    cpu_hours: float = 0.0
     gpu_hours: float = 0.0
     code: str | None = None
     """Digest of the objective's source."""
@@ -121,7 +122,11 @@ class Coordinator:
         self._clock = clock
         self._notify = context.notify
         self._batch_window_s = timing.batch_window_s
-        self._live_attempts = OpenTrials(spec.metrics, earlier_gpu_hours=earlier.gpu_hours)
+        self._live_attempts = OpenTrials(
+            spec.metrics,
+            earlier_cpu_hours=earlier.cpu_hours,
+            earlier_gpu_hours=earlier.gpu_hours,
+        )
         self._event_handler = EventHandler(
             context,
             self._live_attempts,
@@ -575,6 +580,8 @@ class Coordinator:
             running=self._attempts.unfinished,
             wall_s=self._spent_wall_s + self._clock.now() - self._counted_s,
             gpu_hours=self._attempts.gpu_hours,
+            cost=self._attempts.cost,
+            currency="" if self.spec.cost is None else self.spec.cost.currency,
         )
 
     def _parallelism(self) -> int:

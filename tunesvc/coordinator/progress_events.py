@@ -63,6 +63,8 @@ class Progress:
     best: BestTrial | None
     forecast: str = ""
     """Expected improvement as text; empty while unknown."""
+    cost: str = ""
+    """Cost so far with its currency; empty without prices."""
 
     @property
     def live(self) -> tuple[LiveTrial, ...]:

@@ -21,8 +21,8 @@ def extended(spec: StudySpec, more: Mapping[str, Any]) -> StudySpec:
     """Return the spec with a larger budget.
 
     Args:
-        more: additions to `trials`, `wall` (seconds) or `gpu_hours`. A limit that the budget did
-            not have stays absent, since any amount would lower it.
+        more: additions to `trials`, `wall` (seconds), `gpu_hours` or `cost`. A limit that the
+            budget did not have stays absent, since any amount would lower it.
 
     Raises:
         SpecError: nothing is added, or an addition is not a number above 0.

@@ -108,6 +108,7 @@ class StudyProgress:
             elapsed_s=usage.wall_s,
             left_s=time_left_s(fraction, usage.wall_s),
             gpu_hours=usage.gpu_hours,
+            cost="" if self.spec.cost is None else self.spec.cost.format(usage.cost),
             gpus_busy=sum(live.gpus for live in live_attempts if live.started_s is not None),
             gpus_total=gpus_total,
             best=self.best,

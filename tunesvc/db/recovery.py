@@ -22,6 +22,7 @@ class StoredExecution:
     state: AttemptState
     cursor: int
     """Number of its last recorded event."""
+    cpus: float
     gpus: float
     running_s: float | None
     """Time since its start, by the database's clock; None before it starts."""
@@ -118,15 +119,19 @@ def last_code(connection: sa.Connection, study_id: int) -> str | None:
     return connection.execute(newest).scalar()
 
 
-def gpu_hours(connection: sa.Connection, study_id: int) -> float:
-    """Return the GPU hours that the study's ended attempts have used."""
+def held_hours(connection: sa.Connection, study_id: int) -> tuple[float, float]:
+    """Return the hours of cores, and of GPUs, that the study's ended attempts have held."""
     seconds = sa.extract("epoch", attempts.c.ended_at - attempts.c.started_at)
-    spent = (
-        sa.select(sa.func.coalesce(sa.func.sum(seconds * attempts.c.gpus), 0.0))
+    held = (
+        sa.select(
+            sa.func.coalesce(sa.func.sum(seconds * attempts.c.cpus), 0.0),
+            sa.func.coalesce(sa.func.sum(seconds * attempts.c.gpus), 0.0),
+        )
         .join(trials, trials.c.trial_id == attempts.c.trial_id)
-        .where(trials.c.study_id == study_id, attempts.c.gpus > 0, attempts.c.ended_at.is_not(None))
+        .where(trials.c.study_id == study_id, attempts.c.ended_at.is_not(None))
     )
-    return float(connection.execute(spent).scalar_one()) / 3600
+    cpu_s, gpu_s = connection.execute(held).one()
+    return float(cpu_s) / 3600, float(gpu_s) / 3600
 
 
 def paused_checkpoints(connection: sa.Connection, study_id: int) -> list[tuple[int, int, str]]:
@@ -164,6 +169,7 @@ def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[Sto
         attempts.c.number,
         attempts.c.state,
         attempts.c.cursor,
+        attempts.c.cpus,
         attempts.c.gpus,
         _seconds_since(attempts.c.started_at),
         _seconds_since(sa.func.coalesce(last_report, attempts.c.started_at)),

@@ -85,6 +85,7 @@ def study_facts(views: Sequence[StudyView]) -> list[Fact]:
             "stopped": study.counts.stopped,
             "seconds": study.active_s,
             "GPU hours": study.gpu_hours,
+            **({"cost": study.cost_text} if study.prices else {}),
             "created": study.created_at,
         }
         for study in views

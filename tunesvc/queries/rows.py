@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from tunesvc import policy
 from tunesvc.db.schema.states import UNFINISHED, AttemptState, Priority, StudyState
-from tunesvc.spec import Budget, ParamValue, StudySpec, as_given
+from tunesvc.spec import Budget, ParamValue, Prices, StudySpec, as_given
 from tunesvc.spec.goals import Goal, orient
 from tunesvc.util import formatting
 
@@ -176,6 +176,9 @@ class StudyRow:
     """Time during which coordinators ran it."""
     gpu_hours: float
     """GPUs requested × hours, over all attempts including running ones."""
+    prices: Prices | None
+    cost: float | None
+    """Cost of all attempts including running ones; None without prices."""
     coordinator: str | None
     """`host:pid` of the coordinator that holds the lease now."""
     created_at: datetime
@@ -190,6 +193,15 @@ class StudyRow:
     """Requested `pause` or `stop` that its coordinator has not completed yet."""
     submission: SubmissionRow | None
     """None for a study that `tune run` runs: servers leave it alone."""
+
+    @property
+    def cost_text(self) -> str:
+        """Its cost with the currency; empty without prices."""
+        return self.money(self.cost)
+
+    def money(self, amount: float | None) -> str:
+        """Format an amount with the currency; empty without prices or an amount."""
+        return "" if self.prices is None or amount is None else self.prices.format(amount)
 
     @property
     def left_s(self) -> float | None:
@@ -317,6 +329,8 @@ class TrialRow:
     ended_at: datetime | None
     duration_s: float | None
     """Total time of its attempts, until now for a running one; None if interrupted."""
+    cost: float | None = None
+    """Cost of all its attempts, failed ones too; None without prices."""
     tags: tuple[str, ...] = ()
     note: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)

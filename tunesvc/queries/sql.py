@@ -138,6 +138,35 @@ def running_s() -> sa.ColumnElement[float]:
     return sa.func.sum(sa.func.coalesce(seconds(until - attempts.c.started_at), 0.0))
 
 
+def held_s(is_attended: sa.ColumnElement[bool]) -> sa.ColumnElement[float]:
+    """Return the seconds for which an attempt has held its resources; NULL before its start.
+
+    Args:
+        is_attended: condition that a coordinator runs its study. Where none does, a live attempt
+            counts until its last report.
+    """
+    last_report = (
+        sa.select(sa.func.max(reports.c.reported_at))
+        .where(
+            reports.c.trial_id == attempts.c.trial_id,
+            reports.c.attempt == attempts.c.number,
+        )
+        .correlate(attempts)
+        .scalar_subquery()
+    )
+    now = sa.case((is_attended, sa.func.now()), else_=last_report)
+    until = sa.func.coalesce(attempts.c.ended_at, now, attempts.c.started_at)
+    return seconds(until - attempts.c.started_at)
+
+
+def held_hours(
+    amount: sa.ColumnElement[float],
+    is_attended: sa.ColumnElement[bool],
+) -> sa.ColumnElement[float]:
+    """Return the aggregate of an amount of resources × hours held; see `held_s`."""
+    return sa.func.coalesce(sa.func.sum(amount * held_s(is_attended)), 0.0) / 3600
+
+
 def duration_s(ran_s: sa.ColumnElement[float] | None = None) -> sa.ColumnElement[float]:
     """Return the seconds that a trial ran, without the time between its attempts.
 

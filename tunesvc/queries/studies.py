@@ -16,7 +16,7 @@ from tunesvc.db.engine.database import Database, checked_name
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.schema.service_tables import projects, submissions
 from tunesvc.db.schema.states import Priority, StudyState
-from tunesvc.db.schema.tables import attempts, commands, leases, reports, study_attrs, trials
+from tunesvc.db.schema.tables import attempts, commands, leases, study_attrs, trials
 from tunesvc.db.schema.tables import studies as table
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.db.submissions import queue_order, waits
@@ -34,12 +34,12 @@ from tunesvc.queries.rows import (
 from tunesvc.queries.sql import (
     first_trial_id,
     first_value,
+    held_hours,
     is_attended,
     is_candidate,
-    seconds,
     state_shown,
 )
-from tunesvc.spec import Budget
+from tunesvc.spec import Budget, Prices
 from tunesvc.spec.goals import goal_named
 from tunesvc.util.optuna_keys import METRIC_NAMES
 from tunesvc.util.suggestions import nearest
@@ -279,7 +279,7 @@ def _one_overview() -> sa.Select[Any]:
 @cache  # building it takes longer than running it
 def _overview() -> sa.Select[Any]:
     """Select one row per study. Each figure reads an index range of that study's own rows."""
-    counts, usage = _counts(), _gpu_hours()
+    counts, usage, priced = _counts(), _gpu_hours(), _cpu_hours()
     minimum = _extreme(ascending=True)
     maximum = _extreme(ascending=False)
     best_value = sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum)
@@ -296,6 +296,7 @@ def _overview() -> sa.Select[Any]:
             table.c.spec["metrics"].label("metrics"),
             _optuna_names(),
             table.c.spec["budget"].label("budget"),
+            table.c.spec["cost"].label("prices"),
             table.c.active_s,
             table.c.created_at,
             table.c.ended_at,
@@ -307,6 +308,7 @@ def _overview() -> sa.Select[Any]:
             _closing(),
             counts,
             usage.c.gpu_hours,
+            priced.c.cpu_hours,
             best_value.label("best_value"),
             *_SUBMISSION_COLUMNS,
             places.c.position,
@@ -319,6 +321,7 @@ def _overview() -> sa.Select[Any]:
         .outerjoin(places, places.c.study_id == table.c.study_id)
         .join(counts, sa.true())
         .join(usage, sa.true())
+        .join(priced, sa.true())
     )
 
 
@@ -363,29 +366,26 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
 
 def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
     """Sum up GPU hours. An attempt whose coordinator is gone counts until its last report."""
-    last_report = (
-        sa.select(sa.func.max(reports.c.reported_at))
-        .where(
-            reports.c.trial_id == attempts.c.trial_id,
-            reports.c.attempt == attempts.c.number,
-        )
-        .correlate(attempts)
-        .scalar_subquery()
-    )
-    now = sa.case((leases.c.expires_at > sa.func.now(), sa.func.now()), else_=last_report)
-    until = sa.func.coalesce(attempts.c.ended_at, now, attempts.c.started_at)
-    gpu_seconds = attempts.c.gpus * seconds(until - attempts.c.started_at)
-    total = sa.func.coalesce(sa.func.sum(gpu_seconds), 0.0) / 3600
+    query = _held_hours(attempts.c.gpus, "gpu_hours")
+    return query.where(attempts.c.gpus > 0).lateral("usage")  # the condition of an index
+
+
+def _cpu_hours() -> sa.sql.selectable.LateralFromClause:
+    """Sum up the hours of cores, only of studies that pay for them: no index has these."""
+    price = table.c.spec["cost"]["cpu_hour"].as_float()
+    return _held_hours(attempts.c.cpus, "cpu_hours").where(price > 0).lateral("priced")
+
+
+def _held_hours(amount: sa.ColumnElement[float], name: str) -> sa.Select[Any]:
     first = first_trial_id(table.c.study_id)
     return (
-        sa.select(total.label("gpu_hours"))
+        sa.select(held_hours(amount, leases.c.expires_at > sa.func.now()).label(name))
         .where(
             attempts.c.trial_id >= first,
             attempts.c.trial_id < first_trial_id(table.c.study_id + 1),
         )
-        .where(attempts.c.gpus > 0, attempts.c.started_at.is_not(None))
+        .where(attempts.c.started_at.is_not(None))
         .correlate(table, leases)
-        .lateral("usage")
     )
 
 
@@ -433,11 +433,14 @@ def _study_row(row: Any) -> StudyRow:
     counts = from_row(Counts, row)
     budget = None if row.budget is None else Budget.model_validate(row.budget)
     unfinished = counts.running + counts.queued + counts.interrupted + counts.waiting
+    prices = None if row.prices is None else Prices.model_validate(row.prices)
+    cost = None if prices is None else prices.cost(row.cpu_hours, row.gpu_hours)
     usage = policy.Usage(
         counts.total - row.cancelled,
         unfinished,
         row.active_s,
         row.gpu_hours,
+        cost or 0.0,
     )
     submission = None
     if row.priority is not None:
@@ -450,6 +453,8 @@ def _study_row(row: Any) -> StudyRow:
         objectives=_objectives(row.directions, row.metrics, row.optuna_names),
         counts=counts,
         budget=budget,
+        prices=prices,
+        cost=cost,
         fraction=0.0 if budget is None else policy.fraction_spent(budget, usage),
         tags=tuple(row.tags),
     )

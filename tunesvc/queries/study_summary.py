@@ -95,7 +95,14 @@ def expected(view: StudyView, results: Results) -> policy.ImprovementForecast | 
     incumbents = [value if np.isfinite(value) else None for value in best_values.tolist()]
     counts = view.counts
     unfinished = counts.total - counts.done
-    usage = policy.Usage(counts.total, unfinished, view.active_s, view.gpu_hours)
+    usage = policy.Usage(
+        counts.total,
+        unfinished,
+        view.active_s,
+        view.gpu_hours,
+        view.cost or 0.0,
+        "" if view.prices is None else view.prices.currency,
+    )
     return policy.forecast(view.spec.budget.stop_when, incumbents, usage)
 
 

@@ -532,7 +532,7 @@ def build_coordinator(
         unfinished = recovery.unfinished_trials(connection, record.study_id)
         earlier = EarlierRuns(
             record.active_s,
-            recovery.gpu_hours(connection, record.study_id),
+            *recovery.held_hours(connection, record.study_id),
             recovery.last_code(connection, record.study_id),
         )
     coordinator = Coordinator(

@@ -4,7 +4,7 @@
 |---|---|---|
 | `pause`, `stop` | | its state changes at once; `stop` also ends workers that still run |
 | `resume` | | a submitted one is queued; another one needs a process that runs it |
-| `extend` | `trials`, `wall`, `gpu_hours`: by how much | its spec changes at once |
+| `extend` | `trials`, `wall`, `gpu_hours`, `cost`: by how much | its spec changes at once |
 | `parallelism` | `trials`: a number, or None for as many as fit | its spec changes at once |
 | `widen` | `parameters`: by name `min`, `max`, or `values` to add | its spec changes at once |
 | `enqueue` | `params` and `origin`, or `near`: a trial | the trial waits for the next run |

@@ -66,6 +66,7 @@ def find_issues(
             _conditions(spec, names),
             _metrics(spec),
             _budget(spec),
+            _prices(spec),
             _warm_start(spec, names),
             _search(spec, names),
             _classes(spec),
@@ -383,6 +384,9 @@ _LESS_IS_BETTER = {
 def _budget(spec: StudySpec) -> Iterator[SpecIssue]:
     budget, has_gpus = spec.budget, bool(spec.resources.gpu)
     is_endless = budget.trials is None and budget.wall is None
+    if budget.cost is not None and spec.cost is None:
+        text = "`cost` needs prices: write `cost: {gpu_hour: ..., cpu_hour: ...}` beside `budget`"
+        yield SpecIssue(("budget",), text)
     if budget.gpu_hours is not None and is_endless and not has_gpus:
         yield SpecIssue(("budget",), "`gpu_hours` is never spent: `resources` requests no GPU")
     if budget.stop_when is None:
@@ -398,6 +402,22 @@ def _budget(spec: StudySpec) -> Iterator[SpecIssue]:
             ("budget", "stop_when", "per"),
             "cannot be `gpu_hour`: `resources` requests no GPU",
         )
+    elif budget.stop_when.per == "cost" and spec.cost is None:
+        text = "needs prices: write `cost: {gpu_hour: ..., cpu_hour: ...}`"
+        yield SpecIssue(("budget", "stop_when", "per"), text)
+
+
+def _prices(spec: StudySpec) -> Iterator[SpecIssue]:
+    """Yield prices by which every trial is free."""
+    prices, resources = spec.cost, spec.resources
+    if prices is None:
+        return
+    if not prices.gpu_hour and not prices.cpu_hour:
+        yield SpecIssue(("cost",), "needs `gpu_hour`, `cpu_hour` or both above 0")
+    elif not prices.cost(resources.cpu, resources.gpu):
+        resource, key = ("GPU", "cpu_hour") if prices.gpu_hour else ("core", "gpu_hour")
+        text = f"every trial is free: `resources` requests no {resource}; give a price `{key}`"
+        yield SpecIssue(("cost",), text)
 
 
 def _warm_start(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:

@@ -515,9 +515,10 @@ class StopWhen(SpecModel):
         gt=0,
         description="The least expected improvement for which the study continues.",
     )
-    per: Literal["trial", "hour", "gpu_hour"] = Field(
+    per: Literal["trial", "hour", "gpu_hour", "cost"] = Field(
         "trial",
-        description="Unit of that improvement: per trial, per hour of the study, or per GPU hour.",
+        description="Unit of that improvement: per trial, per hour of the study, per GPU hour, or "
+        "per unit of `cost`.",
     )
     after: int = Field(20, ge=4, description="Finished trials before it applies.")
 
@@ -540,6 +541,11 @@ class Budget(SpecModel):
         gt=0,
         description="GPUs requested × hours held, over all attempts.",
     )
+    cost: float | None = Field(
+        None,
+        gt=0,
+        description="Cost of all attempts by the prices in the study's `cost`.",
+    )
     stop_when: StopWhen | None = Field(
         None,
         description="An early end, when the expected improvement is small.",
@@ -548,17 +554,42 @@ class Budget(SpecModel):
     @property
     def limits(self) -> dict[str, Any]:
         """The limits by name, None if there is none."""
-        return {"trials": self.trials, "wall": self.wall, "gpu_hours": self.gpu_hours}
+        return {
+            "trials": self.trials,
+            "wall": self.wall,
+            "gpu_hours": self.gpu_hours,
+            "cost": self.cost,
+        }
 
     @model_validator(mode="after")
     def _bounded(self) -> Budget:
-        if self.trials is None and self.wall is None and self.gpu_hours is None:
-            raise ValueError("a budget needs `trials`, `wall` or `gpu_hours`")
+        if all(limit is None for limit in self.limits.values()):
+            raise ValueError("a budget needs `trials`, `wall`, `gpu_hours` or `cost`")
         return self
 
 
 Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 """How Ray places the bundles of a placement group."""
+
+
+class Prices(SpecModel):
+    """Prices of resources for each hour that an attempt holds them, used or not."""
+
+    gpu_hour: float = Field(0.0, ge=0, description="Price of one GPU for an hour.")
+    cpu_hour: float = Field(0.0, ge=0, description="Price of one core for an hour.")
+    currency: Annotated[str, AfterValidator(check_name)] = Field(
+        "",
+        max_length=12,
+        description="Its name, such as `EUR`, shown with amounts.",
+    )
+
+    def cost(self, cpu_hours: float, gpu_hours: float) -> float:
+        """Return the cost of so many hours of one core and of one GPU."""
+        return self.cpu_hour * cpu_hours + self.gpu_hour * gpu_hours
+
+    def format(self, amount: float) -> str:
+        """Format an amount with the currency, such as `4.20 EUR`."""
+        return formatting.money(amount, self.currency)
 
 
 class Resources(SpecModel):
@@ -765,6 +796,10 @@ class StudySpec(SpecModel):
     resources: Resources = Field(
         default_factory=Resources,
         description="Resources that one trial requests.",
+    )
+    cost: Prices | None = Field(
+        None,
+        description="Prices, from which the cost of trials and of the study follows.",
     )
     retries: Retries = Field(
         default_factory=Retries,

@@ -66,6 +66,12 @@ def duration(seconds: float | None) -> str:
     return f"{whole}s"
 
 
+def money(amount: float, currency: str = "") -> str:
+    """Format an amount with two decimals as `4.20 EUR`; one below 0.1 with three digits."""
+    text = f"{amount:.3g}" if 0 < abs(amount) < 0.1 else f"{amount:,.2f}"
+    return f"{text} {currency}".rstrip()
+
+
 def size(count: float) -> str:
     """Format a number of bytes as `12.3 MB`."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

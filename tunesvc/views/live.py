@@ -239,6 +239,8 @@ def _counts(p: Progress) -> Text:
         line += Text(f", {p.paused} paused", STYLES["paused"])
     if p.gpus_total:
         line += Text(f" · GPUs {p.gpus_busy:g} of {p.gpus_total:g} busy, {p.gpu_hours:.2f} h")
+    if p.cost:
+        line += Text(f" · {p.cost}")
     return line
 
 

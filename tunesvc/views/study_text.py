@@ -22,7 +22,7 @@ from tunesvc.queries.rows import (
     TrialRow,
 )
 from tunesvc.util.characters import visible
-from tunesvc.util.formatting import ago, duration, names_in, number, parameter, violations
+from tunesvc.util.formatting import ago, duration, money, names_in, number, parameter, violations
 from tunesvc.views.terminal import (
     STYLES,
     bar,
@@ -99,6 +99,8 @@ def facts(view: StudyView) -> Table:
     rows["time"] = duration(view.active_s)
     if view.gpu_hours:
         rows["time"] += f", {view.gpu_hours:.3g} GPU hours"
+    if view.prices is not None:
+        rows["cost"] = view.cost_text
     rows["created"] = ago(view.created_at)
     if view.owner:
         rows["created"] += f" by {view.owner}"
@@ -151,10 +153,13 @@ def budget(view: StudyRow) -> str:
         limits.append(f"{duration(view.budget.wall)} wall time")
     if view.budget.gpu_hours:
         limits.append(f"{view.budget.gpu_hours:g} GPU hours")
+    if view.budget.cost:
+        limits.append(view.money(view.budget.cost))
     stop = view.budget.stop_when
     early = ""
     if stop is not None:
-        early = f", or less than {stop.improvement_below:g} to expect per {stop.per}"
+        unit = "unit of cost" if stop.per == "cost" else stop.per.replace("_", " ")
+        early = f", or less than {stop.improvement_below:g} to expect per {unit}"
     return f"{bar(view.fraction)} of {' or '.join(limits)}{early}"
 
 
@@ -249,7 +254,8 @@ def _headline(
 ) -> Text:
     """Format the metric's value, and the trial with its evidence."""
     metric = (f"{visible(view.objectives[0].name)} = {value}", STYLES["best"])
-    after = (f"  trial {row.number}{', ' if evidence else ''}{evidence}", "dim")
+    details = [f"trial {row.number}", evidence, view.money(row.cost)]
+    after = (f"  {', '.join(filter(None, details))}", "dim")
     return Text.assemble((f"{title}  ", "bold"), metric, after)
 
 
@@ -284,7 +290,7 @@ def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
 
 def _is_informative(head: str, texts: Sequence[str]) -> bool:
     """Return True unless a column has its usual value in every line."""
-    usual = {"attempts": "1", "failure": ""}.get(head)
+    usual = {"attempts": "1", "failure": "", "cost": ""}.get(head)
     return any(text != usual for text in texts)
 
 
@@ -307,7 +313,7 @@ def _trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], 
         *metrics,
         *names,
     ]
-    heads += ["step", "attempts", "time", "failure"]
+    heads += ["step", "attempts", "time", "cost", "failure"]
     lines = []
     for row in rows:
         values: tuple[float | None, ...] = row.values or (
@@ -324,6 +330,7 @@ def _trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], 
                 step,
                 str(row.attempts),
                 duration(row.duration_s),
+                "" if row.cost is None else money(row.cost),
                 row.failure or "",
             ]
         )
@@ -367,7 +374,8 @@ def _trial_facts(view: StudyView, row: TrialRow) -> Table:
         grid.add_row(*cells(metric, number(row.metrics[metric])))
     for param, setting in row.params.items():
         grid.add_row(*cells(param, parameter(setting)))
-    for about, text in (("tags", ", ".join(row.tags)), ("note", row.note)):
+    about_it = {"cost": view.money(row.cost), "tags": ", ".join(row.tags), "note": row.note}
+    for about, text in about_it.items():
         if text:
             grid.add_row(Text(about, "dim"), *cells(text))
     for attr, stored in row.attrs.items():

@@ -49,6 +49,7 @@ class Fields(BaseModel):
     trials: str = Field("", max_length=40)
     wall: str = Field("", max_length=40)
     gpu_hours: str = Field("", max_length=40)
+    cost: str = Field("", max_length=40)
     name: list[str] = Field(default_factory=list)
     value: list[str] = Field(default_factory=list)
     low: list[str] = Field(default_factory=list)
@@ -105,6 +106,8 @@ def _extensions(fields: Fields) -> dict[str, Any]:
             raise SpecError(f"wall time: {error}") from None
     if fields.gpu_hours.strip():
         more["gpu_hours"] = _number("GPU hours", fields.gpu_hours)
+    if fields.cost.strip():
+        more["cost"] = _number("cost", fields.cost)
     if not more:
         raise SpecError("say by how much")
     return more

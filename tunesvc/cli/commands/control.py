@@ -48,6 +48,10 @@ def extend(
     trials: Annotated[int | None, typer.Option(min=1, help="Trials to add.")] = None,
     wall: Annotated[str | None, typer.Option(help="Time to add, such as `30m` or `2h`.")] = None,
     gpu_hours: Annotated[float | None, typer.Option(min=0.0, help="GPU hours to add.")] = None,
+    cost: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Cost to add, in the currency of the study's prices."),
+    ] = None,
     server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -57,10 +61,11 @@ def extend(
         "trials": trials,
         "wall": None if wall is None else _seconds(wall),
         "gpu_hours": gpu_hours,
+        "cost": cost,
     }
     more = {name: amount for name, amount in more.items() if amount is not None}
     if not more:
-        raise typer.BadParameter("give an amount: --trials, --wall or --gpu-hours")
+        raise typer.BadParameter("give an amount: --trials, --wall, --gpu-hours or --cost")
     _request(study, "extend", more, server, database_url, as_json)
 
 

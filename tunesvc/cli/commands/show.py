@@ -81,7 +81,10 @@ def ls(
 def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
     from tunesvc.views import terminal
 
-    spare = ("objective", "created", "owner", "tags")
+    spare = ["objective", "created", "owner", "tags"]
+    is_priced = any(row.prices for row in rows)
+    if is_priced:
+        spare = [">cost", *spare]
     heads = (
         "study",
         "state",
@@ -92,11 +95,11 @@ def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
         ">best",
         *spare,
     )
-    lines = [_study_cells(row) for row in rows]
+    lines = [_study_cells(row, is_priced) for row in rows]
     return terminal.fitted(heads, lines, width, (">pruned", ">failed", *spare))
 
 
-def _study_cells(row: StudyRow) -> list[object]:
+def _study_cells(row: StudyRow, is_priced: bool) -> list[object]:
     from tunesvc.views import terminal
 
     state = terminal.state_text(str(row.state))
@@ -115,6 +118,7 @@ def _study_cells(row: StudyRow) -> list[object]:
         budget,
         *counts,
         best,
+        *([row.cost_text or "–"] if is_priced else []),
         objective,
         formatting.ago(row.created_at),
         *labels,

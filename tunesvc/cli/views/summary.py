@@ -115,6 +115,7 @@ def _print_end(name: str, end: EndedStudy | Exception, code: ExitCode) -> None:
             "best": plain(end.best_trials if len(view.objectives) > 1 else best),
             "elapsed_s": view.active_s,
             "gpu_hours": view.gpu_hours,
+            "cost": view.cost,
             "exit_code": int(code),
         },
     )
@@ -141,6 +142,8 @@ def _print_summary(study: EndedStudy, code: ExitCode) -> None:
         )
     )
     console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
+    if view.prices is not None:
+        console.print(Text.assemble(("cost  ", "dim"), visible(_cost(view))))
     if best:
         console.print(
             Text(),
@@ -155,6 +158,13 @@ def _print_summary(study: EndedStudy, code: ExitCode) -> None:
             )
         )
     console.print(_commands(next_commands(view, code, has_best=bool(best))))
+
+
+def _cost(view: StudyView) -> str:
+    done = view.counts.done
+    if not done or view.cost is None:
+        return view.cost_text
+    return f"{view.cost_text}, {view.money(view.cost / done)} per trial"
 
 
 def _when(view: StudyView, code: ExitCode) -> str:

@@ -182,7 +182,7 @@ def _additions(view: StudyView, budget: BudgetChange) -> dict[str, Any]:
     """
     limits = {} if view.budget is None else view.budget.limits
     additions = {}
-    for name in ("trials", "wall", "gpu_hours"):
+    for name in ("trials", "wall", "gpu_hours", "cost"):
         limit, now = getattr(budget, name), limits.get(name)
         if limit is None or limit == now:
             continue

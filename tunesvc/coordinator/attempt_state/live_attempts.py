@@ -59,6 +59,7 @@ class LiveAttempt:
     """The trial's number."""
     params: Mapping[str, ParamValue]
     curve: MetricTracker
+    cpus: float
     gpus: float
     opened_s: float
     started_s: float | None = None
@@ -120,27 +121,27 @@ class TrialRecord:
         return self.checkpoint_step
 
 
-class GpuTime:
-    """GPU seconds in use, updated only when attempts begin and end.
+class HeldTime:
+    """Seconds of one resource that attempts hold, updated only when they begin and end.
 
-    The total at time t is `gpus * t + offset`, so a look-up does not visit the live attempts.
+    The total at time t is `amount * t + offset`, so a look-up does not visit the live attempts.
     """
 
     def __init__(self) -> None:
-        self._gpus = self._offset_s = 0.0
+        self._amount = self._offset_s = 0.0
 
-    def begin(self, gpus: float, at_s: float) -> None:
-        """Count GPUs as in use from `at_s` on."""
-        self._gpus += gpus
-        self._offset_s -= gpus * at_s
+    def begin(self, amount: float, at_s: float) -> None:
+        """Count an amount as held from `at_s` on."""
+        self._amount += amount
+        self._offset_s -= amount * at_s
 
-    def end(self, gpus: float, at_s: float) -> None:
-        """Count GPUs as released at `at_s`."""
-        self.begin(-gpus, at_s)
+    def end(self, amount: float, at_s: float) -> None:
+        """Count an amount as released at `at_s`."""
+        self.begin(-amount, at_s)
 
     def at(self, now_s: float) -> float:
-        """Return the GPU seconds used until `now_s`."""
-        return self._gpus * now_s + self._offset_s
+        """Return the resource seconds held until `now_s`."""
+        return self._amount * now_s + self._offset_s
 
 
 class OpenTrials:
@@ -150,14 +151,18 @@ class OpenTrials:
         self,
         metrics: Sequence[Metric],
         *,
+        earlier_cpu_hours: float = 0.0,
         earlier_gpu_hours: float = 0.0,
     ) -> None:
-        """`earlier_gpu_hours`: use by attempts that ended in earlier runs of the study."""
+        """`earlier_cpu_hours`, `earlier_gpu_hours`: use by attempts that ended in earlier runs of
+        the study."""
         self._goals = {metric.name: metric.goal for metric in metrics}
+        self._earlier_cpu_hours = earlier_cpu_hours
         self._earlier_gpu_hours = earlier_gpu_hours
         self._live: dict[AttemptId, LiveAttempt] = {}
         self._reported: OrderedDict[AttemptId, LiveAttempt] = OrderedDict()
-        self._gpu_time = GpuTime()
+        self._cpu_time = HeldTime()
+        self._gpu_time = HeldTime()
         self._records: dict[int, TrialRecord] = {}
 
     def __len__(self) -> int:
@@ -188,6 +193,10 @@ class OpenTrials:
         """Return the GPU hours that all attempts of the study have used."""
         return self._earlier_gpu_hours + self.gpu_s(now_s) / 3600
 
+    def cpu_hours(self, now_s: float) -> float:
+        """Return the hours of cores that all attempts of the study have used, as `gpu_hours`."""
+        return self._earlier_cpu_hours + self._cpu_time.at(now_s) / 3600
+
     def record_of(self, number: int) -> TrialRecord:
         """Return the trial's record; an empty one for a new trial."""
         return self._records.setdefault(number, TrialRecord())
@@ -202,6 +211,7 @@ class OpenTrials:
         number: int,
         params: Mapping[str, ParamValue],
         *,
+        cpus: float,
         gpus: float,
         now_s: float,
     ) -> LiveAttempt:
@@ -210,7 +220,7 @@ class OpenTrials:
         record.attempts += 1
         curve = self.new_curve() if record.curve is None else record.curve.copy()
         attempt = AttemptId(trial_id, record.attempts)
-        live = LiveAttempt(attempt, number, params, curve, gpus, opened_s=now_s)
+        live = LiveAttempt(attempt, number, params, curve, cpus, gpus, opened_s=now_s)
         self._live[live.id] = live
         return live
 
@@ -229,6 +239,7 @@ class OpenTrials:
             number,
             params,
             self.new_curve(),
+            stored.cpus,
             stored.gpus,
             opened_s=now_s,
             started_s=None if stored.running_s is None else now_s - stored.running_s,
@@ -237,20 +248,28 @@ class OpenTrials:
             silent_since_s=now_s - (stored.silent_s or 0.0),
         )
         if live.started_s is not None and live.silent_since_s is not None:
-            self._gpu_time.begin(live.gpus, live.started_s)
-            self._gpu_time.end(live.gpus, live.silent_since_s)
+            self._hold(live, live.started_s)
+            self._release(live, live.silent_since_s)
         self._live[live.id] = live
         return live
 
     def start(self, live: LiveAttempt, now_s: float) -> None:
         """Record that the attempt has its resources and runs."""
         live.started_s = live.last_report_s = now_s
-        self._gpu_time.begin(live.gpus, now_s)
+        self._hold(live, now_s)
+
+    def _hold(self, live: LiveAttempt, at_s: float) -> None:
+        self._cpu_time.begin(live.cpus, at_s)
+        self._gpu_time.begin(live.gpus, at_s)
+
+    def _release(self, live: LiveAttempt, at_s: float) -> None:
+        self._cpu_time.end(live.cpus, at_s)
+        self._gpu_time.end(live.gpus, at_s)
 
     def record_heartbeat(self, live: LiveAttempt) -> None:
-        """Record that the attempt lives: an adopted one has used its GPUs all the time."""
+        """Record that the attempt lives: an adopted one has held its resources all the time."""
         if live.silent_since_s is not None and live.started_s is not None:
-            self._gpu_time.begin(live.gpus, live.silent_since_s)
+            self._hold(live, live.silent_since_s)
         live.silent_since_s = None
 
     def add_report(self, live: LiveAttempt, step: int) -> None:
@@ -267,7 +286,7 @@ class OpenTrials:
         del self._live[live.id]
         self._reported.pop(live.id, None)
         if live.started_s is not None and live.silent_since_s is None:
-            self._gpu_time.end(live.gpus, now_s)
+            self._release(live, now_s)
 
     def forget(self, number: int) -> None:
         """Drop the record of a finished trial."""

@@ -22,8 +22,8 @@ def build_dataframe(database: Database, study: StudyView) -> pd.DataFrame:
     `metrics.NAME` for each other number that trials returned or last reported, `params.NAME` each
     (missing where a conditional parameter does not exist), `feasible`, `constraints.NAME` (the
     excess over each bound; satisfied if <= 0), `last_step`, `last_value`, `attempts`, `failure`,
-    `duration_s`, `started_at` and `ended_at` in UTC, `tags`, `note`, and `attrs.NAME` for
-    attributes that are not numbers.
+    `duration_s`, `cost` if the study has prices, `started_at` and `ended_at` in UTC, `tags`,
+    `note`, and `attrs.NAME` for attributes that are not numbers.
     """
     import pandas as pd
 
@@ -55,7 +55,7 @@ def columns(study: StudyView, names: Names) -> list[str]:
         *(f"params.{name}" for name in names.params),
         "feasible",
         *(f"constraints.{name}" for name in names.constraints),
-        *PLAIN,
+        *(name for name in PLAIN if name != "cost" or study.prices is not None),
         *(f"attrs.{name}" for name in names.attrs),
     ]
 
@@ -87,11 +87,12 @@ _EXECUTION = (
     "attempts",
     "failure",
     "duration_s",
+    "cost",
     "started_at",
     "ended_at",
 )
 PLAIN = (*_EXECUTION, "tags", "note")
-"""Columns that are the same in every study."""
+"""Columns that are the same in every study; `cost` only where there are prices."""
 
 
 def record(study: StudyView, row: TrialRow) -> dict[str, Any]:

@@ -94,6 +94,8 @@ def _describe_target(number: int | None) -> str:
 def _describe_amount(name: str, amount: Any) -> str:
     if name == "wall" and isinstance(amount, (int, float)):
         return f"{formatting.duration(amount)} of wall time"
+    if name == "cost":
+        return f"{amount} of cost"
     return f"{amount} {name.replace('gpu_hours', 'GPU hours')}"
 
 

@@ -21,7 +21,7 @@ from tunesvc.db.submissions import may_be_taken
 from tunesvc.execution.ray.ray_resources import bundle_of
 from tunesvc.queries.operations.received_resources import Claimant, get_received
 from tunesvc.queries.sql import LIVE, first_trial_id, is_attended, seconds, study_key
-from tunesvc.spec import Resources
+from tunesvc.spec import Prices, Resources
 
 UNLIMITED = 1_000_000
 """Slots that a study without a limit of its own could use."""
@@ -277,10 +277,8 @@ def _hours(
 
 def _party(row: Any, cpu_hours: float, gpu_hours: float) -> Party:
     limits: Mapping[str, float] = row.limits
-    cost = sum(
-        limits.get(price, 0.0) * hours
-        for price, hours in zip(PRICES, (gpu_hours, cpu_hours), strict=True)
-    )
+    gpu_hour, cpu_hour = (limits.get(price, 0.0) for price in PRICES)
+    cost = Prices(gpu_hour=gpu_hour, cpu_hour=cpu_hour).cost(cpu_hours, gpu_hours)
     exhausted = ""
     if gpu_hours >= limits.get("gpu_hours", float("inf")):
         exhausted = f"its {limits['gpu_hours']:g} GPU hours are used up"

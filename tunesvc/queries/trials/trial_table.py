@@ -27,7 +27,9 @@ from tunesvc.queries.rows import TrialDetail, TrialRow, from_row
 from tunesvc.queries.sql import (
     duration_s,
     first_value,
+    held_hours,
     is_any_of,
+    is_attended,
     is_candidate,
     is_feasible,
     newest_report,
@@ -38,7 +40,7 @@ from tunesvc.queries.trials.attempt_events import list_attempts, list_decisions
 from tunesvc.queries.trials.trial_metrics import attrs_of
 from tunesvc.search.tracking.pareto import pareto_mask
 from tunesvc.space.directions import orient_each
-from tunesvc.spec import ParamValue
+from tunesvc.spec import ParamValue, Prices
 
 Order = Literal["number", "newest", "best"]
 """By number; by number, the newest first; by the first value, the best first.
@@ -179,12 +181,16 @@ def _rows() -> sa.Select[Any]:
             is_feasible().label("feasible"),
             executions.c.attempts,
             executions.c.failure,
+            executions.c.cpu_hours,
+            executions.c.gpu_hours,
+            studies.c.spec["cost"].label("prices"),
             newest.c.step.label("last_step"),
             newest.c.value.label("last_value"),
             trial_annotations.c.tags,
             trial_annotations.c.note,
         )
         .select_from(trials_table)
+        .join(studies, studies.c.study_id == trials_table.c.study_id)
         .outerjoin(
             trial_annotations,
             trial_annotations.c.trial_id == trials_table.c.trial_id,
@@ -195,19 +201,23 @@ def _rows() -> sa.Select[Any]:
 
 
 def _executions() -> sa.sql.selectable.LateralFromClause:
-    """Select a trial's number of attempts, their running time, and the last one's failure."""
+    """Select a trial's number of attempts, their running time, the last one's failure, and the
+    resources that they held."""
     columns = tables.attempts.c
     of_trial = columns.trial_id == trials_table.c.trial_id
     newest = columns.number.desc()
+    is_run = is_attended(studies)
     failures = sa.func.array_agg(pg.aggregate_order_by(columns.failure, newest))
     return (
         sa.select(
             sa.func.count().label("attempts"),
             sa.type_coerce(failures, sa.ARRAY(sa.Text))[1].label("failure"),
             running_s().label("ran_s"),
+            held_hours(columns.cpus, is_run).label("cpu_hours"),
+            held_hours(columns.gpus, is_run).label("gpu_hours"),
         )
         .where(of_trial)
-        .correlate(trials_table)
+        .correlate(trials_table, studies)
         .lateral("executions")
     )
 
@@ -290,12 +300,14 @@ def _with_details(connection: sa.Connection, rows: Sequence[Any]) -> tuple[Trial
     trials = []
     for row in rows:
         own = attrs[row.trial_id]
+        prices = None if row.prices is None else Prices.model_validate(row.prices)
         trial = from_row(
             TrialRow,
             row,
             values=None if row.results is None else tuple(row.results),
             params=params.get(row.trial_id, {}),
             duration_s=None if row.state == "interrupted" else row.duration_s,
+            cost=None if prices is None else prices.cost(row.cpu_hours, row.gpu_hours),
             tags=tuple(row.tags or ()),
             note=row.note or "",
             metrics=own.metrics,

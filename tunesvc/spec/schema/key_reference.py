@@ -39,6 +39,7 @@ pruner: {name: asha, min: 1, max: 81, eta: 3}
 budget: {trials: 200, gpu_hours: 40, wall: 12h}
 parallelism: 8
 resources: {cpu: 1, gpu: 0.5}
+cost: {gpu_hour: 2.5, cpu_hour: 0.04, currency: EUR}
 retries: {lost: 10, error: 1}
 ```
 
@@ -118,6 +119,7 @@ _SECTIONS = {
     "budget": "Budget",
     "budget: stop_when": "StopWhen",
     "resources": "Resources",
+    "cost": "Prices",
     "retries": "Retries",
     "limits": "Limits",
     "keep": "Keep",

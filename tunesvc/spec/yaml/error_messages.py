@@ -24,6 +24,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "search": model.Search,
     "budget": model.Budget,
     "resources": model.Resources,
+    "cost": model.Prices,
     "retries": model.Retries,
     "limits": model.Limits,
     "keep": model.Keep,

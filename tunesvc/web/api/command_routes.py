@@ -24,8 +24,8 @@ class CommandBody:
 
     kind: Kind
     payload: dict[str, Any] = field(default_factory=dict)
-    """`extend`: `trials`, `wall` in seconds or `gpu_hours`, by how much. `parallelism`: `trials`.
-    `widen`: `parameters`. `enqueue`: `params` by name, or `near`, a trial. `retry` and
+    """`extend`: `trials`, `wall` in seconds, `gpu_hours` or `cost`, by how much. `parallelism`:
+    `trials`. `widen`: `parameters`. `enqueue`: `params` by name, or `near`, a trial. `retry` and
     `stop_trial`: `number` of a trial."""
 
 

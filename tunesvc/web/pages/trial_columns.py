@@ -32,8 +32,13 @@ class Column:
     """True if it is shown by default."""
 
 
-def columns_of(objectives: Sequence[Objective], names: Names) -> list[Column]:
-    """Return all columns of a study's trials."""
+def columns_of(
+    objectives: Sequence[Objective],
+    names: Names,
+    *,
+    is_priced: bool = False,
+) -> list[Column]:
+    """Return all columns of a study's trials; their cost if it has prices."""
     params = list(names.params)
     return [
         Column("state", "state", _state, "state", is_number=False),
@@ -57,6 +62,7 @@ def columns_of(objectives: Sequence[Objective], names: Names) -> list[Column]:
             lambda row: formatting.duration(row.duration_s),
             "duration",
         ),
+        *([Column("cost", "cost", _cost)] if is_priced else []),
         Column("attempts", "attempts", lambda row: str(row.attempts), is_usual=False),
         Column("failure", "failure", lambda row: row.failure or "", is_number=False),
         Column(
@@ -145,6 +151,10 @@ def _attribute(name: str) -> Column:
         return str(row.attrs.get(name, ""))[:200]
 
     return Column(f"attrs.{name}", name, cell, is_number=False, is_usual=False)
+
+
+def _cost(row: TrialRow) -> str:
+    return "" if row.cost is None else formatting.money(row.cost)
 
 
 def _feasible(row: TrialRow) -> str:

@@ -106,7 +106,7 @@ def trials_page(
         status,
         names=names,
         meanings=MEANINGS,
-        all=columns_of(study.objectives, names),
+        all=columns_of(study.objectives, names, is_priced=study.prices is not None),
         **values,
     )
 
@@ -203,7 +203,7 @@ def _query(
     sort: str,
     chosen: Sequence[str] | None,
 ) -> TrialListQuery:
-    columns = columns_of(study.objectives, names)
+    columns = columns_of(study.objectives, names, is_priced=study.prices is not None)
     keys = {column.key for column in columns}
     selected = [key for key in dict.fromkeys(chosen or ()) if key in keys]
     if selected:
