@@ -1,4 +1,5 @@
-"""Every test here has the marker `frameworks`; without PyTorch only those of W&B are collected."""
+"""Every test here has the marker `frameworks`; without PyTorch only those of Feast and W&B are
+collected."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 
 collect_ignore_glob: list[str] = []
 if find_spec("torch") is None:
-    collect_ignore_glob = ["test_[!w]*.py"]
+    collect_ignore_glob = ["test_[!fw]*.py"]
 else:
     os.environ["KERAS_BACKEND"] = "torch"
     os.environ["HF_HUB_OFFLINE"] = "1"

@@ -32,6 +32,7 @@ from tunesvc.preparation import column_transformer
 from tunesvc.preparation.column_statistics import describe, find_warnings
 from tunesvc.preparation.data_store import DataFile, DataInput, DataManifest, DataStore
 from tunesvc.preparation.feature_frame import to_frame, with_plain_values
+from tunesvc.preparation.feature_store import read_features
 from tunesvc.preparation.splitting import split_rows
 from tunesvc.preparation.table_source import (
     Load,
@@ -41,7 +42,7 @@ from tunesvc.preparation.table_source import (
     is_function,
     read_files,
 )
-from tunesvc.spec.model import Data
+from tunesvc.spec.model import Data, FeatureStore
 from tunesvc.util.paths import home_directory
 from tunesvc.util.suggestions import suggest
 
@@ -75,14 +76,9 @@ def prepare(task: Preparation, say: Say) -> DataManifest:
         DataError: the data cannot be prepared; the text has the remedy.
     """
     begun_s = time.monotonic()
-    source = task.data.source
-    read: SourceTable | None = None
     say("reading data")
-    if is_function(source):
-        read = call_function(source, task.load, task.data.target)
-        inputs = read.inputs
-    else:
-        inputs = digest_inputs(source, task.folder)
+    read = _read_computed(task)
+    inputs = read.inputs if read else digest_inputs(str(task.data.source), task.folder)
     version = version_of(task, inputs)
     if (found := task.store.find(version)) is not None:
         return found
@@ -90,13 +86,36 @@ def prepare(task: Preparation, say: Say) -> DataManifest:
         if (found := task.store.find(version)) is not None:
             return found
         say(f"preparing data, version {version}")
-        read = read or read_files(source, task.folder, inputs)
-        manifest = _Preparing(task, version, read).run()
-        if not is_function(source) and digest_inputs(source, task.folder) != inputs:
-            raise DataError(f"{source} was changed while it was read: start the study again")
+        manifest = _Preparing(task, version, read or _read_files(task, inputs)).run()
         manifest = replace(manifest, seconds=time.monotonic() - begun_s)
         task.store.publish(manifest)
     return manifest
+
+
+def _read_computed(task: Preparation) -> SourceTable | None:
+    """Return the table of a function or a feature store, which is known only when it is there.
+
+    None for files: their digests tell whether they have to be read.
+    """
+    source = task.data.source
+    if isinstance(source, FeatureStore):
+        return read_features(source, task.folder)
+    if is_function(source):
+        return call_function(source, task.load, task.data.target)
+    return None
+
+
+def _read_files(task: Preparation, inputs: tuple[DataInput, ...]) -> SourceTable:
+    """Read the source's files.
+
+    Raises:
+        DataError: they cannot be read, or have changed since their digests were taken.
+    """
+    source = str(task.data.source)
+    read = read_files(source, task.folder, inputs)
+    if digest_inputs(source, task.folder) != inputs:
+        raise DataError(f"{source} was changed while it was read: start the study again")
+    return read
 
 
 def version_of(task: Preparation, inputs: tuple[DataInput, ...]) -> str:
@@ -136,7 +155,7 @@ class _Preparing:
         self._table = with_plain_values(read.table).combine_chunks()
         self._check_columns()
         split = task.data.split
-        unused = {*task.data.drop, split.group, split.time, self._target}
+        unused = {*task.data.drop, *read.identifying, split.group, split.time, self._target}
         self._features = [name for name in self._table.column_names if name not in unused]
         self._check_features()
 
@@ -166,7 +185,7 @@ class _Preparing:
         return DataManifest(
             version=self._version,
             created_at=datetime.now(UTC).isoformat(),
-            source=data.source,
+            source=str(data.source),
             settings=data.model_dump(mode="json"),
             inputs=self._inputs,
             code=self._task.code,

@@ -45,6 +45,8 @@ class SourceTable:
     inputs: tuple[DataInput, ...]
     target: str | None
     """Name of the target's column."""
+    identifying: tuple[str, ...] = ()
+    """Columns that only identify rows, and are no features."""
 
 
 def is_function(source: str) -> bool:
@@ -100,11 +102,15 @@ def call_function(source: str, load: Load, target: str | None) -> SourceTable:
         raise DataError(f"source {source!r} raised {type(error).__name__}: {error}") from error
     table, target = _as_table(source, returned, target)
     _MemoryMeter().add(table.nbytes, source)
+    return SourceTable(table, (digest_table(source, table),), target)
+
+
+def digest_table(name: str, table: pa.Table) -> DataInput:
+    """Return a digest of a table's content, as that of an input."""
     digest = hashlib.sha256()
     with pa.ipc.new_stream(pa.PythonFile(_HashFile(digest), "w"), table.schema) as stream:
         stream.write_table(table, max_chunksize=2**16)
-    read = DataInput(source, digest.hexdigest(), table.nbytes)
-    return SourceTable(table, (read,), target)
+    return DataInput(name, digest.hexdigest(), table.nbytes)
 
 
 class _HashFile:

@@ -18,9 +18,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     Strict,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -352,13 +354,46 @@ class DataSplit(SpecModel):
         return self
 
 
+def _text_or(other: str, *types: type) -> Discriminator:
+    """Select by its type the form in which a value is written, so that errors are about that."""
+    return Discriminator(lambda written: other if isinstance(written, types) else "text")
+
+
+_WrittenText = Annotated[str, Field(min_length=1), AfterValidator(check_text), Tag("text")]
+
+
+class FeatureStore(SpecModel):
+    """Features of a Feast repository, joined with rows of entities as they were at each row's
+    time."""
+
+    feast: Text = Field(
+        min_length=1,
+        description="The folder of the repository, which has `feature_store.yaml`.",
+    )
+    entities: Text = Field(
+        min_length=1,
+        description="CSV or Parquet files with the keys of entities, `event_timestamp`, and mostly "
+        "the target. Keys and time are no features.",
+    )
+    features: Annotated[
+        _WrittenText | Annotated[Tuple[Text], Field(min_length=1), Tag("list")],
+        _text_or("list", list, tuple),
+    ] = Field(description="The name of a feature service, or a list of `view:feature`.")
+
+    def __str__(self) -> str:
+        named = self.features if isinstance(self.features, str) else ", ".join(self.features)
+        return f"{named} of {self.feast}"
+
+
 class Data(SpecModel):
     """Data that is prepared once and given to every trial as `trial.data`."""
 
-    source: Text = Field(
-        min_length=1,
+    source: Annotated[
+        _WrittenText | Annotated[FeatureStore, Tag("mapping")],
+        _text_or("mapping", Mapping, SpecModel),
+    ] = Field(
         description="`module:function` that returns a table or `(X, y)`; or the path, pattern or "
-        "URL of CSV or Parquet files.",
+        "URL of CSV or Parquet files; or a feature store.",
     )
     target: Name | None = Field(None, description="The column to predict.")
     drop: Tuple[Name] = Field((), description="Columns that are left out.")

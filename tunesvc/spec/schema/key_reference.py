@@ -108,6 +108,7 @@ _SECTIONS = {
     "parameters: int": "IntParameter",
     "parameters: categorical": "CategoricalParameter",
     "data": "Data",
+    "data: source": "FeatureStore",
     "data: split": "DataSplit",
     "data: steps": "DataStep",
     "data: steps: apply": "Transformer",
@@ -157,8 +158,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f"`{schema['const']}`"
     if schema.get("examples"):
         return "duration" if "90s" in schema["examples"] else "size"
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type(choice) for choice in schema["anyOf"]))
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(map(_type, choices)))
     return _NAMES[schema["type"]] + _bounds(schema)
 
 

@@ -121,6 +121,8 @@ def _known_keys(location: Path) -> Iterable[str]:
         return model.StopWhen.model_fields
     if location[:2] == ("data", "split"):
         return model.DataSplit.model_fields
+    if location[:2] == ("data", "source"):
+        return model.FeatureStore.model_fields
     if location[:2] == ("data", "steps"):
         return model.DataStep.model_fields
     section = _SECTIONS.get(str(location[0]))
