@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def test_rows_may_be_split_by_their_time(repository: Path) -> None:
 
 def test_a_row_of_the_online_store_is_prepared_as_in_training(repository: Path) -> None:
     data = prepare(repository, {"features": "shop_v1"}, named="shop")
-    store = feast.FeatureStore(str(repository / "features"))
+    store = feast.FeatureStore(str(repository / "feature_repo"))
     store.materialize(START - timedelta(days=1), START + timedelta(days=5))
     (visits,) = data.train.pandas().visits[:1]
     online = store.get_online_features(
@@ -81,11 +81,18 @@ def test_a_row_of_the_online_store_is_prepared_as_in_training(repository: Path) 
 def test_what_cannot_be_served_is_named(
     repository: Path, source: dict[str, Any], text: str
 ) -> None:
-    entities = pd.read_parquet(repository / "entities.parquet")
+    entities = pd.read_parquet(repository / "purchases.parquet")
     entities.drop(columns="event_timestamp").to_csv(repository / "untimed.csv", index=False)
     entities.drop(columns="customer").to_csv(repository / "anonymous.csv", index=False)
     with pytest.raises(DataError, match=text):
         prepare(repository, {"features": "shop_v1"} | source)
+
+
+def test_the_study_of_the_guide_is_prepared(repository: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    (snippet,) = re.findall(r"```yaml\n(data:\n  source:\n    feast:.*?)```", page, re.DOTALL)
+    data = yaml.safe_load(snippet)["data"]
+    assert prepare(repository, data["source"]).train.features == ["spent", "visits", "minutes"]
 
 
 @pytest.fixture
@@ -94,7 +101,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("TUNE_ARTIFACTS", raising=False)
     folder = tmp_path / "study"
-    (folder / "features").mkdir(parents=True)
+    (folder / "feature_repo").mkdir(parents=True)
     settings = {
         "project": "shop",
         "provider": "local",
@@ -103,7 +110,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "offline_store": {"type": "file"},
         "entity_key_serialization_version": 3,
     }
-    (folder / "features" / "feature_store.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "feature_repo" / "feature_store.yaml").write_text(yaml.safe_dump(settings))
     write_activity(folder, minutes=3.0)
     customers = range(ROWS)
     pd.DataFrame(
@@ -113,8 +120,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "spent": [2.0 * k for k in customers],
             "bought": [k % 2 for k in customers],
         }
-    ).to_parquet(folder / "entities.parquet")
-    define_features(folder / "features")
+    ).to_parquet(folder / "purchases.parquet")
+    define_features(folder / "feature_repo")
     return folder
 
 
@@ -126,7 +133,7 @@ def write_activity(folder: Path, *, minutes: float) -> None:
         for day, more in ((-1, 0), (10, 100))
     ]
     frame = pd.DataFrame(rows).assign(minutes=minutes)
-    frame.to_parquet(folder / "features" / "activity.parquet")
+    frame.to_parquet(folder / "feature_repo" / "activity.parquet")
 
 
 def define_features(folder: Path) -> None:
@@ -144,7 +151,7 @@ def define_features(folder: Path) -> None:
             feast.Field(name="minutes", dtype=Float64),
         ],
         source=feast.FileSource(
-            path=os.path.abspath(folder / "activity.parquet"), timestamp_field="event_timestamp"
+            path=str(folder.resolve() / "activity.parquet"), timestamp_field="event_timestamp"
         ),
     )
     service = feast.FeatureService(name="shop_v1", features=[activity])
@@ -166,7 +173,7 @@ def prepare(
         "parameters": {"C": {"min": 0.1, "max": 1.0}},
         "budget": 1,
         "data": {
-            "source": {"feast": "features", "entities": "entities.parquet", **source},
+            "source": {"feast": "feature_repo", "entities": "purchases.parquet", **source},
             "target": "bought",
             "split": split or {"test": 0},
         },
@@ -180,5 +187,5 @@ def prepare(
 
 
 def test_data_says_where_it_is_from() -> None:
-    source = {"feast": "features", "entities": "e.csv", "features": ["a:b", "a:c"]}
-    assert str(Data.model_validate({"source": source}).source) == "a:b, a:c of features"
+    source = {"feast": "feature_repo", "entities": "e.csv", "features": ["a:b", "a:c"]}
+    assert str(Data.model_validate({"source": source}).source) == "a:b, a:c of feature_repo"
