@@ -45,7 +45,7 @@ class Preview:
     size_at_most: int | None
     """Bound on the size; None if a parameter is continuous or unknown."""
     exhaustible: bool
-    """True if the budget tries every configuration once, and `seeds` does not declare noise."""
+    """True if the budget tries every configuration once, and no turns of seeds declare noise."""
     cost: Cost
 
 
@@ -55,7 +55,7 @@ def preview(spec: StudySpec, *, samples: int = 5, seed: int = 0) -> Preview:
     if spec.define_by_run:
         return Preview((), None, None, False, _cost(spec))
     drawn = tuple(sample(space, rng) for _ in range(samples))
-    exhaustible = spec.seeds is None and space.is_listed(spec.budget.trials)
+    exhaustible = spec.shared_seeds is None and space.is_listed(spec.budget.trials)
     return Preview(
         drawn,
         space.size,

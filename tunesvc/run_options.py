@@ -70,7 +70,8 @@ class StudyOptions(TypedDict, total=False):
     data: str | Mapping[str, Any]
     """Data that is prepared once for all trials: `trial.data`."""
     evaluation: Mapping[str, Any]
-    """How a trial is judged: `{"scoring": ["roc_auc"]}`, if the function returns the model."""
+    """How a trial is judged: `{"folds": 5}`, `{"repeats": 3}`; `{"scoring": ["roc_auc"]}` if the
+    function returns the model."""
     search: Mapping[str, Any]
     """Population-based training or a schedule, in place of `sampler` and `pruner`."""
     parallelism: int | None
@@ -85,7 +86,6 @@ class StudyOptions(TypedDict, total=False):
     """Trackers that get a run per trial: `["mlflow", {"wandb": {"project": "digits"}}]`."""
     cluster: str | None
     seed: int | None
-    seeds: int | None
     warm_start: str | Sequence[str]
 
 

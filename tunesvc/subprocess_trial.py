@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesvc.errors import BadReport
-from tunesvc.trial import RUNNING, RestoredState, Trial
+from tunesvc.trial import RUNNING, AssignedResources, RestoredState, Trial
 
 HANDED_OVER = "handed-over"
 """Folder of copies to be stored, below TUNE_CHECKPOINT_DIR."""
@@ -105,6 +105,7 @@ def current_trial() -> Trial:
     restored = None
     if path := os.environ.get("TUNE_RESTORED"):
         restored = RestoredState(Path(path), int(os.environ["TUNE_LAST_STEP"]))
+    fold = os.environ.get("TUNE_FOLD")
     checkpoints, directory = os.environ["TUNE_CHECKPOINT_DIR"], os.environ["TUNE_DIRECTORY"]
     return Trial(
         PipeChannel(Path(reports), Path(checkpoints), Path(directory)),
@@ -114,4 +115,5 @@ def current_trial() -> Trial:
         attempt=int(os.environ["TUNE_ATTEMPT"]),
         restored=restored,
         metrics=tuple(json.loads(os.environ["TUNE_METRICS"])),
+        resources=AssignedResources(fold=None if fold is None else int(fold)),
     )

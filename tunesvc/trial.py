@@ -99,6 +99,7 @@ class AssignedResources:
 
     devices: tuple[str, ...] = ()
     placement_group: object = None
+    fold: int | None = None
     open_data: Callable[[], TrialData] = _data_of_program
     """Opens the study's prepared data in this process."""
 
@@ -126,10 +127,12 @@ class Trial:
         self.number = number
         self.params = dict(params or {})
         self.seed = seed
-        """Equal for all attempts of a trial; different for other trials, unless the study's `seeds`
-        makes them share it."""
+        """Equal for all attempts of a trial; different for other trials, unless the study's
+        `evaluation` makes them share it: then it is that of the fold or repeat."""
         self.attempt = attempt
         """1 for the first execution, 2 after a first retry or resume, ..."""
+        self.fold = resources.fold
+        """Number of the fold, or repeat, that is evaluated, from 0; None without `evaluation`."""
         self._open_data = resources.open_data
         self.devices = resources.devices
         """The accelerators assigned to this trial."""

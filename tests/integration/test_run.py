@@ -253,7 +253,7 @@ def test_an_entrypoint_that_cannot_be_imported_ends_the_study_which_may_be_mende
 def test_seeds_that_trials_share_stay_as_they_are(run_study: RunStudy) -> None:
     """Else what is known of each would be held against trials that had another one."""
     run_study("epochs", seeds=3, seed=1, budget=4)
-    with pytest.raises(StudyExists, match="has trials with other seeds than"):
+    with pytest.raises(StudyExists, match="has trials with other evaluation than"):
         run_study("epochs", seeds=4, seed=1, budget=8, resume=True)
     with pytest.raises(StudyExists, match="has trials with other seed than"):
         run_study("epochs", seeds=3, seed=2, budget=8, resume=True)

@@ -23,7 +23,7 @@ from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.space.search_space import Space
-from tunesvc.spec import StudySpec
+from tunesvc.spec import Evaluation, StudySpec
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -162,4 +162,9 @@ def test_noise_that_is_declared_allows_repeats() -> None:
     spec = make_spec(parameters=SPACES["choices"], budget={"trials": 20})
     space = Space(spec.parameters)
     assert repetition(spec, space) is Repetition.NEVER
-    assert repetition(spec.model_copy(update={"seeds": 3}), space) is Repetition.FREE
+    assert (
+        repetition(
+            spec.model_copy(update={"evaluation": Evaluation(repeats=3, per_trial=1)}), space
+        )
+        is Repetition.FREE
+    )

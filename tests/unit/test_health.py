@@ -253,7 +253,10 @@ def test_what_seeds_do_to_all_trials_alike_is_no_noise_where_they_are_shared() -
     rows = [row for row in rows_of(40) for _ in range(3)]
     does = 3 * rng.normal(size=4)
     values = [bowl(row) + does[number % 4] + 0.01 * rng.normal() for number, row in enumerate(rows)]
-    assert "`seeds: 5`" in found(evidence_of(rows, values), "noise").advice
+    assert (
+        "`evaluation: {repeats: 5, per_trial: 1}`"
+        in found(evidence_of(rows, values), "noise").advice
+    )
     shared = evidence_of(
         rows, values, spec=make_spec(parameters=SPACE, metrics=({"name": "error"},), seeds=4)
     )

@@ -255,7 +255,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "repeater": (
         lambda: options(search_alg=Repeater(OptunaSearch(), 3)),
-        "by `seeds`, or `tune confirm`",
+        "by `evaluation: {repeats: 3}`, or `tune confirm`",
     ),
     "restore without": (
         lambda: tune.Tuner.restore("it", train, resume_unfinished=False),

@@ -216,7 +216,7 @@ def test_advice_on_seeds_is_given_where_they_decide_more_than_the_parameters() -
         answer = recommend(trials, "minimize", shared_seeds)
         return "" if answer is None else answer.advise_seeds("mine")
 
-    assert "`seeds: 5` and `warm_start: [mine]`" in advised(2.0)
+    assert "`evaluation: {repeats: 5, per_trial: 1}` and `warm_start: [mine]`" in advised(2.0)
     assert advised(0.05) == advised(0.0) == ""
     assert advised(2.0, shared_seeds=4) == "", "they are shared already"
     assert advised(2.0, count=39) == "", "too little to say"

@@ -62,10 +62,11 @@ def test_a_mistake_in_search_is_the_only_issue(more: str, text: str) -> None:
 
 def test_keys_that_contradict_search_are_named_together() -> None:
     found = issues(
-        PBT + "sampler: tpe\npruner: asha\nseeds: 5\nconstraints: [{metric: m, max: 1}]\n"
+        PBT
+        + "sampler: tpe\npruner: asha\nevaluation: {repeats: 5}\nconstraints: [{metric: m, max: 1}]\n"
         "budget: {trials: 9, stop_when: {improvement_below: 1}}\nwarm_start: b\n"
     )
-    for text in ("leave `sampler` out", "leave `pruner` out", "another fold", "metric alone"):
+    for text in ("leave `sampler` out", "leave `pruner` out", "of one training", "metric alone"):
         assert text in found
     assert "stop_when" in found
     assert "no checkpoint here" in found

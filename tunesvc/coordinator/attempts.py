@@ -16,6 +16,7 @@ from tunesvc import policy
 from tunesvc.coordinator.attempt_state.attempt_leases import Leases
 from tunesvc.coordinator.attempt_state.attempt_results import Conclusion, conclude
 from tunesvc.coordinator.attempt_state.deadlines import Deadlines
+from tunesvc.coordinator.attempt_state.launch_blocks import blocks_of
 from tunesvc.coordinator.attempt_state.live_attempts import (
     Ending,
     LiveAttempt,
@@ -36,6 +37,7 @@ from tunesvc.db.study_changes import EndRecord, LaunchRecord, StopRecord, StudyC
 from tunesvc.db.trial_changes import Decision
 from tunesvc.execution.executor import (
     AttemptId,
+    Block,
     Finished,
     Launch,
     Lost,
@@ -49,7 +51,7 @@ from tunesvc.search.population.population import Copy
 from tunesvc.search.pruning import Promotion
 from tunesvc.search.tracking.lineage import parent_of
 from tunesvc.search.tracking.objectives import is_feasible
-from tunesvc.search.training_seeds import SEED, training_seed
+from tunesvc.search.training_seeds import SEED
 from tunesvc.spec import as_given
 
 PRUNER_STEPS_MAX = 64
@@ -91,8 +93,8 @@ class Lifecycle:
         self._has_warned_of_restarts = False
         self._requested_stops: dict[int, str] = {}
         """Reason by trial number, until the step sends the stops: a command has no actions."""
-        self._earlier_checkpoints: dict[AttemptId, str | None] = {}
-        """Last checkpoint of each attempt at the time when room was asked for."""
+        self._earlier_checkpoints: dict[AttemptId, tuple[str | None, int | None]] = {}
+        """Last checkpoint or fold of each attempt at the time when room was asked for."""
         self._deadlines = Deadlines()
         self._stopped: list[LiveAttempt] = []
         """Attempts with a decided stop, before their grace period."""
@@ -134,14 +136,14 @@ class Lifecycle:
         number = promotion.number
         record = self._live_attempts.record_of(number)
         start = "restarts: it has no checkpoint"
-        if record.checkpoint:
+        if record.checkpoint or record.after_step >= 0:
             start = f"resumes from step {record.after_step}"
         reason = f"{promotion.reason}; {start}"
         del self._paused[number]
         self._optimizer.promote(number, promotion.details)
         self._record_decision(number, "promote", reason, promotion.details)
         self._notify("promoted", reason, number)
-        if record.checkpoint is None:
+        if record.checkpoint is None and record.after_step < 0:
             self._warn_of_restart(number)
         self.open(number, actions)
 
@@ -193,16 +195,14 @@ class Lifecycle:
             self.leases.lease_s,
         )
         self._changes.opened.append(opened)
-        seed = trial.system_attrs.get(SEED)
-        if seed is None:
-            seed = training_seed(self._spec.seed or 0, number, self._spec.seeds)
-        actions.launches.append(self._launch(live, seed, record.checkpoint, actions))
+        blocks = blocks_of(self._spec, number, trial.system_attrs.get(SEED))
+        actions.launches.append(self._launch(live, blocks, record, actions))
 
     def _launch(
         self,
         live: LiveAttempt,
-        seed: int,
-        checkpoint: str | None,
+        blocks: Sequence[Block],
+        record: TrialRecord,
         actions: PostCommitActions,
     ) -> Launch:
         params = {**self._spec.constants, **as_given(live.params, self._spec.parameters)}
@@ -210,11 +210,12 @@ class Lifecycle:
             live.id,
             live.number,
             params,
-            seed,
-            checkpoint,
+            blocks[0].seed,
+            record.checkpoint,
             actions.parallelism,
             actions.worker_backlog,
             self._stretch(live),
+            tuple(block for block in blocks if block.step > record.after_step),
         )
 
     def _stop_after(self, step: int) -> int | None:
@@ -285,8 +286,9 @@ class Lifecycle:
             return
         for live in reversed(staying):  # the newest first
             record = self._live_attempts.record_of(live.number)
-            earlier = self._earlier_checkpoints.setdefault(live.id, record.checkpoint)
-            if live.started_s is None or record.checkpoint != earlier:
+            saved = record.checkpoint, record.checkpoint_step
+            earlier = self._earlier_checkpoints.setdefault(live.id, saved)
+            if live.started_s is None or saved != earlier:
                 self._record_decision(live.number, "pause", f"makes room: {grant.reason}")
                 self.stop(live, StopCause.PREEMPT, grant.reason, actions)
                 excess -= 1
@@ -521,6 +523,8 @@ class Lifecycle:
             if attempt.checkpoint is not None:
                 record.checkpoint = attempt.checkpoint
                 record.checkpoint_step = attempt.checkpoint_step
+        if self._live_attempts.is_stepwise and trial.reports:
+            record.checkpoint_step = trial.reports[-1][0]
         self._record_of(trial.number)
         record.curve = self._curve_of(trial, up_to=record.after_step)
         last = trial.attempts[-1] if trial.attempts else None

@@ -126,6 +126,7 @@ class Coordinator:
             spec.metrics,
             earlier_cpu_hours=earlier.cpu_hours,
             earlier_gpu_hours=earlier.gpu_hours,
+            is_stepwise=spec.is_stepwise,
         )
         self._event_handler = EventHandler(
             context,

@@ -195,6 +195,9 @@ class EventHandler:
         self._check_names(live, report.metrics)
         live.last_report_s = self._now()
         live.curve.add(report.step, report.metrics)
+        if self._live_attempts.is_stepwise:
+            record = self._live_attempts.record_of(live.number)
+            record.checkpoint_step, record.curve = report.step, live.curve.copy()
         others = dict(report.metrics)
         value = others.pop(self._objective, None)
         changes.reports.append(Report(*live.key(), report.step, value, others))

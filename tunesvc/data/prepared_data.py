@@ -1,6 +1,7 @@
 """Names of the prepared data of a study, small enough to travel with each job, and its files.
 
-    TUNE_HOME/data/<version>/train.arrow    a part on this machine, whole or not there
+    TUNE_HOME/data/<version>/train.arrow           a part on this machine, whole or not there
+    TUNE_HOME/data/<version>/fold-0/train.arrow    that of a fold
 
 Imports nothing heavy.
 """
@@ -19,6 +20,8 @@ TRIAL_PARTS = ("train", "validation")
 """Parts that trials get."""
 TEST = "test"
 """The part that no trial gets."""
+FOLD_FOLDER = "fold-"
+"""Beginning of the name of a fold's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,11 @@ class PreparedData:
     """Address of the artifact store that has it."""
     parts: Mapping[str, str]
     """Part that trials get -> digest of its file."""
+
+
+def part_of_fold(part: str, fold: int) -> str:
+    """Return the name of a part of a fold, which is also its path in the version's folder."""
+    return f"{FOLD_FOLDER}{fold}/{part}"
 
 
 def node_folder(version: str) -> Path:

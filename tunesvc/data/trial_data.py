@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tunesvc.data.part import Part
-from tunesvc.data.prepared_data import PreparedData, node_folder, part_path
+from tunesvc.data.prepared_data import (
+    FOLD_FOLDER,
+    PreparedData,
+    node_folder,
+    part_of_fold,
+    part_path,
+)
 from tunesvc.errors import DataError
 
 FOLDER_VARIABLE = "TUNE_DATA"
@@ -27,6 +33,7 @@ class TrialData:
         version: str,
         folder: Path,
         buffers: Mapping[str, Any] | None = None,
+        fold: int | None = None,
     ) -> None:
         """Open nothing yet.
 
@@ -34,10 +41,23 @@ class TrialData:
             version: of the data.
             folder: of the files.
             buffers: bytes of files by part, in place of the folder's.
+            fold: fold that the parts are of; None for those of data without folds.
         """
         self.version = version
         self._folder = folder
         self._buffers = dict(buffers or {})
+        self._fold = fold
+
+    @cached_property
+    def _folds(self) -> dict[int, TrialData]:
+        return {}
+
+    def of_fold(self, fold: int | None) -> TrialData:
+        """Return the data of a fold: the same object for all trials of a process."""
+        if fold is None:
+            return self
+        made = TrialData(self.version, self._folder, self._buffers, fold)
+        return self._folds.setdefault(fold, made)
 
     @cached_property
     def train(self) -> Part:
@@ -62,6 +82,8 @@ class TrialData:
         )
 
     def _part(self, name: str) -> Part:
+        if self._fold is not None:
+            name = part_of_fold(name, self._fold)
         if name in self._buffers:
             return Part(self._buffers[name], self.version)
         return Part.open(part_path(self._folder, name), self.version)
@@ -76,8 +98,8 @@ def provide(version: str, folder: Path, buffers: Mapping[str, Any]) -> None:
     os.environ[FOLDER_VARIABLE] = str(folder)
 
 
-def open_data(prepared: PreparedData | None) -> TrialData:
-    """Return the data of a study in this process.
+def open_data(prepared: PreparedData | None, fold: int | None = None) -> TrialData:
+    """Return the data of a study, or of one of its folds, in this process.
 
     Raises:
         DataError: the study has none.
@@ -88,7 +110,7 @@ def open_data(prepared: PreparedData | None) -> TrialData:
     folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
     if folder.name != version:  # that of a study whose trial runs this one
         folder = node_folder(version)
-    return _opened.setdefault(version, TrialData(version, folder))
+    return _opened.setdefault(version, TrialData(version, folder)).of_fold(fold)
 
 
 def data_of_program() -> TrialData:
@@ -97,6 +119,9 @@ def data_of_program() -> TrialData:
     Raises:
         DataError: its study has none.
     """
-    if folder := os.environ.get(FOLDER_VARIABLE):
-        return TrialData(Path(folder).name, Path(folder))
-    return open_data(None)
+    if not os.environ.get(FOLDER_VARIABLE):
+        return open_data(None)
+    folder = Path(os.environ[FOLDER_VARIABLE])
+    if folder.name.startswith(FOLD_FOLDER):  # its parts are named as those of data without folds
+        return TrialData(folder.parent.name, folder)
+    return TrialData(folder.name, folder)

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from tunesvc.data.prepared_data import PreparedData
 from tunesvc.execution.interpreter import Interpreter
-from tunesvc.spec import Environment, ParamValue, Resources
+from tunesvc.spec import Environment, Evaluation, ParamValue, Resources
 from tunesvc.spec.goals import Goal
 from tunesvc.spec.model import Keep
 
@@ -68,6 +68,8 @@ class Job:
     """The checkpoints to keep of each trial."""
     define_by_run: bool = False
     """True if the objective asks for its parameters with `trial.suggest_*`."""
+    evaluation: Evaluation | None = None
+    """Folds or repeats of a trial."""
     data: PreparedData | None = None
     """The prepared data that trials use."""
     scoring: tuple[str, ...] = ()
@@ -87,6 +89,17 @@ class Stretch:
     """True if the training ends there: then a checkpoint is welcome, but not needed."""
     kept: tuple[str, ...] = ()
     """Locations of checkpoints of this trial that copies may start from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One call of the objective within a trial, on a fold or with the seed of a repeat."""
+
+    step: int
+    """Step of the trial as which it is reported: 0, 1, 2, ..."""
+    index: int
+    """Number of the fold or repeat."""
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,8 @@ class Launch:
     """Number of attempts that may wait in each worker's backlog from now on."""
     stretch: Stretch | None = None
     """The part of the training to run; None: all that is left of it."""
+    blocks: tuple[Block, ...] = ()
+    """What is left to evaluate, in order; of a study without `evaluation` one."""
 
 
 # --- events of an attempt -------------------------------------------------------------------------

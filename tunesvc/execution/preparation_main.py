@@ -38,6 +38,7 @@ class PreparationTask:
     """A file for what the study's code prints."""
     scoring: tuple[str, ...] = ()
     """Names of the study's scorers, which have to fit the target."""
+    folds: int | None = None
 
 
 def main(descriptor: int) -> None:
@@ -79,6 +80,7 @@ def _prepare(task: PreparationTask, say: Callable[[str], None]) -> str:
         DataStore.open(),
         partial(_load, task.folder),
         _code_digest(task.data, task.folder),
+        task.folds,
     )
     manifest = preparing.prepare(preparation, say)
     if task.scoring:
@@ -89,14 +91,13 @@ def _prepare(task: PreparationTask, say: Callable[[str], None]) -> str:
 def _require_scorers(manifest: DataManifest, store: DataStore, scoring: tuple[str, ...]) -> None:
     """Refuse scorers that do not fit the target, before a worker starts."""
     from tunesvc.data.part import Part
-    from tunesvc.data.prepared_data import part_path
+    from tunesvc.data.prepared_data import part_of_fold, part_path
     from tunesvc.evaluation.scoring import require_fitting_scorers
     from tunesvc.preparation.data_store import place_on_this_machine
 
     folder = place_on_this_machine(manifest.prepared(store.address))
-    train, validation = (
-        Part.open(part_path(folder, name), manifest.version) for name in TRIAL_PARTS
-    )
+    names = [part_of_fold(name, 0) if manifest.folds else name for name in TRIAL_PARTS]
+    train, validation = (Part.open(part_path(folder, name), manifest.version) for name in names)
     require_fitting_scorers(train, validation, scoring)
 
 

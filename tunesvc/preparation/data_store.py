@@ -18,7 +18,13 @@ from typing import Any
 
 from tunesvc.artifacts.artifact_store import ArtifactStore
 from tunesvc.artifacts.object_store import ObjectStore
-from tunesvc.data.prepared_data import TRIAL_PARTS, PreparedData, node_folder, part_path
+from tunesvc.data.prepared_data import (
+    FOLD_FOLDER,
+    TRIAL_PARTS,
+    PreparedData,
+    node_folder,
+    part_path,
+)
 from tunesvc.errors import ArtifactMissing, DataError
 
 _VERSIONS = "versions"
@@ -78,9 +84,19 @@ class DataManifest:
         return list(self.feature_types)
 
     @property
+    def folds(self) -> int:
+        """Number of folds of the training part; 0 without."""
+        return sum(name.startswith(FOLD_FOLDER) for name in self.parts) // len(TRIAL_PARTS)
+
+    @property
+    def whole_parts(self) -> Mapping[str, DataFile]:
+        """The parts that are not of a fold: together they have each row once."""
+        return {name: part for name, part in self.parts.items() if not name.startswith(FOLD_FOLDER)}
+
+    @property
     def rows(self) -> int:
         """Number of rows in all parts."""
-        return sum(part.rows for part in self.parts.values())
+        return sum(part.rows for part in self.whole_parts.values())
 
     @property
     def bytes(self) -> int:
@@ -94,7 +110,8 @@ class DataManifest:
 
     def prepared(self, store: str) -> PreparedData:
         """Return what trials may know of it."""
-        parts = {name: self.parts[name].digest for name in TRIAL_PARTS}
+        named = [name for name in self.parts if name.startswith(FOLD_FOLDER)] or TRIAL_PARTS
+        parts = {name: self.parts[name].digest for name in named}
         return PreparedData(self.version, store, parts)
 
 
@@ -187,10 +204,10 @@ def place_on_this_machine(prepared: PreparedData) -> Path:
         ArtifactDamaged: a file is not what was stored.
     """
     folder = node_folder(prepared.version)
-    folder.mkdir(parents=True, exist_ok=True)
     store = DataStore.open(prepared.store)
     for name, digest in prepared.parts.items():
         path = part_path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             store.files.get(digest, path)
     return folder

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,13 +27,14 @@ import sklearn
 
 from tunesvc.artifacts.artifact_store import Artifact
 from tunesvc.data.part import TARGET_KEY, VERSION_KEY
+from tunesvc.data.prepared_data import part_of_fold
 from tunesvc.errors import DataError
 from tunesvc.preparation import column_transformer
 from tunesvc.preparation.column_statistics import describe, find_warnings
 from tunesvc.preparation.data_store import DataFile, DataInput, DataManifest, DataStore
 from tunesvc.preparation.feature_frame import to_frame, with_plain_values
 from tunesvc.preparation.feature_store import read_features
-from tunesvc.preparation.splitting import split_rows
+from tunesvc.preparation.splitting import fold_rows, split_rows
 from tunesvc.preparation.table_source import (
     Load,
     SourceTable,
@@ -67,6 +68,14 @@ class Preparation:
     """Imports what an import path names."""
     code: str
     """Digest of the study's own transformers."""
+    folds: int | None = None
+    """Number of folds, each with a preparation of its own; None for one validation part."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys of `data`, and the number of folds if there are any."""
+        settings = self.data.model_dump(mode="json")
+        return settings if self.folds is None else {**settings, "folds": self.folds}
 
 
 def prepare(task: Preparation, say: Say) -> DataManifest:
@@ -120,7 +129,7 @@ def _read_files(task: Preparation, inputs: tuple[DataInput, ...]) -> SourceTable
 
 def version_of(task: Preparation, inputs: tuple[DataInput, ...]) -> str:
     """Return the name of a version: a digest of inputs, settings and code."""
-    settings = task.data.model_dump(mode="json")
+    settings = task.settings
     del settings["source"]
     described = [FORMAT, settings, [one.digest for one in inputs]]
     described += [task.code, sklearn.__version__]
@@ -162,19 +171,13 @@ class _Preparing:
     def run(self) -> DataManifest:
         """Store all files, and return the manifest."""
         data = self._task.data
-        rows = split_rows(self._table, data.split, self._target)
+        folds = self._task.folds
+        rows = split_rows(self._table, data.split, self._target, has_folds=folds is not None)
         table = self._table.select(self._features)
-        transformer = column_transformer.make_transformer(data, table.schema, self._task.load)
-        train = to_frame(table.take(rows["train"]))
-        column_transformer.fit(transformer, train, self._values(rows["train"]))
+        transformer = self._fitted(rows["train"])
         pickled = column_transformer.dump(transformer)
-        by_row = not _is_exact(transformer, train)
-        frames = {
-            name: column_transformer.transform_rows(
-                transformer, to_frame(table.take(part)), by_row=by_row
-            )
-            for name, part in rows.items()
-        }
+        by_row = not _is_exact(transformer, to_frame(table.take(rows["train"])))
+        frames = self._transformed(transformer, rows, by_row)
         warnings = find_warnings(self._table, rows, self._target, self._features)
         if by_row:
             warnings.append(
@@ -186,11 +189,11 @@ class _Preparing:
             version=self._version,
             created_at=datetime.now(UTC).isoformat(),
             source=str(data.source),
-            settings=data.model_dump(mode="json"),
+            settings=self._task.settings,
             inputs=self._inputs,
             code=self._task.code,
             scikit_learn=sklearn.__version__,
-            parts={name: self._store_part(frames[name], rows[name]) for name in rows},
+            parts={**self._store_parts(frames, rows), **self._folds(rows["train"], by_row)},
             raw=self._store_raw(),
             preparation=_data_file(self._task.store.files.put([pickled])),
             feature_types={str(name): str(kind) for name, kind in frames["train"].dtypes.items()},
@@ -199,6 +202,39 @@ class _Preparing:
             by_row=by_row,
             schema={field.name: str(field.type) for field in table.schema},
         )
+
+    def _fitted(self, rows: np.ndarray) -> Any:
+        """Return a transformer that has seen these rows only."""
+        table = self._table.select(self._features)
+        made = column_transformer.make_transformer(self._task.data, table.schema, self._task.load)
+        column_transformer.fit(made, to_frame(table.take(rows)), self._values(rows))
+        return made
+
+    def _transformed(
+        self, transformer: Any, rows: Mapping[str, np.ndarray], by_row: bool
+    ) -> dict[str, pd.DataFrame]:
+        table = self._table.select(self._features)
+        return {
+            name: column_transformer.transform_rows(
+                transformer, to_frame(table.take(part)), by_row=by_row
+            )
+            for name, part in rows.items()
+        }
+
+    def _folds(self, rows: np.ndarray, by_row: bool) -> dict[str, DataFile]:
+        """Store the parts of each fold, transformed by what was fitted on its training part."""
+        stored = {}
+        split, count = self._task.data.split, self._task.folds or 0
+        for fold, parts in enumerate(fold_rows(self._table, rows, split, self._target, count)):
+            frames = self._transformed(self._fitted(parts["train"]), parts, by_row)
+            for name, file in self._store_parts(frames, parts).items():
+                stored[part_of_fold(name, fold)] = file
+        return stored
+
+    def _store_parts(
+        self, frames: Mapping[str, pd.DataFrame], rows: Mapping[str, np.ndarray]
+    ) -> dict[str, DataFile]:
+        return {name: self._store_part(frames[name], rows[name]) for name in rows}
 
     def _check_columns(self) -> None:
         """Refuse data in which a named column is missing, or a target has gaps."""

@@ -5,11 +5,18 @@ Runs in the preparation's process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedKFold,
+    TimeSeriesSplit,
+    train_test_split,
+)
 
 from tunesvc.data.prepared_data import TEST
 from tunesvc.errors import DataError
@@ -18,14 +25,18 @@ from tunesvc.spec.model import DataSplit
 Rows = np.ndarray
 
 
-def split_rows(table: pa.Table, split: DataSplit, target: str | None) -> Mapping[str, Rows]:
+def split_rows(
+    table: pa.Table, split: DataSplit, target: str | None, *, has_folds: bool = False
+) -> Mapping[str, Rows]:
     """Return the numbers of the rows of each part, in ascending order.
+
+    With folds, which take the place of the validation part, there is none.
 
     Raises:
         DataError: a part would be empty, or a class is too rare to be in each.
     """
     rows = np.arange(table.num_rows)
-    shares = {TEST: split.test, "validation": split.validation}
+    shares = {TEST: split.test, "validation": 0.0 if has_folds else split.validation}
     if split.time is not None:
         parts = _by_time(table, split.time, shares)
     elif split.group is not None:
@@ -37,6 +48,8 @@ def split_rows(table: pa.Table, split: DataSplit, target: str | None) -> Mapping
         parts = _at_random(rows, labels, shares, split.seed)
     if not split.test:
         del parts[TEST]
+    if has_folds:
+        del parts["validation"]
     for name, part in parts.items():
         if not len(part):
             raise DataError(
@@ -44,6 +57,52 @@ def split_rows(table: pa.Table, split: DataSplit, target: str | None) -> Mapping
                 "Change `data: {split: ...}`, or use more data"
             )
     return {name: np.sort(parts[name]) for name in ("train", "validation", TEST) if name in parts}
+
+
+def fold_rows(
+    table: pa.Table, rows: Rows, split: DataSplit, target: str | None, count: int
+) -> Iterator[Mapping[str, Rows]]:
+    """Yield the numbers of the rows to train and to validate on of each fold, in ascending order.
+
+    By time, a fold trains on all rows before those that it validates on: its window expands.
+
+    Raises:
+        DataError: there are too few rows, groups, or rows of a class.
+    """
+    if not count:
+        return
+    if count > len(rows):
+        raise DataError(f"{count} folds of {len(rows)} rows are impossible: use fewer folds")
+    groups = labels = None
+    splitter: Any = KFold(count, shuffle=True, random_state=split.seed)
+    if split.time is not None:
+        order = pa.compute.sort_indices(table.select([split.time]).take(rows), [(split.time, _UP)])
+        rows, splitter = rows[order.to_numpy()], TimeSeriesSplit(count)
+    elif split.group is not None:
+        groups, splitter = _codes(table, split.group, rows), GroupKFold(count)
+        _check_counts(len(np.unique(groups)), count, f"groups in column {split.group!r}")
+    elif split.stratify and target is not None:
+        labels = _codes(table, target, rows)
+        splitter = StratifiedKFold(count, shuffle=True, random_state=split.seed)
+        _check_counts(int(np.unique_counts(labels).counts.min()), count, "rows of a class")
+    try:
+        for train, validation in splitter.split(rows, labels, groups):
+            yield {"train": np.sort(rows[train]), "validation": np.sort(rows[validation])}
+    except ValueError as error:
+        raise DataError(f"{count} folds are impossible: {error}") from error
+
+
+_UP = "ascending"
+
+
+def _check_counts(found: int, folds: int, named: str) -> None:
+    if found < folds:
+        raise DataError(f"{folds} folds need as many {named}, and there are {found}: use fewer")
+
+
+def _codes(table: pa.Table, column: str, rows: Rows) -> Rows:
+    codes = table.column(column).combine_chunks().dictionary_encode().indices.to_numpy()
+    return np.asarray(codes[rows])
 
 
 def _at_random(

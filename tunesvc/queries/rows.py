@@ -291,7 +291,7 @@ class StudyView(StudyRow):
     @property
     def shared_seeds(self) -> int | None:
         """Number of training seeds that trials share in turns; None if each has its own."""
-        return self.spec.seeds if self.spec else None
+        return self.spec.shared_seeds if self.spec else None
 
     @property
     def has_population(self) -> bool:

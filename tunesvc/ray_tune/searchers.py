@@ -11,7 +11,8 @@ from tunesvc.execution.objectives.ray_tune_space import constants_of
 
 _NEAREST = {
     "HyperOptSearch": "OptunaSearch is the same estimator, TPE; or leave it out: `auto`",
-    "Repeater": "train every configuration with several seeds by `seeds`, or `tune confirm`",
+    "Repeater": "train every configuration with several seeds by `evaluation: {repeats: 3}`, or "
+    "`tune confirm`",
 }
 
 

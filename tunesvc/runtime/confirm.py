@@ -21,7 +21,7 @@ from tunesvc.queries.confirmation import CONFIRMS, SUFFIX
 from tunesvc.search.analysis.recommend import luckiest_beside, ranked
 from tunesvc.search.optimizer import queued
 from tunesvc.search.training_seeds import SEED, training_seed
-from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
+from tunesvc.spec import Budget, Evaluation, Pruner, Sampler, StudySpec
 from tunesvc.spec.goals import Goal
 from tunesvc.util.optuna_internals import trial_id_of
 
@@ -57,7 +57,7 @@ def prepare(
         )
     storage = PgStorage(database)
     trials = storage.get_all_trials(record.study_id, deepcopy=False)
-    finalists = choose(trials, spec.directions[0], top, spec.seeds)
+    finalists = choose(trials, spec.directions[0], top, spec.shared_seeds)
     if not finalists:
         raise TuneError(f"study {record.name!r} has no complete, feasible trial to confirm")
     confirmation = _create_or_update(
@@ -156,10 +156,19 @@ def _spec_of(spec: StudySpec, trials: int) -> StudySpec:
         "pruner": Pruner(name="none"),
         "budget": Budget(trials=trials),
         "seed": int(np.random.SeedSequence([spec.seed or 0, 0xC0]).generate_state(1)[0]),
-        "seeds": None,
+        "evaluation": _folds_of(spec),
         "warm_start": (),
     }
     return spec.model_copy(update=changes)
+
+
+def _folds_of(spec: StudySpec) -> Evaluation | None:
+    """Return the evaluation of a repeat: folds stay, and seeds are those of the repeats."""
+    evaluation = spec.evaluation
+    if evaluation is None or evaluation.folds is not None:
+        return evaluation
+    kept = evaluation.model_copy(update={"repeats": None, "per_trial": None})
+    return kept if kept.scoring else None
 
 
 def _create_or_update(

@@ -70,8 +70,9 @@ def prepare_data(
 
 def describe(manifest: DataManifest, *, with_columns: bool) -> Iterator[str]:
     """Yield what a version holds, and the statistics of its first columns."""
-    parts = ", ".join(f"{file.rows} {name}" for name, file in manifest.parts.items())
-    yield f"data {manifest.version}: {parts} rows of {len(manifest.features)} features"
+    parts = ", ".join(f"{file.rows} {name}" for name, file in manifest.whole_parts.items())
+    folds = f", {manifest.folds} folds" if manifest.folds else ""
+    yield f"data {manifest.version}: {parts} rows of {len(manifest.features)} features{folds}"
     if not with_columns:
         return
     for column in manifest.columns[:COLUMNS]:
@@ -126,6 +127,7 @@ def _process(spec: StudySpec, folder: Path) -> Iterator[tuple[Connection, Path]]
     """Start the process; yield the connection to it, and the file of its output."""
     if spec.data is None:
         raise ValueError("the study has no data")
+    folds = None if spec.evaluation is None else spec.evaluation.folds
     ours, its = Pipe()
     arguments = [sys.executable, "-u", "-c", _START, str(its.fileno()), json.dumps(sys.path)]
     with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as scratch:
@@ -134,7 +136,7 @@ def _process(spec: StudySpec, folder: Path) -> Iterator[tuple[Connection, Path]]
         output = Path(scratch, "output")
         with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
             its.close()
-            ours.send(PreparationTask(spec.data, folder, output, spec.scoring))
+            ours.send(PreparationTask(spec.data, folder, output, spec.scoring, folds))
             yield ours, output
 
 
@@ -178,7 +180,7 @@ def _record(
             f"`tune data diff {earlier.version} {manifest.version}` shows what has changed. Restore"
             " the data, or give the study another name"
         )
-    rows = {name: part.rows for name, part in manifest.parts.items()}
+    rows = {name: part.rows for name, part in manifest.whole_parts.items()}
     used = DataUsed(
         manifest.version,
         manifest.source,

@@ -713,6 +713,7 @@ def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: str) -
         keep=spec.keep,
         define_by_run=spec.define_by_run,
         scoring=spec.scoring,
+        evaluation=spec.evaluation,
         orphan_s=spec.limits.orphan,
     )
 
@@ -733,7 +734,8 @@ def _update_spec(
     if record.spec is None:
         return record
     # Shared seeds are derived from the study's, so that it must not change with them.
-    fixed = _FIXED if spec.seeds is None else (*_FIXED, "seed")
+    has_blocks = spec.evaluation is not None and spec.evaluation.has_blocks
+    fixed = (*_FIXED, "seed") if has_blocks else _FIXED
     differing = [key for key in fixed if getattr(spec, key) != getattr(record.spec, key)]
     if differing:
         raise StudyExists(
@@ -759,7 +761,7 @@ def _update_spec(
 _INTERRUPTED = Shutdown(None, "interrupted", None, leaves_attempts=True)
 _FINISHED_ELSEWHERE = Shutdown(None, "another coordinator brought it to its end", None)
 
-_FIXED = ("metrics", "constraints", "constants", "seeds", "data")
+_FIXED = ("metrics", "constraints", "constants", "evaluation", "data")
 """Keys that cannot change while a study has trials; `parameters` may grow, see `widened`."""
 
 

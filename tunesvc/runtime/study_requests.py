@@ -399,7 +399,8 @@ class IdleStudy:
         reason: str,
     ) -> str:
         """End a trial between two attempts, with its reports; return its state."""
-        curve = MetricTracker({metric.name: metric.goal for metric in self.spec.metrics})
+        goals = {metric.name: metric.goal for metric in self.spec.metrics}
+        curve = MetricTracker(goals, values={} if self.spec.is_stepwise else None)
         for step, value in points.items():
             curve.add(step, {self.spec.metrics[0].name: value})
         end = conclude(self.spec, curve, StoppedEarly(), cause, reason)

@@ -1,7 +1,7 @@
-"""Seeds for training, where a study's trials may share a few seeds in turn.
+"""Folds, repeats and seeds of trials, where a study's trials may share a few in turns.
 
-An effect of a seed on all trials alike (an easy validation split, a lucky fold) can then be
-separated from the effect of parameters. Statistics calls such groups blocks.
+An effect of a fold or seed on all trials alike (an easy validation split, a lucky start) can then
+be separated from the effect of parameters. Statistics calls them blocks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def training_seed(study_seed: int, number: int, shared: int | None) -> int:
 
 
 def groups(numbers: np.ndarray, shared: int | None) -> np.ndarray:
-    """Return equal numbers for trials that share a seed; shape (trials,), as `numbers`.
+    """Return equal numbers for trials that share their blocks; shape (trials,), as `numbers`.
 
     Trials transferred from other studies have negative numbers, and seeds of their own.
     """

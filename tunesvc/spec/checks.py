@@ -75,6 +75,7 @@ def find_issues(
             _data(spec),
             _gang(spec),
             scoring_issues(spec),
+            _evaluation(spec),
         )
     )
 
@@ -334,6 +335,30 @@ def _data(spec: StudySpec) -> Iterator[SpecIssue]:
                 yield SpecIssue(path, f"there is no `{printable(one.name)}`{known}")
 
 
+def _evaluation(spec: StudySpec) -> Iterator[SpecIssue]:
+    """Yield what `evaluation` needs from other keys."""
+    evaluation = spec.evaluation
+    if evaluation is None:
+        return
+    if evaluation.folds is not None and spec.data is None:
+        text = "divides the rows of `data`, which is missing; without it, write `repeats`"
+        yield SpecIssue(("evaluation", "folds"), text, at_key=True)
+    if spec.agents == "only" and not (spec.entrypoint or spec.command) and evaluation.is_stepwise:
+        text = "needs an `entrypoint` or `command`: programs that ask for trials have no folds"
+        yield SpecIssue(("evaluation",), text, at_key=True)
+    if not evaluation.is_stepwise:
+        if spec.pruner.name == "paired":
+            text = (
+                "compares folds or repeats of a trial, which has one: let `per_trial` be 2 or more"
+            )
+            yield SpecIssue(("pruner",), text)
+        return
+    for index, metric in enumerate(spec.metrics):
+        if metric.take == "best":
+            text = "does not go with `evaluation`: the mean of all folds or repeats is the value"
+            yield SpecIssue(("metrics", index, "take"), text, at_key=True)
+
+
 def _is_better_when_more(name: str) -> bool:
     """Return True if a metric of that name is usually maximised; a word such as `loss` in it means
     not."""
@@ -455,10 +480,11 @@ def _search(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
     if spec.agents == "only" and spec.entrypoint is None and spec.command is None:
         text = "needs an `entrypoint` or `command` that continues from a checkpoint"
         yield SpecIssue(("search",), text, at_key=True)
+    has_blocks = spec.evaluation is not None and spec.evaluation.has_blocks
     excluded = {
         "constraints": (bool(spec.constraints), "members are compared by the metric alone"),
         "warm_start": (bool(spec.warm_start), "trials of other studies have no checkpoint here"),
-        "seeds": (spec.seeds is not None, "a copy would train on another fold than its parent"),
+        "evaluation": (has_blocks, "its steps are those of one training"),
     }
     for key, (is_given, why) in excluded.items():
         if is_given:

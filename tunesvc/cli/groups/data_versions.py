@@ -138,7 +138,7 @@ def _summary(manifest: DataManifest, used: Sequence[str]) -> dict[str, Any]:
         "version": manifest.version,
         "created_at": manifest.created_at,
         "source": manifest.source,
-        "rows": {name: part.rows for name, part in manifest.parts.items()},
+        "rows": {name: part.rows for name, part in manifest.whole_parts.items()},
         "features": len(manifest.features),
         "bytes": manifest.bytes,
         "studies": list(used),
@@ -159,13 +159,14 @@ def _facts(manifest: DataManifest, used: Sequence[str]) -> dict[str, str]:
     from tunesvc.util.formatting import duration, size
 
     inputs = [f"{one.name} ({size(one.bytes)})" for one in manifest.inputs]
-    parts = [f"{part.rows} {name}" for name, part in manifest.parts.items()]
+    parts = [f"{part.rows} {name}" for name, part in manifest.whole_parts.items()]
     return {
         "version": manifest.version,
         "prepared": f"{manifest.created_at[:19]} UTC, in {duration(manifest.seconds)}",
         "source": manifest.source,
         "inputs": ", ".join(inputs[:10]),
         "rows": ", ".join(parts),
+        **({"folds": f"{manifest.folds} of the training part"} if manifest.folds else {}),
         "features": ", ".join(manifest.features[:40]),
         "size": size(manifest.bytes),
         "studies": ", ".join(used) or "none",

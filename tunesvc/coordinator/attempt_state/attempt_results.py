@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,9 @@ from tunesvc.execution.executor import Failed, Finished, Lost, Outcome
 from tunesvc.policy import Failure, StopCause
 from tunesvc.spec import Constraint, StudySpec
 from tunesvc.util.suggestions import suggest
+
+STANDARD_ERROR = "standard_error"
+"""Metric of a trial with folds or repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ def _stopped(
 
 def _finished(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> Conclusion:
     final = {name: value for name, (_, value) in curve.last.items()} | dict(outcome.metrics)
+    if spec.is_stepwise:
+        final = {name: mean(curve.samples(name)) for name in curve.last}
     missing = [name for name in spec.metric_names if name not in final]
     if missing:
         others = [name for name in final if name not in spec.metric_names]
@@ -95,7 +101,11 @@ def _finished(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> Concl
         return _failed(failure, message, outcome)
     objectives = {metric.name for metric in spec.metrics}
     metrics = {name: value for name, value in final.items() if name not in objectives}
-    values = _objective_values(spec, curve, outcome)
+    if spec.is_stepwise:
+        values = [final[metric.name] for metric in spec.metrics]
+        metrics = {**_standard_errors(spec, curve), **metrics}
+    else:
+        values = _objective_values(spec, curve, outcome)
     if not all(map(math.isfinite, values)):
         return _not_finite(spec, values, metrics)
     constraints: dict[str, float] = {}
@@ -108,6 +118,22 @@ def _finished(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> Concl
         metrics,
         constraints,
     )
+
+
+def mean(samples: Sequence[float]) -> float:
+    """Return the mean; NaN if one is not finite, as a fold of both infinities has none."""
+    return math.fsum(samples) / len(samples) if all(map(math.isfinite, samples)) else math.nan
+
+
+def _standard_errors(spec: StudySpec, curve: MetricTracker) -> dict[str, float]:
+    """Return the standard error of each objective's mean over folds or repeats, by name."""
+    errors = {}
+    for metric in spec.metrics:
+        samples = curve.samples(metric.name)
+        name = STANDARD_ERROR if len(spec.metrics) == 1 else f"{STANDARD_ERROR}/{metric.name}"
+        if len(samples) > 1 and all(map(math.isfinite, samples)):
+            errors[name] = statistics.stdev(samples) / math.sqrt(len(samples))
+    return errors
 
 
 def _objective_values(
@@ -159,6 +185,8 @@ def _missing_metrics(missing: Sequence[str], others: Sequence[str]) -> tuple[Fai
 
 def _pruned(spec: StudySpec, curve: MetricTracker, message: str | None) -> Conclusion:
     last = curve.last_of(spec.metrics[0].name) if len(spec.metrics) == 1 else None
+    if last is not None and spec.is_stepwise:
+        last = mean(curve.samples(spec.metrics[0].name))
     values = [last] if last is not None and math.isfinite(last) else None
     return Conclusion(AttemptState.PRUNED, TrialState.PRUNED, values, message=message)
 

@@ -23,10 +23,13 @@ class MetricTracker:
     last: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Greatest step and its value, by metric."""
     best: dict[str, float] = field(default_factory=dict)
+    values: dict[str, dict[int, float]] | None = None
+    """All values, by metric and step; kept only where steps are folds or repeats."""
 
     def copy(self) -> MetricTracker:
         """Return an independent copy."""
-        return MetricTracker(self.goals, dict(self.last), dict(self.best))
+        values = self.values and {name: dict(found) for name, found in self.values.items()}
+        return MetricTracker(self.goals, dict(self.last), dict(self.best), values)
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one report."""
@@ -36,6 +39,12 @@ class MetricTracker:
             goal = self.goals.get(name, "minimize")
             if name not in self.best or is_better(value, self.best[name], goal):
                 self.best[name] = value
+            if self.values is not None:
+                self.values.setdefault(name, {})[step] = value
+
+    def samples(self, name: str) -> list[float]:
+        """Return a metric's values on the folds or repeats so far."""
+        return list((self.values or {}).get(name, {}).values())
 
     def result(self, metric: Metric) -> float | None:
         """Return the metric's best or last value, as its `take` says; None if never reported."""
@@ -110,15 +119,14 @@ class TrialRecord:
     failures: Counter[Failure] = field(default_factory=Counter)
     checkpoint: str | None = None
     checkpoint_step: int | None = None
+    """Step of the checkpoint, or of the last fold or repeat: each is evaluated once."""
     curve: MetricTracker | None = None
-    """Metrics at the checkpoint, from which the next attempt resumes."""
+    """Metrics at the checkpoint or fold, from which the next attempt resumes."""
 
     @property
     def after_step(self) -> int:
         """The step after which the next attempt resumes; -1 if it starts from the beginning."""
-        if self.checkpoint is None or self.checkpoint_step is None:
-            return -1
-        return self.checkpoint_step
+        return -1 if self.checkpoint_step is None else self.checkpoint_step
 
 
 class HeldTime:
@@ -153,9 +161,17 @@ class OpenTrials:
         *,
         earlier_cpu_hours: float = 0.0,
         earlier_gpu_hours: float = 0.0,
+        is_stepwise: bool = False,
     ) -> None:
-        """`earlier_cpu_hours`, `earlier_gpu_hours`: use by attempts that ended in earlier runs of
-        the study."""
+        """Begin without attempts.
+
+        Args:
+            metrics: the study's.
+            earlier_cpu_hours: use by attempts that ended in earlier runs of the study.
+            earlier_gpu_hours: likewise.
+            is_stepwise: True if a trial's steps are folds or repeats.
+        """
+        self.is_stepwise = is_stepwise
         self._goals = {metric.name: metric.goal for metric in metrics}
         self._earlier_cpu_hours = earlier_cpu_hours
         self._earlier_gpu_hours = earlier_gpu_hours
@@ -203,7 +219,7 @@ class OpenTrials:
 
     def new_curve(self) -> MetricTracker:
         """Return a tracker without reports."""
-        return MetricTracker(self._goals)
+        return MetricTracker(self._goals, values={} if self.is_stepwise else None)
 
     def open(
         self,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tunesvc.data.trial_data import open_data
-from tunesvc.errors import ArtifactStoreError, Pruned
+from tunesvc.errors import ArtifactStoreError, BadReport, Pruned
 from tunesvc.execution.attempt import asyncio_loop, scratch
 from tunesvc.execution.attempt.checkpoint_places import open_checkpoints
 from tunesvc.execution.attempt.checkpoints import step_of
@@ -25,6 +25,7 @@ from tunesvc.execution.attempt.stretch_progress import StretchProgress
 from tunesvc.execution.executor import (
     STUDY,
     AttrSet,
+    Block,
     Checkpointed,
     Finished,
     Job,
@@ -120,6 +121,7 @@ class Attempt:
         self._answers: dict[str, ParamValue | bytes] = {}
         self._answered = threading.Condition(lock)
         self._question: SuggestRequested | StudyRequested | None = None
+        self._block: Block | None = None
 
     # --- from the worker --------------------------------------------------------------------------
 
@@ -186,8 +188,39 @@ class Attempt:
             return True
         return self._children is not None and self._children.noticed_stop
 
+    @property
+    def is_stepwise(self) -> bool:
+        """True if folds or repeats are the trial's steps."""
+        return self.job.evaluation is not None and self.job.evaluation.is_stepwise
+
+    @property
+    def is_folded(self) -> bool:
+        """True if the trial's data are those of a fold."""
+        return self.job.evaluation is not None and self.job.evaluation.folds is not None
+
+    def begin_block(self, block: Block) -> None:
+        """Let `trial()` return the trial on this fold or repeat from now on."""
+        self._block = block
+
+    def end_block(self, block: Block, metrics: Mapping[str, float]) -> None:
+        """Report the result of a fold or repeat as a step of the trial."""
+        self.relay(Reported(block.step, metrics))
+        event_log.record("said", attempt=self.launch.attempt, step=block.step)
+        failpoints.reach("said")
+
+    def await_stop(self, timeout_s: float) -> bool:
+        """Wait for a request to stop, and return True if it came."""
+        self._stop.wait(timeout_s)
+        return self.stop_requested
+
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Put a report into the outbox. Only the first report of a step counts."""
+        """Put a report into the outbox. Only the first report of a step counts.
+
+        Raises:
+            BadReport: folds or repeats are the trial's steps.
+        """
+        if self.is_stepwise:
+            raise BadReport(_no_steps("report", self.job))
         if self._forked is not None:
             self._forked.report(step, metrics)
             return
@@ -202,7 +235,13 @@ class Attempt:
         failpoints.reach("said")
 
     def checkpoint(self, path: Path, step: int | None) -> bool:
-        """Copy the state, and report the copy's path once it is safe."""
+        """Copy the state, and report the copy's path once it is safe.
+
+        Raises:
+            BadReport: folds or repeats are the trial's steps.
+        """
+        if self.is_stepwise:
+            raise BadReport(_no_steps("checkpoint", self.job))
         if self._forked is not None:
             self._forked.checkpoint(path, step)
             return False
@@ -308,18 +347,22 @@ class Attempt:
         restored = None
         if self._restored is not None:
             restored = RestoredState(self._restored, step_of(self._restored))
+        block = self._block or next(iter(self.launch.blocks), None)
+        has_blocks = self.job.evaluation is not None and self.job.evaluation.has_blocks
+        fold = block.index if block is not None and has_blocks else None
         return Trial(
             self,
             number=self.launch.trial_number,
             params=self.launch.params,
-            seed=self.launch.seed,
+            seed=self.launch.seed if block is None else block.seed,
             attempt=self.launch.attempt.number,
             restored=restored,
             metrics=self.job.metrics,
             resources=AssignedResources(
                 self.worker.devices,
                 self.worker.placement_group,
-                partial(open_data, self.job.data),
+                fold,
+                partial(open_data, self.job.data, fold if self.is_folded else None),
             ),
         )
 
@@ -393,6 +436,15 @@ class Attempt:
             f"its checkpoint {lost} was not found on {self.worker.node}. It was "
             "deleted, or TUNE_CHECKPOINTS names a folder that not all nodes share]\n",
         )
+
+
+def _no_steps(method: str, job: Job) -> str:
+    noun = "folds" if job.evaluation is None else job.evaluation.noun
+    remedy = "return the value of each" if method == "report" else "a killed trial repeats only one"
+    return (
+        f"trial.{method}() does not go with `evaluation`, whose {noun} are the trial's steps: "
+        f"leave it out; {remedy}. (With `per_trial: 1` a trial has steps of its own)"
+    )
 
 
 def _name_of(question: SuggestRequested | StudyRequested) -> str:

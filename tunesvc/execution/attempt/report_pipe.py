@@ -19,7 +19,7 @@ from typing import Any
 
 from tunesvc.errors import BadReport
 from tunesvc.subprocess_trial import HANDED_OVER
-from tunesvc.trial import Trial, as_result
+from tunesvc.trial import Trial, as_metrics, as_result
 
 LINE_BYTES_MAX = 2**20
 
@@ -32,8 +32,13 @@ class LineReports:
         trial: Trial,
         checkpoints: Path,
         objectives: tuple[str, ...],
+        *,
+        is_one_step: bool = False,
     ) -> None:
+        """`is_one_step`: the program is a fold of its trial, and its last report the fold's
+        result."""
         self.final: dict[str, float] = {}
+        self._is_one_step = is_one_step
         self._trial = trial
         self._objectives = objectives
         self._checkpoints = checkpoints
@@ -61,7 +66,9 @@ class LineReports:
         step = fields.pop("step", None)
         if "checkpoint" in fields:
             self._keep(str(fields.pop("checkpoint")), step)
-        if fields:
+        if fields and self._is_one_step:
+            self.final = as_metrics(fields, self._objectives)
+        elif fields:
             # not `report`, which raises `Pruned` on a stop request: that is for the program
             self._trial._send(step, fields, {})
         elif "checkpoint" not in message and "user_attrs" not in message:

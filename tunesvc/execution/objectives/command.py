@@ -12,6 +12,7 @@ environment contains
     TUNE_RESTORED         path of an earlier attempt's checkpoint, if there is one
     TUNE_LAST_STEP        the step of that checkpoint
     TUNE_DATA             folder of the prepared data: train.arrow and validation.arrow
+    TUNE_FOLD             number of the fold or repeat; with several, the program runs once for each
     TUNE_METRICS          the names of the metrics as a JSON array
     TUNE_STUDY, TUNE_TRIAL, TUNE_ATTEMPT, TUNE_SEED
 
@@ -33,6 +34,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from tunesvc.data.prepared_data import FOLD_FOLDER
+from tunesvc.data.trial_data import FOLDER_VARIABLE
 from tunesvc.errors import Pruned
 from tunesvc.execution.attempt import supervise
 from tunesvc.execution.attempt.attempt import Attempt
@@ -68,10 +71,13 @@ def run_command(attempt: Attempt) -> Mapping[str, float]:
     """
     arguments = substitute(attempt.job.command or (), attempt.launch.params)
     folder = attempt.directory
+    if attempt.is_stepwise:
+        folder /= f"{attempt.trial().fold}"
     checkpoints, scratch = folder / "checkpoints", folder / "scratch"
-    checkpoints.mkdir()
+    checkpoints.mkdir(parents=True)
     scratch.mkdir()
-    reports = LineReports(attempt.trial(), checkpoints, attempt.job.metrics)
+    trial, metrics = attempt.trial(), attempt.job.metrics
+    reports = LineReports(trial, checkpoints, metrics, is_one_step=attempt.is_stepwise)
     with closing(ReportPipe(folder / "reports", reports)) as pipe:
         environment = {
             **os.environ,
@@ -142,12 +148,12 @@ def as_text(value: ParamValue) -> str:
 
 def variables(attempt: Attempt) -> dict[str, str]:
     """Return the environment variables that describe an attempt."""
-    launch = attempt.launch
+    launch, trial = attempt.launch, attempt.trial()
     described = {
         "TUNE_STUDY": attempt.job.study,
         "TUNE_TRIAL": str(launch.trial_number),
         "TUNE_ATTEMPT": str(launch.attempt.number),
-        "TUNE_SEED": str(launch.seed),
+        "TUNE_SEED": str(trial.seed),
         "TUNE_PARAMS": json.dumps(dict(launch.params)),
         "TUNE_METRICS": json.dumps(attempt.job.metrics),
         "TUNE_LAST_STEP": str(
@@ -156,6 +162,10 @@ def variables(attempt: Attempt) -> dict[str, str]:
     }
     if launch.checkpoint:
         described["TUNE_RESTORED"] = launch.checkpoint
+    if trial.fold is not None:
+        described["TUNE_FOLD"] = str(trial.fold)
+    if attempt.is_folded and (data := os.environ.get(FOLDER_VARIABLE)):
+        described[FOLDER_VARIABLE] = str(Path(data, f"{FOLD_FOLDER}{trial.fold}"))
     named = {}
     for name, value in launch.params.items():
         suffix = re.sub(r"[^A-Za-z0-9_]", "_", name).upper()

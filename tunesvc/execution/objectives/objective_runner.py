@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tunesvc.execution.attempt.attempt import Attempt, Run
+from tunesvc.execution.attempt.block_runner import run_blocks
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.executor import Job, Outcome
 from tunesvc.execution.objectives import adapters
@@ -62,7 +63,7 @@ class ObjectiveRunner:
         except OSError as error:
             text = f"the study's folder {self._folder} is not there: {error.strerror}"
             raise EntrypointError(text) from None
-        return dict(self._call(attempt))
+        return dict(run_blocks(self._call, attempt))
 
     @cached_property
     def _call(self) -> Run:

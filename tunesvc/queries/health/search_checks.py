@@ -94,8 +94,9 @@ def _advise_less_noise(evidence: Evidence) -> str:
     if evidence.study.shared_seeds:
         return "A larger validation set makes every trial tell more"
     return (
-        "`seeds: 5`, with an objective that splits its data and trains by `trial.seed`, makes "
-        "every trial tell more: the effect of a seed on all trials alike is then no noise"
+        "`evaluation: {repeats: 5, per_trial: 1}`, with an objective that splits its data and "
+        "trains by `trial.seed`, makes every trial tell more: the effect of a seed on all trials "
+        "alike is then no noise"
     )
 
 

@@ -73,8 +73,9 @@ class Recommendation:
         return (
             "The seed decides more than the parameters: results of one configuration differ by "
             f"± {self.noise:.2g}, and a middling one is {self.effect:.2g} worse than the best. A "
-            f"new study with the lines `seeds: 5` and `warm_start: [{study}]`, whose objective "
-            "splits its data and trains by `trial.seed`, tells them apart with fewer trials"
+            "new study with the lines `evaluation: {repeats: 5, per_trial: 1}` and "
+            f"`warm_start: [{study}]`, whose objective splits its data and trains by `trial.seed`, "
+            "tells them apart with fewer trials"
         )
 
     def describe(self, shared_seeds: int | None = None) -> str:

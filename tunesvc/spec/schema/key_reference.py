@@ -57,6 +57,7 @@ retries: {lost: 10, error: 1}
 | `data: iris.csv` | `data: {source: iris.csv}` |
 | `evaluation: {scoring: roc_auc}` | `evaluation: {scoring: [roc_auc]}`, with the metric `roc_auc` |
 | `apply: standardize`, `apply: [standardize]` | `apply: [{name: standardize}]` |
+| `seeds: 5` | `evaluation: {repeats: 5, per_trial: 1}` |
 | `command: python train.py --lr ${lr}` | `command: [python, train.py, --lr, "${lr}"]` |
 | `{values: [a, b]}` | `{type: categorical, values: [a, b]}` |
 | `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; `float` unless all numbers are whole |
@@ -112,6 +113,7 @@ _SECTIONS = {
     "data: split": "DataSplit",
     "data: steps": "DataStep",
     "data: steps: apply": "Transformer",
+    "evaluation": "Evaluation",
     "sampler": "Sampler",
     "pruner": "Pruner",
     "evaluation": "Evaluation",

@@ -151,7 +151,7 @@ def scheduled(document: StudyDocument, path: Path) -> StudyDocument:
     return StudyDocument(spec, written(spec), document.folder)
 
 
-_SEARCHING = {"search", "sampler", "pruner", "budget", "warm_start", "seeds", "constraints"}
+_SEARCHING = {"search", "sampler", "pruner", "budget", "warm_start", "evaluation", "constraints"}
 """Keys that a schedule replaces or leaves no room for."""
 
 

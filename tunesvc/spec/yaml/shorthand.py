@@ -13,6 +13,7 @@
 | `data: iris.csv` | `data: {source: iris.csv}` |
 | `apply: standardize`, `apply: [standardize]` | `apply: [{name: standardize}]` |
 | `evaluation: {scoring: roc_auc}` | `evaluation: {scoring: [roc_auc]}`, and its `metric` |
+| `seeds: 5` | `evaluation: {repeats: 5, per_trial: 1}`, as written before there were folds |
 | `command: python train.py` | `command: [python, train.py]` |
 | `{values: [...]}` | `{type: categorical, values: [...]}` |
 | `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; float unless every number is whole |
@@ -29,7 +30,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunesvc.spec.diagnostics import Path, SpecIssue
-from tunesvc.spec.model import CLASS_FORM, OBJECT, Search
+from tunesvc.spec.model import CLASS_FORM, OBJECT, Search, migrate_seeds
 
 
 def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
@@ -58,6 +59,8 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
         long["loggers"] = _loggers(long["loggers"], issues)
     if "data" in long:
         long["data"] = _data(long["data"], issues)
+    if "seeds" in long:
+        issues += _seeds(long)
     if isinstance(long.get("warm_start"), str):
         long["warm_start"] = [long["warm_start"]]
     if _is_number(long.get("budget")):
@@ -78,6 +81,8 @@ def as_written(path: Path, data: Mapping[str, Any]) -> Path:
     """Return the path in the file of a value in the long form."""
     if path[:1] == ("metrics",) and "metrics" not in data and "metric" in data:
         return ("metric", *path[2:])
+    if path[:1] == ("evaluation",) and "evaluation" not in data:
+        return ("seeds",)
     if path[1:] == ("name",) and isinstance(given := data.get(str(path[0])), Mapping):
         return path if "name" in given else (path[0], "class")
     if path[:1] == ("loggers",) and len(path) == 3:
@@ -92,6 +97,16 @@ def _logger_as_written(path: Path, written: Any) -> Path:
     if path[2] == "name":
         return (*path[:2], next(iter(item)) if len(item) == 1 else "class")
     return path if len(item) > 1 else (*path[:2], next(iter(item)), path[2])
+
+
+def _seeds(long: dict[str, Any]) -> list[SpecIssue]:
+    """Replace `seeds` by the evaluation that it stands for."""
+    if "evaluation" in long:
+        text = "write either `seeds` or `evaluation`, not both"
+        del long["seeds"]
+        return [SpecIssue(("seeds",), text, at_key=True)]
+    migrate_seeds(long)
+    return []
 
 
 def _data(written: Any, issues: list[SpecIssue]) -> Any:
