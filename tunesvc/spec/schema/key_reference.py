@@ -116,7 +116,6 @@ _SECTIONS = {
     "evaluation": "Evaluation",
     "sampler": "Sampler",
     "pruner": "Pruner",
-    "evaluation": "Evaluation",
     "search": "Search",
     "search: stages": "Stage",
     "budget": "Budget",

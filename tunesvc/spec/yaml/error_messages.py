@@ -22,7 +22,6 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "data": model.Data,
     "evaluation": model.Evaluation,
     "search": model.Search,
-    "evaluation": model.Evaluation,
     "budget": model.Budget,
     "resources": model.Resources,
     "cost": model.Prices,
