@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.searchers import OURS, PEERS, present
 
 Results = dict[str, dict[str, list[list[float]]]]
-"""By sampler and problem: for each seed, the result at each mark."""
+"""Result at each mark for each seed, by sampler and problem."""
 Play = Callable[[str, str, int], list[float]]
 """Runs the study of a problem, a sampler and a seed; returns its result at each mark."""
 TOLERANCE = 1e-3

@@ -352,7 +352,7 @@ def _begin(url: str) -> None:
 
 
 _database: Database
-"""Of this worker process."""
+"""The database of this worker process."""
 
 
 def _replay(job: Job) -> Run:

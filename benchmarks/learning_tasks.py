@@ -58,7 +58,7 @@ class Task:
     """Rows for training; the rest of the data is for testing."""
     loss: Loss
     parameters: Parameters
-    """As `parameters` of a study file."""
+    """Space, as `parameters` of a study file."""
     build: Callable[[Params, int], BaseEstimator]
     """Makes a model from parameters and a seed."""
     redrawn: bool = False

@@ -61,7 +61,7 @@ HELD_OUT = (
     "bowl-with-noise-0.05",
 )
 Regrets = dict[str, dict[str, list[list[float]]]]
-"""By sampler with its number at a time, and by problem: for each seed, the regret at each mark."""
+"""Regret at each mark for each seed, by sampler with its number at a time, and by problem."""
 
 
 @functools.cache

@@ -27,7 +27,7 @@ class Problem:
 
     name: str
     parameters: Mapping[str, Mapping[str, Any]]
-    """As `parameters` of a study file."""
+    """Space, as `parameters` of a study file."""
     truth: Truth
     """Value without noise and penalties; NaN or infinity where a configuration is invalid."""
     best: float

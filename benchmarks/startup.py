@@ -102,7 +102,7 @@ CASES = (*OURS, *SCRIPTS)
 
 class Measured(NamedTuple):
     first_s: float
-    """From the start of the process to the objective's first line."""
+    """Seconds from the start of the process to the objective's first line."""
     phases_s: Mapping[str, float]
     """Start of each phase."""
 

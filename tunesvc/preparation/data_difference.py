@@ -1,4 +1,4 @@
-"""What differs between two versions of prepared data: columns, rows, and values in them."""
+"""Differences between two versions of prepared data: columns, rows, and values in them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DataDifference:
     added_rows: Sequence[Any]
     """Numbers of rows, from 0, or keys, that only the later version has."""
     removed_rows: Sequence[Any]
-    """Those that only the earlier version has."""
+    """Columns that only the earlier version has."""
     changed: Sequence[ChangedValue]
 
     @property

@@ -58,7 +58,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What to prepare, where, and with which code."""
+    """A version to prepare, with its place and code."""
 
     data: Data
     folder: Path

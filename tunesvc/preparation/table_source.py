@@ -39,7 +39,7 @@ Load = Callable[[str], Any]
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """What was read."""
+    """A table that was read, with its inputs."""
 
     table: pa.Table
     inputs: tuple[DataInput, ...]
@@ -131,7 +131,7 @@ class _HashFile:
 
 
 class _MemoryMeter:
-    """What has been read, and may be."""
+    """Counts the bytes that have been read, up to those that may be."""
 
     def __init__(self) -> None:
         self._bytes = 0

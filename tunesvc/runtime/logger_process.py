@@ -37,7 +37,7 @@ _KILL_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SendingOrder:
-    """What the process is started for."""
+    """The task of the process."""
 
     database_url: str | None
     """None for the embedded one."""

@@ -14,7 +14,7 @@ _COMPARED_MAX = 2_000
 
 
 class Repetition(Enum):
-    """When a configuration may be proposed that was tried before."""
+    """Rule for proposing a configuration that was tried before."""
 
     NEVER = "never"
     """The budget can try all configurations."""

@@ -136,7 +136,7 @@ class Optimizer:
 
     @property
     def repetition(self) -> Repetition:
-        """When a configuration may be proposed again."""
+        """Rule for proposing a configuration again."""
         return self._proposer.repetition
 
     @repetition.setter

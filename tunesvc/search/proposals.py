@@ -75,7 +75,7 @@ class Proposer:
         """True if the next draw starts without anything that
         sampler and curve models have cached."""
         self.repetition = Repetition.FREE
-        """When a proposal that was tried before is not replaced by an untried one."""
+        """Rule for keeping a proposal that was tried before."""
 
     def propose(
         self,

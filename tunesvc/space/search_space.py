@@ -59,7 +59,7 @@ class Space:
         self.parameters = {name: parameters[name] for name in order}
         self.distributions: dict[str, BaseDistribution] = {}
         self._clauses: dict[str, dict[str, list[frozenset[ParamValue]]]] = {}
-        """By parameter and ancestor: the sets of values that the ancestor must have."""
+        """Sets of values that an ancestor must have, by parameter and ancestor."""
         for name, parameter in self.parameters.items():
             self.distributions[name] = to_distribution(parameter)
             self._clauses[name] = self._clauses_of(parameter)

@@ -1,4 +1,4 @@
-"""Where a study comes from: the git commit of its folder, Python and the installed packages.
+"""Provenance of a study: the git commit of its folder, Python and the installed packages.
 
 Imports nothing of tunesvc. Nothing here raises, and nothing takes longer than a few seconds.
 """

@@ -34,7 +34,7 @@ _MESSAGE_CHARS = 300
 
 @dataclass(frozen=True, slots=True)
 class CardContent:
-    """What a card shows of a study."""
+    """Content of a study's card."""
 
     study: StudyView
     best: Sequence[TrialRow]

@@ -1,4 +1,4 @@
-"""Where a server listens, and whom it believes. Pure but for the socket.
+"""Addresses that a server listens on, and proxies that it believes. Pure but for the socket.
 
 A server is reachable from other machines only if tokens cannot be read on the way there, and if
 there are accounts.

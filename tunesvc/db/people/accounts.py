@@ -29,7 +29,7 @@ from tunesvc.util.redaction import SECRET_PREFIX
 SESSION_LASTS = timedelta(days=14)
 LINK_LASTS = timedelta(days=1)
 TOKEN_LASTS = timedelta(days=90)
-"""By default; a token may also last for ever."""
+"""The default; a token may also last for ever."""
 MAX_LABEL = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _BOOTSTRAP_LOCK = 0x74756E66
@@ -62,7 +62,7 @@ class Account:
     name: str
     is_admin: bool
     roles: Mapping[int, Role]
-    """By project."""
+    """Roles by project."""
     token_id: int
 
 
@@ -85,11 +85,11 @@ class FirstSecrets:
     link: str
     """Signs in one browser."""
     token: str
-    """For `tune login`."""
+    """Secret of `tune login`."""
 
 
 def prefix_of(kind: TokenKind) -> str:
-    """Return what secrets of a kind begin with."""
+    """Return the prefix of secrets of a kind."""
     return f"{SECRET_PREFIX}{kind}_"
 
 

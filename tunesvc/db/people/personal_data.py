@@ -33,7 +33,7 @@ class PersonalRow:
 
     table: str
     values: dict[str, Any]
-    """By column, without secrets."""
+    """Values by column, without secrets."""
 
 
 def naming_columns() -> list[sa.Column[str]]:

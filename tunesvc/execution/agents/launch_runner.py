@@ -82,7 +82,7 @@ class LaunchRunner:
         self._lock = threading.Lock()
         self._process: WorkerProcess | None = None
         self._commands: list[WorkerCommand] = []
-        """Those that arrived before the process."""
+        """Messages that arrived before the process."""
         self._has_stop = False
         self._answers = 0
         self._sent = 0

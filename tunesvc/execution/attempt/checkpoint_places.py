@@ -1,4 +1,4 @@
-"""Where a job's checkpoints are: in a folder that all nodes share, or in an object store."""
+"""Places of a job's checkpoints: a folder that all nodes share, or an object store."""
 
 from __future__ import annotations
 

@@ -36,13 +36,13 @@ class DriverTimeouts:
     """Timeouts for a driver, in seconds."""
 
     start_s: float = 180.0
-    """For Ray's start."""
+    """Limit of Ray's start."""
     silent_s: float = 60.0
-    """For a heartbeat of the driver's event loop."""
+    """Limit of the time between heartbeats of the driver's event loop."""
     unanswered_s: float = 120.0
-    """For an answer of Ray's head to the driver. By default Ray itself gives up after 60 s."""
+    """Limit of an answer of Ray's head to the driver. By default Ray itself gives up after 60 s."""
     close_s: float = 15.0
-    """For the driver's end after `End`."""
+    """Limit of the driver's end after `End`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ _PARAMETER: TypeAdapter[Parameter] = TypeAdapter(Parameter)
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What a user asks of the import of a folder."""
+    """Options of the import of a folder."""
 
     folder: Path
     goals: Mapping[str, str]

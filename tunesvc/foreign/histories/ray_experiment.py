@@ -25,7 +25,7 @@ class RayExperiment:
 
     folder: Path
     metric: str | None
-    """As Ray's `TuneConfig` has it; its mode is stored in a pickle only."""
+    """The metric of Ray's `TuneConfig`; its mode is stored in a pickle only."""
     trials: list[RayTrial]
     """In Ray's order."""
     notes: list[str] = field(default_factory=list)

@@ -60,7 +60,7 @@ class RayTrial:
     folder: Path | None = None
     """Its own; None if it is gone, or was never made."""
     known: Report = field(default_factory=dict)
-    """What the state of the experiment has as its last report; used without a folder."""
+    """Its last report in the state of the experiment; used without a folder."""
     status: str = ""
     """Ray's; empty if the state of the experiment does not list the trial."""
     stop: Mapping[str, Any] = field(default_factory=dict)

@@ -171,7 +171,7 @@ def _with_options(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[s
 
 class _Override(NamedTuple):
     key: str
-    """With the `+` or `~` that adds or deletes it."""
+    """The key with the `+` or `~` that adds or deletes it."""
     value: str
 
     def __str__(self) -> str:

@@ -68,7 +68,7 @@ class LoggerThread:
         self.title = entry.name
         """Its name and, once it is known, its place: also what the database knows it by."""
         self.problem = ""
-        """Why it cannot send now; empty if it can."""
+        """The reason that it cannot send now; empty if it can."""
         self.is_done = False
         """True once it should end and everything is sent."""
         self.is_busy = False

@@ -23,7 +23,7 @@ class LoggedStudy:
 
 @dataclass(frozen=True, slots=True)
 class LoggedPoint:
-    """What a trial reported at a step."""
+    """Metrics that a trial reported at a step."""
 
     step: int
     at: datetime
@@ -47,7 +47,7 @@ class LoggedTrial:
     attrs: Mapping[str, Any]
     """User attributes that are not numbers."""
     tags: tuple[str, ...]
-    """Those of the study and its own."""
+    """Tags of the study and its own."""
     labels: Mapping[str, str]
     """Texts by name: `tunesvc.study`, `tunesvc.trial`, `tunesvc.state`, and where they apply
     `tunesvc.reason`, `tunesvc.failure`, `tunesvc.parent`, `tunesvc.url`."""

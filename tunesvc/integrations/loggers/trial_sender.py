@@ -47,7 +47,7 @@ class TrialsNotSent(Exception):
 
 @dataclass(slots=True)
 class _OpenRun:
-    """What the tracker has of a trial that this process sends."""
+    """State at the tracker of a trial that this process sends."""
 
     run: str | None = None
     steps: set[int] = field(default_factory=set)
@@ -76,7 +76,7 @@ class TrialSender:
         self.sent = 0
         """Finished trials that were sent completely."""
         self.moved_at = time.monotonic()
-        """When something was sent, or it began."""
+        """Time of the last message, or of the start."""
         self._runs: dict[int, _OpenRun] = {}
         self._looked_at: datetime | None = None
 

@@ -72,11 +72,11 @@ class Explanation:
     decisions: tuple[DecisionRow, ...]
     """Decisions of the trial; of a study, the newest ones."""
     audit: Audit | None = None
-    """For a study: error rate of its pruner, if audited."""
+    """Error rate of a study's pruner, if audited."""
     reasons: TrialReasons | None = None
-    """For a trial: the statements in numbers."""
+    """The statements about a trial in numbers."""
     local: Attribution | None = None
-    """For a trial: effect of each parameter on the first objective, against the average."""
+    """Effect of each parameter of a trial on the first objective, against the average."""
     against_best: Attribution | None = None
     """The same against the best observed trial. None with several objectives."""
 

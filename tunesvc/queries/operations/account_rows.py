@@ -30,7 +30,7 @@ class UserRow:
     used_at: datetime | None
     """Last use of one of its tokens, to the minute."""
     roles: Mapping[str, str]
-    """By project."""
+    """Roles by project."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def _span(row: Any) -> Span:
 def assign_lanes(spans: Iterable[Span]) -> tuple[Span, ...]:
     """Assign each span a free lane of its node, preferably its worker's; return them by start."""
     lanes_by_node: dict[str, list[tuple[datetime, int | None]]] = {}
-    """For each lane, the end of its last span and that span's worker."""
+    """End and worker of the last span of each lane."""
     assigned = []
     for span in sorted(spans, key=lambda span: (span.started_at, span.trial_number)):
         lanes = lanes_by_node.setdefault(span.node, [])

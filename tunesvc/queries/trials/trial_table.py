@@ -43,7 +43,7 @@ from tunesvc.space.directions import orient_each
 from tunesvc.spec import ParamValue, Prices
 
 Order = Literal["number", "newest", "best"]
-"""By number; by number, the newest first; by the first value, the best first.
+"""Order of trials: by number, by number with the newest first, or by the first value.
 
 For other orders, in pages, see `pagination`.
 """

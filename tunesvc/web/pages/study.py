@@ -105,7 +105,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
 
 @dataclass(frozen=True, slots=True)
 class DataOrigin:
-    """Where the study's data came from, and what else was made of it."""
+    """Lineage of the study's data, and other studies of it."""
 
     used: DataUsed
     others: tuple[StudyOfData, ...]

@@ -73,7 +73,7 @@ class ParamView:
     choices: Sequence[ParamValue]
     """Choices; empty for a number."""
     marks: Sequence[RangeMarker]
-    """For numbers: the best trial and the nearest ones."""
+    """The best trial and the nearest ones, of a numeric parameter."""
     best: ParamValue
     """The best trial's value; None if it has none."""
 

@@ -310,7 +310,7 @@ class _Learned:
         self.encoder = training.encoder
         self._fits: dict[int, Regression] = {}
         self._support: dict[int, np.ndarray] = {}
-        """By level, how bad the summaries of finished curves are there; see `_support`."""
+        """Badness of the summaries of finished curves by level; see `_support`."""
         final_losses = self.scale.orientation * training.finals
         losses = np.concatenate([training.summaries.ravel(), final_losses])
         self.worst = float(losses[np.isfinite(losses)].max(initial=-math.inf))

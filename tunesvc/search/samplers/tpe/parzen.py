@@ -169,7 +169,7 @@ class _Numbers:
         steps = [column for column, axis in enumerate(axes) if axis.step]
         kernels = mu + 1j * sigma
         self._distinct = {i: np.unique(kernels[:, i], return_inverse=True) for i in steps}
-        """By stepped axis: the distinct kernels, and for each kernel its index among them."""
+        """Distinct kernels of each stepped axis, and for each kernel its index among them."""
         self._smooth = [column for column, axis in enumerate(axes) if not axis.step]
         self._middle = 0.5 * (self._low + self._high)[self._smooth]
         narrow = sigma[:, self._smooth]

@@ -1,4 +1,4 @@
-"""What coordinators see of their clusters."""
+"""Nodes of clusters as coordinators see them."""
 
 from __future__ import annotations
 

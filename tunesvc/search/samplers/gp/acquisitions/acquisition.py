@@ -33,7 +33,7 @@ class Incumbents:
     """Points that would be recommended now, by the model's mean, one for each draw."""
 
     best: np.ndarray
-    """As `rows_of` has them; shape (draws,)."""
+    """Rows as in `rows_of`; shape (draws,)."""
     best_mean: np.ndarray
     second_mean: np.ndarray
     """Mean of the best other point; shape (draws,)."""

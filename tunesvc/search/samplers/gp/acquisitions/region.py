@@ -11,7 +11,7 @@ from tunesvc.search.samplers.gp.model.warping import Warping
 
 
 class Region(Protocol):
-    """Where the next point may lie."""
+    """The region in which the next point may lie."""
 
     def random(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Return points of all the region; shape (count, parameters)."""
