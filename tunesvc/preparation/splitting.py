@@ -6,6 +6,7 @@ Runs in the preparation's process.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from sklearn.model_selection import (
     GroupKFold,
     KFold,
     StratifiedKFold,
-    TimeSeriesSplit,
     train_test_split,
 )
 
@@ -76,9 +76,9 @@ def fold_rows(
     groups = labels = None
     splitter: Any = KFold(count, shuffle=True, random_state=split.seed)
     if split.time is not None:
-        order = pa.compute.sort_indices(table.select([split.time]).take(rows), [(split.time, _UP)])
-        rows, splitter = rows[order.to_numpy()], TimeSeriesSplit(count)
-    elif split.group is not None:
+        yield from _folds_by_time(table, split.time, rows, count)
+        return
+    if split.group is not None:
         groups, splitter = _codes(table, split.group, rows), GroupKFold(count)
         _check_counts(len(np.unique(groups)), count, f"groups in column {split.group!r}")
     elif split.stratify and target is not None:
@@ -90,9 +90,6 @@ def fold_rows(
             yield {"train": np.sort(rows[train]), "validation": np.sort(rows[validation])}
     except ValueError as error:
         raise DataError(f"{count} folds are impossible: {error}") from error
-
-
-_UP = "ascending"
 
 
 def _check_counts(found: int, folds: int, named: str) -> None:
@@ -156,16 +153,50 @@ def _by_group(
 
 
 def _by_time(table: pa.Table, column: str, shares: Mapping[str, float]) -> dict[str, Rows]:
-    """Take the last rows as the test part, and those before them to validate on."""
-    times = _column(table, column)
-    order = pa.compute.sort_indices(table.select([column]), sort_keys=[(column, "ascending")])
-    rows, end = order.to_numpy(), len(times)
-    parts = {}
+    """Take the last rows as the test part, and those before them to validate on.
+
+    Rows of one moment stay together, in the later part.
+    """
+    rows, begins = _in_time(table, column, np.arange(table.num_rows))
+    parts, end = {}, len(rows)
     for name, share in shares.items():
-        count = round(share * len(times))
-        parts[name] = rows[end - count : end]
-        end -= count
+        begin = _begin_of_moment(begins, max(0, end - round(share * len(rows))))
+        parts[name] = rows[begin:end]
+        end = begin
     return {**parts, "train": rows[:end]}
+
+
+def _folds_by_time(
+    table: pa.Table, column: str, rows: Rows, count: int
+) -> Iterator[Mapping[str, Rows]]:
+    """Yield folds of about equal size, each trained on all rows before it.
+
+    scikit-learn's `TimeSeriesSplit` may put rows of one moment on both sides.
+    """
+    rows, begins = _in_time(table, column, rows)
+    size = len(rows) // (count + 1)
+    ends = [_begin_of_moment(begins, len(rows) - k * size) for k in range(count, -1, -1)]
+    if min(np.diff([0, *ends])) == 0:
+        raise DataError(
+            f"{count} folds by time are impossible: column {column!r} has {len(begins) - 1} "
+            "moments, and rows of one stay together. Use fewer folds"
+        )
+    for begin, end in pairwise(ends):
+        yield {"train": np.sort(rows[:begin]), "validation": np.sort(rows[begin:end])}
+
+
+def _in_time(table: pa.Table, column: str, rows: Rows) -> tuple[Rows, np.ndarray]:
+    """Return rows in the order of their times, and the places at which moments begin, and end."""
+    times = pa.table({column: _column(table, column)}).take(rows)
+    order = pa.compute.sort_indices(times, [(column, "ascending")]).to_numpy()
+    moments = times.column(column).take(order).combine_chunks().dictionary_encode().indices
+    begins = np.flatnonzero(np.diff(moments.to_numpy(), prepend=-1))
+    return rows[order], np.append(begins, len(rows))
+
+
+def _begin_of_moment(begins: np.ndarray, place: int) -> int:
+    """Return the place at which the moment of a place begins."""
+    return int(begins[np.searchsorted(begins, place, side="right") - 1])
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
