@@ -167,3 +167,24 @@ def test_a_server_with_a_local_ray_is_ended_and_started_again_in_the_middle_of_a
         assert Counter(ended).most_common(1)[0][1] == 1
         assert len(ended) == 10
         invariant_checker.assert_holds(servers.history, database)
+
+
+def test_data_of_a_served_study_is_prepared_on_the_cluster_and_reaches_its_nodes(
+    servers: Servers, database: Database
+) -> None:
+    (servers.project / "people.csv").write_text(
+        "age,bought\n" + "".join(f"{k},{k % 2}\n" for k in range(100))
+    )
+    (servers.project / "training.py").write_text(
+        "def train(x, n, *, trial):\n"
+        "    trial.set_user_attr('rows', len(trial.data.train))\n"
+        "    return x\n"
+    )
+    server = servers.start()
+    data = {"source": "people.csv", "target": "bought"}
+    servers.submit("people", budget={"trials": 4}, data=data)
+    servers.wait_until_finished("people")
+    assert get_study(database, "people").counts.complete == 4
+    rows = database.scalars(sa.text("SELECT value FROM trial_attrs WHERE name = 'rows'"))
+    assert list(rows) == ["60"] * 4
+    assert "preparing data on the cluster" in server.log

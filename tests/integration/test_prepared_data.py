@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 import tunesvc
+from tests.support.ray_fixtures import address_of_local_ray
+from tests.support.specs import make_spec
 from tunesvc.cli import app
+from tunesvc.coordinator.progress_events import SilentObserver
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
 from tunesvc.errors import DataError
 from tunesvc.preparation.data_store import DataStore
+from tunesvc.runtime.data_preparation import prepare_data
 from tunesvc.study import Study
 
 OBJECTIVES = Path(__file__).parent.parent / "objectives"
@@ -133,3 +140,20 @@ def test_bad_data_is_refused_before_a_worker_starts(
     monkeypatch.setattr("tunesvc.runtime.run_study.make_job", no_worker)
     with pytest.raises(DataError, match="no column 'sold'"):
         run(data={**DATA, "target": "sold"})
+
+
+def test_a_server_lets_the_cluster_prepare_so_that_it_runs_no_code_of_studies(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`faults/test_server_faults` has a whole study."""
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
+    shutil.copy(OBJECTIVES / "on_data.py", tmp_path)
+    spec = make_spec(
+        entrypoint="on_data:train",
+        data={"source": "on_data:people_of_a_task", "target": "bought"},
+        cluster=address_of_local_ray(),
+    )
+    with database.engine.begin() as connection:
+        record = study_records.create(connection, spec, None, str(tmp_path))
+    with pytest.raises(DataError, match="raised RuntimeError: in task [0-9a-f]{48}"):
+        prepare_data(database, record, spec, SilentObserver(), threading.Event(), on_cluster=True)

@@ -17,6 +17,13 @@ def people():
     return pd.DataFrame({"age": age, "bought": [int(one > 10_000) for one in age]})
 
 
+def people_of_a_task():
+    """Raise with the task of Ray that runs this."""
+    import ray
+
+    raise RuntimeError(f"in task {ray.get_runtime_context().get_task_id()}")
+
+
 class Kills(StandardScaler):
     """Kills its process the first time, and leaves a temporary folder."""
 

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PreparationTask:
-    """The first message to the process."""
+    """The first message to the process, with the path of a file for its output."""
 
     data: Data
     folder: Path
     """The study's folder."""
-    output: Path
-    """A file for what the study's code prints."""
+    store: str
+    """Address of the artifact store."""
     scoring: tuple[str, ...] = ()
     """Names of the study's scorers, which have to fit the target."""
     folds: int | None = None
@@ -48,23 +48,33 @@ def main(descriptor: int) -> None:
     `version` or `failure`.
     """
     connection = Connection(descriptor)
-    task: PreparationTask = connection.recv()
-    with task.output.open("wb") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-    sys.path.insert(0, str(task.folder))
-    os.chdir(task.folder)
+    message: tuple[PreparationTask, Path] = connection.recv()
+    task, output = message
 
     def answer(**message: str) -> None:
         connection.send_bytes(json.dumps(message).encode())
 
+    answer(**run(task, output, lambda text: answer(doing=text)))
+
+
+def run(task: PreparationTask, output: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """Return the `version` of prepared data, or the `failure`.
+
+    This process does nothing else: what the study's code prints is in the file `output` from now
+    on.
+    """
+    with output.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.path.insert(0, str(task.folder))
+    os.chdir(task.folder)
     try:
-        answer(version=_prepare(task, lambda text: answer(doing=text)))
+        return {"version": _prepare(task, say)}
     except (TuneError, EntrypointError) as error:
         _print_cause(error)
-        answer(failure=str(error))
+        return {"failure": str(error)}
     except MemoryError:
-        answer(failure="the data are too large to prepare here: memory ran out")
+        return {"failure": "the data are too large to prepare here: memory ran out"}
 
 
 def _prepare(task: PreparationTask, say: Callable[[str], None]) -> str:
@@ -77,7 +87,7 @@ def _prepare(task: PreparationTask, say: Callable[[str], None]) -> str:
     preparation = preparing.Preparation(
         task.data,
         task.folder,
-        DataStore.open(),
+        DataStore.open(task.store),
         partial(_load, task.folder),
         _code_digest(task.data, task.folder),
         task.folds,

@@ -25,6 +25,7 @@ from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import DataError
 from tunesvc.execution.attempt.supervised_process import supervised
+from tunesvc.execution.driver.cluster_preparation import ClusterPreparation
 from tunesvc.execution.preparation_main import PreparationTask
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed, get_data
@@ -32,9 +33,12 @@ from tunesvc.spec import StudySpec
 from tunesvc.util.formatting import number
 
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from tunesvc.execution import preparation_main as main; main.main(int(sys.argv[1]))"
+    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "importlib.import_module(sys.argv[3]).main(int(sys.argv[1]))"
 )
+_HERE = "tunesvc.execution.preparation_main"
+_ON_CLUSTER = "tunesvc.execution.driver.cluster_preparation"
+Task = PreparationTask | ClusterPreparation
 COLUMNS = 12
 """Most columns that are described before the first trial."""
 _MOMENTS = ("mean", "deviation", "min", "max")
@@ -48,18 +52,33 @@ def prepare_data(
     spec: StudySpec,
     observer: Observer,
     interrupt: threading.Event,
+    *,
+    on_cluster: bool = False,
+    is_snapshot: bool = False,
 ) -> PreparedData | None:
     """Return a study's data once it is prepared; None without `data`, and at an interrupt.
+
+    Args:
+        database: that of the study.
+        record: the study.
+        spec: its spec.
+        observer: sees what is done.
+        interrupt: ends the preparation.
+        on_cluster: let the study's cluster prepare, so that none of its code runs here.
+        is_snapshot: give the cluster every file of the study's folder.
 
     Raises:
         DataError: the data cannot be prepared, or are not those of the study's trials.
     """
     if spec.data is None:
         return None
-    manifest = _prepared(spec, _folder(record), observer, interrupt)
+    store = DataStore.open()
+    here = _task(spec, _folder(record), store)
+    there = ClusterPreparation(here, spec.cluster, spec.environment, is_snapshot)
+    task = there if on_cluster else here
+    manifest = _prepared(task, store, spec.environment.env, observer, interrupt)
     if manifest is None:
         return None
-    store = DataStore.open()
     is_new = _record(database, record, manifest, store)
     for text in describe(manifest, with_columns=is_new):
         observer.on_event(ProgressEvent("study", text))
@@ -100,13 +119,21 @@ def _folder(record: StudyRecord) -> Path:
     return Path(record.source_dir or ".").resolve()
 
 
+def _task(spec: StudySpec, folder: Path, store: DataStore) -> PreparationTask:
+    if spec.data is None:
+        raise ValueError("the study has no data")
+    folds = None if spec.evaluation is None else spec.evaluation.folds
+    return PreparationTask(spec.data, folder, store.address, spec.scoring, folds)
+
+
 def _prepared(
-    spec: StudySpec,
-    folder: Path,
+    task: Task,
+    store: DataStore,
+    variables: Mapping[str, str],
     observer: Observer,
     interrupt: threading.Event,
 ) -> DataManifest | None:
-    with _process(spec, folder) as (connection, output):
+    with _process(task, variables) as (connection, output):
         while not interrupt.is_set():
             try:
                 if not connection.poll(_POLL_S):
@@ -117,26 +144,40 @@ def _prepared(
             if "failure" in message:
                 raise DataError(f"data: {message['failure']}{_tail(output)}")
             if "version" in message:
-                return DataStore.open().get(message["version"])
+                return _published(store, message["version"])
             observer.on_event(ProgressEvent("phase", message["doing"]))
     return None
 
 
+def _published(store: DataStore, version: str) -> DataManifest:
+    """Return the manifest of a version that was just prepared.
+
+    Raises:
+        DataError: it is in another store.
+    """
+    if (manifest := store.find(version)) is None:
+        raise DataError(
+            f"data: the cluster has prepared version {version}, which is not in {store.address}: "
+            "its nodes and this machine need one artifact store, see TUNE_ARTIFACTS"
+        )
+    return manifest
+
+
 @contextmanager
-def _process(spec: StudySpec, folder: Path) -> Iterator[tuple[Connection, Path]]:
+def _process(task: Task, variables: Mapping[str, str]) -> Iterator[tuple[Connection, Path]]:
     """Start the process; yield the connection to it, and the file of its output."""
-    if spec.data is None:
-        raise ValueError("the study has no data")
-    folds = None if spec.evaluation is None else spec.evaluation.folds
     ours, its = Pipe()
-    arguments = [sys.executable, "-u", "-c", _START, str(its.fileno()), json.dumps(sys.path)]
+    is_here = isinstance(task, PreparationTask)
+    main = _HERE if is_here else _ON_CLUSTER
+    arguments = [sys.executable, "-u", "-c", _START, str(its.fileno()), json.dumps(sys.path), main]
     with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as scratch:
-        # A killed process leaves its temporary files there.
-        environment = {**os.environ, "TMPDIR": scratch, **spec.environment.env}
+        # A killed process leaves its temporary files there. The study's variables may make Python
+        # run code of the study, and so are for a process that runs it anyway.
         output = Path(scratch, "output")
+        environment = {**os.environ, "TMPDIR": scratch, **(variables if is_here else {})}
         with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
             its.close()
-            ours.send(PreparationTask(spec.data, folder, output, spec.scoring, folds))
+            ours.send((task, output))
             yield ours, output
 
 

@@ -32,7 +32,6 @@ from tunesvc.db.study_records import StudyRecord
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import (
     DatabaseUnavailable,
-    DataError,
     LeaseLost,
     MachineBusy,
     SpecError,
@@ -477,18 +476,23 @@ def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
 def _prepared(record: StudyRecord, run: _Run) -> PreparedData | None:
     """Have the study's data prepared; None when interrupted.
 
+    A server has a shared cluster prepare it, since it runs no code of studies.
+
     Raises:
-        DataError: that is impossible, or not this process's to do.
+        DataError: the data cannot be prepared, or are not those of the study's trials.
     """
     spec = _spec_of(record)
-    if run.serving is not None and is_shared(spec.cluster):
-        raise DataError(
-            f"study {spec.name!r} has `data`, which a server would have to prepare with the study's"
-            " code on its own machine: run it on a machine of yours, `tune run`"
-        )
     if run.source.folder is not None:
         record = replace(record, source_dir=run.source.folder)
-    return prepare_data(run.database, record, spec, run.observer, run.interrupt)
+    return prepare_data(
+        run.database,
+        record,
+        spec,
+        run.observer,
+        run.interrupt,
+        on_cluster=run.serving is not None and is_shared(spec.cluster),
+        is_snapshot=run.source.is_snapshot,
+    )
 
 
 def _job_of(record: StudyRecord, run: _Run) -> Job:

@@ -29,13 +29,13 @@ from ray.util.scheduling_strategies import (
 )
 
 from tunesvc.data.prepared_data import PreparedData, part_path
-from tunesvc.errors import ExecutorError
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job, NodeInfo
 from tunesvc.execution.ray.cluster_connection import Connection, LocalResources, connect
 from tunesvc.execution.ray.probe import with_own_resources
 from tunesvc.execution.ray.ray_resources import amounts_of, bundle_of
+from tunesvc.execution.ray.runtime_env import RuntimeEnv
 from tunesvc.execution.ray.worker_backend import WorkerHandle
 from tunesvc.execution.worker.spool import Remains, read_remains
 from tunesvc.execution.worker.worker import Worker
@@ -95,7 +95,11 @@ class RayBackend:
         is_large = len(self.job.function or b"") > _INLINE_BYTES
         self._shared_job = ray.put(self.job) if is_large else self.job
         self._nodes = nodes or living_nodes
-        self._package = self._upload()
+        self._runtime_env = RuntimeEnv(
+            self.job.environment,
+            self.job.source if self.shared else None,
+            is_snapshot=self.job.is_snapshot,
+        )
         self._shared_parts = {} if job.data is None else _share(job.data)
         self._named = re.compile(re.escape(job.key) + r":(\d+)-[0-9a-f]+")
 
@@ -199,7 +203,7 @@ class RayBackend:
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": _THREADS,
-            "runtime_env": self._runtime_env(),
+            "runtime_env": self._runtime_env.as_ray(),
         }
         if group is not None:
             return {**options, **_in_gang(group)}
@@ -234,46 +238,6 @@ class RayBackend:
         if self.shared:
             return None
         return str(Path(self.job.source or ".").resolve())
-
-    def _upload(self) -> str | None:
-        """Give a cluster a copy of the user's directory; return its address.
-
-        One driver may so serve jobs of many directories.
-
-        Raises:
-            ExecutorError: the cluster cannot take it.
-        """
-        folder = self.job.source
-        if not self.shared or folder is None:
-            return None
-        try:
-            address = ray_internals.package_of(folder, whole=self.job.is_snapshot)
-            ray_internals.upload_package(address, folder, whole=self.job.is_snapshot)
-        except Exception as error:  # Ray has no class for it
-            reason = " ".join(str(error).split())
-            raise ExecutorError(
-                f"the folder {folder} cannot be copied to the cluster: {reason}. Name what its "
-                "workers do not need in .gitignore, or for `tune submit` in .tuneignore"
-            ) from error
-        return address
-
-    def _runtime_env(self) -> dict[str, Any] | None:
-        environment = self.job.environment
-        runtime_env: dict[str, Any] = {}
-        if self._package is not None and self.job.source is not None:
-            # Each time, because the cluster forgets a copy that no worker has used for a while.
-            with suppress(Exception):  # its head is away: the worker's start shows it
-                ray_internals.upload_package(
-                    self._package,
-                    self.job.source,
-                    whole=self.job.is_snapshot,
-                )
-            runtime_env["working_dir"] = self._package
-        if environment.env:
-            runtime_env["env_vars"] = dict(environment.env)
-        if environment.pip:
-            runtime_env["pip"] = list(environment.pip)
-        return runtime_env or None
 
 
 def _in_gang(group: PlacementGroup) -> dict[str, Any]:
