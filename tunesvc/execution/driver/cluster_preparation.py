@@ -64,7 +64,7 @@ def _run(asked: ClusterPreparation, output: Path) -> dict[str, str]:
             num_cpus=1,
             max_calls=1,
             max_retries=2,
-            runtime_env=environment.as_ray(),
+            runtime_env=environment.as_ray() or {},
         )(_prepare_there)
         try:
             answer, printed = ray.get(remote.remote(asked.task))
