@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tunesvc.preparation.fitted_preparation import load_preparation
     from tunesvc.search.pruners.asha import AshaPruner
     from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
+    from tunesvc.search.pruners.curve.paired_pruner import PairedPruner
     from tunesvc.search.samplers.auto_sampler import AutoSampler
     from tunesvc.search.samplers.gp.gp_sampler import GPSampler
     from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
@@ -35,6 +36,7 @@ _HOMES = {
     "Float": "tunesvc.decorator",
     "GPSampler": "tunesvc.search.samplers.gp.gp_sampler",
     "Int": "tunesvc.decorator",
+    "PairedPruner": "tunesvc.search.pruners.curve.paired_pruner",
     "Pruned": "tunesvc.errors",
     "Study": "tunesvc.study",
     "StudyFailed": "tunesvc.errors",
@@ -61,6 +63,7 @@ __all__ = [
     "Float",
     "GPSampler",
     "Int",
+    "PairedPruner",
     "Pruned",
     "Study",
     "StudyFailed",

@@ -18,7 +18,7 @@ import tunesvc
 from tests.support.learning_curves import STEPS, curve, make_study, make_trial
 from tunesvc.search.explanations import Explainable
 from tunesvc.search.pruners.audit import AUDIT, false_prunes, is_audited
-from tunesvc.search.pruners.curve.curve_model import model_of
+from tunesvc.search.pruners.curve.study_forecasts import model_of
 
 AshaPruner, CurvePruner = tunesvc.AshaPruner, tunesvc.CurvePruner
 PRUNERS: dict[str, type[BasePruner]] = {"curve": CurvePruner, "asha": AshaPruner}

@@ -45,7 +45,7 @@ def issue(tmp_path: Path, more: str) -> str:
         ("evaluation: {repeats: 3}\nseeds: 3", "either `seeds` or `evaluation`, not both"),
         ("seeds: 1", "study.yaml:7:8: seeds"),
         ("evaluation: {fold: 3}", "did you mean `folds`"),
-        ("evaluation: {repeats: 3, per_trial: 1}\npruner: paired", "let `per_trial` be 2 or more"),
+        ("evaluation: {repeats: 3, per_trial: 1}\npruner: paired", "or `per_trial: 2`"),
         (
             "evaluation: {repeats: 3}\nsearch: {method: pbt, interval: 1, steps: 3}",
             "of one training",

@@ -18,7 +18,7 @@ from optuna.testing.pytest_samplers import (
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tests.support.learning_curves import curve, make_study, make_trial
-from tunesvc.search.pruners.curve.curve_model import model_of
+from tunesvc.search.pruners.curve.study_forecasts import model_of
 from tunesvc.search.samplers.imputing_sampler import ImputingSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.search.seeding import reseed

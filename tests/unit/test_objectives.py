@@ -18,7 +18,7 @@ import tunesvc
 from tests.support.recorded_changes import take_changes
 from tests.support.two_objectives import STEPS, make_trial, make_trials, points, study_of, swapped
 from tunesvc.search.pruners.audit import AUDIT, false_prunes
-from tunesvc.search.pruners.curve.curve_model import models_of
+from tunesvc.search.pruners.curve.study_forecasts import models_of
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.objectives import OTHERS, cut, points_of, seen_by
 from tunesvc.search.tracking.pareto import chance_to_extend, ranked

@@ -23,8 +23,9 @@ from tests.support.specs import make_spec
 from tests.unit.test_optimizer import make_optimizer
 from tunesvc.search.explanations import Explainable
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.pruners.curve.curve_model import CurveForecast, model_of
+from tunesvc.search.pruners.curve.curve_model import CurveForecast
 from tunesvc.search.pruners.curve.regression import DOF
+from tunesvc.search.pruners.curve.study_forecasts import model_of
 from tunesvc.search.samplers.tpe.tpe_history import TPEHistory
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.pausing import PAUSED, RESUMED, Alternative, PausingPruner

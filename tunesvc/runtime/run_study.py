@@ -580,6 +580,7 @@ def _optimizer(
         trials_max=trials_max(spec, space),
         warm_start=warm_start,
         population=_population(database, record, spec, memory, seed),
+        evaluation=spec.evaluation,
     )
     optimizer.repetition = repetition(spec, space)
     # Trials that a user has enqueued do not count as asked.

@@ -30,7 +30,11 @@ from tunesvc.search.prefetched_proposals import (
     Reproducible,
 )
 from tunesvc.search.proposals import ORIGIN, Proposer, configuration
-from tunesvc.search.pruners.curve.curve_model import refit_models, reread
+from tunesvc.search.pruners.curve.study_forecasts import (
+    declare_evaluation,
+    refit_models,
+    reread,
+)
 from tunesvc.search.pruning import Promotion, PruneDecision, PruningPolicy
 from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import (
@@ -41,7 +45,7 @@ from tunesvc.search.tracking.lineage import PARENT
 from tunesvc.search.tracking.pausing import Alternative
 from tunesvc.search.warm_start import TRANSFERRED, WarmStart
 from tunesvc.space.search_space import Space
-from tunesvc.spec import ParamValue
+from tunesvc.spec import Evaluation, ParamValue
 from tunesvc.trial import is_name
 from tunesvc.util.optuna_internals import allow_stop, clear_trial_cache, undo_stop, was_stopped
 from tunesvc.util.optuna_keys import CONSTRAINT, FIXED_PARAMS
@@ -60,6 +64,7 @@ class Optimizer:
         trials_max: int | None = None,
         warm_start: WarmStart | None = None,
         population: Population | None = None,
+        evaluation: Evaluation | None = None,
     ) -> None:
         """Open one study.
 
@@ -69,6 +74,7 @@ class Optimizer:
             trials_max: number of distinct trials after which nothing is left to try.
             warm_start: trials of earlier studies that the sampler learns from.
             population: of a search whose trials continue each other.
+            evaluation: folds or repeats that are the steps of trials.
         """
         self.population = population
         self.memory = memory
@@ -81,6 +87,7 @@ class Optimizer:
             pruner=strategy.pruner,
         )
         allow_stop(self.study)
+        declare_evaluation(self.study, evaluation)
         self._trials_max = trials_max
         self._size = space.size if space.parameters else None
         self._warm_start = warm_start

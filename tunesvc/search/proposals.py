@@ -28,7 +28,7 @@ from tunesvc.errors import BadReport
 from tunesvc.search.exhaustion import Repetition
 from tunesvc.search.explanations import REPEATS, Reason, reason_of
 from tunesvc.search.prefetched_proposals import Proposal
-from tunesvc.search.pruners.curve.curve_model import refit
+from tunesvc.search.pruners.curve.study_forecasts import refit
 from tunesvc.search.registry.sampler_registry import RANDOM_ALONE
 from tunesvc.search.seeding import reseed, seed_of
 from tunesvc.search.strategy import Strategy

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db.trial_changes import TrialChanges
-from tunesvc.search.pruners.curve.curve_model import refit
+from tunesvc.search.pruners.curve.study_forecasts import refit
 from tunesvc.search.replayed_search import ReplayedOptimizer
 from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
@@ -535,6 +535,7 @@ def _optimizer(
         ),
         prune_before_step=last_step,
         warm_start=recording.make_warm_start(),
+        evaluation=recording.spec.evaluation,
     )
 
 

@@ -36,7 +36,7 @@ from tunesvc.spec.scorers import scoring_issues
 from tunesvc.util.redaction import redacted
 from tunesvc.util.suggestions import suggest
 
-PRUNERS_OF_SEVERAL = ("auto", "curve", "asha", "none")
+PRUNERS_OF_SEVERAL = ("auto", "curve", "paired", "asha", "none")
 """Pruners that support several metrics; Optuna's do not."""
 
 
@@ -338,21 +338,22 @@ def _data(spec: StudySpec) -> Iterator[SpecIssue]:
 def _evaluation(spec: StudySpec) -> Iterator[SpecIssue]:
     """Yield what `evaluation` needs from other keys."""
     evaluation = spec.evaluation
+    if spec.pruner.name == "paired" and not spec.is_stepwise:
+        text = (
+            "compares folds or repeats, of which each trial needs two or more: write "
+            "`evaluation: {repeats: 3}`, or `per_trial: 2`"
+        )
+        yield SpecIssue(("pruner",), text)
     if evaluation is None:
         return
     if evaluation.folds is not None and spec.data is None:
         text = "divides the rows of `data`, which is missing; without it, write `repeats`"
         yield SpecIssue(("evaluation", "folds"), text, at_key=True)
-    if spec.agents == "only" and not (spec.entrypoint or spec.command) and evaluation.is_stepwise:
+    if not evaluation.is_stepwise:
+        return
+    if spec.agents == "only" and spec.entrypoint is None and spec.command is None:
         text = "needs an `entrypoint` or `command`: programs that ask for trials have no folds"
         yield SpecIssue(("evaluation",), text, at_key=True)
-    if not evaluation.is_stepwise:
-        if spec.pruner.name == "paired":
-            text = (
-                "compares folds or repeats of a trial, which has one: let `per_trial` be 2 or more"
-            )
-            yield SpecIssue(("pruner",), text)
-        return
     for index, metric in enumerate(spec.metrics):
         if metric.take == "best":
             text = "does not go with `evaluation`: the mean of all folds or repeats is the value"

@@ -268,14 +268,16 @@ class Sampler(NamedComponent):
 
 class Pruner(NamedComponent):
     """The pruner that stops poor trials; every other key is passed to it as an option. `auto` and
-    `curve` take `chance`, `startup`, `min`, `audit`, `seed` and `resume`; `asha` takes `min`,
-    `max`, `eta` and `form`, `stop` or `promote`; `hyperband` needs `max`; `patient` takes
+    `curve` take `chance`, `startup`, `min`, `audit`, `seed` and `resume`; `paired`, which `auto` is
+    where folds or repeats are steps, takes `chance`, `startup`, `audit` and `seed`; `asha` takes
+    `min`, `max`, `eta` and `form`, `stop` or `promote`; `hyperband` needs `max`; `patient` takes
     `patience` and `wrapped`, another pruner; the others take Optuna's options."""
 
     name: Name = Field(
         "auto",
-        description="auto, curve, asha, hyperband, median, percentile, threshold, patient, "
-        "wilcoxon or none, for others see `class`; with several metrics auto, curve, asha or none.",
+        description="auto, curve, paired, asha, hyperband, median, percentile, threshold, "
+        "patient, wilcoxon or none, for others see `class`; with several metrics auto, curve, "
+        "paired, asha or none.",
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from tunesvc.errors import SpecError
 from tunesvc.search.pruners.asha import AshaPruner, check_ladder
 from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
+from tunesvc.search.pruners.curve.paired_pruner import CHANCE, STARTUP, PairedPruner
 from tunesvc.search.registry.component_options import (
     Given,
     OptionError,
@@ -20,7 +21,7 @@ from tunesvc.search.registry.component_options import (
     choose,
     required,
 )
-from tunesvc.spec import Pruner, StudySpec
+from tunesvc.spec import Evaluation, Pruner, StudySpec
 from tunesvc.spec.checks import PRUNERS_OF_SEVERAL as SEVERAL
 from tunesvc.spec.diagnostics import Path, SpecIssue
 from tunesvc.spec.model import OBJECT
@@ -44,6 +45,9 @@ def make_pruner(spec: StudySpec, given: Given[BasePruner] = None) -> BasePruner:
         return required("pruner", spec.pruner, given, BasePruner)
     if spec.pruner.is_imported:
         return build_imported("pruner", spec.pruner, given, BasePruner, {"seed": spec.seed})
+    if spec.evaluation is not None and spec.is_stepwise and spec.pruner.name in _OF_FOLDS:
+        make = _paired(spec.evaluation)
+        return build(("pruner",), spec.pruner.name, make, spec.pruner.options)
     return _named(spec.pruner.name, spec.pruner.options)
 
 
@@ -59,6 +63,29 @@ def _named(
     path: Path = ("pruner",),
 ) -> BasePruner:
     return build(path, name, choose(path, name, _MAKERS), options)
+
+
+_OF_FOLDS = ("auto", "paired")
+"""Names of `PairedPruner` where folds or repeats are the steps of trials."""
+
+
+def _paired(evaluation: Evaluation) -> Callable[..., BasePruner]:
+    """Return a constructor of which the study's evaluation is no option."""
+
+    def made(
+        chance: float = CHANCE, startup: int = STARTUP, audit: float = 0.01, seed: int = 0
+    ) -> BasePruner:
+        return PairedPruner(
+            evaluation.folds,
+            repeats=evaluation.repeats,
+            per_trial=evaluation.per_trial,
+            chance=chance,
+            startup=startup,
+            audit=audit,
+            seed=seed,
+        )
+
+    return made
 
 
 def _hyperband(
@@ -93,6 +120,7 @@ def _wrapped(written: Any) -> BasePruner:
 _MAKERS: dict[str, Callable[..., BasePruner]] = {
     "auto": CurvePruner,  # without reports it stops nothing
     "curve": CurvePruner,
+    "paired": PairedPruner,  # of a study, see `_OF_FOLDS`
     "asha": AshaPruner,
     "hyperband": _hyperband,
     "median": optuna.pruners.MedianPruner,

@@ -2,7 +2,7 @@
 
 Optuna's TPE ranks a pruned trial behind every finished one, by its last step; other samplers ignore
 it. Both lose information where pruning works well and few trials finish. Here a sampler sees each
-pruned trial as complete, with the forecast of the study's `CurveModel` as its value.
+pruned trial as complete, with the forecast of the study's model as its value.
 
 The wrapper also avoids repetitions. In a space that is a grid, TPE proposes its favourite again and
 again, and a pruner lets each repetition run, for it looks as good as the best.
@@ -20,7 +20,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.explanations import Explainable, Reason
-from tunesvc.search.pruners.curve.curve_model import CurveModel, models_of
+from tunesvc.search.pruners.curve.forecasts import ForecastModel
+from tunesvc.search.pruners.curve.study_forecasts import models_of
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.study_history import history_of
 from tunesvc.util.optuna_internals import StudyProxy, random_states
@@ -138,7 +139,7 @@ def _imputed(study: Study) -> _ImputedStudy:
 class _ImputedStudy(StudyProxy):
     """A study as the wrapped sampler sees it."""
 
-    def __init__(self, study: Study, models: Sequence[CurveModel]) -> None:
+    def __init__(self, study: Study, models: Sequence[ForecastModel]) -> None:
         super().__init__(study)
         self._models = models
 
@@ -158,7 +159,7 @@ class _ImputedTrials(list[FrozenTrial]):
     def __init__(
         self,
         trials: list[FrozenTrial],
-        models: Sequence[CurveModel],
+        models: Sequence[ForecastModel],
     ) -> None:
         super().__init__(trials)
         self._models = models

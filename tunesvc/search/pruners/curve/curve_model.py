@@ -19,10 +19,9 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import numpy as np
-from optuna.study import Study, StudyDirection
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import stdtr, stdtrit
 
@@ -34,7 +33,7 @@ from tunesvc.search.pruners.curve.features import (
     reached_by,
 )
 from tunesvc.search.pruners.curve.regression import DOF, Kernel, Regression
-from tunesvc.search.tracking.finished import resumed_in, split
+from tunesvc.search.tracking.finished import split
 from tunesvc.search.tracking.scale import WORST, ValueScale
 from tunesvc.space.directions import goal_of
 from tunesvc.spec.goals import orient
@@ -109,6 +108,23 @@ class CurveForecast:
         density = _DENSITY * (1 + u * u / DOF) ** (-(DOF + 1) / 2)
         gain = self.deviation_z * (u * float(stdtr(DOF, u)) + (DOF + u * u) / (DOF - 1) * density)
         return float(max(0.0, gain) + bar - below)
+
+    @property
+    def stage(self) -> str:
+        """What has been observed."""
+        return f"step {self.step}"
+
+    def is_no_better_than(self, value: float) -> bool:
+        """Return True if the median is not better than this value."""
+        return float(self.scale.to(value)) <= self.z
+
+    def on(self, scale: ValueScale) -> tuple[float, float]:
+        """Return mean and variance on a scale."""
+        excess = DOF / (DOF - 2)
+        if scale == self.scale:
+            return min(self.z, WORST), self.deviation_z**2 * excess
+        ends = scale.to(np.array([self.value - self.deviation, self.value + self.deviation]))
+        return float(scale.to(self.value)), float((ends[1] - ends[0]) / 2) ** 2 * excess
 
     def _back(self, z: np.ndarray) -> np.ndarray:
         """Return values in the objective's units, no worse than the worst that was observed."""
@@ -412,52 +428,6 @@ class _Learned:
 def _support(finished: np.ndarray) -> np.ndarray:
     """Return the range within which finished curves tell about others at a level; shape (3,)."""
     return np.asarray(finished.max(axis=0) + _MARGIN)
-
-
-def models_of(study: Study) -> Sequence[CurveModel]:
-    """Return the shared models of a study, one per objective, updated by its current trials."""
-    if study not in _MODELS:
-        has_several = len(study.directions) > 1
-        models = []
-        for index, direction in enumerate(study.directions):
-            models.append(CurveModel(direction, index if has_several else None))
-        _MODELS[study] = models
-    trials = study.get_trials(deepcopy=False)
-    for model in _MODELS[study]:
-        model.update(trials, resumed_in(study))
-    return _MODELS[study]
-
-
-def model_of(study: Study) -> CurveModel:
-    """Return the model of a study of one objective."""
-    (model,) = models_of(study)
-    return model
-
-
-def refit_models(study: Study) -> None:
-    """Update the models of a study, if it has any.
-
-    Called at every step of a study, it makes the fits depend on the course of the study alone, not
-    on the times at which samplers and pruners use them.
-    """
-    if study in _MODELS:
-        models_of(study)
-
-
-def refit(study: Study) -> None:
-    """Fit the models of a study from scratch, as after a restart."""
-    for model in _MODELS.get(study, ()):
-        model.forget()
-    refit_models(study)
-
-
-def reread(study: Study) -> None:
-    """Make the models read all trials again, after a change of distributions; fits stay."""
-    for model in _MODELS.get(study, ()):
-        model.invalidate()
-
-
-_MODELS: WeakKeyDictionary[Study, Sequence[CurveModel]] = WeakKeyDictionary()
 
 
 def _version(trial: FrozenTrial) -> tuple[int, int]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from optuna.pruners import BasePruner
@@ -18,19 +16,10 @@ from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason, RecentEntries
 from tunesvc.search.pruners.audit import AUDIT, is_audited
-from tunesvc.search.pruners.curve.curve_model import (
-    CurveForecast,
-    CurveModel,
-    models_of,
-)
-from tunesvc.search.pruners.curve.resume_candidates import (
-    candidates_of,
-    chance_of,
-    forecast_details,
-    format_forecasts,
-    percent,
-    resume_candidates_of,
-)
+from tunesvc.search.pruners.curve.forecast_verdict import ForecastVerdict, chance_of
+from tunesvc.search.pruners.curve.forecasts import ForecastModel
+from tunesvc.search.pruners.curve.resume_candidates import candidates_of, resume_candidates_of
+from tunesvc.search.pruners.curve.study_forecasts import models_of
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.finished import resumed_in
 from tunesvc.search.tracking.objectives import (
@@ -48,8 +37,6 @@ CHANCE = 0.05
 """Default chance of being the best below which a trial is stopped."""
 RECENT = 20
 """Latest new trials that the gain of the next one is estimated from."""
-_SHOWN = 5
-"""Most trials that a reason names."""
 
 
 class CurvePruner(BasePruner):
@@ -132,7 +119,7 @@ class CurvePruner(BasePruner):
         if len(known) < len(orientations) or history.comparable < self._startup:
             return False
         front = history.front
-        judged = _Judged(
+        judged = ForecastVerdict(
             step,
             points[step],
             known,
@@ -151,7 +138,7 @@ class CurvePruner(BasePruner):
         self,
         study: Study,
         trial: FrozenTrial,
-        judged: _Judged,
+        judged: ForecastVerdict,
         is_poor: bool,
     ) -> bool:
         """Return True if the trial runs on as an audit, and record the data of a new audit."""
@@ -217,97 +204,9 @@ class CurvePruner(BasePruner):
         return self._reasons.get(number)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """Data behind a decision."""
-
-    step: int
-    values: Sequence[float]
-    """Reports at that step, one per objective."""
-    forecasts: Sequence[CurveForecast]
-    front: Sequence[FrozenTrial]
-    """Finished trials that no other dominates; of one objective the best."""
-    finished: int
-    chance: float
-    """Chance to end better than the best, or outside of what the front dominates."""
-
-    def audit(self) -> dict[str, Any]:
-        """Return the data by which the audit will be decided."""
-        data: dict[str, Any] = {"step": self.step, "chance": self.chance}
-        if len(self.values) > 1:
-            data["front"] = [trial.values for trial in self.front]
-        else:
-            data["best"] = self.front[0].values[0]
-        return data
-
-    def reason(
-        self,
-        names: Sequence[str],
-        allowed: float,
-        is_poor: bool,
-        audited: bool,
-    ) -> Reason:
-        """Describe the decision as text and data."""
-        several = len(self.values) > 1
-        forecasts = format_forecasts(self.forecasts, names)
-        aim = self._beside_front() if several else self._beside_best()
-        text = f"forecast after step {self.step}: {forecasts}; "
-        text += f"chance to {aim}: {percent(self.chance)}"
-        if audited:
-            text += "; it may finish all the same, to audit the pruner"
-        details: dict[str, Any] = {
-            "step": self.step,
-            "chance": self.chance,
-            "allowed": allowed,
-            "finished": self.finished,
-            "stopped": is_poor and not audited,
-            "audit": audited,
-        }
-        if several:
-            triples = zip(names, self.values, self.forecasts, strict=True)
-            details["metrics"] = {}
-            for name, value, forecast in triples:
-                details["metrics"][name] = {
-                    "value": value,
-                    **forecast_details(forecast),
-                }
-            details["front"] = len(self.front)
-            dominating = self._dominating()[:_SHOWN]
-            details["comparators"] = [{"number": t.number, "values": t.values} for t in dominating]
-        else:
-            details |= {
-                "value": self.values[0],
-                "best": self.front[0].values[0],
-                **forecast_details(self.forecasts[0]),
-            }
-        return Reason(text, details)
-
-    def _beside_best(self) -> str:
-        return f"beat {self.front[0].values[0]:.4g}, the best of {self.finished} finished trials"
-
-    def _beside_front(self) -> str:
-        named = []
-        for trial in self._dominating():
-            values = ", ".join(f"{value:.4g}" for value in trial.values)
-            named.append(f"{trial.number} ({values})")
-        text = f"join the {len(self.front)} Pareto-optimal of {self.finished} finished trials"
-        if named:
-            more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-            text += f", of which {', '.join(named[:_SHOWN])}{more} would dominate it"
-        return text
-
-    def _dominating(self) -> list[FrozenTrial]:
-        """Return the front's members that are as good as the forecast in every objective."""
-        return [trial for trial in self.front if self._is_dominated_by(trial)]
-
-    def _is_dominated_by(self, trial: FrozenTrial) -> bool:
-        pairs = zip(self.forecasts, trial.values, strict=True)
-        return all(forecast.scale.to(value) <= forecast.z for forecast, value in pairs)
-
-
 def _gain_of_new(
     trials: Sequence[FrozenTrial],
-    models: Sequence[CurveModel],
+    models: Sequence[ForecastModel],
     front: Sequence[FrozenTrial],
     history: StudyHistory,
 ) -> float:

@@ -1,6 +1,6 @@
 """Paused trials as candidates to resume: their chance to end best and gain per step, cached.
 
-`CurveModel` makes the forecasts; here they are compared with the best finished trials, and
+A `ForecastModel` makes the forecasts; here they are compared with the best finished trials, and
 described.
 """
 
@@ -17,9 +17,14 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason
-from tunesvc.search.pruners.curve.curve_model import CurveForecast, CurveModel
 from tunesvc.search.pruners.curve.features import grown
-from tunesvc.search.tracking.pareto import chance_to_extend
+from tunesvc.search.pruners.curve.forecast_verdict import (
+    chance_of,
+    forecast_details,
+    format_forecasts,
+    percent,
+)
+from tunesvc.search.pruners.curve.forecasts import Forecast, ForecastModel
 
 _ROW = np.dtype(
     [
@@ -38,7 +43,7 @@ class ResumeCandidate:
     """Forecast of a trial if it resumes."""
 
     trial: FrozenTrial
-    forecasts: Sequence[CurveForecast]
+    forecasts: Sequence[Forecast]
     front: Sequence[FrozenTrial]
     chance: float
     steps_left: int = 1
@@ -63,10 +68,10 @@ class ResumeCandidate:
     ) -> Reason:
         """Describe the selection as text and data."""
         several = len(self.forecasts) > 1
-        step, best = self.forecasts[0].step, self.front[0].values[0]
+        best = self.front[0].values[0]
         aim = "join the Pareto front" if several else f"beat {best:.4g}, the best so far"
         text = (
-            f"forecast after step {step}: {format_forecasts(self.forecasts, names)}; "
+            f"forecast after {self.forecasts[0].stage}: {format_forecasts(self.forecasts, names)}; "
             f"chance to {aim}: {percent(self.chance)}; "
             "more to gain per step than from any other trial, paused or new"
         )
@@ -103,7 +108,7 @@ class ResumeCandidates:
         self,
         trials: Sequence[FrozenTrial],
         paused: Mapping[int, int],
-        models: Sequence[CurveModel],
+        models: Sequence[ForecastModel],
         front: Sequence[FrozenTrial],
         resumed: Sequence[int] | None,
     ) -> None:
@@ -184,7 +189,7 @@ _CANDIDATES: WeakKeyDictionary[Study, ResumeCandidates] = WeakKeyDictionary()
 
 def resume_candidates_of(
     trials: Sequence[FrozenTrial],
-    models: Sequence[CurveModel],
+    models: Sequence[ForecastModel],
     front: Sequence[FrozenTrial],
     steps_left: Sequence[int] | None = None,
 ) -> list[ResumeCandidate | None]:
@@ -206,53 +211,8 @@ def resume_candidates_of(
     return out
 
 
-def chance_of(
-    forecasts: Sequence[CurveForecast],
-    front: Sequence[FrozenTrial],
-) -> float:
-    """Return the chance to end better than the best, or outside of what the front dominates."""
-    below = []
-    for trial in front:
-        pairs = zip(forecasts, trial.values, strict=True)
-        below.append([forecast.chance_of_better(value) for forecast, value in pairs])
-    return chance_to_extend(np.array(below))
-
-
 def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
     return max(
         1,
         length - sum(step <= after_step for step in list(trial.intermediate_values)),
     )
-
-
-def format_forecasts(
-    forecasts: Sequence[CurveForecast],
-    names: Sequence[str],
-) -> str:
-    """Describe the forecasts of all objectives; the metric is named if there are several."""
-    if len(forecasts) == 1:
-        return format_forecast(forecasts[0], "")
-    pairs = zip(forecasts, names, strict=True)
-    return " and ".join(format_forecast(forecast, name) for forecast, name in pairs)
-
-
-def format_forecast(forecast: CurveForecast, name: str) -> str:
-    """Describe a forecast."""
-    low, high = forecast.interval(0.9)
-    return f"final {name or 'value'} {forecast.value:.4g} (90 % interval {low:.4g} to {high:.4g})"
-
-
-def forecast_details(forecast: CurveForecast) -> dict[str, float]:
-    """Return a forecast as data."""
-    low, high = forecast.interval(0.9)
-    return {
-        "predicted": forecast.value,
-        "deviation": forecast.deviation,
-        "low": low,
-        "high": high,
-    }
-
-
-def percent(chance: float) -> str:
-    """Format a chance."""
-    return f"{100 * chance:.1f} %" if chance >= 0.001 else "below 0.1 %"

@@ -9,13 +9,12 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.pruners.curve.curve_model import CurveModel
-from tunesvc.search.pruners.curve.regression import DOF
+from tunesvc.search.pruners.curve.forecasts import ForecastModel
 from tunesvc.search.samplers.gp.model.domain import Domain
 from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters
 from tunesvc.search.samplers.gp.model.repeats import Repeats
 from tunesvc.search.tracking.objectives import is_feasible
-from tunesvc.search.tracking.scale import WORST, ValueScale
+from tunesvc.search.tracking.scale import ValueScale
 from tunesvc.search.training_seeds import groups
 
 OBSERVED_MAX = 400
@@ -112,7 +111,7 @@ def observe(
     trials: Sequence[FrozenTrial],
     domain: Domain,
     direction: StudyDirection,
-    curves: CurveModel | None,
+    curves: ForecastModel | None,
     shared_seeds: int | None,
     *,
     is_log: bool | None = None,
@@ -204,7 +203,7 @@ def _log_evidence(seen: Observations, scale: ValueScale, learn: Learn) -> float:
 
 def _unfinished(
     trials: Sequence[FrozenTrial],
-    curves: CurveModel,
+    curves: ForecastModel,
     scale: ValueScale,
 ) -> Mapping[int, tuple[float, float]]:
     """Return forecast and variance by number, for pruned and running trials that have reported.
@@ -222,15 +221,6 @@ def _unfinished(
             if trial.state == TrialState.PRUNED:
                 last = trial.intermediate_values[max(trial.intermediate_values)]
                 out[trial.number] = float(scale.to(last)), _GUESS**2
-        elif forecast.scale == scale:
-            variance = float(forecast.deviation_z**2) * DOF / (DOF - 2)
-            out[trial.number] = min(float(forecast.z), WORST), variance
         else:
-            ends = [
-                forecast.value - forecast.deviation,
-                forecast.value + forecast.deviation,
-            ]
-            low, high = scale.to(np.array(ends))
-            variance = (float(high - low) / 2) ** 2 * DOF / (DOF - 2)
-            out[trial.number] = float(scale.to(forecast.value)), variance
+            out[trial.number] = forecast.on(scale)
     return out

@@ -11,7 +11,8 @@ import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.pruners.curve.curve_model import CurveModel, models_of
+from tunesvc.search.pruners.curve.forecasts import ForecastModel
+from tunesvc.search.pruners.curve.study_forecasts import models_of
 from tunesvc.search.samplers.gp.model.domain import Domain
 from tunesvc.search.samplers.gp.model.feasibility import Feasibility
 from tunesvc.search.samplers.gp.model.fit_cache import FitCache
@@ -108,7 +109,7 @@ class StudyModels:
         finished = self._in(TrialState.COMPLETE)
         if not finished:
             return ()
-        curves: Sequence[CurveModel | None] = [None] * len(study.directions)
+        curves: Sequence[ForecastModel | None] = [None] * len(study.directions)
         if any(trial.intermediate_values for trial in trials):
             curves = models_of(study)
         if len(study.directions) == 1:
@@ -171,7 +172,7 @@ class StudyModels:
         self,
         trials: Sequence[FrozenTrial],
         direction: StudyDirection,
-        curve: CurveModel | None,
+        curve: ForecastModel | None,
         scales: Sequence[ValueScale],
     ) -> ObjectiveModel:
         """Model one objective; the trials are as those of a study with that one only.
