@@ -19,6 +19,7 @@ from tunesvc.execution.objectives.ray_tune_space import nested
 from tunesvc.plots import Plots
 from tunesvc.queries.checkpoint_files import find_best_checkpoint, open_checkpoint
 from tunesvc.queries.confirmation import Confirmation, get_confirmation
+from tunesvc.queries.cost.outlook import Outlook, get_outlook
 from tunesvc.queries.explain.explanation import Explanation, explain_study, explain_trial
 from tunesvc.queries.explain.pruning_audit import Audit, get_audit
 from tunesvc.queries.export.dataframe import build_dataframe
@@ -30,6 +31,7 @@ from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_failure import find_failure
 from tunesvc.queries.trials.attempt_events import get_curves, list_logs
 from tunesvc.queries.trials.population_tree import get_schedule
+from tunesvc.queries.trials.trial_results import get_results
 from tunesvc.queries.trials.trial_table import get_trial, list_trials
 from tunesvc.run_options import RunOptions, check_names
 from tunesvc.runs import run_record
@@ -95,6 +97,18 @@ class Study:
     def health(self) -> Health:
         """Findings of the checks of `tune doctor`, with advice."""
         return health(self._database, self.view)
+
+    def outlook(self, trials: int | None = None) -> Outlook | None:
+        """Forecast what further trials cost and how much they improve the best value.
+
+        None before the first finished trial. `gain` is None, with a `reason`, where nothing can be
+        forecast, such as before 20 finished trials.
+
+        Args:
+            trials: number of further trials; by default a quarter of those that have finished.
+        """
+        view = self.view
+        return get_outlook(view, get_results(self._database, view.study_id), trials)
 
     @property
     def requests(self) -> Sequence[RequestRow]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesvc.queries.cost.outlook import Outlook
 from tunesvc.queries.explain.pruning_audit import Audit
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.search.analysis.recommend import Recommendation
@@ -31,6 +32,8 @@ class StudyOverview:
     newest: tuple[TrialRow, ...]
     forecast: str | None
     """The improvement to expect; None with several objectives, or with too few trials."""
+    outlook: Outlook | None
+    """What further trials would cost and bring; None before the first finished trial."""
     audit: Audit | None
     """The measured error rate of the pruner; None if it audits nothing."""
 

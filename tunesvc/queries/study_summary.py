@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from tunesvc import policy
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.tables import decisions
+from tunesvc.queries.cost.outlook import Outlook, get_outlook
 from tunesvc.queries.rows import DecisionRow, ReportCurve, StudyView, TrialRow
 from tunesvc.queries.sql import DECISION_COLUMNS
 from tunesvc.queries.trials.attempt_events import get_curves
@@ -60,6 +61,8 @@ class StudySummary:
     gain: Improvement | None
     saved: PruningSavings | None
     forecast: policy.ImprovementForecast | None
+    outlook: Outlook | None = None
+    """Cost and gain of further trials; None before the first finished trial."""
 
 
 def get_summary(database: Database, view: StudyView, results: Results) -> StudySummary:
@@ -80,6 +83,7 @@ def get_summary(database: Database, view: StudyView, results: Results) -> StudyS
         gain=_improvement(database, view, results, best_value),
         saved=saved,
         forecast=expected(view, results),
+        outlook=get_outlook(view, results),
     )
 
 

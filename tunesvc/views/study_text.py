@@ -35,6 +35,7 @@ from tunesvc.views.terminal import (
 
 if TYPE_CHECKING:
     from tunesvc.queries.confirmation import Confirmation
+    from tunesvc.queries.cost.outlook import Outlook
     from tunesvc.search.analysis.recommend import Recommendation
 
 ATTRIBUTE_CHARS = 500
@@ -51,6 +52,7 @@ def overview(
     *,
     answer: Recommendation | None = None,
     forecast: str | None = None,
+    outlook: Outlook | None = None,
     audit: Audit | None = None,
 ) -> RenderableType:
     """Format a study's state.
@@ -62,19 +64,27 @@ def overview(
         width: of the terminal.
         answer: the evidence for the recommended trial.
         forecast: the expected improvement, as text.
+        outlook: cost and gain of further trials.
         audit: the error rate of its pruner.
     """
     grid = facts(view)
     if audit is not None and audit.audited:
         grid.add_row(Text("pruner", "dim"), *cells(audit.text))
-    if forecast is not None:
+    has_gain = outlook is not None and outlook.gain is not None
+    if forecast is not None and (_ends_by_forecast(view) or not has_gain):
         grid.add_row(Text("forecast", "dim"), *cells(forecast))
+    if outlook is not None and has_gain:
+        grid.add_row(Text("outlook", "dim"), *cells(outlook.text))
     parts: list[RenderableType] = [_heading(view), grid]
     if best_rows:
         parts += [Text(), best(view, best_rows, width, answer)]
     if newest:
         parts += [Text(), Text("Newest trials", "bold"), trials(view, newest, width)]
     return Group(*parts)
+
+
+def _ends_by_forecast(view: StudyView) -> bool:
+    return view.budget is not None and view.budget.stop_when is not None
 
 
 def _heading(view: StudyView) -> Text:

@@ -168,6 +168,7 @@ def _show_study(client: TuneClient, study: str, as_json: bool) -> None:
             "best": rows if len(view.objectives) > 1 else rows[:1],
             "recommended": overview.best.recommendation,
             "forecast": overview.forecast,
+            "outlook": overview.outlook,
             "audit": overview.audit,
         }
         terminal.print_json({**terminal.plain(view), **terminal.plain(extra)})
@@ -181,6 +182,7 @@ def _show_study(client: TuneClient, study: str, as_json: bool) -> None:
             console.width,
             answer=overview.best.recommendation,
             forecast=overview.forecast,
+            outlook=overview.outlook,
             audit=overview.audit,
         )
     )

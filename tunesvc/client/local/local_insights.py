@@ -56,8 +56,10 @@ class LocalInsights:
     def overview(self, study: str) -> StudyOverview:
         """Return a study with its answer, its newest trials and what to expect."""
         from tunesvc.client.answers import StudyOverview
+        from tunesvc.queries.cost.outlook import get_outlook
         from tunesvc.queries.explain.pruning_audit import get_audit
         from tunesvc.queries.recommendation import forecast_value
+        from tunesvc.queries.trials.trial_results import get_results
         from tunesvc.queries.trials.trial_table import list_trials
 
         best = self.best(study)
@@ -66,6 +68,7 @@ class LocalInsights:
             best,
             list_trials(self._database, view.study_id, order="newest", limit=NEWEST),
             forecast_value(self._database, view),
+            get_outlook(view, get_results(self._database, view.study_id)),
             get_audit(self._database, view),
         )
 

@@ -5,6 +5,7 @@
     space_checks   too narrow, too wide
     search_checks  noise, stuck, stalled or cut short
     run_checks     pruning, failures, idle workers
+    worth_checks   gain of more trials, cost of failures, parallelism
 
 A check reports when there is too little data to judge, so that a small study raises no alarm.
 """
@@ -26,6 +27,7 @@ from tunesvc.queries.health.finding import (
 from tunesvc.queries.health.run_checks import failures, idle, pruning
 from tunesvc.queries.health.search_checks import noise, stalled, stuck
 from tunesvc.queries.health.space_checks import narrow, wide
+from tunesvc.queries.health.worth_checks import parallel, wasted, worth
 from tunesvc.queries.rows import StudyView
 
 CHECKS: tuple[
@@ -40,6 +42,9 @@ CHECKS: tuple[
     ("stalled", "Has improvement stalled?", stalled),
     ("idle", "Are workers idle?", idle),
     ("failures", "Are failures clustered?", failures),
+    ("worth", "Are more trials worth their cost?", worth),
+    ("wasted", "Was most of it paid for failures?", wasted),
+    ("parallel", "Is parallelism too high for the budget?", parallel),
 )
 _SEVERITY_ORDER = {"warn": 0, "note": 1, None: 2}
 

@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import distribution_of
 from tunesvc.db.schema.tables import attempts, trial_attrs, trial_params, trials
+from tunesvc.queries.cost.spending import FailureSpending, list_by_failure
 from tunesvc.queries.rows import StudyView, from_row
 from tunesvc.queries.sql import in_study, is_any_of, is_candidate, of_last_attempt
 from tunesvc.search.pruners.audit import AUDIT
@@ -76,7 +77,7 @@ AuditedEnd = tuple[Sequence[float], Mapping[str, Any]]
 """Values of an audited trial, and its attribute `AUDIT`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
     """Rows for all checks."""
 
@@ -95,6 +96,8 @@ class Evidence:
     attempts: Sequence[OccupiedTime] = ()
     now: datetime | None = None
     """Time of the database's clock."""
+    spent: Sequence[FailureSpending] = ()
+    """What all attempts took, by the class of their failure."""
 
     @property
     def is_single(self) -> bool:
@@ -135,6 +138,7 @@ def gather(database: Database, study: StudyView) -> Evidence:
             audited=list_audited(connection, study.study_id),
             attempts=_attempts(connection, study),
             now=connection.execute(sa.select(sa.func.now())).scalar_one(),
+            spent=list_by_failure(connection, study),
         )
 
 

@@ -230,6 +230,12 @@ def idle(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     return [HealthFinding("warn", f"{text}{cause}.", advice, action)]
 
 
+def slots_of(evidence: Evidence) -> int:
+    """Return the most trials that ran at a time among the newest attempts; 0 if unknown."""
+    use = None if evidence.now is None else _utilisation(evidence.attempts, evidence.now)
+    return 0 if use is None else use.slots
+
+
 def _lower_parallelism(
     evidence: Evidence,
     use: _Utilisation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import optuna
@@ -13,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.queries.health.evidence import BestSoFar, Evidence, SeenTrial
 from tunesvc.queries.health.finding import Action, HealthFinding, InsufficientData
 from tunesvc.queries.rows import StudyStatus
-from tunesvc.search.analysis.noise import Noise, noise_of
+from tunesvc.search.analysis.noise import Noise, measure
 from tunesvc.search.registry.component_options import name_of
 from tunesvc.search.samplers.gp.model.domain import Domain
+from tunesvc.search.samplers.gp.model.fitted import fit_posterior
 from tunesvc.space.search_space import Space
 from tunesvc.util.formatting import number as shown
 
@@ -57,12 +59,7 @@ def noise(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     if complete < NOISE_FROM:
         text = f"Asked from {NOISE_FROM} complete trials on; there are {complete}."
         return InsufficientData(text, True)
-    trials = {one.number: one for one in (*evidence.complete(), *evidence.best)}
-    found = noise_of(
-        [_frozen(one) for one in trials.values()],
-        evidence.study.objectives[0].goal,
-        evidence.study.shared_seeds,
-    )
+    found = noise_in(evidence)
     if found is None:
         return InsufficientData("The trials differ in no parameter.")
     numbers = _describe_noise(found, evidence.study.objectives[0].name)
@@ -73,6 +70,19 @@ def noise(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
         text += " A function that jumps from one configuration to the next looks alike."
     advice = f"{_advise_confirm(evidence)}. {_advise_less_noise(evidence)}."
     return [HealthFinding("warn" if found.repeats else "note", text, advice)]
+
+
+@lru_cache(maxsize=1)  # two checks ask, and fitting the model takes longer than all else
+def noise_in(evidence: Evidence) -> Noise | None:
+    """Estimate the noise of a study of one objective; None if no parameter varies."""
+    trials = {one.number: one for one in (*evidence.complete(), *evidence.best)}
+    finite = [one for one in trials.values() if one.value is not None and math.isfinite(one.value)]
+    summary = fit_posterior(
+        [_frozen(one) for one in finite],
+        evidence.study.objectives[0].goal,
+        evidence.study.shared_seeds,
+    )
+    return None if summary is None else measure(summary)
 
 
 def _describe_noise(found: Noise, name: str) -> str:
@@ -134,7 +144,7 @@ def stuck(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
         "or another `seed` lead it elsewhere; a new study with this one in its `warm_start` "
         "starts with the known results."
     )
-    return [HealthFinding("warn", text, advice, _stop_action(evidence))]
+    return [HealthFinding("warn", text, advice, stop_action(evidence))]
 
 
 def stalled(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
@@ -177,10 +187,11 @@ def _stalled(evidence: Evidence, best: str) -> HealthFinding:
         "ends a study by itself. Wider ranges, other parameters or another sampler may find more."
     )
     text = f"Improvement has stalled: {best}, and {left}."
-    return HealthFinding("note", text, advice, _stop_action(evidence))
+    return HealthFinding("note", text, advice, stop_action(evidence))
 
 
-def _stop_action(evidence: Evidence) -> Action | None:
+def stop_action(evidence: Evidence) -> Action | None:
+    """Return the request to stop a study that should run; None for any other."""
     should_run = evidence.study.state in (StudyStatus.RUNNING, StudyStatus.INTERRUPTED)
     return Action("stop", {}, "Stop the study") if should_run else None
 

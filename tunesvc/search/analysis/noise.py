@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from optuna.trial import FrozenTrial
 
-from tunesvc.search.samplers.gp.model.fitted import PosteriorSummary, fit_posterior
+from tunesvc.search.samplers.gp.model.fitted import PosteriorSummary
 from tunesvc.search.samplers.gp.model.repeats import Repeats
-from tunesvc.search.tracking.objectives import is_candidate
-from tunesvc.spec.goals import Goal
 
 REPEATS_MIN = 8
 """Repeated measurements from which the noise is estimated without a model."""
@@ -35,24 +31,12 @@ class Noise:
         return self.deviation / self.effect if self.effect > 0 else math.inf
 
 
-def noise_of(
-    trials: Sequence[FrozenTrial],
-    goal: Goal,
-    shared_seeds: int | None = None,
-) -> Noise | None:
-    """Estimate the noise of a study of one objective; None if no parameter varies.
+def measure(summary: PosteriorSummary) -> Noise:
+    """Return noise and effect size in a fitted model of one objective.
 
     The model alone cannot separate noise from a function that jumps between neighbours. It counts
-    both. Effects of `shared_seeds` training seeds on all trials alike do not count.
+    both. Effects of shared training seeds on all trials alike do not count.
     """
-    candidates = [trial for trial in trials if is_candidate(trial)]
-    candidates = [trial for trial in candidates if math.isfinite(trial.values[0])]
-    summary = fit_posterior(candidates, goal, shared_seeds)
-    return None if summary is None else measure(summary)
-
-
-def measure(summary: PosteriorSummary) -> Noise:
-    """Return noise and effect size in a fitted model."""
     seen, posterior = summary.seen, summary.posterior
     mean = posterior.mean(seen.points)
     repeats = Repeats.of(seen.points, seen.values - posterior.shifts(seen.seeds))

@@ -274,6 +274,21 @@ class Posterior:
         mean: np.ndarray = cross @ self._weights
         return mean, np.maximum(variance, 1e-12)
 
+    def joint(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and covariance of the function itself, without noise.
+
+        Shapes (points,) and (points, points).
+        """
+        features = self._embed(points)
+        cross = self._covariance(self._squares(features))
+        solved = self._solve(cross)
+        among = copy(self)
+        among._features = features
+        prior = among._covariance(among._squares(features))
+        covariance: np.ndarray = prior - solved.T @ solved
+        covariance[np.diag_indices(len(points))] += JITTER
+        return cross @ self._weights, covariance
+
     def lookahead(
         self,
         points: np.ndarray,

@@ -1,0 +1,1 @@
+"""What a study has spent, and what further trials would cost and bring."""
