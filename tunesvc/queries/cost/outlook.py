@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunesvc.queries.rows import StudyView
+from tunesvc.search.analysis.gain_forecast import GainForecast
 
 if TYPE_CHECKING:
     from tunesvc.queries.trials.trial_results import Results
-    from tunesvc.search.analysis.gain_forecast import GainForecast
 
 STEP = 10
 """Fewest further trials, and the multiple to which their number is rounded."""

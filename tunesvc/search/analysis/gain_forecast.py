@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaincinv
 
 FORECAST_FROM = 20
 """Fewest finished trials."""
@@ -72,6 +71,8 @@ def gain_quantiles(losses: np.ndarray, finished: int, trials: int) -> np.ndarray
 
 def _gamma_quantiles() -> np.ndarray:
     """Return quantiles of the posterior of 1/s in units of the spacings' sum (Jeffreys' prior)."""
+    from scipy.special import gammaincinv  # takes half a second to import
+
     shares = (np.arange(_SCALES) + 0.5) / _SCALES
     quantiles: np.ndarray = gammaincinv(BEST - 1, shares)
     return quantiles
