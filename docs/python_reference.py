@@ -16,6 +16,7 @@ from typing import Any, is_typeddict
 
 import tunesvc
 from tunesvc.background_run import BackgroundRun
+from tunesvc.champions.watch_result import WatchResult
 from tunesvc.client.interface import (
     CommandOperations,
     InsightOperations,
@@ -33,7 +34,9 @@ from tunesvc.client.study_inputs import (
 )
 from tunesvc.data.part import Part
 from tunesvc.data.trial_data import TrialData
+from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.decorator import Tunable
+from tunesvc.drift.drift_report import ColumnDrift, DriftReport
 from tunesvc.plots import Plots
 from tunesvc.preparation.fitted_preparation import FittedPreparation
 from tunesvc.queries.confirmation import Confirmation
@@ -70,6 +73,11 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
     ),
     "Inside an objective": (tunesvc.Trial, tunesvc.current_trial, tunesvc.Pruned),
     "Prepared data": (TrialData, Part, tunesvc.load_preparation, FittedPreparation),
+    "Champions": (
+        *(tunesvc.watch, WatchResult, tunesvc.list_champions, tunesvc.load_champion),
+        *(tunesvc.champion_history, tunesvc.promote, tunesvc.rollback),
+        *(Champion, Configuration, PromotionEvidence, DriftReport, ColumnDrift),
+    ),
     "A study": (tunesvc.Study, Plots),
     "Results": (
         *(TrialRow, TrialDetail, AttemptRow, DecisionRow),

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tunesvc.api import delete_study, load_study, run, storage, studies
+    from tunesvc.champions.champion_functions import (
+        champion_history,
+        list_champions,
+        load_champion,
+        promote,
+        rollback,
+        watch,
+    )
     from tunesvc.client.remote.http_client import Client
     from tunesvc.decorator import Choice, Float, Int, tunable
     from tunesvc.errors import Pruned, StudyFailed, TuneError
@@ -44,14 +52,20 @@ _HOMES = {
     "TPESampler": "tunesvc.search.samplers.tpe.tpe_sampler",
     "Trial": "tunesvc.trial",
     "TuneError": "tunesvc.errors",
+    "champion_history": "tunesvc.champions.champion_functions",
     "current_trial": "tunesvc.subprocess_trial",
     "delete_study": "tunesvc.api",
+    "list_champions": "tunesvc.champions.champion_functions",
+    "load_champion": "tunesvc.champions.champion_functions",
     "load_preparation": "tunesvc.preparation.fitted_preparation",
     "load_study": "tunesvc.api",
+    "promote": "tunesvc.champions.champion_functions",
+    "rollback": "tunesvc.champions.champion_functions",
     "run": "tunesvc.api",
     "storage": "tunesvc.api",
     "studies": "tunesvc.api",
     "tunable": "tunesvc.decorator",
+    "watch": "tunesvc.champions.champion_functions",
 }
 
 __all__ = [
@@ -71,14 +85,20 @@ __all__ = [
     "TPESampler",
     "Trial",
     "TuneError",
+    "champion_history",
     "current_trial",
     "delete_study",
+    "list_champions",
+    "load_champion",
     "load_preparation",
     "load_study",
+    "promote",
+    "rollback",
     "run",
     "storage",
     "studies",
     "tunable",
+    "watch",
 ]
 
 

@@ -3,6 +3,7 @@
     TuneError                    anything a user can act on; its text names the thing and the remedy
     ├── SpecError                a study file or decorator that cannot be used (file, line, hint)
     ├── StudyNotFound            no study of that name
+    ├── ChampionNotFound         no champion of that family, or none with that number
     ├── StudyExists              a study of that name is there already, with another spec
     ├── StudyWithoutSpec         a study made through Optuna's API: no coordinator runs it
     ├── StudyFailed              a study ended without a result; holds the objective's traceback
@@ -51,6 +52,10 @@ class SpecError(TuneError):
 
 class StudyNotFound(TuneError):
     """No study of that name."""
+
+
+class ChampionNotFound(TuneError):
+    """No champion of that family, or none with that number."""
 
 
 class StudyExists(TuneError):

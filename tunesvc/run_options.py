@@ -84,6 +84,8 @@ class StudyOptions(TypedDict, total=False):
     environment: Mapping[str, Any]
     loggers: Sequence[str | Mapping[str, Any]]
     """Trackers that get a run per trial: `["mlflow", {"wandb": {"project": "digits"}}]`."""
+    watch: Mapping[str, Any]
+    """How `tunesvc.watch` keeps the champion fresh."""
     cluster: str | None
     seed: int | None
     warm_start: str | Sequence[str]

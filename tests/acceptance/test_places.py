@@ -19,6 +19,7 @@ BOTH = {"tune", "ran", "desk"}
 """Fixtures that are `tune` in both places."""
 FILES = "works on files of this machine"
 DATABASE = "works on the database itself"
+HOOKS = "runs hooks of this machine beside a database, and servers run no user's commands"
 STORE = "reads the store of prepared data, which no server has"
 REFUSING = {
     "init": FILES,
@@ -29,6 +30,13 @@ REFUSING = {
     "dashboard": "serves the database; a server has its own pages",
     "serve": "is the server",
     "send": "records in the database what trackers have",
+    "watch": "tunes on this machine, from files of it",
+    "champion ls": HOOKS,
+    "champion show": HOOKS,
+    "champion promote": HOOKS,
+    "champion rollback": HOOKS,
+    "champion export": HOOKS,
+    "champion deliver": HOOKS,
     "data ls": STORE,
     "data show": STORE,
     "data diff": STORE,
@@ -95,6 +103,12 @@ def test_every_command_runs_in_both_places_or_has_a_reason() -> None:
 
 OPERANDS = {
     "send": ["digits"],
+    "watch": ["x.yaml"],
+    "champion show": ["shop"],
+    "champion promote": ["shop"],
+    "champion rollback": ["shop"],
+    "champion export": ["shop"],
+    "champion deliver": ["shop"],
     "import": ["sweep.yaml"],
     "data show": ["a1b2"],
     "data diff": ["a1b2", "c3d4"],

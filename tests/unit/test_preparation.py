@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -30,8 +31,9 @@ from tunesvc.preparation.data_difference import ChangedValue, compare
 from tunesvc.preparation.data_store import DataManifest, DataStore, place_on_this_machine
 from tunesvc.preparation.fitted_preparation import load_preparation
 from tunesvc.preparation.preparing import Preparation, prepare
+from tunesvc.preparation.splitting import split_rows
 from tunesvc.runtime.data_preparation import describe
-from tunesvc.spec.model import Data
+from tunesvc.spec.model import Data, DataSplit
 from tunesvc.spec.yaml.document import load
 from tunesvc.trial import AssignedResources, Trial
 
@@ -216,6 +218,21 @@ def test_a_group_stays_in_one_part_and_classes_keep_their_proportion(home: Home)
     home.write("rare.csv", rare)
     fair = home.read(home.prepare(source="rare.csv", target="bought", split={"stratify": True}))
     assert (fair.train.y.sum(), fair.validation.y.sum()) == (6, 2)
+
+
+@pytest.mark.parametrize("split", [{}, {"group": "city"}, {"stratify": True}])
+def test_a_draw_has_other_parts_and_the_same_test_part(split: dict[str, object]) -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table({"city": rng.integers(0, 60, 400), "bought": rng.integers(0, 2, 400)})
+    draws = [
+        split_rows(table, DataSplit.model_validate({**split, "draw": draw}), "bought")
+        for draw in (0, 1, 2)
+    ]
+    first, *others = draws
+    assert all(np.array_equal(first["test"], other["test"]) for other in others)
+    assert len({tuple(one["validation"]) for one in draws}) == 3
+    for parts in draws:
+        assert sorted(np.concatenate(list(parts.values()))) == list(range(400))
 
 
 def test_data_of_another_version_is_refused(home: Home) -> None:

@@ -30,9 +30,10 @@ from tunesvc.cli.commands import (
     serve,
     show,
     submit,
+    watch,
 )
 from tunesvc.cli.exits import ExitCode, code_of, explained
-from tunesvc.cli.groups import alert, data_versions, database, people
+from tunesvc.cli.groups import alert, champion, data_versions, database, people
 from tunesvc.cli.help import tidy_help, without_type
 from tunesvc.errors import TuneError
 from tunesvc.util import logs
@@ -150,6 +151,7 @@ _SETUP = "Set up"
 _HERE = (
     *(dashboard.dashboard, serve.serve, send.send),
     *(files.init, files.import_, files.validate, files.preview, files.schema),
+    watch.watch,
 )
 """Commands that only work on this machine, beside those of `db`."""
 
@@ -159,6 +161,7 @@ for panel, commands in (
         (
             run.run,
             run.resume,
+            watch.watch,
             submit.submit,
             agents.agent,
             explain.confirm,
@@ -217,6 +220,7 @@ for name, group in (
     ("user", people.user_app),
     ("project", people.project_app),
     ("alert", alert.app),
+    ("champion", champion.app),
     ("data", data_versions.app),
     ("db", database.app),
 ):

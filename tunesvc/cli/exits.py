@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     )
     FAILED = 1, "the study or all of its trials failed, or something went wrong"
     USAGE = 2, "wrong usage, or a study file that cannot be used"
-    NOT_FOUND = 3, "no such study or trial"
+    NOT_FOUND = 3, "no such study, trial or champion"
     BUSY = 4, "another process is running the study"
     EXISTS = 5, "a study of that name exists already"
     UNSATISFIABLE = 6, "the cluster can never meet the resource request"
@@ -39,6 +39,7 @@ _CODES: tuple[tuple[type[errors.TuneError], ExitCode], ...] = (
     (errors.SpecError, ExitCode.USAGE),
     (errors.FilterError, ExitCode.USAGE),
     (errors.StudyNotFound, ExitCode.NOT_FOUND),
+    (errors.ChampionNotFound, ExitCode.NOT_FOUND),
     (errors.StudyBusy, ExitCode.BUSY),
     (errors.LeaseLost, ExitCode.BUSY),
     (errors.StudyExists, ExitCode.EXISTS),

@@ -14,6 +14,7 @@ _STATUS: Mapping[str, int] = {
     "Unauthenticated": 401,
     "Forbidden": 403,
     "StudyNotFound": 404,
+    "ChampionNotFound": 404,
     "AccountNotFound": 404,
     "StudyExists": 409,
     "AccountExists": 409,

@@ -131,6 +131,8 @@ def version_of(task: Preparation, inputs: tuple[DataInput, ...]) -> str:
     """Return the name of a version: a digest of inputs, settings and code."""
     settings = task.settings
     del settings["source"]
+    if not settings["split"]["draw"]:
+        del settings["split"]["draw"]  # versions of before that key stay what they are
     described = [FORMAT, settings, [one.digest for one in inputs]]
     described += [task.code, sklearn.__version__]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]

@@ -40,12 +40,12 @@ def split_rows(
     if split.time is not None:
         parts = _by_time(table, split.time, shares)
     elif split.group is not None:
-        parts = _by_group(table, split.group, shares, split.seed)
+        parts = _by_group(table, split.group, shares, split)
     else:
         labels = None
         if split.stratify and target is not None:
             labels = table.column(target).combine_chunks().dictionary_encode().indices.to_numpy()
-        parts = _at_random(rows, labels, shares, split.seed)
+        parts = _at_random(rows, labels, shares, split)
     if not split.test:
         del parts[TEST]
     if has_folds:
@@ -74,7 +74,7 @@ def fold_rows(
     if count > len(rows):
         raise DataError(f"{count} folds of {len(rows)} rows are impossible: use fewer folds")
     groups = labels = None
-    splitter: Any = KFold(count, shuffle=True, random_state=split.seed)
+    splitter: Any = KFold(count, shuffle=True, random_state=_seed_of_draw(split))
     if split.time is not None:
         yield from _folds_by_time(table, split.time, rows, count)
         return
@@ -83,7 +83,7 @@ def fold_rows(
         _check_counts(len(np.unique(groups)), count, f"groups in column {split.group!r}")
     elif split.stratify and target is not None:
         labels = _codes(table, target, rows)
-        splitter = StratifiedKFold(count, shuffle=True, random_state=split.seed)
+        splitter = StratifiedKFold(count, shuffle=True, random_state=_seed_of_draw(split))
         _check_counts(int(np.unique_counts(labels).counts.min()), count, "rows of a class")
     try:
         for train, validation in splitter.split(rows, labels, groups):
@@ -106,7 +106,7 @@ def _at_random(
     rows: Rows,
     labels: np.ndarray | None,
     shares: Mapping[str, float],
-    seed: int,
+    split: DataSplit,
 ) -> dict[str, Rows]:
     parts, left = {}, rows
     for name, share in shares.items():
@@ -119,7 +119,7 @@ def _at_random(
             left, parts[name] = train_test_split(
                 left,
                 test_size=count,
-                random_state=seed,
+                random_state=split.seed if name == TEST else _seed_of_draw(split),
                 stratify=strata,
             )
         except ValueError as error:
@@ -130,20 +130,29 @@ def _at_random(
     return {**parts, "train": left}
 
 
+def _seed_of_draw(split: DataSplit) -> int:
+    """Return the seed of the training and validation part."""
+    if not split.draw:
+        return split.seed
+    return int(np.random.SeedSequence([split.seed, split.draw]).generate_state(1)[0])
+
+
 def _by_group(
     table: pa.Table,
     column: str,
     shares: Mapping[str, float],
-    seed: int,
+    split: DataSplit,
 ) -> dict[str, Rows]:
     """Fill the parts with whole groups in random order, until each has its share."""
     encoded = _column(table, column).combine_chunks().dictionary_encode()
     groups = encoded.indices.to_numpy()
     sizes = np.bincount(groups)
-    order = np.random.default_rng(seed).permutation(len(sizes))
+    order = np.random.default_rng(split.seed).permutation(len(sizes))
     part_of = np.zeros(len(sizes), dtype=int)
     begin = 0
-    for number, share in enumerate(shares.values(), start=1):
+    for number, (name, share) in enumerate(shares.items(), start=1):
+        if split.draw and name != TEST:
+            order[begin:] = np.random.default_rng(_seed_of_draw(split)).permutation(order[begin:])
         filled = np.cumsum(sizes[order[begin:]])
         end = begin + int(np.searchsorted(filled, share * len(groups) - 0.5) + 1) * (share > 0)
         part_of[order[begin:end]] = number

@@ -87,6 +87,24 @@ def prepare_data(
     return manifest.prepared(store.address)
 
 
+def prepare_version(
+    spec: StudySpec,
+    folder: Path,
+    observer: Observer,
+    interrupt: threading.Event,
+) -> DataManifest | None:
+    """Return the version that a spec's data now are, once it is prepared on this machine.
+
+    None at an interrupt.
+
+    Raises:
+        DataError: the data cannot be prepared.
+    """
+    store = DataStore.open()
+    task = _task(spec, folder, store)
+    return _prepared(task, store, spec.environment.env, observer, interrupt)
+
+
 def describe(manifest: DataManifest, *, with_columns: bool) -> Iterator[str]:
     """Yield what a version holds, and the statistics of its first columns."""
     parts = ", ".join(f"{file.rows} {name}" for name, file in manifest.whole_parts.items())

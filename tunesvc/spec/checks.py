@@ -76,6 +76,7 @@ def find_issues(
             _gang(spec),
             scoring_issues(spec),
             _evaluation(spec),
+            _watch(spec),
         )
     )
 
@@ -358,6 +359,23 @@ def _evaluation(spec: StudySpec) -> Iterator[SpecIssue]:
         if metric.take == "best":
             text = "does not go with `evaluation`: the mean of all folds or repeats is the value"
             yield SpecIssue(("metrics", index, "take"), text, at_key=True)
+
+
+def _watch(spec: StudySpec) -> Iterator[SpecIssue]:
+    """Yield why a study cannot be kept fresh."""
+    if spec.watch is not None and (text := why_not_watched(spec)):
+        yield SpecIssue(("watch",), text, at_key=True)
+
+
+def why_not_watched(spec: StudySpec) -> str:
+    """Return why a study can have no champion that is kept fresh; empty if it can."""
+    if spec.data is None:
+        return "needs `data`: a champion is compared on versions of it"
+    if len(spec.metrics) > 1:
+        return "needs a single metric: of several, there is no one champion"
+    if spec.search is not None:
+        return "does not go with `search`, whose trials continue each other"
+    return ""
 
 
 def _is_better_when_more(name: str) -> bool:

@@ -345,6 +345,13 @@ class DataSplit(SpecModel):
         "them the validation part; it is no feature.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seeds the order of the rows.")
+    draw: int = Field(
+        0,
+        ge=0,
+        lt=2**16,
+        description="Number of a random draw of the training and validation part, or of folds; the "
+        "test part is the same in all of them. `tune watch` compares on folds of another draw.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> DataSplit:
@@ -834,6 +841,45 @@ def migrate_seeds(spec: dict[str, Any]) -> None:
         spec["evaluation"] = {"repeats": seeds, "per_trial": 1}
 
 
+class Watch(SpecModel):
+    """How `tune watch` keeps the study's champion fresh when the data change."""
+
+    budget: Budget | None = Field(
+        None,
+        description="Budget of a re-tune; half of the study's by default.",
+    )
+    level: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Bound on the probability of a re-tune for data that have not drifted, and of a"
+        " promotion of a challenger that is not better.",
+    )
+    distance: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Least change of a column that counts, from 0 to 1: the distance of Kolmogorov "
+        "and Smirnov for numbers, the total variation for categories.",
+    )
+    folds: int = Field(
+        5,
+        ge=3,
+        le=100,
+        description="Number of folds on which champion and challenger are compared.",
+    )
+    on_promote: Text | None = Field(
+        None,
+        min_length=1,
+        description="A command, which gets each promotion as JSON on standard input; or a URL, "
+        "which it is posted to.",
+    )
+    registry: Literal["mlflow"] | None = Field(
+        None,
+        description="Where each promotion becomes a run.",
+    )
+
+
 class StudySpec(SpecModel):
     """A study: what is searched, how a trial runs, and how much may be spent. Frozen and valid.
 
@@ -936,6 +982,10 @@ class StudySpec(SpecModel):
         (),
         description="Trackers that get a run per trial, such as `[mlflow, tensorboard]`, or with "
         "options: `- mlflow: {tracking_uri: http://..., experiment: NAME}`.",
+    )
+    watch: Watch | None = Field(
+        None,
+        description="How `tune watch` keeps the champion fresh.",
     )
     cluster: Text | None = Field(
         None,

@@ -7,6 +7,7 @@
     audit                                 who changed or tried what
     agents ─ agent_launches ─ agent_events  attempts that agents run, and what they report
     agent_jobs ─ studies                  what an agent needs to run a study's attempts
+    champions ─ champion_deliveries       what production uses, and where that is announced
 
 A change here needs a migration, as for `tunesvc.db.schema.tables`.
 """
@@ -286,6 +287,80 @@ deliveries = sa.Table(
         "retry_at",
         postgresql_where=sa.text("delivered_at IS NULL"),
     ),
+)
+
+PROMOTIONS = ["first", "challenge", "kept", "manual", "rollback"]
+"""The first champion of a family; a challenger that won; a champion that beat its challenger and
+stays; a trial that a user chose; an earlier champion that a user restored."""
+HOOKS = ["on_promote", "registry"]
+
+champions = sa.Table(
+    "champions",
+    metadata,
+    sa.Column("champion_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    # NULL for a family that was not made through a service with accounts
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("projects.project_id")),
+    sa.Column("family", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    # the one that it follows: unique, so that two processes cannot replace the same one
+    sa.Column("previous_id", sa.BigInteger, sa.ForeignKey("champions.champion_id"), unique=True),
+    # of a rollback: the one whose configuration is used again
+    sa.Column("restores_id", sa.BigInteger, sa.ForeignKey("champions.champion_id")),
+    # a name, not a reference: the history outlives its studies
+    sa.Column("study", sa.Text, nullable=False),
+    sa.Column("trial_number", sa.BigInteger, nullable=False),
+    # parameter -> value, constant -> value: open sets
+    sa.Column("params", pg.JSON, nullable=False),
+    sa.Column("constants", pg.JSON, nullable=False),
+    # NULL for a study without `data`
+    sa.Column("data_version", sa.Text),
+    sa.Column("metric", sa.Text, nullable=False),
+    sa.Column("goal", sa.Text, nullable=False),
+    # the mean over folds, or the observed value without any
+    sa.Column("value", Double, nullable=False),
+    sa.Column("standard_error", Double),
+    # values by number of the fold, NaN where its trial failed
+    sa.Column("fold_values", pg.ARRAY(Double), nullable=False, server_default="{}"),
+    # those of the champion before on the same folds; of `kept`, the challenger's
+    sa.Column("rival_values", pg.ARRAY(Double), nullable=False, server_default="{}"),
+    # of the paired test against the champion before
+    sa.Column("p_value", Double),
+    sa.Column("level", Double),
+    # `drift.DriftReport`
+    sa.Column("drift", pg.JSON),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("user_name", sa.Text, nullable=False),
+    sa.Column("promoted_at", Moment, nullable=False, server_default=NOW),
+    one_of("kind", PROMOTIONS),
+    one_of("goal", ["minimize", "maximize"]),
+    sa.Index("ix_champions_family", "family", "champion_id"),
+    sa.Index(
+        "ix_champions_first",
+        "family",
+        unique=True,
+        postgresql_where=sa.text("previous_id IS NULL"),
+    ),
+)
+
+champion_deliveries = sa.Table(
+    "champion_deliveries",
+    metadata,
+    sa.Column(
+        "champion_id",
+        sa.BigInteger,
+        sa.ForeignKey("champions.champion_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("hook", sa.Text, primary_key=True),
+    # a command, a URL that may contain a password, or the name of a registry
+    sa.Column("address", sa.Text, nullable=False),
+    # where the command runs
+    sa.Column("folder", sa.Text, nullable=False, server_default=""),
+    # begun deliveries: more than one may have arrived
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("delivered_at", Moment),
+    sa.Column("error", sa.Text, nullable=False, server_default=""),
+    one_of("hook", HOOKS),
 )
 
 audit = sa.Table(

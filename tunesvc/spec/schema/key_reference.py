@@ -53,6 +53,7 @@ retries: {lost: 10, error: 1}
 | `sampler: {class: "module:Name"}` | `sampler: {name: "module:Name"}`; of a pruner likewise |
 | `budget: 100` | `budget: {trials: 100}` |
 | `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
+| `watch: {budget: 20}` | `watch: {budget: {trials: 20}}` |
 | `warm_start: digits` | `warm_start: [digits]` |
 | `data: iris.csv` | `data: {source: iris.csv}` |
 | `evaluation: {scoring: roc_auc}` | `evaluation: {scoring: [roc_auc]}`, with the metric `roc_auc` |
@@ -127,6 +128,7 @@ _SECTIONS = {
     "keep": "Keep",
     "environment": "Environment",
     "loggers": "Logger",
+    "watch": "Watch",
 }
 
 

@@ -9,6 +9,7 @@
 | `loggers: [mlflow, {wandb: {...}}]` | `loggers: [{name: mlflow}, {name: wandb, ...}]` |
 | `budget: 100` | `budget: {trials: 100}` |
 | `search: {method: pbt, ...}` | also `sampler: pbt`, `pruner: none`, and a `budget` that suffices |
+| `watch: {budget: 20}` | `watch: {budget: {trials: 20}}` |
 | `warm_start: digits` | `warm_start: [digits]` |
 | `data: iris.csv` | `data: {source: iris.csv}` |
 | `apply: standardize`, `apply: [standardize]` | `apply: [{name: standardize}]` |
@@ -61,6 +62,9 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
         long["data"] = _data(long["data"], issues)
     if "seeds" in long:
         issues += _seeds(long)
+    watch = long.get("watch")
+    if isinstance(watch, Mapping) and _is_number(watch.get("budget")):
+        long["watch"] = {**watch, "budget": {"trials": watch["budget"]}}
     if isinstance(long.get("warm_start"), str):
         long["warm_start"] = [long["warm_start"]]
     if _is_number(long.get("budget")):

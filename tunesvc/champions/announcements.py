@@ -1,0 +1,98 @@
+"""Announces promotions: to a command, a URL, or MLflow.
+
+Each is announced at least once, with the champion's number as `id` and the number of the attempt,
+which is above 1 if an earlier announcement may have arrived. Call this with the family's lock held.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunesvc.champions.mlflow_registry import register
+from tunesvc.champions.promotion import export_champion
+from tunesvc.db.champions import champion_records, promotion_deliveries
+from tunesvc.db.champions.champion_records import Champion
+from tunesvc.db.champions.promotion_deliveries import PromotionDelivery
+from tunesvc.db.engine.database import Database
+
+COMMAND_S = 60.0
+"""Longest time that a command may take."""
+ANSWER_S = 10.0
+"""Longest time that a URL may take."""
+_TAIL_CHARS = 300
+
+
+def deliver_due(database: Database, family: str, say: Callable[[str], None]) -> int:
+    """Make the deliveries of a family that are due; return the number of those that failed.
+
+    May be repeated: what was delivered is not delivered again.
+    """
+    with database.engine.connect() as connection:
+        due = promotion_deliveries.list_deliveries(connection, family, due=True)
+        history = champion_records.list_history(connection, family)
+    of_id = {one.champion_id: one for one in history}
+    failed = 0
+    for delivery in due:
+        champion = of_id[delivery.champion_id]
+        with database.engine.begin() as connection:
+            attempt = promotion_deliveries.begin(connection, delivery)
+        error = _deliver(delivery, champion, attempt)
+        with database.engine.begin() as connection:
+            promotion_deliveries.finish(connection, delivery, error)
+        failed += bool(error)
+        what = f"champion {champion.champion_id} of {family}: {delivery.hook}"
+        say(f"{what} failed: {error}" if error else f"{what} delivered")
+    return failed
+
+
+def payload(champion: Champion, attempt: int) -> dict[str, Any]:
+    """Return what a hook gets."""
+    return {"id": champion.champion_id, "attempt": attempt, **export_champion(champion)}
+
+
+def _deliver(delivery: PromotionDelivery, champion: Champion, attempt: int) -> str:
+    """Make one delivery; return the error, empty if there was none."""
+    if delivery.hook == "registry":
+        return register(champion)
+    text = json.dumps(payload(champion, attempt), default=str)
+    if delivery.address.startswith(("http://", "https://")):
+        return _post(delivery.address, text)
+    return _run(delivery.address, Path(delivery.folder or "."), text)
+
+
+def _run(command: str, folder: Path, text: str) -> str:
+    try:
+        done = subprocess.run(
+            shlex.split(command),
+            input=text,
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=COMMAND_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"the command took longer than {COMMAND_S:g} s"
+    except (OSError, ValueError) as error:
+        return f"the command cannot be started: {error}"
+    if not done.returncode:
+        return ""
+    output = " ".join((done.stderr or done.stdout).split())[-_TAIL_CHARS:]
+    return f"the command ended with code {done.returncode}{f': {output}' if output else ''}"
+
+
+def _post(url: str, text: str) -> str:
+    import httpx
+
+    headers = {"content-type": "application/json"}
+    try:
+        answer = httpx.post(url, content=text, headers=headers, timeout=ANSWER_S)
+    except httpx.HTTPError as error:
+        return f"no answer: {type(error).__name__}"  # its text may quote the URL, with a password
+    return "" if answer.is_success else f"the answer was {answer.status_code}"

@@ -1,0 +1,133 @@
+"""The studies and the history of a family, as a watch uses them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from tunesvc.champions.promotion import configuration_of, record_promotion
+from tunesvc.champions.configuration_folds import FoldValues, ConfigurationFolds
+from tunesvc.champions.study_runner import StudyRunner
+from tunesvc.champions.watch_specs import watch_options
+from tunesvc.db import study_records
+from tunesvc.db.champions import champion_records
+from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
+from tunesvc.db.engine.database import Database
+from tunesvc.preparation.data_store import DataManifest
+from tunesvc.queries.operations.data_lineage import get_data
+from tunesvc.queries.studies import get_study
+from tunesvc.search.analysis.resampled_tests import standard_error
+from tunesvc.spec import StudySpec
+from tunesvc.spec.model import Watch
+from tunesvc.util.user import whoami
+
+
+class FamilyStudies:
+    """Runs the studies of a family, and records its champions. For arguments see `FamilyWatch`."""
+
+    def __init__(
+        self,
+        database: Database,
+        spec: StudySpec,
+        runner: StudyRunner,
+        folder: str,
+        user: str,
+    ) -> None:
+        self._database = database
+        self._runner = runner
+        self._folder = folder
+        self._user = user or whoami()
+        self.spec = spec
+        """The spec of the family."""
+
+    @property
+    def name(self) -> str:
+        """The family's name."""
+        return self.spec.name
+
+    @property
+    def options(self) -> Watch:
+        """The options of its watch."""
+        return watch_options(self.spec)
+
+    def say(self, text: str) -> None:
+        """Show a sentence to the user."""
+        self._runner.say(text)
+
+    def champion(self) -> Champion | None:
+        """Return today's champion; None if there is none yet."""
+        with self._database.engine.connect() as connection:
+            return champion_records.current(connection, self.name)
+
+    def declined_versions(self) -> set[str | None]:
+        """Return the data versions whose promotions were rolled back."""
+        with self._database.engine.connect() as connection:
+            history = champion_records.list_history(connection, self.name)
+        declined: set[str | None] = set()
+        for one in history:
+            if one.kind == "rollback" and one.restores_id is not None:
+                span = range(one.restores_id + 1, one.champion_id)
+                undone = [old for old in history if old.champion_id in span]
+                declined |= {old.configuration.data_version for old in undone}
+                declined.discard(one.configuration.data_version)
+        return declined
+
+    def is_first_study_on(self, manifest: DataManifest) -> bool:
+        """Return False if the study of the family's name has used another version."""
+        with self._database.engine.connect() as connection:
+            record = study_records.look_up(connection, self.name)
+        used = None if record is None else get_data(self._database, record.study_id)
+        return used is None or used.version == manifest.version
+
+    def tune(self, spec: StudySpec) -> Configuration:
+        """Run a study to its end; return its recommended trial."""
+        self._runner.run(self._runner.create(spec))
+        return configuration_of(self._database, get_study(self._database, spec.name), None)
+
+    def fold_values(self, manifest: DataManifest, *configurations: Configuration) -> FoldValues:
+        """Return the values of configurations on the folds of a version."""
+        self.say(f"evaluating on {self.options.folds} folds of the data")
+        folds = ConfigurationFolds(self._database, self.spec, manifest, self._runner)
+        return folds.values(*(one.params for one in configurations))
+
+    def exists(self, study: str) -> bool:
+        """Return True if there is a study of that name."""
+        with self._database.engine.connect() as connection:
+            return study_records.look_up(connection, study) is not None
+
+    def record(
+        self,
+        kind: str,
+        configuration: Configuration,
+        evidence: PromotionEvidence,
+        follows: Champion | None,
+    ) -> Champion:
+        """Record a promotion, or that a champion stays, and plan its announcements."""
+        options = self.options
+        hooks = {"on_promote": options.on_promote, "registry": options.registry}
+        addresses = {hook: address for hook, address in hooks.items() if address is not None}
+        champion = (self.name, kind, configuration, evidence)
+        with self._database.engine.begin() as connection:
+            return record_promotion(
+                connection, champion, self._user, follows, (addresses, self._folder)
+            )
+
+
+def with_values(
+    configuration: Configuration,
+    manifest: DataManifest,
+    found: FoldValues,
+    index: int,
+) -> Configuration:
+    """Return a configuration with its values on a version, the ones of an index."""
+    values = found.values[index]
+    known = [value for value in values if math.isfinite(value)]
+    return replace(
+        configuration,
+        data_version=manifest.version,
+        value=float(np.mean(known)) if known else configuration.value,
+        standard_error=standard_error(values, found.ratio),
+        fold_values=values,
+    )

@@ -1,0 +1,161 @@
+"""The look at data of another version than the champion's: drift, re-tune, challenge."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tunesvc.champions.family_studies import FamilyStudies, with_values
+from tunesvc.champions.configuration_folds import FoldValues
+from tunesvc.champions.version_drift import compare_versions
+from tunesvc.champions.watch_result import WatchResult
+from tunesvc.champions.watch_specs import retune_spec
+from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
+from tunesvc.drift.drift_report import DriftReport
+from tunesvc.errors import ArtifactMissing
+from tunesvc.preparation.data_store import DataManifest, DataStore
+from tunesvc.search.analysis.resampled_tests import degradation_p_value, improvement_p_value
+from tunesvc.util.formatting import number
+
+
+class NewVersion:
+    """The look at data of another version than the champion's."""
+
+    def __init__(
+        self,
+        family: FamilyStudies,
+        champion: Champion,
+        manifest: DataManifest,
+        *,
+        always: bool,
+    ) -> None:
+        self._family = family
+        self._always = always
+        self._champion = champion
+        self._manifest = manifest
+        self._options = family.options
+        self._goal = champion.configuration.goal
+        self._drift: DriftReport | None = None
+        self._degradation: float | None = None
+
+    def look(self) -> WatchResult:
+        """Re-tune if inputs have drifted or the champion is worse."""
+        cause = self._find_cause()
+        if cause is None:
+            reason = "no column has drifted, and the champion is not worse on these data"
+            if self._degradation is None:
+                reason = (
+                    "no column has drifted; whether the champion is worse cannot be tested, because"
+                    " its values on folds show no noise, or it was promoted without any"
+                )
+            return self._result("steady", reason)
+        self._family.say(f"{cause}: tuning for data {self._manifest.version}")
+        study = self._champion.configuration.study
+        earlier = (study,) if self._family.exists(study) else ()
+        spec = retune_spec(self._family.spec, self._manifest.version, earlier)
+        return self._challenge(self._family.tune(spec), cause)
+
+    def _find_cause(self) -> str | None:
+        """Return why the study is tuned again; None if it is not.
+
+        Inputs and metric each have half of the level, so that both together have all of it.
+        """
+        self._drift = self._compare_inputs()
+        if self._drift is None:
+            return "the rows of the champion's version were removed, so that drift cannot be seen"
+        if self._drift.is_alarm:
+            return f"inputs have drifted ({describe_drift(self._drift)})"
+        if not self._always and self._is_worse():
+            return f"the champion is worse on these data (p = {number(self._degradation)})"
+        return "asked to" if self._always else None
+
+    def _compare_inputs(self) -> DriftReport | None:
+        store = DataStore.open()
+        version = self._champion.configuration.data_version
+        before = None if version is None else store.find(version)
+        if before is None:
+            return None
+        try:
+            return compare_versions(
+                store,
+                before,
+                self._manifest,
+                level=self._options.level / 2,
+                distance=self._options.distance,
+            )
+        except ArtifactMissing:
+            return None
+
+    def _is_worse(self) -> bool:
+        configuration = self._champion.configuration
+        found = self._family.fold_values(self._manifest, configuration)
+        self._degradation = degradation_p_value(
+            configuration.fold_values,
+            found.values[0],
+            self._goal,
+            (found.ratio, found.ratio),
+        )
+        return self._degradation is not None and self._degradation <= self._options.level / 2
+
+    def _challenge(self, challenger: Configuration, cause: str) -> WatchResult:
+        """Compare champion and challenger, and record the better one."""
+        champion = self._champion.configuration
+        if challenger.params == champion.params:
+            found = self._family.fold_values(self._manifest, champion)
+            return self._keep(found, f"{cause}; the re-tune found the same parameters", None)
+        found = self._family.fold_values(self._manifest, champion, challenger)
+        old, new = found.values
+        p_value = improvement_p_value(new, old, self._goal, found.ratio)
+        compared = f"{cause}; {_compare(challenger, old, new)}"
+        if p_value is None:
+            return self._result("undecided", f"{compared}, {_WITHOUT_TEST}")
+        reason = f"{compared}, p = {number(p_value)}"
+        if p_value > self._options.level:
+            return self._keep(found, f"{reason}: not shown to be better", p_value)
+        evidence = PromotionEvidence(reason, old, p_value, self._options.level, self._drift)
+        promoted = with_values(challenger, self._manifest, found, 1)
+        self._family.record("challenge", promoted, evidence, self._champion)
+        return self._result("promoted", reason)
+
+    def _keep(self, found: FoldValues, reason: str, p_value: float | None) -> WatchResult:
+        """Record the champion with its values on these data, which later ones are compared to."""
+        kept = with_values(self._champion.configuration, self._manifest, found, 0)
+        if not any(map(math.isfinite, kept.fold_values)):
+            return self._result("undecided", f"{reason}, and the champion fails on these data")
+        previous = found.values[-1] if len(found.values) > 1 else ()
+        evidence = PromotionEvidence(reason, previous, p_value, self._options.level, self._drift)
+        self._family.record("kept", kept, evidence, self._champion)
+        return self._result("kept", reason)
+
+    def _result(self, outcome: str, reason: str) -> WatchResult:
+        return WatchResult(
+            self._family.name,
+            outcome,
+            reason,
+            self._manifest.version,
+            drift=self._drift,
+            degradation=self._degradation,
+        )
+
+
+def describe_drift(report: DriftReport) -> str:
+    """Return the columns that have drifted, came or went, in words."""
+    names = [*report.changed_columns, *dict.fromkeys(one.column for one in report.drifted)]
+    rest = len(names) - 5
+    return ", ".join(names[:5]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _compare(challenger: Configuration, old: tuple[float, ...], new: tuple[float, ...]) -> str:
+    origin = f"trial {challenger.trial_number} of {challenger.study}"
+    return f"{origin} has {challenger.metric} {_mean(new)}, the champion {_mean(old)}"
+
+
+def _mean(values: tuple[float, ...]) -> str:
+    return number(float(np.nanmean(values))) if np.isfinite(values).any() else "no value"
+
+
+_WITHOUT_TEST = (
+    "but their values on folds show no noise, or are missing, so that no test is possible: "
+    "`tune champion promote` decides"
+)

@@ -1,0 +1,215 @@
+"""Promotion of a trial by hand, rollback, and export of a champion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunesvc.champions.watch_specs import family_of
+from tunesvc.db.champions import champion_records, promotion_deliveries
+from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
+from tunesvc.errors import ChampionNotFound, TuneError
+from tunesvc.queries.operations.data_lineage import get_data
+from tunesvc.queries.recommendation import find_best_trial
+from tunesvc.queries.rows import StudyView, TrialRow
+from tunesvc.queries.trials.trial_table import rows_of
+
+
+def promote(
+    database: Database,
+    view: StudyView,
+    number: int | None,
+    user: str,
+    *,
+    family: str | None = None,
+    reason: str = "",
+    scope: StudyScope = ALL_STUDIES,
+) -> Champion:
+    """Make a trial the champion of its family.
+
+    Args:
+        database: of the study.
+        view: the study.
+        number: of the trial; the recommended one by default.
+        user: who promotes it.
+        family: by default the one of the study's name.
+        reason: for the history.
+        scope: studies that the user may view.
+
+    Raises:
+        TuneError: the study has several metrics, or the trial has no value.
+        StudyBusy: another process has replaced the champion meanwhile.
+    """
+    configuration = configuration_of(database, view, number)
+    family = family_of(view.name) if family is None else family
+    with database.engine.begin() as connection:
+        before = champion_records.current(connection, family, scope)
+        project_id = champion_records.find_project_of_family(connection, view.name)
+        champion_id = champion_records.record(
+            connection,
+            family,
+            "first" if before is None else "manual",
+            configuration,
+            PromotionEvidence(reason or f"{user} chose it"),
+            user,
+            follows=before,
+            project_id=project_id,
+        )
+        promotion_deliveries.plan_as_before(
+            connection, champion_id, None if before is None else before.champion_id
+        )
+        return champion_records.get_current(connection, family, scope)
+
+
+def roll_back(
+    database: Database,
+    family: str,
+    user: str,
+    *,
+    champion_id: int | None = None,
+    reason: str = "",
+    scope: StudyScope = ALL_STUDIES,
+) -> Champion:
+    """Restore an earlier champion.
+
+    Args:
+        database: of the family.
+        family: its name.
+        user: who restores it.
+        champion_id: the one to restore; by default the last one with another configuration.
+        reason: for the history.
+        scope: studies that the user may view.
+
+    Raises:
+        ChampionNotFound: there is no such champion.
+        StudyBusy: another process has replaced the champion meanwhile.
+    """
+    with database.engine.begin() as connection:
+        today = champion_records.get_current(connection, family, scope)
+        history = champion_records.list_history(connection, family, scope)
+        restored = champion_records.earlier_configuration(history, champion_id)
+        new_id = champion_records.record(
+            connection,
+            family,
+            "rollback",
+            restored.configuration,
+            PromotionEvidence(reason or f"{user} restored champion {restored.champion_id}"),
+            user,
+            follows=today,
+            restores_id=restored.champion_id,
+        )
+        promotion_deliveries.plan_as_before(connection, new_id, today.champion_id)
+        return champion_records.get_current(connection, family, scope)
+
+
+def record_promotion(
+    connection: sa.Connection,
+    champion: tuple[str, str, Configuration, PromotionEvidence],
+    user: str,
+    follows: Champion | None,
+    hooks: tuple[dict[str, str], str],
+) -> Champion:
+    """Record what a watch has decided, and plan its deliveries, in one transaction.
+
+    Args:
+        connection: in a transaction.
+        champion: family, kind, configuration and evidence.
+        user: of the watch.
+        follows: the champion that it replaces, or that stays.
+        hooks: addresses by hook, and the folder of commands.
+    """
+    family, kind, configuration, evidence = champion
+    project_id = champion_records.find_project_of_family(connection, family)
+    champion_id = champion_records.record(
+        connection,
+        family,
+        kind,
+        configuration,
+        evidence,
+        user,
+        follows=follows,
+        project_id=project_id,
+    )
+    made = champion_records.get_current(connection, family)
+    if made.is_new:
+        promotion_deliveries.plan(connection, champion_id, *hooks)
+    return made
+
+
+def configuration_of(database: Database, view: StudyView, number: int | None) -> Configuration:
+    """Return a trial as a configuration; the recommended one by default.
+
+    Raises:
+        ChampionNotFound: there is no such trial.
+        TuneError: the study has several metrics, or the trial has no value.
+    """
+    if len(view.objectives) > 1:
+        raise TuneError(
+            f"study {view.name!r} has several metrics: of several, there is no one champion"
+        )
+    row = find_best_trial(database, view) if number is None else _row(database, view, number)
+    if row.state != "complete" or not row.feasible:
+        raise TuneError(
+            f"trial {row.number} of {view.name!r} is {row.state}: a champion has to be complete "
+            "and feasible"
+        )
+    objective, used = view.objectives[0], get_data(database, view.study_id)
+    (row,) = view.as_given([row])
+    value = row.value
+    if value is None:
+        raise AssertionError("a complete trial has a value")
+    return Configuration(
+        view.name,
+        row.number,
+        dict(row.params),
+        {} if view.spec is None else dict(view.spec.constants),
+        None if used is None else used.version,
+        objective.name,
+        objective.goal,
+        value,
+    )
+
+
+def _row(database: Database, view: StudyView, number: int) -> TrialRow:
+    rows = rows_of(database, view.study_id, [number])
+    if not rows:
+        raise ChampionNotFound(f"study {view.name!r} has no trial {number}")
+    return rows[0]
+
+
+def export_champion(champion: Champion) -> dict[str, Any]:
+    """Return a champion as plain data: parameters first, then where they come from."""
+    configuration, evidence = champion.configuration, champion.evidence
+    return {
+        "family": champion.family,
+        "champion": champion.champion_id,
+        "params": dict(configuration.params),
+        "constants": dict(configuration.constants),
+        "study": configuration.study,
+        "trial": configuration.trial_number,
+        "data_version": configuration.data_version,
+        "metric": {
+            "name": configuration.metric,
+            "goal": configuration.goal,
+            "value": configuration.value,
+            "standard_error": configuration.standard_error,
+            "fold_values": list(configuration.fold_values),
+        },
+        "promotion": {
+            "kind": champion.kind,
+            "at": champion.promoted_at.isoformat(),
+            "by": champion.user_name,
+            "reason": evidence.reason,
+            "previous": champion.previous_id,
+            "restores": champion.restores_id,
+            "rival_values": list(evidence.rival_values),
+            "p_value": evidence.p_value,
+            "level": evidence.level,
+            "drifted": []
+            if evidence.drift is None
+            else [one.column for one in evidence.drift.drifted],
+        },
+    }

@@ -1,0 +1,110 @@
+"""Runs the studies of a watch in this process."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import StudyState
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.errors import TuneError
+from tunesvc.execution.driver.ray_pool import ExecutorMaker
+from tunesvc.preparation.data_store import DataManifest
+from tunesvc.queries.study_failure import find_failure
+from tunesvc.runs import run_observed
+from tunesvc.runtime.data_preparation import prepare_version
+from tunesvc.runtime.run_study import StudySource, create_or_resume
+from tunesvc.spec import StudySpec
+
+
+class WatchInterrupted(Exception):
+    """A watch was interrupted; the next one continues."""
+
+
+class StudyRunner(Protocol):
+    """What a watch needs of the rest of tunesvc."""
+
+    def prepare(self, spec: StudySpec) -> DataManifest:
+        """Return the version that a spec's data now are, once it is prepared.
+
+        Raises:
+            WatchInterrupted: meanwhile.
+            DataError: the data cannot be prepared.
+        """
+        ...
+
+    def create(self, spec: StudySpec) -> StudyRecord:
+        """Store a study, or update the one of that name."""
+        ...
+
+    def run(self, record: StudyRecord) -> None:
+        """Run a study to its end. Repeatable: one that has ended is left alone.
+
+        Raises:
+            WatchInterrupted: meanwhile; what is recorded is kept.
+            TuneError: it is paused, or has failed.
+        """
+        ...
+
+    def say(self, text: str) -> None:
+        """Show a sentence to the user."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRunner:
+    """Runs studies on Ray, or on the given executor."""
+
+    database: Database
+    source: StudySource
+    make_executor: ExecutorMaker
+    observer: Observer
+    interrupt: threading.Event
+
+    def prepare(self, spec: StudySpec) -> DataManifest:
+        """See `StudyRunner`."""
+        folder = Path(self.source.folder or ".").resolve()
+        manifest = prepare_version(spec, folder, self.observer, self.interrupt)
+        if manifest is None:
+            raise WatchInterrupted
+        return manifest
+
+    def create(self, spec: StudySpec) -> StudyRecord:
+        """See `StudyRunner`."""
+        return create_or_resume(
+            self.database, spec, self.source, resume=True, observer=self.observer
+        )
+
+    def run(self, record: StudyRecord) -> None:
+        """See `StudyRunner`."""
+        with self.database.engine.connect() as connection:
+            state = study_records.find(connection, record.name).state
+        if state is StudyState.PAUSED:
+            raise TuneError(
+                f"study {record.name!r} is paused: `tune resume {record.name}` continues it, and "
+                "the watch after that continues from its result"
+            )
+        if state in (StudyState.FINISHED, StudyState.STOPPED):
+            return
+        interrupted = run_observed(
+            self.database,
+            record,
+            self.source,
+            {"make_executor": self.make_executor, "check": False, "observer": self.observer},
+            self.observer,
+            self.interrupt,
+        )
+        if interrupted:
+            raise WatchInterrupted
+        failure = find_failure(self.database, record.name)
+        if failure is not None:
+            raise failure
+
+    def say(self, text: str) -> None:
+        """See `StudyRunner`."""
+        self.observer.on_event(ProgressEvent("study", text))

@@ -1,0 +1,170 @@
+"""Text about champions: a list, one with its history, and the result of a watch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.text import Text
+
+from tunesvc.champions.watch_result import OUTCOMES, WatchResult
+from tunesvc.db.champions.champion_records import Champion
+from tunesvc.db.champions.promotion_deliveries import PromotionDelivery
+from tunesvc.drift.drift_report import ColumnDrift, DriftReport
+from tunesvc.util import formatting
+from tunesvc.util.characters import visible
+from tunesvc.views import terminal
+
+COLUMNS = 8
+"""Most columns of a drift report that are shown, beside those that have drifted."""
+
+
+def print_champions(champions: Sequence[Champion]) -> None:
+    """Print the champion of each family."""
+    heads = (">number", "family", "study", ">trial", "metric", ">value", "data", "since")
+    lines = [
+        (
+            one.champion_id,
+            visible(one.family),
+            visible(one.configuration.study),
+            one.configuration.trial_number,
+            one.configuration.metric,
+            describe_value(one),
+            one.configuration.data_version or "–",
+            formatting.ago(one.promoted_at),
+        )
+        for one in champions
+    ]
+    console = terminal.out()
+    console.print(terminal.fitted(heads, lines, console.width, ("metric", "since")))
+
+
+def print_champion(
+    champion: Champion,
+    history: Sequence[Champion],
+    deliveries: Sequence[PromotionDelivery],
+) -> None:
+    """Print a champion, its evidence, its announcements and its history."""
+    console = terminal.out()
+    grid = terminal.table("", "")
+    grid.show_header = False
+    for label, text in _facts(champion):
+        grid.add_row(*terminal.cells(label, text))
+    console.print(grid)
+    if champion.evidence.drift is not None:
+        print_drift(champion.evidence.drift)
+    for delivery in deliveries:
+        if delivery.champion_id == champion.champion_id or delivery.delivered_at is None:
+            console.print(Text(_delivery(delivery)))
+    console.print()
+    heads = (">number", "promoted", "kind", "study", ">trial", ">value", "by", "reason")
+    lines = [_line(one) for one in history]
+    console.print(terminal.fitted(heads, lines, console.width, ("by",)))
+    commands = [f"tune champion export {visible(_quoted_family(champion))}"]
+    if len(history) > 1:
+        commands.append(f"tune champion rollback {visible(_quoted_family(champion))}")
+    console.print(Text("\n" + "\n".join(commands), style="cyan"))
+
+
+def _quoted_family(champion: Champion) -> str:
+    """Return the family as a shell takes it."""
+    import shlex
+
+    return shlex.quote(champion.family)
+
+
+def describe_value(champion: Champion) -> str:
+    """Return a champion's value with its standard error."""
+    configuration = champion.configuration
+    error = configuration.standard_error
+    text = formatting.number(configuration.value)
+    return text if error is None else f"{text} ± {error:.2g}"
+
+
+def _facts(champion: Champion) -> Iterator[tuple[str, str]]:
+    configuration, evidence = champion.configuration, champion.evidence
+    yield "family", visible(champion.family)
+    yield "champion", f"{champion.champion_id}, {champion.kind}, by {champion.user_name}"
+    yield "since", formatting.ago(champion.promoted_at)
+    yield "configuration", f"trial {configuration.trial_number} of {visible(configuration.study)}"
+    yield "parameters", visible(formatting.parameters(configuration.params))
+    folds = len(configuration.fold_values)
+    how = f", mean of {folds} folds" if folds else ", as observed in one trial"
+    yield configuration.metric, f"{describe_value(champion)} ({configuration.goal}{how})"
+    if configuration.data_version is not None:
+        yield "data", configuration.data_version
+    yield "reason", visible(evidence.reason)
+
+
+def _line(champion: Champion) -> tuple[object, ...]:
+    configuration = champion.configuration
+    return (
+        champion.champion_id,
+        formatting.ago(champion.promoted_at),
+        champion.kind,
+        visible(configuration.study),
+        configuration.trial_number,
+        describe_value(champion),
+        champion.user_name,
+        visible(champion.evidence.reason),
+    )
+
+
+def _delivery(delivery: PromotionDelivery) -> str:
+    what = f"{delivery.hook} of champion {delivery.champion_id}"
+    if delivery.delivered_at is not None:
+        return f"{what}: delivered {formatting.ago(delivery.delivered_at)}"
+    error = f": {delivery.error}" if delivery.error else ""
+    return f"! {what}: not delivered after {delivery.attempts} attempts{visible(error)}"
+
+
+def print_drift(report: DriftReport) -> None:
+    """Print the tests of columns: those that have drifted, and the next ones."""
+    console = terminal.out()
+    if report.changed_columns:
+        names = ", ".join(map(visible, report.changed_columns))
+        console.print(Text(f"columns that came, went, or have another type: {names}"))
+    carried = f", without {report.carried} that both have" if report.carried else ""
+    console.print(Text(f"{report.after} rows against {report.before}{carried}", style="dim"))
+    heads = ("column", "test", ">p, corrected", ">distance", ">PSI", "")
+    others = [one for one in report.columns if not one.has_drifted]
+    shown = [*report.drifted, *others[:COLUMNS]]
+    console.print(terminal.fitted(heads, [_test(one) for one in shown], console.width, ()))
+    if rest := len(report.columns) - len(shown):
+        console.print(Text(f"and {rest} tests more, none of which shows drift", style="dim"))
+
+
+def _test(test: ColumnDrift) -> tuple[object, ...]:
+    psi = "–" if test.psi is None else f"{test.psi:.3f}"
+    marks = [
+        text for text, holds in (("target", test.is_target), ("drifted", test.has_drifted)) if holds
+    ]
+    return (
+        visible(test.column),
+        test.kind,
+        f"{test.adjusted:.2g}",
+        f"{test.distance:.3f}",
+        psi,
+        ", ".join(marks),
+    )
+
+
+def print_result(result: WatchResult) -> None:
+    """Print the result of a watch."""
+    console = terminal.out()
+    data = f" on data {result.data_version}" if result.data_version else ""
+    console.print(
+        Text.assemble((visible(result.family), "bold"), f"{data}: {OUTCOMES[result.outcome]}")
+    )
+    if result.reason != OUTCOMES[result.outcome]:
+        console.print(Text(visible(result.reason)))
+    if result.drift is not None:
+        print_drift(result.drift)
+    champion = result.champion
+    if champion is not None:
+        configuration = champion.configuration
+        value = f"{configuration.metric} {describe_value(champion)}"
+        origin = f"trial {configuration.trial_number} of {visible(configuration.study)}"
+        console.print(Text(f"champion {champion.champion_id}: {origin}, {value}"))
+    if result.undelivered:
+        command = f"tune champion deliver {_quoted_family(champion)}" if champion else ""
+        console.print(Text(f"! {result.undelivered} announcements failed: `{command}` tries again"))

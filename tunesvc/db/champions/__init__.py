@@ -1,0 +1,1 @@
+"""Champions: the configurations that production uses, their history, and its announcements."""
