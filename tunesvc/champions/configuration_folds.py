@@ -28,6 +28,7 @@ from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.search.optimizer import queued
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec, as_choices
+from tunesvc.util.formatting import number
 
 CONFIGURATION = "configuration"
 """User attribute of a trial: the digest of its parameters."""
@@ -80,10 +81,13 @@ class ConfigurationFolds:
         if any(not stored[key].state.is_finished() for key in requested):
             record = self._runner.create(self._folds_spec(len(stored)))
             with suppress(StudyFailed):  # its values are NaN: what fails here is not better
-                self._runner.run(record)
+                self._runner.run(record, quiet=True)
             stored = self._stored()
         self._check_rows()
         rows = [self._values_of(stored[digest(params)]) for params in configurations]
+        for row in rows:
+            shown = ", ".join(map(number, row))
+            self._runner.say(f"{self._spec.metrics[0].name} on folds: {shown}")
         return FoldValues(tuple(rows), 1 / (self._count - 1))
 
     def _stored(self) -> dict[str, FrozenTrial]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from tunesvc.champions.configuration_folds import ConfigurationFolds, FoldValues
 from tunesvc.champions.promotion import configuration_of, record_promotion
-from tunesvc.champions.configuration_folds import FoldValues, ConfigurationFolds
 from tunesvc.champions.study_runner import StudyRunner
 from tunesvc.champions.watch_specs import watch_options
 from tunesvc.db import study_records

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from tunesvc.champions.family_studies import FamilyStudies, with_values
 from tunesvc.champions.configuration_folds import FoldValues
+from tunesvc.champions.family_studies import FamilyStudies, with_values
 from tunesvc.champions.version_drift import compare_versions
 from tunesvc.champions.watch_result import WatchResult
 from tunesvc.champions.watch_specs import retune_spec

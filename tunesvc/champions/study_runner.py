@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tunesvc.coordinator.progress_events import Observer, ProgressEvent
+from tunesvc.coordinator.progress_events import Observer, Progress, ProgressEvent
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
@@ -42,8 +42,12 @@ class StudyRunner(Protocol):
         """Store a study, or update the one of that name."""
         ...
 
-    def run(self, record: StudyRecord) -> None:
+    def run(self, record: StudyRecord, *, quiet: bool = False) -> None:
         """Run a study to its end. Repeatable: one that has ended is left alone.
+
+        Args:
+            record: the study.
+            quiet: show what it waits for and what fails only.
 
         Raises:
             WatchInterrupted: meanwhile; what is recorded is kept.
@@ -80,7 +84,7 @@ class LocalRunner:
             self.database, spec, self.source, resume=True, observer=self.observer
         )
 
-    def run(self, record: StudyRecord) -> None:
+    def run(self, record: StudyRecord, *, quiet: bool = False) -> None:
         """See `StudyRunner`."""
         with self.database.engine.connect() as connection:
             state = study_records.find(connection, record.name).state
@@ -91,12 +95,13 @@ class LocalRunner:
             )
         if state in (StudyState.FINISHED, StudyState.STOPPED):
             return
+        observer = _QuietObserver(self.observer) if quiet else self.observer
         interrupted = run_observed(
             self.database,
             record,
             self.source,
-            {"make_executor": self.make_executor, "check": False, "observer": self.observer},
-            self.observer,
+            {"make_executor": self.make_executor, "check": False, "observer": observer},
+            observer,
             self.interrupt,
         )
         if interrupted:
@@ -108,3 +113,22 @@ class LocalRunner:
     def say(self, text: str) -> None:
         """See `StudyRunner`."""
         self.observer.on_event(ProgressEvent("study", text))
+
+
+_SHOWN = frozenset({"phase", "failed", "retry", "error"})
+
+
+class _QuietObserver:
+    """Passes on what a study waits for and what fails."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def on_event(self, event: ProgressEvent) -> None:
+        """Pass an event on if it is one of `_SHOWN`."""
+        if event.kind in _SHOWN:
+            self._observer.on_event(event)
+
+    def progress(self, progress: Progress) -> None:
+        """Pass a snapshot on."""
+        self._observer.progress(progress)

@@ -234,9 +234,7 @@ def _champion(row: Any) -> Champion:
         tuple(row.fold_values),
     )
     drift = None if row.drift is None else _drift(row.drift)
-    evidence = PromotionEvidence(
-        row.reason, tuple(row.rival_values), row.p_value, row.level, drift
-    )
+    evidence = PromotionEvidence(row.reason, tuple(row.rival_values), row.p_value, row.level, drift)
     return Champion(
         row.champion_id,
         row.family,
