@@ -37,12 +37,15 @@ from tunesvc.data.trial_data import TrialData
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.decorator import Tunable
 from tunesvc.drift.drift_report import ColumnDrift, DriftReport
+from tunesvc.models.model_store import ModelMetadata
+from tunesvc.models.trained_model import TrainedModel
 from tunesvc.plots import Plots
 from tunesvc.preparation.fitted_preparation import FittedPreparation
 from tunesvc.queries.confirmation import Confirmation
 from tunesvc.queries.explain.explanation import Explanation
 from tunesvc.queries.explain.pruning_audit import Audit
 from tunesvc.queries.health import Health
+from tunesvc.queries.operations.final_runs import TestResult, TestUse
 from tunesvc.queries.rows import AttemptRow, DecisionRow, TrialDetail, TrialRow
 from tunesvc.run_options import RunOptions, StudyOptions, SubmitOptions
 from tunesvc.runtime.new_submission import NewSubmission
@@ -78,10 +81,12 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
         *(tunesvc.champion_history, tunesvc.promote, tunesvc.rollback),
         *(Champion, Configuration, PromotionEvidence, DriftReport, ColumnDrift),
     ),
+    "Trained models": (tunesvc.load_model, TrainedModel, ModelMetadata),
     "A study": (tunesvc.Study, Plots),
     "Results": (
         *(TrialRow, TrialDetail, AttemptRow, DecisionRow),
         *(Recommendation, Confirmation, Finalist, Audit, Explanation, Health),
+        *(TestResult, TestUse),
     ),
     "A server": (
         *(tunesvc.Client, StudyOperations, TrialOperations, InsightOperations),
@@ -102,7 +107,7 @@ _INHERITED = {"AutoSampler", "GPSampler", "TPESampler", "CurvePruner", "AshaPrun
 
 _HANDED_OUT = (
     *(tunesvc.Study, Plots, Tunable, BackgroundRun),
-    *(TrialData, Part, FittedPreparation),
+    *(TrialData, Part, FittedPreparation, TrainedModel),
 )
 """Classes whose objects users get, and never make."""
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tunesvc.client.remote.http_client import Client
     from tunesvc.decorator import Choice, Float, Int, tunable
     from tunesvc.errors import Pruned, StudyFailed, TuneError
+    from tunesvc.models.trained_model import load_model
     from tunesvc.preparation.fitted_preparation import load_preparation
     from tunesvc.search.pruners.asha import AshaPruner
     from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
@@ -57,6 +58,7 @@ _HOMES = {
     "delete_study": "tunesvc.api",
     "list_champions": "tunesvc.champions.champion_functions",
     "load_champion": "tunesvc.champions.champion_functions",
+    "load_model": "tunesvc.models.trained_model",
     "load_preparation": "tunesvc.preparation.fitted_preparation",
     "load_study": "tunesvc.api",
     "promote": "tunesvc.champions.champion_functions",
@@ -90,6 +92,7 @@ __all__ = [
     "delete_study",
     "list_champions",
     "load_champion",
+    "load_model",
     "load_preparation",
     "load_study",
     "promote",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from tunesvc import final_stages
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
@@ -16,6 +17,7 @@ from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import StudyFailed, StudyNotFound, TuneError
 from tunesvc.execution.agents.checkpoint_archive import unpack_into
 from tunesvc.execution.objectives.ray_tune_space import nested
+from tunesvc.models.trained_model import TrainedModel, load_model
 from tunesvc.plots import Plots
 from tunesvc.queries.checkpoint_files import find_best_checkpoint, open_checkpoint
 from tunesvc.queries.confirmation import Confirmation, get_confirmation
@@ -24,6 +26,13 @@ from tunesvc.queries.explain.explanation import Explanation, explain_study, expl
 from tunesvc.queries.explain.pruning_audit import Audit, get_audit
 from tunesvc.queries.export.dataframe import build_dataframe
 from tunesvc.queries.health import Health, health
+from tunesvc.queries.operations.data_lineage import get_data
+from tunesvc.queries.operations.final_runs import (
+    TestResult,
+    TestUse,
+    get_test_result,
+    list_test_uses,
+)
 from tunesvc.queries.operations.request_log import list_requests
 from tunesvc.queries.recommendation import answer_rows, find_best_trial, get_recommendation
 from tunesvc.queries.rows import RequestRow, StudyView, TrialDetail, TrialRow
@@ -478,6 +487,78 @@ class Study:
         if found is None:
             raise StudyNotFound(f"the study {record.name!r} was deleted meanwhile")
         return found
+
+    def test(
+        self,
+        *,
+        again: bool = False,
+        function: Callable[..., Any] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TestResult | None:
+        """Evaluate the recommended trial on the test part, once; return how optimistic it was.
+
+        It is trained as before, as the study `NAME:test`. Called again, it returns the recorded
+        result and evaluates nothing. None if the run was interrupted; call it again to continue.
+
+        Args:
+            again: evaluate once more, such as when another trial is recommended by now. That is
+                recorded, and the test part gives no clean estimate any more.
+            function: the objective, for a study that was started from Python.
+            options: see `RunOptions`.
+
+        Raises:
+            TuneError: no test part, several metrics, or no finished trial.
+            StudyFailed: the trial failed.
+        """
+        check_names("test", options)
+        return final_stages.test_study(
+            self._database, self._record(), options, again=again, function=function
+        )
+
+    @property
+    def test_result(self) -> TestResult | None:
+        """The newest result of `test`; None if it was never called."""
+        return get_test_result(self._database, self.view.study_id)
+
+    @property
+    def test_uses(self) -> tuple[TestUse, ...]:
+        """All uses of the test part of the study's data, by any study, the first one first."""
+        data = get_data(self._database, self.view.study_id)
+        return () if data is None else list_test_uses(self._database, data.version)
+
+    def apply(
+        self,
+        number: int | None = None,
+        *,
+        out: str | Path | None = None,
+        function: Callable[..., Any] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> TrainedModel | None:
+        """Train the recommended trial on training and validation part; return the stored model.
+
+        It is the study `NAME:apply`, evaluated on the test part; `tunesvc.load_model(NAME)` loads
+        the model anywhere. None if the run was interrupted; call it again to continue.
+
+        Args:
+            number: trains the parameters of this trial instead.
+            out: a new folder for a copy of the model and its preparation.
+            function: the objective, for a study that was started from Python.
+            options: see `RunOptions`.
+
+        Raises:
+            TuneError: no finished trial, or the objective saves no model.
+            StudyFailed: the training failed.
+        """
+        check_names("apply", options)
+        metadata = final_stages.apply_study(
+            self._database,
+            self._record(),
+            options,
+            number=number,
+            out=None if out is None else Path(out),
+            function=function,
+        )
+        return None if metadata is None else load_model(metadata.study)
 
     @property
     def answer(self) -> tuple[Recommendation | None, Sequence[TrialRow]]:

@@ -29,6 +29,7 @@ REFUSING = {
     "schema": "prints what this version of the program reads",
     "dashboard": "serves the database; a server has its own pages",
     "serve": "is the server",
+    "apply": "trains on this machine, on data of the artifact store, which no server has",
     "send": "records in the database what trackers have",
     "watch": "tunes on this machine, from files of it",
     "champion ls": HOOKS,

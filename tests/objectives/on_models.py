@@ -1,10 +1,15 @@
 """Objectives that return fitted models, and their data."""
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+
+from tunesvc.errors import DataError
 
 
 def flowers():
@@ -51,3 +56,27 @@ def undecided(x, trial):
 def mean(x, trial):
     X, y = trial.data.train
     return DummyRegressor().fit(X, y)
+
+
+def judged(x, trial):
+    X, y = trial.data.train
+    model = LogisticRegression(C=10**x).fit(X, y)
+    X, y = trial.data.validation
+    path = trial.directory / "sizes.txt"
+    path.write_text(f"{len(trial.data.train)} {len(y)}")
+    trial.checkpoint(path)
+    return 1 - model.score(X, y)
+
+
+def curious(x, trial):
+    """Look for the test part where an objective may look."""
+    found = 0
+    for attempt in (lambda: trial.data.test, lambda: trial.data.train.test):
+        with suppress(DataError, AttributeError):
+            attempt()
+            found += 1
+    return float(found)
+
+
+class Halves(StandardScaler):
+    """A transformer of the study's own."""

@@ -17,6 +17,7 @@ from tunesvc import __version__
 from tunesvc.cli.chosen_client import ClientCommand, MachineCommand
 from tunesvc.cli.commands import (
     agents,
+    apply,
     control,
     dashboard,
     doctor,
@@ -149,7 +150,7 @@ _STEER = "Steer"
 _SETUP = "Set up"
 
 _HERE = (
-    *(dashboard.dashboard, serve.serve, send.send),
+    *(dashboard.dashboard, serve.serve, send.send, apply.apply),
     *(files.init, files.import_, files.validate, files.preview, files.schema),
     watch.watch,
 )
@@ -165,6 +166,7 @@ for panel, commands in (
             submit.submit,
             agents.agent,
             explain.confirm,
+            apply.apply,
             files.init,
             files.import_,
             files.validate,

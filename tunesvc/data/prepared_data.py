@@ -20,6 +20,8 @@ TRIAL_PARTS = ("train", "validation")
 """Parts that trials get."""
 TEST = "test"
 """The part that no trial gets."""
+FINAL_VARIANT = "final"
+"""Variant of the parts that a final run gets, the test part among them."""
 FOLD_FOLDER = "fold-"
 """Beginning of the name of a fold's folder."""
 
@@ -33,6 +35,13 @@ class PreparedData:
     """Address of the artifact store that has it."""
     parts: Mapping[str, str]
     """Part that trials get -> digest of its file."""
+    variant: str = ""
+    """Names parts that are not those of ordinary trials: they have a folder of their own."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of these parts on this machine. It may not exist."""
+        return node_folder(f"{self.version}-{self.variant}" if self.variant else self.version)
 
 
 def part_of_fold(part: str, fold: int) -> str:
@@ -40,9 +49,14 @@ def part_of_fold(part: str, fold: int) -> str:
     return f"{FOLD_FOLDER}{fold}/{part}"
 
 
-def node_folder(version: str) -> Path:
+def node_folder(name: str) -> Path:
     """Return the folder of a version's files on this machine. It may not exist."""
-    return home_directory() / "data" / version
+    return home_directory() / "data" / name
+
+
+def version_in(folder: Path) -> str:
+    """Return the version of the files in a folder."""
+    return folder.name.partition("-")[0]
 
 
 def part_path(folder: Path, part: str) -> Path:

@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 from tunesvc.data.part import Part
 from tunesvc.data.prepared_data import (
     FOLD_FOLDER,
+    TEST,
     PreparedData,
-    node_folder,
     part_of_fold,
     part_path,
+    version_in,
 )
 from tunesvc.errors import DataError
 
@@ -89,12 +90,21 @@ class TrialData:
         return Part.open(part_path(self._folder, name), self.version)
 
 
+def open_test(data: TrialData) -> Part | None:
+    """Return the test part where scorers judge a final run; None in every other trial.
+
+    For the worker only, which gives it to no objective.
+    """
+    is_there = TEST in data._buffers or part_path(data._folder, TEST).exists()
+    return data._part(TEST) if is_there else None
+
+
 _opened: dict[str, TrialData] = {}
 
 
-def provide(version: str, folder: Path, buffers: Mapping[str, Any]) -> None:
+def provide(prepared: PreparedData, folder: Path, buffers: Mapping[str, Any]) -> None:
     """Let trials of this process use bytes that it has, and processes that it starts the files."""
-    _opened[version] = TrialData(version, folder, buffers)
+    _opened[prepared.folder.name] = TrialData(prepared.version, folder, buffers)
     os.environ[FOLDER_VARIABLE] = str(folder)
 
 
@@ -106,11 +116,11 @@ def open_data(prepared: PreparedData | None, fold: int | None = None) -> TrialDa
     """
     if prepared is None:
         raise DataError("the study has no data: write `data:` into its file, see docs/data.md")
-    version = prepared.version
     folder = Path(os.environ.get(FOLDER_VARIABLE, ""))
-    if folder.name != version:  # that of a study whose trial runs this one
-        folder = node_folder(version)
-    return _opened.setdefault(version, TrialData(version, folder)).of_fold(fold)
+    if folder.name != prepared.folder.name:  # that of a study whose trial runs this one
+        folder = prepared.folder
+    opened = _opened.setdefault(folder.name, TrialData(prepared.version, folder))
+    return opened.of_fold(fold)
 
 
 def data_of_program() -> TrialData:
@@ -123,5 +133,5 @@ def data_of_program() -> TrialData:
         return open_data(None)
     folder = Path(os.environ[FOLDER_VARIABLE])
     if folder.name.startswith(FOLD_FOLDER):  # its parts are named as those of data without folds
-        return TrialData(folder.parent.name, folder)
-    return TrialData(folder.name, folder)
+        return TrialData(version_in(folder.parent), folder)
+    return TrialData(version_in(folder), folder)

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tunesvc.data.part import Part
+from tunesvc.data.trial_data import open_test
 from tunesvc.errors import BadReport
 from tunesvc.trial import Trial
 
+FINAL_SCORES = "tunesvc:final-scores"
+"""System attribute of a final run: scores on the validation part, and standard errors."""
 SetAttr = Callable[[str, str], None]
 """Sets a system attribute of the trial; its value is JSON."""
 
@@ -31,6 +34,51 @@ def judge(
     """
     require_model(returned, scoring)
     return _scores(returned, trial.data.validation, scoring, set_attr)
+
+
+def judge_final(
+    model: object,
+    trial: Trial,
+    scoring: tuple[str, ...],
+    set_attr: SetAttr,
+) -> dict[str, float]:
+    """Return the scores on the test part, and store how exact they are; see `FINAL_SCORES`.
+
+    Without a test part these are scores on the validation part.
+
+    Raises:
+        BadReport, DataError: see `judge`.
+    """
+    require_model(model, scoring)
+    part = open_test(trial.data)
+    if part is None:
+        return _scores(model, trial.data.validation, scoring, set_attr)
+    from tunesvc.evaluation.predictions import Predictions
+    from tunesvc.evaluation.scoring import score, standard_errors
+
+    scores = _scores(model, part, scoring, set_attr)
+    test = Predictions(model, part)
+    validation = Predictions(model, trial.data.validation)
+    stored = {
+        "validation": score(validation, scoring),
+        "validation_error": standard_errors(validation, scoring, trial.seed),
+        "test_error": standard_errors(test, scoring, trial.seed),
+    }
+    set_attr(FINAL_SCORES, json.dumps(stored))
+    return scores
+
+
+def store_model(model: object, trial: Trial) -> None:
+    """Save a model as the trial's checkpoint.
+
+    Raises:
+        BadReport: it cannot be pickled.
+    """
+    from tunesvc.evaluation.predictions import inputs_of
+    from tunesvc.models.model_file import write_model
+
+    inputs = inputs_of(model, open_test(trial.data) or trial.data.validation)
+    trial.checkpoint(write_model(model, inputs, trial.directory))
 
 
 def require_model(returned: object, scoring: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -111,6 +111,3 @@ def _remedy(text: str) -> str:
             "another scorer"
         )
     return ""
-
-
-Scores = Mapping[str, float]

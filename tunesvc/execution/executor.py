@@ -74,6 +74,8 @@ class Job:
     """The prepared data that trials use."""
     scoring: tuple[str, ...] = ()
     """Names of the scorers that judge the model which the objective returns."""
+    final: Literal["test", "apply"] | None = None
+    """Set for a final run, which the test part judges; `apply` also stores the model."""
     orphan_s: float = 3600.0
     """Time after which workers on a shared cluster end if no coordinator calls them."""
 

@@ -39,6 +39,8 @@ class PreparationTask:
     scoring: tuple[str, ...] = ()
     """Names of the study's scorers, which have to fit the target."""
     folds: int | None = None
+    refit_of: str = ""
+    """A version to fit again, on training and validation part together."""
 
 
 def main(descriptor: int) -> None:
@@ -92,6 +94,8 @@ def _prepare(task: PreparationTask, say: Callable[[str], None]) -> str:
         _code_digest(task.data, task.folder),
         task.folds,
     )
+    if task.refit_of:
+        return preparing.refit(preparation, task.refit_of, say).version
     manifest = preparing.prepare(preparation, say)
     if task.scoring:
         _require_scorers(manifest, preparation.store, task.scoring)

@@ -19,10 +19,11 @@ from typing import Any
 from tunesvc.artifacts.artifact_store import ArtifactStore
 from tunesvc.artifacts.object_store import ObjectStore
 from tunesvc.data.prepared_data import (
+    FINAL_VARIANT,
     FOLD_FOLDER,
+    TEST,
     TRIAL_PARTS,
     PreparedData,
-    node_folder,
     part_path,
 )
 from tunesvc.errors import ArtifactMissing, DataError
@@ -77,6 +78,8 @@ class DataManifest:
     """True if rows are transformed one by one, see `fitted_preparation`."""
     schema: Mapping[str, str] = field(default_factory=dict)
     """Types of the columns that were read."""
+    refit_of: str = ""
+    """The version of which this one has training and validation part together to train on."""
 
     @property
     def features(self) -> list[str]:
@@ -95,8 +98,8 @@ class DataManifest:
 
     @property
     def rows(self) -> int:
-        """Number of rows in all parts."""
-        return sum(part.rows for part in self.whole_parts.values())
+        """Number of rows that were read."""
+        return self.raw.rows
 
     @property
     def bytes(self) -> int:
@@ -113,6 +116,19 @@ class DataManifest:
         named = [name for name in self.parts if name.startswith(FOLD_FOLDER)] or TRIAL_PARTS
         parts = {name: self.parts[name].digest for name in named}
         return PreparedData(self.version, store, parts)
+
+    def prepared_for_final(self, store: str, *, is_scored: bool) -> PreparedData:
+        """Return what a final run gets: the test part for its scorers, if there is one.
+
+        Without scorers the objective judges itself, so that it finds the test part in the place of
+        the validation part. Data of folds has no validation part: the training part takes its
+        place, so that nothing that stops early by it learns from the test part.
+        """
+        parts = {name: part.digest for name, part in self.whole_parts.items()}
+        parts.setdefault("validation", parts["train"])
+        if TEST in parts and not is_scored:
+            parts["validation"] = parts.pop(TEST)
+        return PreparedData(self.version, store, parts, variant=FINAL_VARIANT)
 
 
 class DataStore:
@@ -133,7 +149,7 @@ class DataStore:
     def find(self, version: str) -> DataManifest | None:
         """Return a version's manifest; None if it was never prepared, or was removed."""
         content = self._read(f"{_VERSIONS}/{version}.json")
-        return None if content is None else _manifest(content)
+        return None if content is None else parse_manifest(content)
 
     def get(self, named: str) -> DataManifest:
         """Return the version with this name or beginning of a name, or the one of a study.
@@ -163,7 +179,7 @@ class DataStore:
     def list(self) -> Iterator[DataManifest]:
         """Yield all versions, the newest first."""
         found = [self._read(one.key) for one in self._objects.list(_VERSIONS) if _is_json(one.key)]
-        manifests = [_manifest(content) for content in found if content is not None]
+        manifests = [parse_manifest(content) for content in found if content is not None]
         yield from sorted(manifests, key=lambda one: one.created_at, reverse=True)
 
     def publish(self, manifest: DataManifest) -> None:
@@ -203,7 +219,7 @@ def place_on_this_machine(prepared: PreparedData) -> Path:
         ArtifactMissing: the version was removed.
         ArtifactDamaged: a file is not what was stored.
     """
-    folder = node_folder(prepared.version)
+    folder = prepared.folder
     store = DataStore.open(prepared.store)
     for name, digest in prepared.parts.items():
         path = part_path(folder, name)
@@ -221,7 +237,8 @@ def _is_json(key: str) -> bool:
     return key.endswith(".json")
 
 
-def _manifest(content: bytes) -> DataManifest:
+def parse_manifest(content: bytes) -> DataManifest:
+    """Return a manifest from its JSON."""
     fields = json.loads(content)
     fields["inputs"] = [DataInput(**one) for one in fields["inputs"]]
     fields["parts"] = {name: DataFile(**one) for name, one in fields["parts"].items()}

@@ -7,16 +7,23 @@ has found that out, and rows are transformed one by one, here as there.
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesvc.errors import DataError
-from tunesvc.preparation.data_store import DataManifest, DataStore
+from tunesvc.preparation.data_store import DataManifest, DataStore, parse_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_MANIFEST = "preparation.json"
+_PICKLE = "preparation.pkl"
 
 
 class FittedPreparation:
@@ -64,8 +71,29 @@ def load_preparation(named: str, store: str | None = None) -> FittedPreparation:
     """
     found = DataStore.open(store)
     manifest = found.get(named)
+    return _unpickled(manifest, b"".join(found.files.read(manifest.preparation.digest)), named)
+
+
+def write_preparation(folder: Path, version: str) -> None:
+    """Write the fitted preparation of a version into a folder, for `read_preparation`."""
+    found = DataStore.open()
+    manifest = found.get(version)
+    found.files.get(manifest.preparation.digest, folder / _PICKLE)
+    (folder / _MANIFEST).write_text(json.dumps(asdict(manifest)))
+
+
+def read_preparation(folder: Path) -> FittedPreparation:
+    """Return the fitted preparation in a folder. It is unpickled: read only what you trust.
+
+    Raises:
+        DataError: it needs what is not installed.
+    """
+    manifest = parse_manifest((folder / _MANIFEST).read_bytes())
+    return _unpickled(manifest, (folder / _PICKLE).read_bytes(), str(folder))
+
+
+def _unpickled(manifest: DataManifest, content: bytes, named: str) -> FittedPreparation:
     _require_same_library(manifest)
-    content = b"".join(found.files.read(manifest.preparation.digest))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

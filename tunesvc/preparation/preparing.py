@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -127,7 +127,49 @@ def _read_files(task: Preparation, inputs: tuple[DataInput, ...]) -> SourceTable
     return read
 
 
-def version_of(task: Preparation, inputs: tuple[DataInput, ...]) -> str:
+def refit(task: Preparation, version: str, say: Say) -> DataManifest:
+    """Return the version that is fitted on training and validation part together.
+
+    Made from the rows that were stored with the version, so that it needs no source. The parts
+    `validation` and `test` have the same rows as before; those of `validation` are in `train`, too.
+
+    Raises:
+        DataError: the version was removed and its source has changed, or code or scikit-learn have.
+    """
+    base = task.store.find(version) or prepare(task, say)
+    if base.version != version or version_of(task, base.inputs) != version:
+        raise DataError(
+            f"the study has data of version {version}, which cannot be prepared again: its "
+            "source, the code of its transformers or scikit-learn has changed since. Restore them, "
+            "or run a new study"
+        )
+    name = hashlib.sha256(f"refit {version}".encode()).hexdigest()[:12]
+    if (found := task.store.find(name)) is not None:
+        return found
+    with _locked(name, say):
+        if (found := task.store.find(name)) is not None:
+            return found
+        say("preparing data, fitted on training and validation part")
+        manifest = _Preparing(task, name, _stored_rows(task, base)).run(refit_of=version)
+        task.store.publish(manifest)
+    return manifest
+
+
+def _stored_rows(task: Preparation, base: DataManifest) -> SourceTable:
+    """Return the rows of a version as they were read."""
+    with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as folder:
+        path = Path(folder, "raw")
+        task.store.files.get(base.raw.digest, path)
+        table = pa.parquet.read_table(path, memory_map=False)
+    split = task.data.split
+    known = {*base.schema, *task.data.drop, split.group, split.time, task.data.target}
+    unknown = [name for name in table.column_names if name not in known]
+    if task.data.target is None:  # the only one that a function can have named
+        return SourceTable(table, tuple(base.inputs), next(iter(unknown), None))
+    return SourceTable(table, tuple(base.inputs), None, tuple(unknown))
+
+
+def version_of(task: Preparation, inputs: Iterable[DataInput]) -> str:
     """Return the name of a version: a digest of inputs, settings and code."""
     settings = task.settings
     del settings["source"]
@@ -170,17 +212,25 @@ class _Preparing:
         self._features = [name for name in self._table.column_names if name not in unused]
         self._check_features()
 
-    def run(self) -> DataManifest:
-        """Store all files, and return the manifest."""
+    def run(self, refit_of: str = "") -> DataManifest:
+        """Store all files, and return the manifest.
+
+        Args:
+            refit_of: a version whose validation part is trained on, too.
+        """
         data = self._task.data
         folds = self._task.folds
         rows = split_rows(self._table, data.split, self._target, has_folds=folds is not None)
+        if refit_of:
+            rows = {**rows, "train": np.sort(np.append(rows["train"], rows["validation"]))}
         table = self._table.select(self._features)
         transformer = self._fitted(rows["train"])
         pickled = column_transformer.dump(transformer)
         by_row = not _is_exact(transformer, to_frame(table.take(rows["train"])))
         frames = self._transformed(transformer, rows, by_row)
-        warnings = find_warnings(self._table, rows, self._target, self._features)
+        warnings: list[str] = []
+        if not refit_of:  # its rows are in two parts by design
+            warnings += find_warnings(self._table, rows, self._target, self._features)
         if by_row:
             warnings.append(
                 "the transformer gives other bits for a row than for a batch, so that rows are "
@@ -203,6 +253,7 @@ class _Preparing:
             warnings=warnings,
             by_row=by_row,
             schema={field.name: str(field.type) for field in table.schema},
+            refit_of=refit_of,
         )
 
     def _fitted(self, rows: np.ndarray) -> Any:

@@ -29,6 +29,7 @@ from tunesvc.execution.driver.cluster_preparation import ClusterPreparation
 from tunesvc.execution.preparation_main import PreparationTask
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed, get_data
+from tunesvc.queries.operations.final_runs import FinalRun
 from tunesvc.spec import StudySpec
 from tunesvc.util.formatting import number
 
@@ -53,6 +54,7 @@ def prepare_data(
     observer: Observer,
     interrupt: threading.Event,
     *,
+    final: FinalRun | None = None,
     on_cluster: bool = False,
     is_snapshot: bool = False,
 ) -> PreparedData | None:
@@ -64,6 +66,8 @@ def prepare_data(
         spec: its spec.
         observer: sees what is done.
         interrupt: ends the preparation.
+        final: set for a final run, which gets the version of the study that was searched; to
+            `apply` it, the one that is fitted on its training and validation part together.
         on_cluster: let the study's cluster prepare, so that none of its code runs here.
         is_snapshot: give the cluster every file of the study's folder.
 
@@ -73,18 +77,34 @@ def prepare_data(
     if spec.data is None:
         return None
     store = DataStore.open()
-    here = _task(spec, _folder(record), store)
-    there = ClusterPreparation(here, spec.cluster, spec.environment, is_snapshot)
-    task = there if on_cluster else here
-    manifest = _prepared(task, store, spec.environment.env, observer, interrupt)
+    manifest = None
+    if final is not None and not _is_refitted(final):
+        manifest = store.find(final.version)
+    if manifest is None:
+        here = _task(spec, _folder(record), store, final)
+        there = ClusterPreparation(here, spec.cluster, spec.environment, is_snapshot)
+        task = there if on_cluster else here
+        manifest = _prepared(task, store, spec.environment.env, observer, interrupt)
     if manifest is None:
         return None
+    if final is not None and final.version not in (manifest.version, manifest.refit_of):
+        raise DataError(
+            f"study {final.study!r} has data of version {final.version}, which was removed, and its"
+            f" source now gives version {manifest.version}: restore the data"
+        )
     is_new = _record(database, record, manifest, store)
-    for text in describe(manifest, with_columns=is_new):
+    for text in describe(manifest, with_columns=is_new and final is None):
         observer.on_event(ProgressEvent("study", text))
     for text in manifest.warnings:
         observer.on_event(ProgressEvent("warning", f"data: {text}"))
-    return manifest.prepared(store.address)
+    if final is None:
+        return manifest.prepared(store.address)
+    return manifest.prepared_for_final(store.address, is_scored=bool(spec.scoring))
+
+
+def _is_refitted(final: FinalRun) -> bool:
+    """Return True if training and validation part are put together; folds are all of both."""
+    return final.kind == "apply" and final.folds is None
 
 
 def prepare_version(
@@ -137,11 +157,19 @@ def _folder(record: StudyRecord) -> Path:
     return Path(record.source_dir or ".").resolve()
 
 
-def _task(spec: StudySpec, folder: Path, store: DataStore) -> PreparationTask:
+def _task(
+    spec: StudySpec,
+    folder: Path,
+    store: DataStore,
+    final: FinalRun | None = None,
+) -> PreparationTask:
     if spec.data is None:
         raise ValueError("the study has no data")
     folds = None if spec.evaluation is None else spec.evaluation.folds
-    return PreparationTask(spec.data, folder, store.address, spec.scoring, folds)
+    refit_of = ""
+    if final is not None:
+        folds, refit_of = final.folds, final.version if _is_refitted(final) else ""
+    return PreparationTask(spec.data, folder, store.address, spec.scoring, folds, refit_of)
 
 
 def _prepared(

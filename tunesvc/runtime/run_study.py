@@ -46,6 +46,7 @@ from tunesvc.execution.driver.ray_pool import ExecutorMaker, is_shared
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.interpreter import Interpreter
 from tunesvc.execution.objectives.pickled_function import pickle_function
+from tunesvc.queries.operations.final_runs import FinalRun, get_final_run
 from tunesvc.queries.warm_start_source import load_warm_start
 from tunesvc.runtime.checkpoint_locations import checkpoint_root, delete_checkpoints
 from tunesvc.runtime.data_preparation import prepare_data
@@ -68,6 +69,7 @@ from tunesvc.spec import StudySpec
 from tunesvc.spec.arguments import function_issues
 from tunesvc.spec.entrypoint_file import entrypoint_issues
 from tunesvc.util.blas import one_blas_thread
+from tunesvc.util.formatting import final_command
 from tunesvc.util.user import whoami
 
 MACHINE_S = 1.0
@@ -219,6 +221,10 @@ def run_study(
         await_end(database, record, observer, interrupt, back_s)
         if interrupt.is_set():
             return _INTERRUPTED
+    final = get_final_run(database, record.study_id)
+    run = replace(run, final=final)
+    if final is not None:
+        _require_enqueued(record, run)
     if _spec_of(record).data is not None:
         run = replace(run, prepared=_prepared(record, run))
         if run.prepared is None:
@@ -292,6 +298,8 @@ class _Run:
     serving: Serving | None
     prepared: PreparedData | None = None
     """The study's data, if it has any."""
+    final: FinalRun | None = None
+    """Set if the study is the final run of another one."""
 
     @property
     def takes_over(self) -> bool:
@@ -490,9 +498,25 @@ def _prepared(record: StudyRecord, run: _Run) -> PreparedData | None:
         spec,
         run.observer,
         run.interrupt,
+        final=run.final,
         on_cluster=run.serving is not None and is_shared(spec.cluster),
         is_snapshot=run.source.is_snapshot,
     )
+
+
+def _require_enqueued(record: StudyRecord, run: _Run) -> None:
+    """Refuse a final run with a budget for trials that a sampler would draw.
+
+    Raises:
+        TuneError: it has one.
+    """
+    trials = PgStorage(run.database).get_n_trials(record.study_id)
+    if run.final is not None and (_spec_of(record).budget.trials or 0) > trials:
+        command = final_command(run.final.study, run.final.kind)
+        raise TuneError(
+            f"study {record.name!r} is a final run of {run.final.study!r}, which runs recommended "
+            f"configurations only: `{command}` adds one"
+        )
 
 
 def _job_of(record: StudyRecord, run: _Run) -> Job:
@@ -500,7 +524,7 @@ def _job_of(record: StudyRecord, run: _Run) -> Job:
     if source.function is None:
         source = source if source.is_snapshot else StudySource(folder=record.source_dir)
     job = make_job(_spec_of(record), record.key, source, checkpoint_root(record))
-    return replace(job, data=run.prepared)
+    return replace(job, data=run.prepared, final=None if run.final is None else run.final.kind)
 
 
 def _exists(database: Database, record: StudyRecord) -> bool:

@@ -90,6 +90,12 @@ def resume_command(study: str, *, has_program: bool) -> str:
     return f"tunesvc.load_study({study!r}).resume(function=your_function)"
 
 
+def final_command(study: str, kind: str) -> str:
+    """Return the command that evaluates a study on its test part, or trains its final model."""
+    name = shlex.quote(study)
+    return f"tune best {name} --test" if kind == "test" else f"tune apply {name} --train"
+
+
 def confirm_command(study: str, *, has_program: bool) -> str:
     """Return the command that runs a study's finalists again."""
     if has_program:

@@ -16,6 +16,7 @@ from tunesvc.cli.cli_options import (
     DatabaseUrl,
     Json,
     Limit,
+    Quiet,
     ServerUrl,
     StudyName,
     TrialNumber,
@@ -210,9 +211,24 @@ def best(
             "--schedule`.",
         ),
     ] = False,
+    test: Annotated[
+        bool,
+        typer.Option(
+            "--test",
+            help="Evaluate it on the test part, once, and say how far validation was optimistic.",
+        ),
+    ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="With --test: evaluate although the test part was used, which is recorded.",
+        ),
+    ] = False,
     server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print the recommended trial; for several objectives, the Pareto front.
 
@@ -220,7 +236,14 @@ def best(
     results are noisy the best according to the model of all trials. If another trial has the best
     observed value, it is shown too: as probably a lucky draw, or as one that cannot be
     distinguished from the first.
+
+    `--test` trains it as before and evaluates it on the test part of the study's data, which no
+    trial has read. That happens once, as the study `STUDY:test`: later calls show what is recorded.
+    Ctrl-C stops it cleanly, and the same command continues it.
     """
+    if test or again:
+        _test(study, server, database_url, test=test, again=again, as_json=as_json, quiet=quiet)
+        return
     from tunesvc.views import study_text, terminal
 
     with opened_client(database_url, server) as client:
@@ -242,6 +265,27 @@ def best(
         terminal.err().print(f"{terminal.markup(study)} has no complete, feasible trial yet.")
     if not rows:
         raise typer.Exit(1)
+
+
+def _test(
+    study: str,
+    server: str | None,
+    database_url: str | None,
+    *,
+    test: bool,
+    again: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from tunesvc.cli.final_commands import test_and_print
+
+    if not test:
+        raise typer.BadParameter("--again is for --test")
+    if chosen_server(server) is not None:
+        raise typer.BadParameter(
+            "--test trains on this machine only: run it where the study ran, with --database-url"
+        )
+    test_and_print(study, database_url, again=again, as_json=as_json, quiet=quiet)
 
 
 def _answer_json(rows: Sequence[TrialRow], answer: Recommendation | None) -> dict[str, Any] | None:

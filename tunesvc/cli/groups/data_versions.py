@@ -106,7 +106,7 @@ def rm(
     """Delete a version, here and in the artifact store."""
     import shutil
 
-    from tunesvc.data.prepared_data import node_folder
+    from tunesvc.data.prepared_data import FINAL_VARIANT, node_folder
     from tunesvc.preparation.data_store import DataStore
 
     store = DataStore.open()
@@ -118,7 +118,8 @@ def rm(
             " the same, or delete these studies first, `tune rm`"
         )
     store.remove(manifest)
-    shutil.rmtree(node_folder(manifest.version), ignore_errors=True)
+    for name in (manifest.version, f"{manifest.version}-{FINAL_VARIANT}"):
+        shutil.rmtree(node_folder(name), ignore_errors=True)
     typer.echo(f"deleted version {manifest.version}")
 
 
@@ -152,7 +153,10 @@ def _row(manifest: DataManifest, used: Sequence[str]) -> tuple[object, ...]:
 
     prepared = ago(datetime.fromisoformat(manifest.created_at))
     counts = (manifest.rows, len(manifest.features), size(manifest.bytes))
-    return manifest.version, prepared, manifest.source, *counts, ", ".join(used)
+    source = manifest.source
+    if manifest.refit_of:
+        source = f"{manifest.refit_of}, validation part trained on"
+    return manifest.version, prepared, source, *counts, ", ".join(used)
 
 
 def _facts(manifest: DataManifest, used: Sequence[str]) -> dict[str, str]:
@@ -164,6 +168,7 @@ def _facts(manifest: DataManifest, used: Sequence[str]) -> dict[str, str]:
         "version": manifest.version,
         "prepared": f"{manifest.created_at[:19]} UTC, in {duration(manifest.seconds)}",
         "source": manifest.source,
+        **({"fitted again": f"from {manifest.refit_of}"} if manifest.refit_of else {}),
         "inputs": ", ".join(inputs[:10]),
         "rows": ", ".join(parts),
         **({"folds": f"{manifest.folds} of the training part"} if manifest.folds else {}),

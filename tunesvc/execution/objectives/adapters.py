@@ -20,7 +20,7 @@ from typing import Any
 
 from tunesvc.config_classes.config_function import ConfigFunction, with_config
 from tunesvc.errors import BadReport
-from tunesvc.evaluation.judging import judge
+from tunesvc.evaluation.judging import judge, judge_final, store_model
 from tunesvc.execution.attempt.attempt import Attempt, Run
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.entrypoint import Objective
@@ -67,11 +67,22 @@ def _result(call: Call, attempt: Attempt) -> Mapping[str, float]:
     if inspect.isgenerator(returned):
         returned = _exhaust(returned, attempt.trial())
     if attempt.job.scoring and not (returned is None and attempt.noticed_stop):
-        return judge(returned, attempt.trial(), attempt.job.scoring, attempt.set_system_attr)
+        return _judged(returned, attempt)
     metrics, attributes = as_result(returned, attempt.job.metrics)
     for name, value in attributes.items():
         attempt.set_user_attr(name, as_json(name, value))
     return metrics
+
+
+def _judged(model: object, attempt: Attempt) -> Mapping[str, float]:
+    """Return the scores of a returned model; store it if the run is there for that."""
+    job, trial = attempt.job, attempt.trial()
+    if job.final is None:
+        return judge(model, trial, job.scoring, attempt.set_system_attr)
+    scores = judge_final(model, trial, job.scoring, attempt.set_system_attr)
+    if job.final == "apply":
+        store_model(model, trial)
+    return scores
 
 
 def _caller(objective: Objective) -> Call:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from tunesvc.data.prepared_data import PreparedData, node_folder, part_path, write_whole
+from tunesvc.data.prepared_data import PreparedData, part_path, write_whole
 from tunesvc.data.trial_data import provide
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
@@ -107,14 +107,14 @@ class RayHost:
         import ray
 
         buffers = {name: ray.get(shared) for name, shared in self._shared_parts.items()}
-        folder = node_folder(prepared.version)
+        folder = prepared.folder
         if not all(part_path(folder, name).exists() for name in buffers):
-            folder = self.spool_folder().parent / "tunesvc-data" / prepared.version
+            folder = self.spool_folder().parent / "tunesvc-data" / folder.name
         for name, buffer in buffers.items():
             path = part_path(folder, name)
             if not path.exists():
                 write_whole(path, buffer)
-        provide(prepared.version, folder, buffers)
+        provide(prepared, folder, buffers)
 
     def end_process(self, info: WorkerInfo) -> None:
         """End this process through Ray, which then does not count it as a crash, and free its

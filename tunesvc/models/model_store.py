@@ -1,0 +1,172 @@
+"""Trained models in the artifact store, found by the name of their study.
+
+models/sha256/ab/ab12...        an archive of a model's folder, by digest
+models/studies/<digest>.json    the newest model of a study of that name
+
+FOLDER/tunesvc-model.json       what it is: `ModelMetadata`
+FOLDER/model                    the fitted model, see `model_file`; or under its own name what
+                                the trial saved
+FOLDER/preparation.json, preparation.pkl    the fitted preparation of its inputs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesvc.artifacts.artifact_store import ArtifactStore
+from tunesvc.artifacts.object_store import ObjectStore
+from tunesvc.errors import ArtifactMissing, DataError
+from tunesvc.util.paths import home_directory
+
+METADATA = "tunesvc-model.json"
+FORMAT = 1
+_STUDIES = "studies"
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """Where a model comes from, and how good it is."""
+
+    study: str
+    trial: int
+    """Number of the trial whose parameters it has."""
+    params: Mapping[str, Any]
+    """Parameters and constants."""
+    metric: str
+    goal: str
+    validation: float | None
+    """Value of that trial, which was trained on the training part alone."""
+    test: float | None
+    """Value of this model on the test part; None without one."""
+    scores: Mapping[str, float]
+    """Other metrics on the test part."""
+    data_version: str
+    """Version of the study's data; empty without `data`."""
+    preparation_version: str
+    """Version whose preparation it has, fitted on training and validation part."""
+    trained_at: str
+    trained_by: str
+    file: str
+    """Name of the model's file or folder."""
+    tunesvc: str
+    """Version of tunesvc."""
+    format: int = FORMAT
+
+
+class ModelStore:
+    """Trained models in an artifact store."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        """Keep them below `models/`."""
+        self.address = objects.url
+        self._objects = objects.below("models")
+        self._files = ArtifactStore(self._objects)
+
+    @classmethod
+    def open(cls, address: str | None = None) -> ModelStore:
+        """Return the models at an address, see `ObjectStore.open`."""
+        return cls(ObjectStore.open(address))
+
+    def put(self, folder: Path, metadata: ModelMetadata) -> str:
+        """Store a model's folder as the newest one of its study; return its digest."""
+        with tempfile.TemporaryDirectory(prefix="tunesvc-model-") as scratch:
+            archive = Path(scratch, "model.tar")
+            with tarfile.open(archive, "w") as tar:
+                for path in sorted(folder.iterdir()):
+                    tar.add(path, path.name)
+            digest = self._files.put_file(archive).digest
+        content = json.dumps({**asdict(metadata), "digest": digest}).encode()
+        self._objects.publish(_key(metadata.study), content)
+        return digest
+
+    def find(self, study: str) -> ModelMetadata | None:
+        """Return the newest model of a study; None if there is none."""
+        found = self._entry(study)
+        return None if found is None else _metadata(found)
+
+    def fetch(self, study: str) -> Path:
+        """Return the folder of the newest model of a study on this machine, whole.
+
+        Raises:
+            DataError: there is none.
+        """
+        found = self._entry(study)
+        if found is None:
+            raise DataError(
+                f"there is no trained model of a study {study!r} in {self.address}: "
+                f"`tune apply {study} --train` trains one"
+            )
+        digest = str(found["digest"])
+        folder = home_directory() / "models" / digest[:_DIGITS]
+        if not folder.exists():
+            self._unpack(digest, folder)
+        return folder
+
+    def _unpack(self, digest: str, folder: Path) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        archive = partial.with_suffix(".tar")
+        try:
+            self._files.get(digest, archive)
+            with tarfile.open(archive) as tar:
+                tar.extractall(partial, filter="data")
+            if not folder.exists():
+                partial.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
+        finally:
+            archive.unlink(missing_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _entry(self, study: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads(b"".join(self._objects.read(_key(study))))
+        except ArtifactMissing:
+            return None
+        return found
+
+
+def write_metadata(folder: Path, metadata: ModelMetadata) -> None:
+    """Write what a model is into its folder."""
+    (folder / METADATA).write_text(json.dumps(asdict(metadata), indent=1))
+
+
+def read_metadata(folder: Path) -> ModelMetadata:
+    """Return what a model in a folder is.
+
+    Raises:
+        DataError: the folder holds none.
+    """
+    try:
+        return _metadata(json.loads((folder / METADATA).read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{folder} is no folder of a trained model: it has no {METADATA}, which "
+            "`tune apply STUDY --train --out DIR` writes"
+        ) from None
+
+
+def _metadata(fields: dict[str, Any]) -> ModelMetadata:
+    fields.pop("digest", None)
+    if fields.get("format") != FORMAT:
+        raise DataError(
+            f"the model was written by tunesvc {fields.get('tunesvc')}, in a form that this release"
+            " does not read: train it again"
+        )
+    return ModelMetadata(**fields)
+
+
+def _key(study: str) -> str:
+    return f"{_STUDIES}/{hashlib.sha256(study.encode()).hexdigest()[:32]}.json"
