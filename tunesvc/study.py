@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tunesvc import final_stages
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
@@ -47,6 +46,7 @@ from tunesvc.runs import run_record
 from tunesvc.runtime import confirm, study_requests
 from tunesvc.runtime.run_study import StudySource, move
 from tunesvc.spec.units import parse_duration_s
+from tunesvc.stages import final_stages
 from tunesvc.util.paths import home_directory, is_url
 from tunesvc.util.user import whoami
 

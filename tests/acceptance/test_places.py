@@ -103,6 +103,7 @@ def test_every_command_runs_in_both_places_or_has_a_reason() -> None:
 
 
 OPERANDS = {
+    "apply": ["digits"],
     "send": ["digits"],
     "watch": ["x.yaml"],
     "champion show": ["shop"],

@@ -1,0 +1,1 @@
+"""Stages of a study after its search: on the test part, and on all data."""
