@@ -239,6 +239,21 @@ def test_an_attempt_that_a_worker_gave_back_may_begin_there_after_all(tmp_path: 
     assert [order.kind for order in backlogs.workers[0].received] == ["run", "run", "cancel", "run"]
 
 
+def test_a_worker_that_cannot_be_used_again_makes_room_when_it_gives_back_its_last_attempt(
+    tmp_path: Path,
+) -> None:
+    backlogs = Backlogs(tmp_path, workers=1)
+    backlogs.launch(0)
+    backlogs.say(0, (0, BEGUN))
+    backlogs.say(0, (0, DONE))
+    backlogs.acknowledge(0)
+    backlogs.launch(1)
+    assert backlogs.assigned() == [[0, 1]]
+    backlogs.say(0, absent=[1], is_reusable=False)
+    assert backlogs.workers[0].is_ended
+    assert len(backlogs.workers) == 2
+
+
 def test_at_most_one_attempt_waits_behind_a_long_one(tmp_path: Path) -> None:
     backlogs = Backlogs(tmp_path, workers=2, long_attempt_s=0.0)
     backlogs.backlog_max = 3

@@ -253,6 +253,8 @@ class WorkerClient:
             if self._state.live(attempt) is polled[attempt]:
                 self._requeue(polled[attempt])
         if response.absent:
+            # It may have given back all that it had, after its last outcome was recorded.
+            self._pool.end_if_retiring(worker)
             self._state.schedule()
 
     def _receive(
