@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from tunesvc.artifacts.checkpoint_archive import unpack_into
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import StudyFailed, StudyNotFound, TuneError
-from tunesvc.execution.agents.checkpoint_archive import unpack_into
 from tunesvc.execution.objectives.ray_tune_space import nested
 from tunesvc.models.trained_model import TrainedModel, load_model
 from tunesvc.plots import Plots

@@ -92,6 +92,15 @@ class PipeChannel:
             ) from None
 
 
+_of_process: Trial | None = None
+
+
+def set_current_trial(trial: Trial) -> None:
+    """Make a trial that of all threads of this process, a worker of its gang."""
+    global _of_process  # a process has one
+    _of_process = trial
+
+
 def current_trial() -> Trial:
     """Return the trial that this program was started for, or that this thread runs.
 
@@ -99,6 +108,8 @@ def current_trial() -> Trial:
     """
     if (running := RUNNING.get()) is not None:
         return running
+    if _of_process is not None:
+        return _of_process
     reports = os.environ.get("TUNE_REPORTS")
     if reports is None:
         return Trial()

@@ -86,6 +86,10 @@ class RestoredState:
     step: int = -1
     """Step after which it was saved; -1: before the first."""
 
+    def open(self) -> Path:
+        """Return the path of the file or folder on this machine."""
+        return self.path
+
 
 def _data_of_program() -> TrialData:
     from tunesvc.data.trial_data import data_of_program  # only where data are read
@@ -224,7 +228,7 @@ class Trial:
 
     def restored(self) -> Path | None:
         """Return the path of an earlier attempt's last checkpoint, a file or folder, or None."""
-        return None if self._restored is None else self._restored.path
+        return None if self._restored is None else self._restored.open()
 
     @property
     def _first_metric(self) -> str:

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tunesvc.artifacts.checkpoint_archive import pack, unpack
 from tunesvc.db.agents.agent_leases import is_new
 from tunesvc.db.agents.agent_messages import AgentEvent, AgentOrders, AgentPoll, LeaseStatus
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import DatabaseUnavailable, ServerAway
 from tunesvc.execution.agents.agent import Agent, AgentOptions
 from tunesvc.execution.agents.agent_desk import AgentDesk
-from tunesvc.execution.agents.checkpoint_archive import pack, unpack
 
 
 class DirectServer:

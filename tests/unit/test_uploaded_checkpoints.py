@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesvc.execution.agents.checkpoint_archive import pack, unpack_into
+from tunesvc.artifacts.checkpoint_archive import pack, unpack_into
 from tunesvc.execution.agents.uploaded_checkpoints import UploadedCheckpoints
 
 

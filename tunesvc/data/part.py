@@ -130,6 +130,25 @@ class Part:
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             return torch.utils.data.TensorDataset(*map(torch.from_numpy, arrays))
 
+    def shard(self, rank: int, of: int, *, equal: bool = True) -> Part:
+        """Return the rows of one of several workers, as views of this part's.
+
+        Args:
+            rank: the worker's, from 0.
+            of: number of workers.
+            equal: gives all workers as many rows, as training in step needs; up to `of - 1` rows at
+                the end are then in no shard. Without it, each row is in one shard.
+
+        Raises:
+            DataError: there is no such worker, or there are fewer rows than workers.
+        """
+        if not 0 <= rank < of:
+            raise DataError(f"shard({rank}, {of}): ranks of {of} workers are 0 to {of - 1}")
+        if len(self) < of:
+            raise DataError(f"{len(self)} rows cannot be shared by {of} workers")
+        rows = len(self) - len(self) % of if equal else len(self)
+        return _Shard(self, rows * rank // of, rows * (rank + 1) // of)
+
     def _require_numbers(self) -> None:
         import pyarrow.types as types
 
@@ -141,6 +160,27 @@ class Part:
                     f"`steps: [{{columns: [{name}], apply: encode}}]`, drop it, or use `arrow` or "
                     "`pandas()`"
                 )
+
+
+class _Shard(Part):
+    """Consecutive rows of a part."""
+
+    def __init__(self, part: Part, start: int, stop: int) -> None:
+        self._part = part
+        self._rows = slice(start, stop)
+        self._buffer = part._buffer
+        self._table = part.arrow.slice(start, stop - start)
+        self.target = part.target
+
+    @cached_property
+    def X(self) -> np.ndarray:  # noqa: N802  # what a design matrix is called
+        """The features as a matrix."""
+        return self._part.X[self._rows]
+
+    @cached_property
+    def y(self) -> np.ndarray:
+        """The target."""
+        return self._part.y[self._rows]
 
 
 def _strided(columns: list[Any], buffer: Any) -> np.ndarray:

@@ -108,6 +108,11 @@ def provide(prepared: PreparedData, folder: Path, buffers: Mapping[str, Any]) ->
     os.environ[FOLDER_VARIABLE] = str(folder)
 
 
+def is_provided(prepared: PreparedData) -> bool:
+    """Return True if this process has opened the data."""
+    return prepared.folder.name in _opened
+
+
 def open_data(prepared: PreparedData | None, fold: int | None = None) -> TrialData:
     """Return the data of a study, or of one of its folds, in this process.
 

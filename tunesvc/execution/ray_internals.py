@@ -180,6 +180,18 @@ def requested_resources(function: object) -> Any:
     return getattr(function, "_resources", None)
 
 
+def wrapped_errors(error: BaseException) -> list[BaseException]:
+    """Return the exceptions that one of Ray has in its fields, instead of as its cause.
+
+    Ray Train's exceptions of workers have their originals in a private field.
+    """
+    failures = getattr(error, "worker_failures", None)
+    fields = ("controller_failure", "health_check_failure", "_base_exc", "cause")
+    found = [*failures.values()] if isinstance(failures, dict) else []
+    found += [getattr(error, name, None) for name in fields]
+    return [one for one in found if isinstance(one, BaseException)]
+
+
 def is_parameter_registry(value: object) -> bool:
     """Return True for what `ray.tune.with_parameters` hides in a function's closure.
 

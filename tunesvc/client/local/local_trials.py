@@ -197,7 +197,7 @@ class LocalTrials:
 
     def fetch_checkpoint(self, study: str, number: int, checkpoint: str, folder: Path) -> Path:
         """Copy a checkpoint's file or folder into a folder; return the copy's path."""
-        from tunesvc.execution.agents.checkpoint_archive import unpack_into
+        from tunesvc.artifacts.checkpoint_archive import unpack_into
         from tunesvc.queries.checkpoint_files import open_checkpoint
 
         found = open_checkpoint(self._database, self._view(study), number, checkpoint)

@@ -14,12 +14,12 @@ from typing import TypeVar
 import httpx
 from pydantic import ValidationError
 
+from tunesvc.artifacts.checkpoint_archive import pack, unpack
 from tunesvc.artifacts.unpacking import unpack as unpack_snapshot
 from tunesvc.client.remote.connection import API, error_in, study_path
 from tunesvc.client.wire_format import decode, encode
 from tunesvc.db.agents.agent_messages import AgentEvent, AgentOrders, AgentPoll, LeaseStatus
 from tunesvc.errors import DatabaseUnavailable, ServerAway, ServerError, TooManyRequests, TuneError
-from tunesvc.execution.agents.checkpoint_archive import pack, unpack
 
 T = TypeVar("T")
 

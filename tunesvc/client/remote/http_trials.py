@@ -180,7 +180,7 @@ class HttpTrials:
 
     def fetch_checkpoint(self, study: str, number: int, checkpoint: str, folder: Path) -> Path:
         """Copy a checkpoint's file or folder into a folder; return the copy's path."""
-        from tunesvc.execution.agents.checkpoint_archive import unpack_into
+        from tunesvc.artifacts.checkpoint_archive import unpack_into
 
         path = study_path(study, "trials", number, "checkpoints", quote(checkpoint, safe=""))
         with self._connection.stream(path) as response:

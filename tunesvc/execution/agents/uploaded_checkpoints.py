@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunesvc.artifacts.checkpoint_archive import CHUNK_BYTES, pack, unpack
 from tunesvc.artifacts.trial_checkpoints import TrialCheckpoints
-from tunesvc.execution.agents.checkpoint_archive import CHUNK_BYTES, pack, unpack
 from tunesvc.execution.attempt.checkpoints import checkpoint_files, parse_checkpoint
 from tunesvc.util.paths import is_file_name, is_url
 

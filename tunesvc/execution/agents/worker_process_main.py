@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tunesvc.data.prepared_data import PreparedData
 from tunesvc.execution.agents.worker_process import StartWorker
@@ -40,6 +40,11 @@ class AgentHost:
 
     def environment(self) -> Mapping[str, str]:
         """Return nothing: processes of objectives inherit this one's variables."""
+        return {}
+
+    @property
+    def shared_parts(self) -> Mapping[str, Any]:
+        """Nothing: agents have no object store."""
         return {}
 
     def provide_data(self, prepared: PreparedData) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from tunesvc.data.trial_data import open_data
+from tunesvc.data.trial_data import TrialData, open_data
 from tunesvc.errors import ArtifactStoreError, BadReport, Pruned
 from tunesvc.execution.attempt import asyncio_loop, scratch
 from tunesvc.execution.attempt.checkpoint_places import open_checkpoints
@@ -27,6 +27,7 @@ from tunesvc.execution.executor import (
     AttrSet,
     Block,
     Checkpointed,
+    Failed,
     Finished,
     Job,
     Launch,
@@ -38,6 +39,9 @@ from tunesvc.execution.executor import (
     StudyRequested,
     SuggestRequested,
 )
+from tunesvc.execution.gang.gang_channel import GangChannel, GangData, GangState
+from tunesvc.execution.gang.gang_errors import loss_in
+from tunesvc.execution.gang.gang_home import GangHome
 from tunesvc.instrumentation import event_log, failpoints
 from tunesvc.spec import ParamValue
 from tunesvc.subprocess_trial import PipeChannel
@@ -75,6 +79,8 @@ class WorkerInfo:
     """Ray's ID of the node."""
     spool: str = ""
     """Folder on that node that keeps the worker's output, see `spool`."""
+    gang_home: GangHome | None = None
+    """The worker as its gang's processes call it. None without a gang."""
 
 
 class Attempt:
@@ -166,6 +172,11 @@ class Attempt:
             question = self._question
             if question is not None and _name_of(question) not in self._answers:
                 self.events.put(question)
+
+    @property
+    def restored(self) -> Path | None:
+        """The checkpoint that the attempt has started from, on this machine."""
+        return self._restored
 
     # --- from the objective: the channel ----------------------------------------------------------
 
@@ -277,9 +288,11 @@ class Attempt:
         return self._directory
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle as a channel that writes to this attempt through a pipe."""
-        channel = self.open_to_children().channel
-        return PipeChannel, (channel.reports, channel.checkpoints, channel.directory)
+        """Pickle as a channel to this attempt: a pipe, or in a gang calls through Ray."""
+        pipe = self.open_to_children().channel
+        if self.worker.gang_home is not None:
+            return GangChannel, (self.worker.gang_home, self.launch.attempt, pipe)
+        return PipeChannel, (pipe.reports, pipe.checkpoints, pipe.directory)
 
     def open_to_children(self) -> ChildProcesses:
         """Open the pipe for child processes. Must happen before one of them writes to it."""
@@ -344,9 +357,6 @@ class Attempt:
 
     def trial(self) -> Trial:
         """Return the trial object that the objective uses."""
-        restored = None
-        if self._restored is not None:
-            restored = RestoredState(self._restored, step_of(self._restored))
         block = self._block or next(iter(self.launch.blocks), None)
         has_blocks = self.job.evaluation is not None and self.job.evaluation.has_blocks
         fold = block.index if block is not None and has_blocks else None
@@ -356,15 +366,29 @@ class Attempt:
             params=self.launch.params,
             seed=self.launch.seed if block is None else block.seed,
             attempt=self.launch.attempt.number,
-            restored=restored,
+            restored=self._restored_state(),
             metrics=self.job.metrics,
             resources=AssignedResources(
                 self.worker.devices,
                 self.worker.placement_group,
                 fold,
-                partial(open_data, self.job.data, fold if self.is_folded else None),
+                self._opener(fold if self.is_folded else None),
             ),
         )
+
+    def _opener(self, fold: int | None) -> Callable[[], TrialData]:
+        """Return what opens the study's data, or a fold's, in a process that has the trial."""
+        if (home := self.worker.gang_home) is not None:
+            return GangData(self.job.data, fold, home)
+        return partial(open_data, self.job.data, fold)
+
+    def _restored_state(self) -> RestoredState | None:
+        path = self._restored
+        if path is None:
+            return None
+        if (home := self.worker.gang_home) is not None:
+            return GangState(path, step_of(path), home, self.launch.attempt)
+        return RestoredState(path, step_of(path))
 
     # --- the objective ----------------------------------------------------------------------------
 
@@ -400,8 +424,16 @@ class Attempt:
             outcome: Outcome = Finished(metrics) if is_finished else StoppedEarly()
         except BaseException as error:  # noqa: BLE001  # any exception of user code is an outcome
             self._leave_if_forked(error)
-            return outcome_of(error, stop_requested=self._stop.is_set())
+            return self._outcome_of(error)
         self._leave_if_forked(None)
+        return outcome
+
+    def _outcome_of(self, error: BaseException) -> Outcome:
+        """Return the outcome of an exception. A gang that has lost a process is lost itself."""
+        outcome = outcome_of(error, stop_requested=self._stop.is_set())
+        is_error = isinstance(outcome, Failed) and outcome.kind == "error"
+        if is_error and self.worker.gang_home is not None:
+            return loss_in(error) or outcome
         return outcome
 
     def _leave_if_forked(self, error: BaseException | None) -> None:

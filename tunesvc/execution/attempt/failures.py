@@ -6,12 +6,12 @@ Imports neither Ray, Optuna nor torch, but recognizes their exceptions by name.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 from tunesvc.errors import BadReport, Pruned
 from tunesvc.execution.attempt.out_of_memory import OutOfMemory, out_of_memory
 from tunesvc.execution.executor import Failed, Outcome, StoppedEarly
+from tunesvc.execution.gang.gang_errors import linked_errors
 from tunesvc.util.characters import storable
 
 MESSAGE_CHARS_MAX = 4_000
@@ -65,6 +65,12 @@ def is_pruned(error: BaseException) -> bool:
     """
     if _is_named(error, "ProcessRaisedException", package="torch"):
         return f"{Pruned.__module__}.{Pruned.__qualname__}: " in _text(error)
+    if _is_named(error, "TrainingFailedError", package="ray"):
+        return any(_is_pruned(one) for one in linked_errors(error))
+    return _is_pruned(error)
+
+
+def _is_pruned(error: BaseException) -> bool:
     return isinstance(error, Pruned) or _is_named(error, "TrialPruned", package="optuna")
 
 
@@ -73,21 +79,10 @@ def _kind(error: BaseException) -> str:
         return "bad_report"
     if isinstance(error, EntrypointError):
         return "entrypoint"
-    for cause in _causes(error):
+    for cause in linked_errors(error):
         if out_of := _out_of_memory_kind(cause):
             return out_of
     return "error"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and its chain of causes, because frameworks wrap errors in their own."""
-    cause: BaseException | None = error
-    seen: set[int] = set()
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        context = None if cause.__suppress_context__ else cause.__context__
-        cause = cause.__cause__ or context
 
 
 def _out_of_memory_kind(error: BaseException) -> OutOfMemory | None:

@@ -7,6 +7,7 @@ that started them. Imports Ray.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ from tunesvc.data.prepared_data import PreparedData, part_path
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job, NodeInfo
+from tunesvc.execution.gang.gang_home import CONCURRENCY_GROUP
 from tunesvc.execution.ray.cluster_connection import Connection, LocalResources, connect
 from tunesvc.execution.ray.probe import with_own_resources
 from tunesvc.execution.ray.ray_resources import amounts_of, bundle_of
@@ -41,6 +43,7 @@ from tunesvc.execution.worker.spool import Remains, read_remains
 from tunesvc.execution.worker.worker import Worker
 from tunesvc.execution.worker.worker_host import RayHost
 from tunesvc.preparation.data_store import place_on_this_machine
+from tunesvc.spec import Environment
 
 _REMAINS_S = 15.0
 """Timeout for reading a dead worker's output on its node, which may be gone too."""
@@ -49,6 +52,8 @@ _THREADS = 8
 
 Polls of dead coordinators stay open for a while and must not block others.
 """
+_GANG_THREADS = 4
+"""Threads for calls of the gang's other processes."""
 _INLINE_BYTES = 100_000
 """A job with a larger function, for example with bound data, goes into Ray's object store once."""
 _STARTING = ("DEPENDENCIES_UNREADY", "PENDING_CREATION")
@@ -96,7 +101,7 @@ class RayBackend:
         self._shared_job = ray.put(self.job) if is_large else self.job
         self._nodes = nodes or living_nodes
         self._runtime_env = RuntimeEnv(
-            self.job.environment,
+            self._environment(),
             self.job.source if self.shared else None,
             is_snapshot=self.job.is_snapshot,
         )
@@ -130,8 +135,12 @@ class RayBackend:
         options = self._options(group)
         if name:
             options |= {"name": name, "lifetime": "detached"}
+        elif group is not None:
+            options["name"] = f"gang-{uuid4().hex[:12]}"  # its other processes find it by that
         orphan_s = self.job.orphan_s if self.shared else None
-        remote = ray.remote(Worker).options(**options)
+        groups = {} if group is None else {CONCURRENCY_GROUP: _GANG_THREADS}
+        decorate: Any = ray.remote  # its stubs lack the argument
+        remote = decorate(concurrency_groups=groups)(Worker).options(**options)
         host = RayHost(self._shared_parts)
         actor: Any = remote.remote(self._shared_job, self._folder(), token, orphan_s, host)
         return RayWorker(name, actor, group)
@@ -238,6 +247,25 @@ class RayBackend:
         if self.shared:
             return None
         return str(Path(self.job.source or ".").resolve())
+
+    def _environment(self) -> Environment:
+        """Return the environment of workers.
+
+        A gang's actors inherit it from the trial's, and import from where that does. On a cluster
+        they do so by themselves, from the copy of the user's directory.
+        """
+        environment = self.job.environment
+        if self.shared or self.job.resources.workers == 1:
+            return environment
+        variables = {"PYTHONPATH": self._import_path(), **environment.env}
+        return Environment(**environment.model_dump() | {"env": variables})
+
+    def _import_path(self) -> str:
+        folder = Path(self.job.source or ".").resolve()
+        paths = [folder, *(folder / entry for entry in self.job.interpreter.import_path)]
+        there = os.environ.get("PYTHONPATH", "")
+        entries = [str(path) for path in paths if path.is_dir()]
+        return os.pathsep.join(dict.fromkeys([*entries, *filter(None, [there])]))
 
 
 def _in_gang(group: PlacementGroup) -> dict[str, Any]:

@@ -15,12 +15,15 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import AttemptId, Job, Outcome
+from tunesvc.execution.gang import gang_calls
 from tunesvc.execution.objectives.objective_process import ProcessRunner
 from tunesvc.execution.objectives.objective_runner import ObjectiveRunner
 from tunesvc.execution.worker.batching import BATCH_WINDOW_S, BatchSignal
@@ -111,6 +114,21 @@ class Worker:
             for thread in threads:
                 thread.attempt.ask_again()
             return AdoptResponse(tuple(thread.id for thread in threads))
+
+    def call_from_gang(self, attempt: AttemptId, verb: str, *values: Any) -> Any:
+        """Execute a call of another process of the running trial's gang, see `gang_calls`.
+
+        Raises:
+            BadReport: the attempt has ended.
+        """
+        thread = self._threads.get(attempt)
+        if thread is None or thread.outbox.is_closed:
+            raise BadReport("the trial's attempt has ended")
+        return gang_calls.execute(thread.attempt, verb, values)
+
+    def shared_parts(self) -> Mapping[str, Any]:
+        """Return references to the files of the study's data in Ray's object store."""
+        return self._host.shared_parts
 
     def heartbeat(self, token: int) -> None:
         """Note that the coordinator is alive, without a poll."""
@@ -281,7 +299,8 @@ class Worker:
 
         If the process is not reusable, drop the backlog instead.
         """
-        if thread.is_reusable and self._garbage.is_due:
+        is_reusable = thread.is_reusable and self._runner.leaves_process_clean
+        if is_reusable and self._garbage.is_due:
             # Before the collection: the outcome must not wait for it, nor be lost if it crashes.
             thread.outbox.put(outcome)
             self._garbage.collect()
@@ -289,7 +308,7 @@ class Worker:
             # Under the lock, so that one response has the outcome and the start of the next
             # attempt. Ignored if the outcome was put above.
             thread.outbox.put(outcome)
-            self._is_reusable = thread.is_reusable and self._runner.leaves_process_clean
+            self._is_reusable = is_reusable
             self._running = None
             while self._backlog and not self._is_reusable:
                 del self._threads[self._backlog.popleft().id]

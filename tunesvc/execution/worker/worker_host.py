@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from tunesvc.data.prepared_data import PreparedData, part_path, write_whole
-from tunesvc.data.trial_data import provide
+from tunesvc.data.prepared_data import PreparedData
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job
+from tunesvc.execution.gang.gang_home import GangHome
+from tunesvc.execution.gang.shared_parts import provide_shared
 
 _END_S = 5.0
 """Time for Ray to end a process that asks for it."""
@@ -26,6 +27,11 @@ _END_S = 5.0
 
 class WorkerHost(Protocol):
     """Host of a worker's process."""
+
+    @property
+    def shared_parts(self) -> Mapping[str, Any]:
+        """References to the files of the study's data, for other processes of a gang."""
+        ...
 
     @property
     def is_remote(self) -> bool:
@@ -64,15 +70,18 @@ class RayHost:
         Args:
             shared_parts: references to the files of the study's data in Ray's object store.
         """
-        self._shared_parts = dict(shared_parts or {})
+        self.shared_parts = dict(shared_parts or {})
 
     def locate(self, job: Job, spool: str) -> WorkerInfo:
         """Return the location of this actor."""
         import ray
 
         context = ray.get_runtime_context()
-        is_gang = job.resources.workers > 1
-        group = ray.util.get_current_placement_group() if is_gang else None
+        group, home = None, None
+        if job.resources.workers > 1:
+            group = ray.util.get_current_placement_group()
+            name = context.get_actor_name() or ""
+            home = GangHome(name, context.namespace, context.get_node_id())
         node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         devices = tuple(context.get_accelerator_ids().get("GPU", ()))
         return WorkerInfo(
@@ -82,6 +91,7 @@ class RayHost:
             group,
             context.get_node_id(),
             spool,
+            home,
         )
 
     def spool_folder(self) -> Path:
@@ -104,17 +114,7 @@ class RayHost:
 
         Done at once: it stays mapped after the driver that owns the objects has ended.
         """
-        import ray
-
-        buffers = {name: ray.get(shared) for name, shared in self._shared_parts.items()}
-        folder = prepared.folder
-        if not all(part_path(folder, name).exists() for name in buffers):
-            folder = self.spool_folder().parent / "tunesvc-data" / folder.name
-        for name, buffer in buffers.items():
-            path = part_path(folder, name)
-            if not path.exists():
-                write_whole(path, buffer)
-        provide(prepared, folder, buffers)
+        provide_shared(prepared, self.shared_parts)
 
     def end_process(self, info: WorkerInfo) -> None:
         """End this process through Ray, which then does not count it as a crash, and free its

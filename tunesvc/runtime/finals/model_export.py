@@ -8,12 +8,12 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tunesvc.artifacts.checkpoint_archive import unpack_into
 from tunesvc.data.prepared_data import TEST
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import from_optuna_time
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import TuneError
-from tunesvc.execution.agents.checkpoint_archive import unpack_into
 from tunesvc.models.model_store import ModelMetadata, ModelStore, write_metadata
 from tunesvc.preparation.fitted_preparation import write_preparation
 from tunesvc.queries.checkpoint_files import list_checkpoints, open_checkpoint
