@@ -37,20 +37,27 @@ def test_a_shell_script_asks_for_trials_and_tells_their_results(service: Service
 XY = {"x": {"type": "float", "min": -2, "max": 2}, "y": {"type": "float", "min": -2, "max": 2}}
 
 
-def test_agents_and_ray_share_a_study(service: Service) -> None:
+def test_agents_and_ray_share_a_study_and_its_data(service: Service) -> None:
     service.start_server()
     (service.folder / "program.py").write_text(PROGRAM)
-    service.submit(agents="also", budget={"trials": 30})
-    service.start_agent("agent-0")
+    people = "age,bought\n" + "".join(f"{k},{k % 2}\n" for k in range(100))
+    (service.folder / "people.csv").write_text(people)
+    data = {"source": "people.csv", "target": "bought"}
+    service.submit(agents="also", budget={"trials": 30}, data=data)
+    elsewhere = service.folder / "elsewhere"
+    service.start_agent("agent-0", TUNE_HOME=str(elsewhere))
     service.until(service.is_finished)
     assert service.count("trials WHERE state = 'complete'") == 30
     assert service.count("attempts WHERE node = 'agent-0'") >= 3
     assert service.count("attempts WHERE node <> 'agent-0'") >= 3
+    brought = [path.name for path in elsewhere.glob("data/*/*")]
+    assert sorted(brought) == ["train.arrow", "validation.arrow"]
 
 
 PROGRAM = """
 import time
 def train(x, n, *, trial):
+    assert len(trial.data.train) == 60
     for step in range(4):
         time.sleep(0.2)
         trial.report(step, loss=x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import threading
@@ -18,11 +19,12 @@ from tests.support.accounts import Team, make_team
 from tests.support.jobs_and_events import Listener, make_job, make_launch
 from tests.support.specs import make_spec
 from tunesvc.client.remote.http_agents import HttpAgentServer
+from tunesvc.data.prepared_data import PreparedData
 from tunesvc.db import study_records
 from tunesvc.db.agents.agent_messages import AgentEvent, AgentPoll, HeldLease
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.ids import trial_id
-from tunesvc.errors import LeaseRefused, StudyNotFound, TuneError
+from tunesvc.errors import ArtifactMissing, LeaseRefused, StudyNotFound, TuneError
 from tunesvc.execution.agents import wire
 from tunesvc.execution.agents.agent_executor import AgentExecutor
 from tunesvc.execution.executor import (
@@ -36,6 +38,7 @@ from tunesvc.execution.executor import (
     Started,
     StoppedEarly,
 )
+from tunesvc.preparation.data_store import DataStore
 from tunesvc.web import DashboardServer
 from tunesvc.web.binding import Binding
 
@@ -95,13 +98,22 @@ def served(web: tuple[httpx.Client, str], team: Team, tmp_path: Path) -> Iterato
     with team.database.engine.begin() as connection:
         record = study_records.create(connection, make_spec(), None, None)
     team.own(record.study_id)
-    job = make_job(tmp_path, key=record.key, checkpoint_root=str(tmp_path / "checkpoints"))
+    prepared = PreparedData("9f", str(tmp_path / "store"), {"train": digest_of(TRAIN)})
+    root = str(tmp_path / "checkpoints")
+    job = make_job(tmp_path, key=record.key, checkpoint_root=root, data=prepared)
     executor = AgentExecutor(job, team.database)
     executor.warm_up()
     yield Served(*web, team, record.study_id, Listener(executor), iter(range(1_000)))
     executor.close()
     with team.database.engine.begin() as connection:
         study_records.remove(connection, record.study_id, "tester")
+
+
+TRAIN, TEST = b"rows to train on", b"rows of the test part"
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def event(number: int, payload: Any) -> AgentEvent:
@@ -263,6 +275,20 @@ def test_a_checkpoint_travels_to_the_next_attempt(served: Served, tmp_path: Path
     copy = server.download(leased.token, tmp_path / "copy")
     assert copy == tmp_path / "copy" / "attempt-1-step-3-1" / "state"
     assert (copy / "weights").read_bytes() == content
+
+
+def test_parts_of_the_data_are_given_out_as_far_as_trials_may_have_them(
+    served: Served, tmp_path: Path
+) -> None:
+    store = DataStore.open(str(tmp_path / "store"))
+    store.files.put([TRAIN])
+    store.files.put([TEST])
+    server, _, _ = served.agent()
+    server.data(digest_of(TRAIN), tmp_path / "9f" / "train.arrow")
+    assert (tmp_path / "9f" / "train.arrow").read_bytes() == TRAIN
+    with pytest.raises(ArtifactMissing, match="trials of this study have no data"):
+        server.data(digest_of(TEST), tmp_path / "9f" / "test.arrow")
+    assert [path.name for path in (tmp_path / "9f").iterdir()] == ["train.arrow"]
 
 
 def launch_from_checkpoint(served: Served, first: Launch) -> None:

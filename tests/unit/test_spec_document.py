@@ -257,7 +257,7 @@ def test_an_impossible_parameter_is_described_in_plain_words(parameter: str, mes
         ),
         (
             "metrics: [{name: a}, {name: b}]\npruner: median",
-            "pruner: compares one metric; with several, leave `pruner` out, or use one of auto, curve, asha, none",
+            "pruner: compares one metric; with several, leave `pruner` out, or use one of auto, curve, paired, asha, none",
         ),
         (
             "metric: a\nbudget: {gpu_hours: 1}",

@@ -115,6 +115,7 @@ EXPECTED: dict[str, str] = {
     f"POST {API}/alerts/{{target_id}}/test": USER,
     f"GET {API}/audit": ADMIN,
     f"GET {API}/audit/export": ADMIN,
+    f"GET {API}/studies/{{study}}/data/{{digest}}": OPERATOR,
     f"GET {API}/studies/{{study}}/snapshot": OPERATOR,
     f"POST {API}/studies/{{study}}/agents": OPERATOR,
     f"POST {API}/studies/{{study}}/agents/{{agent}}/poll": OPERATOR,

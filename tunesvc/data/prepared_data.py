@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,12 +64,13 @@ def part_path(folder: Path, part: str) -> Path:
     return folder / f"{part}.arrow"
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
+def write_whole(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file that appears whole or not at all. Several processes may write the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            file.writelines(pieces)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

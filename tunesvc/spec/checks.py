@@ -313,9 +313,6 @@ def _data(spec: StudySpec) -> Iterator[SpecIssue]:
     data = spec.data
     if data is None:
         return
-    if spec.agents is not None:
-        text = "does not go with `agents`, which reach no artifact store: leave one of them out"
-        yield SpecIssue(("data",), text, at_key=True)
     if data.split.stratify and data.target is None:
         yield SpecIssue(("data", "split", "stratify"), "needs a `target`", at_key=True)
     if data.target is not None and data.target in data.drop:

@@ -5,6 +5,7 @@ Repeats nothing by itself: an agent waits for a server that is away as long as i
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from tunesvc.artifacts.checkpoint_archive import pack, unpack
 from tunesvc.artifacts.unpacking import unpack as unpack_snapshot
 from tunesvc.client.remote.connection import API, error_in, study_path
 from tunesvc.client.wire_format import decode, encode
+from tunesvc.data.prepared_data import write_whole
 from tunesvc.db.agents.agent_messages import AgentEvent, AgentOrders, AgentPoll, LeaseStatus
 from tunesvc.errors import DatabaseUnavailable, ServerAway, ServerError, TooManyRequests, TuneError
 
@@ -93,6 +95,24 @@ class HttpAgentServer:
                 for piece in response.iter_bytes():
                     file.write(piece)
             unpack_snapshot(archive, folder)
+
+    def data(self, digest: str, path: Path) -> None:
+        """Copy a part of the study's data to a path.
+
+        Raises:
+            ServerAway: another content than that of the digest arrived.
+        """
+        found = hashlib.sha256()
+        with self._download(study_path(self._study, "data", digest)) as response:
+
+            def pieces() -> Iterator[bytes]:
+                for piece in response.iter_bytes():
+                    found.update(piece)
+                    yield piece
+                if found.hexdigest() != digest:
+                    raise ServerAway(f"the data {digest} from {self._address} arrived damaged")
+
+            write_whole(path, pieces())
 
     def end(self, agent_id: int, reason: str) -> None:
         """Record that the agent has ended."""

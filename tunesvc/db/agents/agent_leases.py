@@ -119,6 +119,12 @@ class AgentLeases:
             rows = self._database.rows(_SNAPSHOT, {"study": study_id})
         return rows[0].snapshot if rows else None
 
+    def job_of(self, study_id: int) -> Mapping[str, Any] | None:
+        """Return the job of a study's launches; None if there were none yet."""
+        with translate_unavailable():
+            rows = self._database.rows(_JOB, {"study": study_id})
+        return rows[0].job if rows else None
+
     # --- a lease --------------------------------------------------------------------------------
 
     def find(self, token: int) -> LeaseRecord:

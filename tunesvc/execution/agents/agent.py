@@ -11,9 +11,11 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from tunesvc.data.prepared_data import PreparedData, part_path
 from tunesvc.db.agents.agent_messages import AgentJob, AgentOrders, AgentPoll, LeasedLaunch
 from tunesvc.errors import LeaseRefused, ServerAway, TuneError, UnsatisfiableRequest
 from tunesvc.execution.agents import wire
@@ -199,6 +201,8 @@ class Agent:
                 "its trials are asked for over HTTP, not run by agents"
             )
         folder = self._folder(message, job)
+        if job.data is not None:
+            self._bring(job.data)
         self._job = replace(
             job,
             checkpoint_root=str(self._home / "checkpoints"),
@@ -224,6 +228,14 @@ class Agent:
             digest = message.snapshot
             self._retry(lambda: self._server.snapshot(digest, folder))
         return folder
+
+    def _bring(self, prepared: PreparedData) -> None:
+        """Copy the study's data to this machine, where it stays for later agents."""
+        for name, digest in prepared.parts.items():
+            path = part_path(prepared.folder, name)
+            if not path.exists():
+                self._say(f"copies the study's data: {name}")
+                self._retry(partial(self._server.data, digest, path))
 
     def _start_slots(self, job: Job, folder: Path) -> None:
         devices = devices_of_slots(job.resources, self._options.cpus, self._options.gpus)

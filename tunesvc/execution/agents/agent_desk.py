@@ -6,7 +6,7 @@ Routes of the API are thin around it. Any thread may use it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tunesvc.db.agents.agent_leases import AgentLeases, LeaseRecord
@@ -19,7 +19,7 @@ from tunesvc.db.agents.agent_messages import (
     LeaseStatus,
 )
 from tunesvc.db.engine.database import Database
-from tunesvc.errors import BadReport, TuneError
+from tunesvc.errors import ArtifactMissing, BadReport, TuneError
 from tunesvc.execution.agents import wire
 from tunesvc.execution.agents.uploaded_checkpoints import (
     UploadedCheckpoint,
@@ -39,6 +39,7 @@ from tunesvc.execution.executor import (
     SuggestRequested,
 )
 from tunesvc.execution.worker.spool import STREAMS
+from tunesvc.preparation.data_store import DataStore
 from tunesvc.trial import as_number, as_step, is_name
 from tunesvc.util.paths import is_file_name
 
@@ -74,6 +75,18 @@ class AgentDesk:
             if not _checkpoints(record).contains(payload.path):
                 raise WireError("Checkpointed: `path` is not what the upload has answered")
         return replace(event, payload=wire.dump_payload(checked(payload)))
+
+    def data(self, study_id: int, digest: str) -> Iterator[bytes]:
+        """Return the content of a part of a study's data, as far as trials may have it.
+
+        Raises:
+            ArtifactMissing: the study has no such part, or it was removed.
+        """
+        job = self.leases.job_of(study_id)
+        prepared = None if job is None else wire.load_job(job).data
+        if prepared is None or digest not in prepared.parts.values():
+            raise ArtifactMissing(f"trials of this study have no data with the digest {digest}")
+        return DataStore.open(prepared.store).files.read(digest)
 
     # --- one trial at a time --------------------------------------------------------------------
 

@@ -46,6 +46,10 @@ class AgentServer(Protocol):
         """Unpack a snapshot of the study's folder into a folder."""
         ...
 
+    def data(self, digest: str, path: Path) -> None:
+        """Copy a part of the study's data to a path, where it appears whole or not at all."""
+        ...
+
     def end(self, agent_id: int, reason: str) -> None:
         """Record that the agent has ended."""
         ...

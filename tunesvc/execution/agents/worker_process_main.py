@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tunesvc.data.prepared_data import PreparedData
+from tunesvc.data.trial_data import provide
 from tunesvc.execution.agents.worker_process import StartWorker
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job
@@ -48,7 +49,8 @@ class AgentHost:
         return {}
 
     def provide_data(self, prepared: PreparedData) -> None:
-        """Do nothing: a study with data has no agents."""
+        """Let trials map the files that the agent has brought."""
+        provide(prepared, prepared.folder, {})
 
     def end_process(self, info: WorkerInfo) -> None:
         """End this process and all that it started."""

@@ -31,5 +31,5 @@ def provide_shared(prepared: PreparedData, shared_parts: Mapping[str, Any]) -> N
     for name, buffer in buffers.items():
         path = part_path(folder, name)
         if not path.exists():
-            write_whole(path, buffer)
+            write_whole(path, [buffer])
     provide(prepared, folder, buffers)

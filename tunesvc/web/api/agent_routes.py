@@ -156,6 +156,16 @@ def load_snapshot(asked: Worker) -> Response:
     return StreamingResponse(ArtifactStore.open().read(digest), media_type=TAR)
 
 
+@router.get(
+    "/data/{digest}",
+    response_class=StreamingResponse,
+    responses={200: {"content": {BYTES: {}}}},
+)
+def load_data(asked: Worker, digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]) -> Response:
+    """Return a part of the study's prepared data, an Arrow file."""
+    return StreamingResponse(asked.desk.data(asked.study_id, digest), media_type=BYTES)
+
+
 # --- one trial at a time --------------------------------------------------------------------------
 
 
