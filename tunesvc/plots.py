@@ -52,6 +52,22 @@ class Plots:
         """Typical effect of each parameter, and of pairs beyond the sum of both."""
         return self._draw("interactions", objective)
 
+    def partial_dependence(
+        self,
+        params: Sequence[str] = (),
+        *,
+        objective: int = 0,
+    ) -> go.Figure:
+        """The model's mean along each parameter over all others, or along each of `params`.
+
+        With the band of its uncertainty (95 %), and curves of single configurations.
+        """
+        return self._draw("dependence", objective, params)
+
+    def cost(self) -> go.Figure:
+        """The best value by what the study has cost, or by hours without prices."""
+        return self._draw("cost", 0)
+
     def contour(self, params: Sequence[str] = (), *, objective: int = 0) -> go.Figure:
         """The model's mean over two parameters; over the two most important without `params`."""
         return self._draw("contour", objective, params)

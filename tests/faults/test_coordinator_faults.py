@@ -26,7 +26,7 @@ from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 DAY_S = 86_400.0
 SHOWN_ONLY = {
     "util/formatting.py",
-    "charts/report.py",
+    "charts/report/study_report.py",
     "views/study_card.py",
     "preparation/preparing.py",
     "web/live/watcher.py",

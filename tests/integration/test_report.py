@@ -33,6 +33,8 @@ def test_a_report_has_all_that_a_colleague_asks_for(shared_database: Database) -
     html = report(shared_database, fill(shared_database, name="whole", running=0))
     found = titles(html)
     wanted = [
+        "In short",
+        "Best loss by hours of trials",
         "Parameters to take",
         "Health",
         "History of loss",

@@ -89,7 +89,8 @@ def test_trials_are_a_frame_and_each_has_its_output(study: Study) -> None:
             "param_importances",
             "contour",
         ),
-        *("slice", "rank", "edf", "correlations", "interactions", "timeline"),
+        *("slice", "rank", "edf", "correlations", "interactions", "timeline", "partial_dependence"),
+        "cost",
     ],
 )
 def test_figures_have_optunas_names(study: Study, name: str) -> None:

@@ -20,6 +20,7 @@ from tunesvc.charts.parameters import number_axis, parameter_axis, spearman
 from tunesvc.charts.progress import idle_share
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.db.schema.tables import TRIAL_STATES
+from tunesvc.queries.cost.spending import EffortUnit
 from tunesvc.queries.operations.timeline import Span, assign_lanes
 from tunesvc.queries.rows import Objective, Point, ReportCurve
 from tunesvc.queries.trials.trial_results import Results
@@ -27,6 +28,8 @@ from tunesvc.queries.trials.tried_parameters import CompletedTrials, Parameter
 from tunesvc.search.analysis.importance import Share
 from tunesvc.search.analysis.interaction_effects import InteractionEffects
 from tunesvc.search.analysis.model_surface import Slice1D, Slice2D
+from tunesvc.search.analysis.partial_dependence import PartialDependence
+from tunesvc.spec import Prices
 
 ERROR = Objective("val_error", "minimize")
 SPEED = Objective("speed", "maximize")
@@ -163,6 +166,8 @@ def test_values_that_are_no_numbers_are_not_drawn() -> None:
         charts.correlations(tried([0.1], choice("c", ("a", "b"), 0))),
         charts.importance((), ERROR),
         charts.interactions(ERROR, None),
+        charts.dependence(ERROR, ()),
+        charts.best_by_cost(ERROR, EffortUnit(), np.ones(2), np.full(2, np.nan)),
         charts.edf(ERROR, study()),
         charts.pareto([ERROR, SPEED], study(), np.zeros(0, dtype=bool)),
         charts.hypervolume([ERROR, SPEED], study()),
@@ -384,6 +389,8 @@ def test_names_and_messages_from_a_study_cannot_act_in_the_page() -> None:
         [0.1, 0.2, 0.3], number(HOSTILE, 0.1, 0.2, 0.3), choice("c", (HOSTILE, "b"), 0, 1, 0)
     )
     these = replace(these, objective=objective)
+    ones = np.ones(2)
+    along = PartialDependence(HOSTILE, (HOSTILE, "b"), ones, ones, ones, ones[None], 0.5)
     html = charts.page(
         HOSTILE,
         [
@@ -395,6 +402,10 @@ def test_names_and_messages_from_a_study_cannot_act_in_the_page() -> None:
             charts.timeline(assign_lanes([span(0, 0, 1, message=HOSTILE, node=HOSTILE)])),
             charts.importance([Share(HOSTILE, 1.0, 1.0, 1.0)], objective),
             charts.interactions(objective, InteractionEffects((HOSTILE, "c"), np.eye(2))),
+            charts.dependence(objective, [(these.parameters[1], along)], 9, 1),
+            charts.best_by_cost(
+                objective, EffortUnit(Prices(currency="<b>")), np.arange(2.0), np.ones(2)
+            ),
             Card(
                 HOSTILE,
                 [

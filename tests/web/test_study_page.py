@@ -71,7 +71,7 @@ def test_every_figure_is_drawn_under_the_policy(dashboard: Dashboard, database: 
     study = fill(database)
     page = dashboard.open(f"/studies/{study}")
     kinds = page.locator("[data-figure]").evaluate_all("all => all.map(one => one.id.slice(7))")
-    assert len(kinds) == 11
+    assert len(kinds) == 13
     for kind in kinds:
         drawn(page, kind)
 

@@ -4,7 +4,8 @@
     curves            learning curves as traces, axes and tables
     progress          history, learning curves, timeline
     parameters        parallel coordinates, slices, contours, ranks, importance, correlations
-    interaction_chart effects of parameters and of pairs
+    effects           what single parameters and pairs do, by the model
+    cost_chart        best value by cost
     distribution      distribution of values
     tradeoff          several objectives
     lineage_tree      tree of a population
@@ -18,9 +19,11 @@ Imports neither SQL nor Ray.
 """
 
 from tunesvc.charts.chart import Chart, on_any_background
+from tunesvc.charts.cost_chart import best_by_cost
 from tunesvc.charts.distribution import edf
+from tunesvc.charts.effects.dependence_chart import dependence
+from tunesvc.charts.effects.interaction_chart import interactions
 from tunesvc.charts.figures import FigureKind, FigureOptions, Reader, draw, kinds_of
-from tunesvc.charts.interaction_chart import interactions
 from tunesvc.charts.page import page
 from tunesvc.charts.parameters import (
     contour,
@@ -40,10 +43,12 @@ __all__ = [
     "FigureKind",
     "FigureOptions",
     "Reader",
+    "best_by_cost",
     "best_so_far",
     "compared_curves",
     "contour",
     "correlations",
+    "dependence",
     "draw",
     "edf",
     "front_of",

@@ -10,10 +10,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tunesvc.charts import distribution, lineage_tree, parameters, progress, tradeoff
 from tunesvc.charts.chart import Chart
-from tunesvc.charts.interaction_chart import interactions
+from tunesvc.charts.cost_chart import best_by_cost
+from tunesvc.charts.effects.dependence_chart import dependence
+from tunesvc.charts.effects.interaction_chart import interactions
 from tunesvc.db.engine.database import Database
+from tunesvc.queries.cost.outlook import get_outlook
+from tunesvc.queries.cost.spending import EffortUnit, amounts_by_trial, spent_until
 from tunesvc.queries.fitted_model import get_surface, importance_shares
 from tunesvc.queries.operations.timeline import list_spans
 from tunesvc.queries.rows import Objective, StudyView
@@ -28,6 +34,7 @@ from tunesvc.queries.trials.tried_parameters import (
 from tunesvc.search.analysis.importance import Share
 from tunesvc.search.analysis.interaction_effects import interaction_effects
 from tunesvc.search.analysis.model_surface import ModelSurface
+from tunesvc.search.analysis.partial_dependence import largest_dependences, partial_dependence
 
 T = TypeVar("T")
 
@@ -46,10 +53,12 @@ class FigureKind(StrEnum):
     HYPERVOLUME = "hypervolume"
     LINEAGE = "lineage"
     HISTORY = "history"
+    COST = "cost"
     CURVES = "curves"
     PARALLEL = "parallel"
     IMPORTANCE = "importance"
     INTERACTIONS = "interactions"
+    DEPENDENCE = "dependence"
     CONTOUR = "contour"
     SLICE = "slice"
     RANK = "rank"
@@ -64,6 +73,7 @@ class FigureKind(StrEnum):
             FigureKind.PARETO,
             FigureKind.HYPERVOLUME,
             FigureKind.LINEAGE,
+            FigureKind.COST,
             FigureKind.TIMELINE,
         )
 
@@ -90,6 +100,7 @@ class FigureKind(StrEnum):
         return self in (
             FigureKind.LINEAGE,
             FigureKind.PARALLEL,
+            FigureKind.DEPENDENCE,
             FigureKind.SLICE,
             FigureKind.TIMELINE,
         )
@@ -117,6 +128,8 @@ def kinds_of(view: StudyView) -> tuple[FigureKind, ...]:
         excluded.add(FigureKind.PARETO)
     if len(view.objectives) != 2:
         excluded.add(FigureKind.HYPERVOLUME)
+    if len(view.objectives) > 1:
+        excluded.add(FigureKind.COST)
     excluded |= _OF_PARAMETERS if view.has_population else {FigureKind.LINEAGE}
     return tuple(kind for kind in FigureKind if kind not in excluded)
 
@@ -124,6 +137,7 @@ def kinds_of(view: StudyView) -> tuple[FigureKind, ...]:
 _OF_PARAMETERS = {
     FigureKind.IMPORTANCE,
     FigureKind.INTERACTIONS,
+    FigureKind.DEPENDENCE,
     FigureKind.CONTOUR,
     FigureKind.RANK,
     FigureKind.CORRELATIONS,
@@ -244,6 +258,25 @@ class Reader:
             curves = tuple(curve.of(objective.name) for curve in curves)
         return progress.learning_curves(objective, results, curves, best)
 
+    def cost(self) -> Chart:
+        """Draw the best value against what the study has cost."""
+        results, objective = self.results(), self.view.objectives[0]
+        amounts = amounts_by_trial(self._database, self.view)
+        rows, spent = spent_until(
+            results.numbers,
+            results.ended_s,
+            lambda number: amounts.get(number, 0.0),
+        )
+        losses = np.where(results.candidates(), results.losses(objective), np.inf)[rows]
+        best = np.minimum.accumulate(losses) * objective.orientation
+        return best_by_cost(
+            objective,
+            EffortUnit.of(self.view),
+            spent,
+            np.where(np.isfinite(best), best, np.nan),
+            get_outlook(self.view, results),
+        )
+
     def lineage(self) -> Chart:
         """Draw the tree of a population."""
         return lineage_tree.lineage(self.view.objectives[0], get_tree(self._database, self.view))
@@ -288,6 +321,10 @@ def draw(
             return parameters.importance(reader.shares(index), objective)
         case FigureKind.INTERACTIONS:
             return _interactions(reader, options)
+        case FigureKind.DEPENDENCE:
+            return _dependence(reader, options)
+        case FigureKind.COST:
+            return reader.cost()
         case FigureKind.CORRELATIONS:
             return parameters.correlations(reader.best(index, states))
         case FigureKind.DISTRIBUTION:
@@ -345,6 +382,21 @@ def _interactions(reader: Reader, options: FigureOptions) -> Chart:
     if model is None:
         return interactions(objective, None)
     return interactions(objective, interaction_effects(model), len(model))
+
+
+def _dependence(reader: Reader, options: FigureOptions) -> Chart:
+    objective = reader.view.objectives[options.objective]
+    model = _model(reader, options)
+    if model is None:
+        return dependence(objective, ())
+    if options.parameters:
+        named = [partial_dependence(model, name) for name in dict.fromkeys(options.parameters)]
+        found = [one for one in named if one is not None]
+    else:
+        found = largest_dependences(model, parameters.SLICES)
+    kinds = {one.name: one for one in reader.evenly(options.objective).parameters}
+    shown = [(kinds[one.name], one) for one in found if one.name in kinds]
+    return dependence(objective, shown, len(model), len(model.names))
 
 
 def _contour(reader: Reader, options: FigureOptions) -> Chart:

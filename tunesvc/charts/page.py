@@ -46,7 +46,12 @@ th, td { padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); white-sp
 .statements dd { margin: 0; overflow-wrap: anywhere }
 pre { font: 13px/1.5 ui-monospace, Menlo, monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 10px 0 0;
   background: var(--ground); border-radius: 8px; padding: 10px 12px }
+.first-page { margin-bottom: 14px }
+.first-page .statements { gap: 10px 20px; font-size: 16px; line-height: 1.45 }
+.first-page .statements dt { font-size: 14px; font-weight: 600; color: var(--ink) }
 @media print {
+  .first-page { break-after: page } .first-page .statements { gap: 5px 16px; font-size: 14px }
+  .facts { gap: 8px } .facts div { padding: 5px 10px } .facts dd { font-size: 15px }
   :root { color-scheme: light; --ground: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #ccc }
   main { padding: 0; max-width: none } .grid { display: block } .card { border: 0; padding: 8px 0; margin: 0 }
   .card:has(.js-plotly-plot), tr, dd { break-inside: avoid } h2 { break-after: avoid } pre { padding: 0 }
@@ -110,6 +115,7 @@ def page(
     badge: str = "",
     about: str = "",
     facts: Mapping[str, str] | None = None,
+    first_page: Sequence[Card | Chart] = (),
 ) -> str:
     """Return a whole HTML document.
 
@@ -119,12 +125,10 @@ def page(
         badge: Text beside the title, such as the state.
         about: Text below the title.
         facts: Short figures by name.
+        first_page: Cards and charts before the others, which are alone on the first printed page.
     """
     name = html.escape(title)
-    sections = []
-    for i, one in enumerate(cards):
-        sections.append(_chart(f"chart{i}", one) if isinstance(one, Chart) else _card(one))
-    shown = "\n".join(sections)
+    first = _grid(first_page, "first", "first-page") if first_page else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -140,12 +144,19 @@ def page(
 <h1>{name}</h1>{f'<span class="badge">{html.escape(badge)}</span>' if badge else ""}
 <p class="about">{html.escape(about)}</p>
 {_facts(facts or {})}
-<div class="grid">
-{shown}
-</div>
+{first}
+{_grid(cards, "chart", "")}
 </main></body>
 </html>
 """
+
+
+def _grid(cards: Sequence[Card | Chart], anchor: str, kind: str) -> str:
+    sections = []
+    for i, one in enumerate(cards):
+        sections.append(_chart(f"{anchor}{i}", one) if isinstance(one, Chart) else _card(one))
+    shown = "\n".join(sections)
+    return f'<div class="grid {kind}">\n{shown}\n</div>'
 
 
 def _facts(facts: Mapping[str, str]) -> str:

@@ -22,9 +22,10 @@ class Outlook:
     """Cost and gain of further trials."""
 
     trials: int
-    effort: float
+    amount: float
     """What they would take: money if the study has prices, otherwise GPU hours or hours."""
     effort_text: str
+    """The amount with its unit."""
     metric: str
     gain: GainForecast | None
     reason: str
@@ -68,13 +69,13 @@ def describe_outlook(
     more = trials or max(STEP, round(finished / 4 / STEP) * STEP)
     unit = EffortUnit.of(view)
     spent = view.cost if view.cost is not None else view.gpu_hours or view.active_s / 3600
-    effort = spent / finished * more
+    amount = spent / finished * more
     gain, reason = None, _obstacle(view)
     if not reason:
         gain = forecast_gain(losses, finished, more)
         reason = "" if gain is not None else _lack(view, losses)
-    text = unit.format(effort)
-    return Outlook(more, effort, text, view.objectives[0].name, gain, reason)
+    text = unit.format(amount)
+    return Outlook(more, amount, text, view.objectives[0].name, gain, reason)
 
 
 def get_outlook(

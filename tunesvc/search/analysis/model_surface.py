@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
+from tunesvc.search.samplers.gp.model.domain import ABSENT
 from tunesvc.search.samplers.gp.model.fitted import PosteriorSummary, fit_posterior
 from tunesvc.spec.goals import Goal
 
@@ -89,6 +90,52 @@ class ModelSurface:
         Absent ones are normalised.
         """
         return self._domain.without_absent(np.where(selected, point, others))
+
+    def others(
+        self,
+        name: str,
+        count: int,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, float]:
+        """Return rows of the unit cube, drawn evenly, in which a parameter exists; see `placed`.
+
+        Shape (rows, parameters), at most `count` rows; and the share of such rows.
+        """
+        j = self._domain.names.index(name)
+        unit = rng.random((8 * count, len(self._domain)))
+        exists = self._domain.from_unit(unit)[:, j] != ABSENT
+        return unit[exists][:count], float(exists.mean())
+
+    def places(self, name: str, limit: int) -> tuple[np.ndarray, tuple[Any, ...]]:
+        """Return places along a parameter, evenly on its scale, and their values."""
+        j = self._domain.names.index(name)
+        line = self._grid(j, limit)
+        return line, self._values(j, line)
+
+    def placed(self, unit: np.ndarray, name: str, place: float) -> np.ndarray:
+        """Return rows of the unit cube as points with one parameter at a place.
+
+        Parameters that exist only for other choices of it become present or absent.
+        """
+        j = self._domain.names.index(name)
+        moved = unit.copy()
+        choices = self._domain.choices[j]
+        moved[:, j] = (place + 0.5) / choices if choices else place
+        return self._domain.from_unit(moved)
+
+    def draws(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Return joint draws of the function at points, in the objective's units.
+
+        Args:
+            points: shape (points, parameters).
+            normals: standard normal numbers; shape (points, draws), as the result.
+        """
+        mean, covariance = self._summary.posterior.joint(points)
+        variances, axes = np.linalg.eigh((covariance + covariance.T) / 2)
+        deviations = np.sqrt(np.maximum(variances, 0.0))
+        # The symmetric root changes smoothly with the points, and so do draws by equal normals.
+        root = (axes * deviations) @ axes.T
+        return self._summary.in_units(mean[:, None] + root @ normals)
 
     def mean(self, points: np.ndarray) -> np.ndarray:
         """Return posterior means in the objective's units; shape (points,)."""

@@ -6,15 +6,19 @@ Reads through `queries` only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tunesvc.charts.chart import Chart, short
-from tunesvc.charts.figures import FigureOptions, Reader, draw, kinds_of
+from tunesvc.charts.figures import FigureKind, FigureOptions, Reader, draw, kinds_of
 from tunesvc.charts.page import Card, CodeBlock, Sentences, TableBlock, page
+from tunesvc.charts.report.first_page import FirstPage
 from tunesvc.db.engine.database import Database
+from tunesvc.queries.cost.outlook import get_outlook
+from tunesvc.queries.cost.spending import list_by_failure
 from tunesvc.queries.explain.explanation import explain_study
-from tunesvc.queries.health import health
+from tunesvc.queries.health import Health, health
 from tunesvc.queries.recommendation import answer_rows, get_recommendation
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.trials.trial_table import list_best_trials
@@ -25,6 +29,8 @@ from tunesvc.util.versions import package_versions
 if TYPE_CHECKING:
     from tunesvc.search.analysis.recommend import Recommendation
 
+Answer = tuple["Recommendation | None", Sequence[TrialRow]]
+"""The recommendation, and its trials."""
 LISTED = 50
 """Most trials in the list of the best."""
 
@@ -32,23 +38,54 @@ LISTED = 50
 def report(database: Database, study: StudyView) -> str:
     """Return a study's report as HTML."""
     best = list_best_trials(database, study.study_id, limit=LISTED)
+    reader = Reader(database, study)
+    answer = get_recommendation(database, study, reader.results())
+    rows = answer_rows(database, study, answer)
+    examined = health(database, study)
     return page(
         study.name,
-        list(_parts(database, study, best)),
+        list(_parts(database, study, best, (answer, rows), examined, reader)),
         badge=str(study.state),
         about=_about(study),
         facts=_facts(study),
+        first_page=list(_first_page(database, study, (answer, rows), examined, reader)),
     )
+
+
+def _first_page(
+    database: Database,
+    study: StudyView,
+    answer: Answer,
+    examined: Health,
+    reader: Reader,
+) -> Iterator[Card | Chart]:
+    with database.engine.connect() as connection:
+        spent = list_by_failure(connection, study)
+    recommendation, rows = answer
+    written_from = FirstPage(
+        study,
+        recommendation,
+        next(iter(rows), None),
+        get_outlook(study, reader.results()),
+        examined,
+        spent,
+    )
+    yield Card("In short", [Sentences(written_from.sentences())])
+    if FigureKind.COST in kinds_of(study):
+        yield replace(reader.cost(), wide=True)
 
 
 def _parts(
     database: Database,
     study: StudyView,
     best: Sequence[TrialRow],
+    answer: Answer,
+    examined: Health,
+    reader: Reader,
 ) -> Iterator[Card | Chart]:
-    yield _answer(database, study)
-    yield _health(database, study)
-    yield from _figures(database, study)
+    yield _answer_card(study, *answer)
+    yield _health(examined)
+    yield from _figures(study, reader)
     if best:
         yield _best(study, best)
     explanation = explain_study(database, study)
@@ -70,10 +107,12 @@ def _best(study: StudyView, best: Sequence[TrialRow]) -> Card:
     return Card("Best trials", [table], note)
 
 
-def _answer(database: Database, study: StudyView) -> Card:
+def _answer_card(
+    study: StudyView,
+    answer: Recommendation | None,
+    rows: Sequence[TrialRow],
+) -> Card:
     """Return the card with the recommended parameters."""
-    answer = get_recommendation(database, study)
-    rows = answer_rows(database, study, answer)[:1]
     if not rows:
         nothing = Sentences([("", "No trial is complete and feasible yet.")])
         return Card("Parameters to take", [nothing])
@@ -102,8 +141,7 @@ def _describe_answer(
         yield "choice", f"{front}: no other beats it in every objective."
 
 
-def _health(database: Database, study: StudyView) -> Card:
-    examined = health(database, study)
+def _health(examined: Health) -> Card:
     sentences = []
     for check, finding in examined.findings:
         sentences.append((check.name, f"{finding.text} {finding.advice}"))
@@ -119,9 +157,10 @@ def _health(database: Database, study: StudyView) -> Card:
     return Card("Health", [Sentences(sentences)], is_wide=False)
 
 
-def _figures(database: Database, study: StudyView) -> Iterator[Chart]:
-    reader = Reader(database, study)
+def _figures(study: StudyView, reader: Reader) -> Iterator[Chart]:
     for kind in kinds_of(study):
+        if kind is FigureKind.COST:
+            continue  # on the first page
         for index in range(len(study.objectives) if kind.has_objective else 1):
             yield draw(kind, reader, FigureOptions(index))
 
@@ -141,6 +180,8 @@ def _facts(study: StudyView) -> dict[str, str]:
     facts["time"] = duration(study.active_s)
     if study.gpu_hours:
         facts["GPU hours"] = f"{study.gpu_hours:.3g}"
+    if study.prices is not None:
+        facts["cost"] = study.cost_text
     facts["as of"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return facts
 
