@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 
 from tests.integration.test_queries import writing
+from tests.support.command_line import Tune
 from tests.support.simulation import Simulation, curve
 from tests.support.specs import make_spec
+from tests.support.stored_studies import fill
+from tunesvc import charts
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema import tables
 from tunesvc.execution.executor import Lost
 from tunesvc.queries.export.dataframe import build_dataframe
-from tunesvc.queries.studies import get_study, list_studies
+from tunesvc.queries.studies import get_study, get_study_by_id, list_studies
 from tunesvc.queries.trials.trial_table import list_trials
+from tunesvc.study import Study
 
 PRICES = {"gpu_hour": 2.0, "cpu_hour": 0.1, "currency": "EUR"}
 
@@ -37,6 +45,33 @@ def test_lost_attempts_are_paid_for_and_trials_add_up_to_the_study(database: Dat
     assert row.cost_text == "6.80 EUR"
     frame = build_dataframe(database, get_study(database, "digits"))
     assert frame["cost"].sum() == pytest.approx(row.cost)
+
+
+def test_costs_are_shown_wherever_a_study_is(
+    database: Database, database_url: str, tmp_path: Path
+) -> None:
+    study = fill(database, name="priced", running=0, cost=PRICES, budget={"cost": 50})
+    with database.engine.begin() as connection:
+        connection.execute(sa.update(tables.attempts).values(cpus=100))
+    tune = Tune(tmp_path, tmp_path, TUNE_DATABASE_URL=database_url)
+    shown = tune.here("show", "priced")
+    assert re.search(r"cost +0\.89 EUR", shown)
+    assert "of 50.00 EUR" in shown
+    assert "Another 10 trials would take about 0.22 EUR and improve loss by" in shown
+    assert "0.89 EUR" in tune.here("ls")
+    assert "cost" in tune.here("trials", "priced").splitlines()[0]
+    assert ", 0.0222 EUR" in tune.here("best", "priced")
+    assert json.loads(tune.here("best", "priced", "--json"))["cost"] == pytest.approx(
+        0.0222, abs=1e-4
+    )
+    header, first, *_ = tune.here("export", "priced").splitlines()
+    assert float(first.split(",")[header.split(",").index("cost")]) > 0
+    assert "cost" in tune.here("extend", "priced", "--trials", "5", code=2)
+    assert tune.here("extend", "priced", "--cost", "5")
+    assert Study(database, "priced").outlook(20).trials == 20  # type: ignore[union-attr]
+    html = charts.report(database, get_study_by_id(database, study))
+    assert "Best loss by cost in EUR" in html
+    assert "for each combination" in html
 
 
 def test_without_prices_nothing_has_a_cost(database: Database) -> None:

@@ -251,6 +251,7 @@ def test_every_figure_of_a_study_made_through_optuna_is_drawn(database: Database
         FigureKind.RANK,
         FigureKind.INTERACTIONS,
         FigureKind.DEPENDENCE,
+        FigureKind.COST,
         FigureKind.CURVES,
         FigureKind.TIMELINE,
     }

@@ -37,7 +37,7 @@ def test_a_study_without_trials_says_what_comes(dashboard: Dashboard, database: 
 def test_the_headline_names_the_trial_to_take_with_its_parameters(
     dashboard: Dashboard, database: Database
 ) -> None:
-    study = fill(database)
+    study = fill(database, cost={"cpu_hour": 1.0, "currency": "EUR"})
     page = dashboard.open(f"/studies/{study}")
     answer = page.get_by_role("region", name="The trial to take")
     expect(answer.get_by_role("heading")).to_have_text(re.compile(r"Take trial \d+"))
@@ -45,6 +45,8 @@ def test_the_headline_names_the_trial_to_take_with_its_parameters(
     facts = page.locator("#facts")
     expect(facts).to_contain_text("Gain over the random start")
     expect(facts).to_contain_text("Saved by pruning")
+    expect(facts).to_contain_text("0.00 EUR")
+    expect(facts).to_contain_text(re.compile(r"Another 10 trials\s*[\d.e-]+ better \(90 %: 0 to"))
     expect(page.locator("#running tbody tr")).to_have_count(2)
     expect(page.locator("#lately")).to_contain_text("drawn evenly")
 

@@ -33,6 +33,8 @@ def best_by_cost(
     is_known = ~np.isnan(best)
     if not is_known.any():
         return Chart(title, None, NOTHING)
+    if not spent[-1] > 0:
+        return Chart(title, None, "No time of a trial has been recorded.")
     thinned = np.unique(np.linspace(0, is_known.sum() - 1, POINTS).round().astype(int))
     x, y = spent[is_known][thinned], best[is_known][thinned]
     traces = [

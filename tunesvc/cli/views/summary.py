@@ -216,7 +216,7 @@ def next_commands(
     elif state == "finished":
         rows.append(
             (
-                f"tune extend {quoted} --trials 20",
+                f"tune extend {quoted} {_more(view)}",
                 "give it more budget" + ("" if view.submission else ", then `tune resume`"),
             )
         )
@@ -226,6 +226,14 @@ def next_commands(
             (f"tune report {quoted}", "everything as one page"),
         ]
     return [*rows, (f"tune show {quoted}", "its state and the newest trials")]
+
+
+def _more(view: StudyView) -> str:
+    """Return an example of more budget, of the first limit that the study has."""
+    examples = {"trials": "20", "wall": "1h", "gpu_hours": "10", "cost": "10"}
+    limits = {} if view.budget is None else view.budget.limits
+    name = next((name for name, limit in limits.items() if limit is not None), "trials")
+    return f"--{name.replace('_', '-')} {examples[name]}"
 
 
 def _replacement(view: StudyView) -> tuple[str, str]:
