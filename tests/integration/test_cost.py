@@ -68,7 +68,7 @@ def test_costs_are_shown_wherever_a_study_is(
     assert float(first.split(",")[header.split(",").index("cost")]) > 0
     assert "cost" in tune.here("extend", "priced", "--trials", "5", code=2)
     assert tune.here("extend", "priced", "--cost", "5")
-    assert Study(database, "priced").outlook(20).trials == 20  # type: ignore[union-attr]
+    assert Study("priced", database).outlook(20).trials == 20  # type: ignore[union-attr]
     html = charts.report(database, get_study_by_id(database, study))
     assert "Best loss by cost in EUR" in html
     assert "for each combination" in html
