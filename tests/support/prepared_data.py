@@ -16,6 +16,7 @@ def prepared_data(spec: StudySpec, folder: Path) -> TrialData:
     """Prepare a study's data; `folder` has to be on the import path."""
     assert spec.data is not None
     store, load = DataStore.open(), partial(load_object, folder=folder, label="data")
-    manifest = prepare(Preparation(spec.data, folder, store, load, ""), lambda text: None)
+    folds = None if spec.evaluation is None else spec.evaluation.folds
+    manifest = prepare(Preparation(spec.data, folder, store, load, "", folds), lambda text: None)
     prepared = manifest.prepared(store.address)
     return TrialData(manifest.version, place_on_this_machine(prepared))

@@ -349,6 +349,8 @@ class Lifecycle:
             self._record_decision(live.number, "keep", decision.reason, decision.details)
             return
         cause = StopCause.PAUSE if decision.pause else StopCause.PRUNE
+        if self._spec.is_stepwise:
+            live.forecast = decision.details.get("predicted")
         self._record_decision(live.number, cause, decision.reason, decision.details)
         self.stop(live, cause, decision.reason, actions)
 
@@ -478,6 +480,7 @@ class Lifecycle:
             outcome,
             live.stop_cause,
             live.stop_reason,
+            live.forecast,
         )
         self._live_attempts.close(live, self._clock.now())
         self._record_end(live, result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from optuna.trial import TrialState
 
@@ -44,8 +44,12 @@ def conclude(
     outcome: Outcome,
     stop_cause: StopCause | None,
     stop_reason: str = "",
+    forecast: float | None = None,
 ) -> Conclusion:
     """Return the result of an attempt that ended with `outcome`.
+
+    `forecast` is the value of a trial that was stopped between folds: it can be compared with other
+    trials' values, as the mean of its folds so far cannot.
 
     An objective that returned still counts after a request to stop: the work is done. Otherwise the
     stop cause decides, no matter whether the attempt stopped early, raised, or had to be killed.
@@ -57,7 +61,10 @@ def conclude(
     if is_resumed or (never_started and stop_cause is None):
         return Conclusion(AttemptState.INTERRUPTED, None, message=_message(outcome))
     if stop_cause is not None:
-        return _stopped(spec, curve, outcome, stop_cause, stop_reason)
+        stopped = _stopped(spec, curve, outcome, stop_cause, stop_reason)
+        if forecast is None or stopped.trial_state is not TrialState.PRUNED:
+            return stopped
+        return replace(stopped, values=[forecast] if math.isfinite(forecast) else None)
     if isinstance(outcome, (Failed, Lost)):
         return _failed(Failure(outcome.kind), outcome.message, outcome)
     return _pruned(spec, curve, "the objective pruned itself")

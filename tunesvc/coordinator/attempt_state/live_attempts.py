@@ -80,6 +80,8 @@ class LiveAttempt:
     log: LogWindow = field(default_factory=LogWindow)
     stop_cause: StopCause | None = None
     stop_reason: str = ""
+    forecast: float | None = None
+    """Mean over all folds that the pruner expected when it stopped the attempt."""
     stop_by_s: float | None = None
     """Deadline of a requested stop; the attempt is killed after it."""
     killed: bool = False

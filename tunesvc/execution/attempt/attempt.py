@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,12 +48,21 @@ from tunesvc.spec import ParamValue
 from tunesvc.subprocess_trial import PipeChannel
 from tunesvc.trial import AssignedResources, RestoredState, Trial
 
+_POLL_S = 0.005
+_STOP_S = 0.02
+"""Time between the confirmation of a report and a request to stop that was decided by it."""
+
 Run = Callable[["Attempt"], Mapping[str, float]]
 """Runs the objective for an attempt and returns the final metrics."""
 
 
 class EventSink(Protocol):
     """Receives the events of an attempt. See `Outbox`. Any thread may call it."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """True if all events so far have been recorded, and decisions on them made."""
+        ...
 
     def put(self, payload: Payload) -> None:
         """Add an event."""
@@ -219,9 +229,13 @@ class Attempt:
         event_log.record("said", attempt=self.launch.attempt, step=block.step)
         failpoints.reach("said")
 
-    def await_stop(self, timeout_s: float) -> bool:
-        """Wait for a request to stop, and return True if it came."""
-        self._stop.wait(timeout_s)
+    def await_decision(self, timeout_s: float) -> bool:
+        """Wait until all reports are recorded, and return True if a request to stop has come."""
+        until_s = time.monotonic() + timeout_s
+        while not self._stop.wait(_POLL_S) and time.monotonic() < until_s:
+            if self.events.is_recorded:  # a request to stop follows at once
+                self._stop.wait(_STOP_S)
+                break
         return self.stop_requested
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -25,6 +25,9 @@ class ConnectionSink:
         self._connection = connection
         self._lock = threading.Lock()
 
+    is_recorded = False
+    """Unknown here: the worker is told."""
+
     def put(self, payload: Payload) -> None:
         """Send an event. Waits while the worker is behind."""
         with self._lock:

@@ -112,6 +112,12 @@ class Outbox:
             return self._closed
 
     @property
+    def is_recorded(self) -> bool:
+        """True if all events so far have been recorded."""
+        with self._lock:
+            return not self._pending and not self._unacknowledged
+
+    @property
     def is_full(self) -> bool:
         """True if no more events are handed out before an acknowledgement."""
         with self._lock:
