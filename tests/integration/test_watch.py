@@ -1,0 +1,319 @@
+"""A family that is watched on a real database: drift, re-tune, promotion, rollback, hooks."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.watched_family import Killed, WatchedFamily
+from tunesvc.champions.announcements import deliver_due
+from tunesvc.champions.family_lock import locked_family
+from tunesvc.champions.promotion import export_champion, promote, roll_back
+from tunesvc.db.champions import champion_records, promotion_deliveries
+from tunesvc.db.champions.champion_records import Champion, PromotionEvidence
+from tunesvc.db.engine.database import Database
+from tunesvc.db.lease import default_owner
+from tunesvc.errors import ChampionNotFound, StudyBusy
+from tunesvc.preparation.data_store import DataStore
+from tunesvc.queries.studies import get_study
+
+
+@pytest.fixture
+def family(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WatchedFamily:
+    """A family without data yet."""
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TUNE_ARTIFACTS", raising=False)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    return WatchedFamily(database, folder)
+
+
+def history(family: WatchedFamily) -> tuple[Champion, ...]:
+    """All champions, the newest first."""
+    with family.database.engine.connect() as connection:
+        return champion_records.list_history(connection, "shop")
+
+
+def test_a_first_look_tunes_and_promotes_and_a_second_one_does_nothing(
+    family: WatchedFamily,
+) -> None:
+    family.data(0.0)
+    first = family.look()
+    assert first.outcome == "first"
+    assert first.champion is not None
+    configuration = first.champion.configuration
+    assert (configuration.study, len(configuration.fold_values)) == ("shop", 5)
+    assert abs(configuration.params["x"]) < 0.5
+    assert family.look().outcome == "unchanged"
+    assert family.runner.ran == []
+    (hooked,) = family.hooked
+    assert (hooked["id"], hooked["attempt"]) == (first.champion.champion_id, 1)
+    assert hooked["params"] == configuration.params
+
+
+def test_drift_is_answered_by_a_warm_re_tune_and_a_tested_promotion(
+    family: WatchedFamily,
+) -> None:
+    family.data(0.0)
+    family.look()
+    family.data(2.0, seed=1)
+    result = family.look()
+    assert (result.outcome, result.undelivered) == ("promoted", 0)
+    assert result.drift is not None
+    assert [one.column for one in result.drift.drifted] == ["a"]
+    version = result.data_version
+    assert version is not None
+    study = f"shop@{version[:8]}"
+    assert family.runner.ran == [study, f"{study}:folds"]
+    spec = get_study(family.database, study).spec
+    assert spec is not None
+    assert (spec.warm_start, spec.budget.trials) == (("shop",), 12)
+    champion, first = history(family)
+    assert (champion.kind, champion.previous_id) == ("challenge", first.champion_id)
+    assert champion.user_name == "ann"
+    assert champion.configuration.params["x"] == pytest.approx(2.0, abs=0.5)
+    evidence = champion.evidence
+    assert evidence.p_value is not None
+    assert evidence.p_value <= 0.05
+    assert len(evidence.rival_values) == 5
+    assert evidence.drift == result.drift
+    assert min(evidence.rival_values) > max(champion.configuration.fold_values)
+    assert json.loads(json.dumps(export_champion(champion)))["promotion"]["drifted"] == ["a"]
+    assert [one["id"] for one in family.hooked] == [first.champion_id, champion.champion_id]
+
+
+def test_other_rows_of_the_same_source_change_nothing(family: WatchedFamily) -> None:
+    family.data(0.0)
+    family.look()
+    for seed in (1, 2, 3):
+        family.data(0.0, seed=seed)
+        result = family.look()
+        assert result.outcome == "steady"
+        assert result.degradation is not None
+        assert family.look().outcome == "steady"
+        assert family.runner.ran == []  # its values are stored
+    assert len(history(family)) == 1
+
+
+def test_a_champion_that_wins_stays_and_later_versions_are_compared_with_this_one(
+    family: WatchedFamily,
+) -> None:
+    family.data(0.0)
+    family.watch |= {"distance": 0.0, "budget": {"trials": 1}}
+    family.look()
+    family.data(0.0, seed=1)
+    result = family.look(always=True)
+    assert result.outcome == "kept"
+    kept, first = history(family)
+    assert kept.configuration.params == first.configuration.params
+    assert kept.configuration.data_version == result.data_version
+    assert kept.kind == "kept"
+    assert family.look().outcome == "unchanged"
+    assert len(family.hooked) == 1  # the configuration is the same
+
+
+def test_a_rollback_restores_and_the_same_data_promote_nothing_again(
+    family: WatchedFamily,
+) -> None:
+    family.data(0.0)
+    family.look()
+    family.data(2.0, seed=1)
+    family.look()
+    restored = roll_back(family.database, "shop", "bob", reason="complaints")
+    second, first = history(family)[1:]
+    assert restored.configuration == first.configuration
+    assert (restored.restores_id, restored.evidence.reason) == (first.champion_id, "complaints")
+    result = family.look()  # announces the rollback, too
+    assert result.outcome == "declined"
+    assert [one["id"] for one in family.hooked][-1] == restored.champion_id
+    family.data(-2.0, seed=2)
+    assert family.look().outcome == "promoted"
+    again = roll_back(family.database, "shop", "bob", champion_id=second.champion_id)
+    assert again.configuration == second.configuration
+    with pytest.raises(ChampionNotFound, match="had no champion 99"):
+        roll_back(family.database, "shop", "bob", champion_id=99)
+
+
+def test_a_first_champion_cannot_be_rolled_back_and_a_trial_can_be_chosen(
+    family: WatchedFamily,
+) -> None:
+    family.data(0.0)
+    family.look()
+    with pytest.raises(ChampionNotFound, match="had no other champion before"):
+        roll_back(family.database, "shop", "bob")
+    view = get_study(family.database, "shop")
+    chosen = promote(family.database, view, 3, "bob", reason="faster")
+    assert (chosen.kind, chosen.configuration.trial_number) == ("manual", 3)
+    with pytest.raises(ChampionNotFound, match="has no trial 99"):
+        promote(family.database, view, 99, "bob")
+    assert family.look().outcome == "unchanged"
+    assert len(family.hooked) == 2
+
+
+def test_a_champion_without_rows_to_compare_with_is_challenged(family: WatchedFamily) -> None:
+    family.data(0.0)
+    first = family.look()
+    assert first.data_version is not None
+    store = DataStore.open()
+    for manifest in list(store.list()):
+        store.remove(manifest)
+    family.data(2.0, seed=1)
+    result = family.look()
+    assert (result.outcome, result.drift) == ("promoted", None)
+    assert "were removed" in result.reason
+
+
+def test_a_killed_watch_is_continued_and_promotes_once(family: WatchedFamily) -> None:
+    """Killed after each of its actions in turn, for a first champion and for a challenge."""
+    kills = 0
+    for mean, seed in ((0.0, 0), (2.0, 1)):
+        family.data(mean, seed=seed)
+        for lives in range(100):
+            try:
+                result = family.look(lives=lives)
+            except Killed:
+                kills += 1
+                continue
+            break
+        assert result.outcome in ("first", "promoted", "unchanged")
+    assert kills > 12
+    assert [one.kind for one in history(family)] == ["challenge", "first"]
+    ids = [one["id"] for one in family.hooked]
+    assert sorted(set(ids)) == sorted(one.champion_id for one in history(family))
+    assert len(ids) == 2
+
+
+def test_a_hook_that_was_killed_is_called_again_and_says_so(family: WatchedFamily) -> None:
+    family.data(0.0)
+    (family.folder / "hook.py").write_text(
+        "import json, os, sys\nfrom pathlib import Path\n"
+        "text = sys.stdin.read()\nopen('hook.jsonl', 'a').write(text + '\\n')\n"
+        "sys.exit('no room' if json.loads(text)['attempt'] < 3 else 0)\n"
+    )
+    result = family.look()
+    assert result.undelivered == 1
+    with family.database.engine.connect() as connection:
+        (due,) = promotion_deliveries.list_deliveries(connection, "shop", due=True)
+    assert due.error == "the command ended with code 1: no room"
+    with family.database.engine.begin() as connection:
+        promotion_deliveries.begin(connection, due)  # and then the process is killed
+    assert family.look().undelivered == 0
+    assert [(one["id"], one["attempt"]) for one in family.hooked] == [(1, 1), (1, 3)]
+    assert family.look().undelivered == 0
+    assert len(family.hooked) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("no-such-program", "cannot be started"),
+        ("python 'unclosed", "cannot be started: No closing quotation"),
+        ("http://127.0.0.1:9/hook?token=secret", "no answer: ConnectError"),
+    ],
+)
+def test_a_hook_that_cannot_be_called_is_recorded(
+    family: WatchedFamily, command: str, error: str
+) -> None:
+    family.watch["on_promote"] = command
+    family.data(0.0)
+    assert family.look().undelivered == 1
+    with family.database.engine.connect() as connection:
+        (due,) = promotion_deliveries.list_deliveries(connection, "shop", due=True)
+    assert error in due.error
+    assert "secret" not in due.error + repr(due)
+
+
+@contextmanager
+def serving(received: list[bytes]) -> Iterator[str]:
+    """A server that keeps what is posted to it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hook"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_url_gets_the_promotion_as_json(family: WatchedFamily) -> None:
+    received: list[bytes] = []
+    family.data(0.0)
+    with serving(received) as url:
+        family.watch["on_promote"] = url
+        assert family.look().undelivered == 0
+    (body,) = map(json.loads, received)
+    assert (body["family"], body["promotion"]["kind"]) == ("shop", "first")
+
+
+def test_one_process_watches_a_family_at_a_time(family: WatchedFamily) -> None:
+    family.data(0.0)
+    with locked_family(family.database, "shop"), locked_family(family.database, "other"):
+        with pytest.raises(StudyBusy, match=f"{default_owner()} watches 'shop' now"):
+            family.look()
+    assert family.look().outcome == "first"
+
+
+def test_a_champion_is_replaced_by_one_process_only(family: WatchedFamily) -> None:
+    family.data(0.0)
+    stale = family.look().champion
+    assert stale is not None
+    promote(family.database, get_study(family.database, "shop"), 3, "bob")
+    with (
+        family.database.engine.begin() as connection,
+        pytest.raises(StudyBusy, match="has replaced the champion of 'shop' meanwhile"),
+    ):
+        champion_records.record(
+            connection,
+            "shop",
+            "challenge",
+            stale.configuration,
+            PromotionEvidence("late"),
+            "ann",
+            follows=stale,
+        )
+    assert len(history(family)) == 2
+
+
+@pytest.mark.slow
+def test_mlflow_has_one_run_for_a_promotion(
+    family: WatchedFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    family.watch = {"registry": "mlflow"}
+    family.data(0.0)
+    result = family.look()
+    assert (result.outcome, result.undelivered) == ("first", 0)
+    champion = result.champion
+    assert champion is not None
+    with family.database.engine.begin() as connection:
+        (made,) = promotion_deliveries.list_deliveries(connection, "shop")
+        promotion_deliveries.finish(connection, made, "as if it was killed before its record")
+    assert deliver_due(family.database, "shop", lambda text: None) == 0
+    import mlflow
+
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("shop")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["tunesvc.kind"] == "first"
+    assert float(run.data.params["x"]) == champion.configuration.params["x"]
+    assert run.data.metrics["loss"] == pytest.approx(champion.configuration.value)
+    assert len(client.get_metric_history(run.info.run_id, "loss_fold")) == 5

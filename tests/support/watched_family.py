@@ -1,0 +1,155 @@
+"""A family that is watched: real data, a real database, and trials in virtual time.
+
+The objective is `(x - m)²`, where m is the mean of column `a` on the rows that a fold validates on.
+So the best `x` follows the data, and folds differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
+from tunesvc.champions.family_lock import locked_family
+from tunesvc.champions.family_watch import FamilyWatch
+from tunesvc.champions.watch_result import WatchResult
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema.states import StudyState
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.execution.executor import Finished, Launch, Payload, Reported
+from tunesvc.execution.objectives.entrypoint import load_object
+from tunesvc.preparation.data_store import DataManifest, DataStore
+from tunesvc.preparation.preparing import Preparation, prepare
+from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed
+from tunesvc.runtime.run_study import StudySource, create_or_resume
+from tunesvc.spec import StudySpec
+
+
+class Killed(BaseException):
+    """The process of the watch was killed."""
+
+
+@dataclass
+class SimulatedRunner:
+    """Runs studies in virtual time; may be killed at its n-th action."""
+
+    database: Database
+    folder: Path
+    lives: float = float("inf")
+    """Actions before it is killed."""
+    said: list[str] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)
+
+    def prepare(self, spec: StudySpec) -> DataManifest:
+        self._act()
+        assert spec.data is not None
+        load = partial(load_object, folder=self.folder, label="data")
+        folds = None if spec.evaluation is None else spec.evaluation.folds
+        task = Preparation(spec.data, self.folder, DataStore.open(), load, "", folds)
+        return prepare(task, lambda text: None)
+
+    def create(self, spec: StudySpec) -> StudyRecord:
+        self._act()
+        source = StudySource(None, str(self.folder))
+        return create_or_resume(self.database, spec, source, resume=True)
+
+    def run(self, record: StudyRecord, *, quiet: bool = False) -> None:
+        with self.database.engine.connect() as connection:
+            record = study_records.find(connection, record.name)
+        if record.state is StudyState.FINISHED:
+            return
+        assert record.spec is not None
+        manifest = self.prepare(record.spec)
+        self._act()
+        rows = {name: part.rows for name, part in manifest.parts.items()}
+        used = DataUsed(manifest.version, manifest.source, rows, len(manifest.features))
+        PgStorage(self.database).set_study_system_attr(record.study_id, DATA_USED, asdict(used))
+        self._act()
+        Simulation(self.database, record.spec, partial(self._train, record.spec)).run()
+        self.ran.append(record.name)
+        self._act()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        self._act()
+
+    def _train(self, spec: StudySpec, launch: Launch) -> Iterable[tuple[float, Payload]]:
+        assert spec.data is not None
+        rows = pd.read_csv(self.folder / str(spec.data.source)).a.to_numpy()
+        x = float(launch.params["x"])  # type: ignore[arg-type]
+        loss = 0.0
+        for block in launch.blocks or (None,):
+            seed = 0 if block is None else block.index
+            fold = np.random.default_rng(seed).choice(rows, len(rows) // 3, replace=False)
+            loss = (x - float(fold.mean())) ** 2
+            if spec.is_stepwise and block is not None:
+                yield 1.0, Reported(block.step, {"loss": loss})
+        yield 1.0, Finished({"loss": loss})
+
+    def _act(self) -> None:
+        self.lives -= 1
+        if self.lives < 0:
+            raise Killed
+
+
+class WatchedFamily:
+    """A study file's folder, and looks at it."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.folder = folder
+        self.runner = SimulatedRunner(database, folder)
+        self.watch: dict[str, Any] = {"budget": {"trials": 12}, "on_promote": "python hook.py"}
+        (folder / "hook.py").write_text(
+            "import sys\nopen('hook.jsonl', 'a').write(sys.stdin.read() + '\\n')\n"
+        )
+
+    def data(self, mean: float, *, seed: int = 0, rows: int = 300) -> None:
+        """Write other data."""
+        rng = np.random.default_rng(seed)
+        table = {"a": rng.normal(mean, 1.0, rows), "b": rng.choice(["u", "v"], rows)}
+        table["y"] = rng.integers(0, 2, rows)
+        pd.DataFrame(table).to_csv(self.folder / "rows.csv", index=False)
+
+    @property
+    def spec(self) -> StudySpec:
+        """The study file."""
+        return make_spec(
+            name="shop",
+            parameters={"x": {"type": "float", "min": -4.0, "max": 4.0}},
+            data={"source": "rows.csv", "target": "y"},
+            sampler={"name": "tpe", "seed": 1},
+            budget={"trials": 24},
+            parallelism=4,
+            watch=self.watch,
+        )
+
+    def look(self, *, lives: float = float("inf"), always: bool = False) -> WatchResult:
+        """Look once, with a runner that may be killed."""
+        self.runner = SimulatedRunner(self.database, self.folder, lives)
+        with locked_family(self.database, "shop"):
+            return FamilyWatch(
+                self.database,
+                self.spec,
+                self.runner,
+                folder=str(self.folder),
+                user="ann",
+                always=always,
+            ).look()
+
+    @property
+    def hooked(self) -> list[dict[str, Any]]:
+        """What the hook got."""
+        path = self.folder / "hook.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
