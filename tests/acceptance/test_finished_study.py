@@ -92,3 +92,25 @@ def test_tags_and_notes_are_kept_and_found(ran: Tune) -> None:
     ran.here("note", "bowl", "a good start", "--trial", "0")
     assert "a good start" in ran.here("show", "bowl", "0")
     assert "bowl" in ran.here("ls", "--tag", "vision")
+
+
+def test_a_trial_is_promoted_shown_exported_and_rolled_back(ran: Tune) -> None:
+    first = ran.here("champion", "promote", "bowl", "1", "--reason", "it was first")
+    assert "is trial 1 of bowl" in first
+    ran.here("champion", "promote", "bowl", "2")
+    assert "bowl" in ran.here("champion", "ls")
+    shown = ran.here("champion", "show", "bowl")
+    assert "as observed in one trial" in shown
+    assert "it was first" in shown
+    exported = json.loads(ran.here("champion", "export", "bowl", "--json"))
+    assert (exported["family"], exported["trial"]) == ("bowl", 2)
+    number = json.loads(ran.here("champion", "show", "bowl", "--json"))["champions"][1]
+    assert "trial: 1" in ran.here(
+        "champion", "export", "bowl", "--number", str(number["champion_id"])
+    )
+    rolled_back = ran.here("champion", "rollback", "bowl", "--reason", "complaints")
+    assert "is trial 1 of bowl" in rolled_back
+    assert "has no champion 99" in ran.here("champion", "export", "bowl", "--number", "99", code=3)
+    assert "'bowk' has no champion, did you mean `bowl`" in ran.here(
+        "champion", "rollback", "bowk", code=3
+    )

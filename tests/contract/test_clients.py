@@ -29,6 +29,7 @@ from tunesvc.db.schema.states import Priority
 from tunesvc.db.schema.tables import logs
 from tunesvc.errors import (
     BadName,
+    ChampionNotFound,
     FilterError,
     SpecError,
     StudyExists,
@@ -48,6 +49,9 @@ HOSTILE = ["a/b", "..", "50 % ?#&+;=:@", "ü 漢 🚀", "%2F", "a//b/", "trials/
 def server(shared_database: Database) -> Iterator[DashboardServer]:
     fill(shared_database, 40, name="bowl", tags=["nice"])
     Simulation(shared_database, make_spec(name="done", seed=1)).run()
+    ann = LocalClient(shared_database, "ann")
+    ann.commands.send("done", "promote", {"number": 1})
+    ann.commands.send("done", "promote", {"number": 2, "reason": "it is faster"})
     with shared_database.engine.begin() as connection:
         for name in HOSTILE:
             study_records.create(connection, make_spec(name=name), owner="eve")
@@ -150,6 +154,8 @@ READS: dict[str, Callable[[TuneClient], object]] = {
     "queue": lambda client: client.service.queue(),
     "shares": lambda client: client.service.shares(),
     "info": lambda client: client.service.info().version,
+    "champions": lambda client: client.service.champions(),
+    "champion history": lambda client: client.service.champion_history("done"),
 }
 """What does not change between two calls."""
 
@@ -312,3 +318,20 @@ def test_errors_are_the_same(
     assert isinstance(local.value, type(raised.value))
     assert str(raised.value) == str(local.value)
     assert vars(raised.value).items() <= vars(local.value).items()
+
+
+def test_champions_are_promoted_and_rolled_back(client: TuneClient) -> None:
+    before = len(client.service.champion_history("done").champions)
+    answer = client.commands.send("done", "promote", {"number": 3, "reason": "x"})
+    assert answer.endswith("of done is trial 3 of done")
+    assert client.service.champion_history("done").current.evidence.reason == "x"
+    client.commands.send("done", "rollback", {"reason": "y"})
+    history = client.service.champion_history("done").champions
+    assert len(history) == before + 2
+    assert (history[0].kind, history[0].configuration.trial_number) == ("rollback", 2)
+    with pytest.raises(ChampionNotFound, match="'dome' has no champion, did you mean .done."):
+        client.service.champion_history("dome")
+    with pytest.raises(ChampionNotFound, match="has no trial 99"):
+        client.commands.send("done", "promote", {"number": 99})
+    with pytest.raises(SpecError, match="`number` is a whole number"):
+        client.commands.send("done", "promote", {"number": "3"})

@@ -264,9 +264,12 @@ def test_a_url_gets_the_promotion_as_json(family: WatchedFamily) -> None:
 
 def test_one_process_watches_a_family_at_a_time(family: WatchedFamily) -> None:
     family.data(0.0)
-    with locked_family(family.database, "shop"), locked_family(family.database, "other"):
-        with pytest.raises(StudyBusy, match=f"{default_owner()} watches 'shop' now"):
-            family.look()
+    with (
+        locked_family(family.database, "shop"),
+        locked_family(family.database, "other"),
+        pytest.raises(StudyBusy, match=f"{default_owner()} watches 'shop' now"),
+    ):
+        family.look()
     assert family.look().outcome == "first"
 
 

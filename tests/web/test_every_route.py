@@ -83,6 +83,8 @@ EXPECTED: dict[str, str] = {
     f"GET {API}/cluster": USER,
     f"GET {API}/queue": USER,
     f"GET {API}/shares": USER,
+    f"GET {API}/champions": USER,
+    f"GET {API}/champion": USER,
     f"GET {API}/server": USER,
     f"GET {API}/events": USER,
     f"POST {API}/studies/{{study}}/commands": OPERATOR,

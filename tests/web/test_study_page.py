@@ -11,9 +11,12 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.support.stored_studies import add, fill
 from tests.web.conftest import ON_BOTH, Dashboard
+from tunesvc.champions.promotion import promote
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.trials.trial_table import list_trials
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 TWO = ({"name": "loss"}, {"name": "size"})
@@ -67,6 +70,29 @@ def test_it_says_where_its_data_came_from(dashboard: Dashboard, database: Databa
         page.locator(name).bounding_box() for name in ("#data", "#data ul", "#facts")
     )
     assert card["y"] < warnings["y"] < card["y"] + card["height"] < facts["y"]
+
+
+def test_its_champion_is_shown_and_rolled_back(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database, 12, 0, name="shop")
+    view = get_study(database, "shop")
+    first, second, *_ = (
+        row.number for row in list_trials(database, study) if row.state == "complete"
+    )
+    promote(database, view, first, "ann", reason="it was first")
+    promote(database, view, second, "ann", reason="it is faster")
+    page = dashboard.open(f"/studies/{study}")
+    card = page.get_by_role("region", name="Champion", exact=True)
+    expect(card).to_contain_text(f"Trial {second} of shop")
+    expect(card.locator("tbody tr")).to_have_count(2)
+    expect(card).to_contain_text("it was first")
+    card.get_by_role("link", name="Roll back").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").fill("complaints")
+    dialog.get_by_role("button", name="Roll back").click()
+    expect(page.locator(".toast").last).to_contain_text(f"is trial {first} of shop")
+    page.reload()
+    expect(card).to_contain_text(f"Trial {first} of shop")
+    expect(card).to_contain_text("complaints")
 
 
 def test_every_figure_is_drawn_under_the_policy(dashboard: Dashboard, database: Database) -> None:

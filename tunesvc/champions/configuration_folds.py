@@ -62,17 +62,20 @@ class ConfigurationFolds:
         self._name = folds_study(spec.name, manifest.version)
         self._count = watch_options(spec).folds
 
-    def values(self, *configurations: Mapping[str, Any]) -> FoldValues:
+    def values(self, **configurations: Mapping[str, Any]) -> FoldValues:
         """Return the values of these parameters, once all of their trials have ended.
+
+        Args:
+            configurations: parameters by the name that is shown, such as `challenger`.
 
         Raises:
             SpecError: parameters are outside of the study's space.
             DataError: the data have changed meanwhile.
             WatchInterrupted: meanwhile.
         """
-        for params in configurations if self._spec.parameters else ():
+        for params in configurations.values() if self._spec.parameters else ():
             Space(self._spec.parameters).checked(as_choices(params))
-        requested = {digest(params): params for params in configurations}
+        requested = {digest(params): params for params in configurations.values()}
         stored = self._stored()
         missing = {key: requested[key] for key in requested if key not in stored}
         if missing:
@@ -84,10 +87,11 @@ class ConfigurationFolds:
                 self._runner.run(record, quiet=True)
             stored = self._stored()
         self._check_rows()
-        rows = [self._values_of(stored[digest(params)]) for params in configurations]
-        for row in rows:
-            shown = ", ".join(map(number, row))
-            self._runner.say(f"{self._spec.metrics[0].name} on folds: {shown}")
+        rows = []
+        for name, params in configurations.items():
+            rows.append(self._values_of(stored[digest(params)]))
+            shown = ", ".join(map(number, rows[-1]))
+            self._runner.say(f"{name}, {self._spec.metrics[0].name} on folds: {shown}")
         return FoldValues(tuple(rows), 1 / (self._count - 1))
 
     def _stored(self) -> dict[str, FrozenTrial]:

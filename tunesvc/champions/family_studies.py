@@ -86,11 +86,11 @@ class FamilyStudies:
         self._runner.run(self._runner.create(spec))
         return configuration_of(self._database, get_study(self._database, spec.name), None)
 
-    def fold_values(self, manifest: DataManifest, *configurations: Configuration) -> FoldValues:
-        """Return the values of configurations on the folds of a version."""
+    def fold_values(self, manifest: DataManifest, **configurations: Configuration) -> FoldValues:
+        """Return the values of configurations on the folds of a version, by the names to show."""
         self.say(f"evaluating on {self.options.folds} folds of the data")
         folds = ConfigurationFolds(self._database, self.spec, manifest, self._runner)
-        return folds.values(*(one.params for one in configurations))
+        return folds.values(**{name: one.params for name, one in configurations.items()})
 
     def exists(self, study: str) -> bool:
         """Return True if there is a study of that name."""

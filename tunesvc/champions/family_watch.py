@@ -89,7 +89,7 @@ class FamilyWatch:
         if not family.is_first_study_on(manifest):
             spec = retune_spec(spec, manifest.version, (spec.name,))
         configuration = family.tune(spec)
-        found = family.fold_values(manifest, configuration)
+        found = family.fold_values(manifest, champion=configuration)
         evidence = PromotionEvidence(f"the recommended trial of {configuration.study}")
         family.record("first", with_values(configuration, manifest, found, 0), evidence, None)
         return self._result("first", evidence.reason, manifest)

@@ -89,7 +89,7 @@ class NewVersion:
 
     def _is_worse(self) -> bool:
         configuration = self._champion.configuration
-        found = self._family.fold_values(self._manifest, configuration)
+        found = self._family.fold_values(self._manifest, champion=configuration)
         self._degradation = degradation_p_value(
             configuration.fold_values,
             found.values[0],
@@ -102,9 +102,9 @@ class NewVersion:
         """Compare champion and challenger, and record the better one."""
         champion = self._champion.configuration
         if challenger.params == champion.params:
-            found = self._family.fold_values(self._manifest, champion)
+            found = self._family.fold_values(self._manifest, champion=champion)
             return self._keep(found, f"{cause}; the re-tune found the same parameters", None)
-        found = self._family.fold_values(self._manifest, champion, challenger)
+        found = self._family.fold_values(self._manifest, champion=champion, challenger=challenger)
         old, new = found.values
         p_value = improvement_p_value(new, old, self._goal, found.ratio)
         compared = f"{cause}; {_compare(challenger, old, new)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from tunesvc.db.champions import champion_records, promotion_deliveries
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
-from tunesvc.errors import ChampionNotFound, TuneError
+from tunesvc.errors import ChampionNotFound, SpecError, TuneError
 from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.queries.recommendation import find_best_trial
 from tunesvc.queries.rows import StudyView, TrialRow
@@ -48,6 +49,7 @@ def promote(
     with database.engine.begin() as connection:
         before = champion_records.current(connection, family, scope)
         project_id = champion_records.find_project_of_family(connection, view.name)
+        _check_project(family, before, project_id)
         champion_id = champion_records.record(
             connection,
             family,
@@ -72,6 +74,7 @@ def roll_back(
     champion_id: int | None = None,
     reason: str = "",
     scope: StudyScope = ALL_STUDIES,
+    view: StudyView | None = None,
 ) -> Champion:
     """Restore an earlier champion.
 
@@ -82,6 +85,7 @@ def roll_back(
         champion_id: the one to restore; by default the last one with another configuration.
         reason: for the history.
         scope: studies that the user may view.
+        view: a study that the user may change; the family has to be of its project.
 
     Raises:
         ChampionNotFound: there is no such champion.
@@ -89,6 +93,9 @@ def roll_back(
     """
     with database.engine.begin() as connection:
         today = champion_records.get_current(connection, family, scope)
+        if view is not None:
+            project_id = champion_records.find_project_of_family(connection, view.name)
+            _check_project(family, today, project_id)
         history = champion_records.list_history(connection, family, scope)
         restored = champion_records.earlier_configuration(history, champion_id)
         new_id = champion_records.record(
@@ -103,6 +110,44 @@ def roll_back(
         )
         promotion_deliveries.plan_as_before(connection, new_id, today.champion_id)
         return champion_records.get_current(connection, family, scope)
+
+
+def carry_out(
+    database: Database,
+    view: StudyView,
+    kind: str,
+    payload: Mapping[str, Any],
+    user: str,
+    scope: StudyScope = ALL_STUDIES,
+) -> str:
+    """Promote a trial of a study, or restore a champion of its family; return the answer.
+
+    See `CommandOperations.send` for kinds and payloads.
+
+    Raises:
+        SpecError: the payload cannot be read.
+        ChampionNotFound: there is no such trial or champion.
+    """
+    family, reason = payload.get("family") or family_of(view.name), payload.get("reason") or ""
+    named = "number" if kind == "promote" else "champion"
+    number = payload.get(named)
+    is_number = number is None or (isinstance(number, int) and not isinstance(number, bool))
+    if not (is_number and isinstance(family, str) and isinstance(reason, str)):
+        raise SpecError(f"`{named}` is a whole number, `family` and `reason` are text")
+    if kind == "promote":
+        made = promote(database, view, number, user, family=family, reason=reason, scope=scope)
+    else:
+        made = roll_back(
+            database,
+            family,
+            user,
+            champion_id=number,
+            reason=reason,
+            scope=scope,
+            view=view,
+        )
+    of = f"trial {made.configuration.trial_number} of {made.configuration.study}"
+    return f"champion {made.champion_id} of {made.family} is {of}"
 
 
 def record_promotion(
@@ -137,6 +182,16 @@ def record_promotion(
     if made.is_new:
         promotion_deliveries.plan(connection, champion_id, *hooks)
     return made
+
+
+def _check_project(family: str, champion: Champion | None, project_id: int | None) -> None:
+    """Refuse a family of another project than the study's, in which the user may do something.
+
+    Raises:
+        ChampionNotFound: it is of another one.
+    """
+    if champion is not None and champion.project_id != project_id:
+        raise ChampionNotFound(f"{family!r} has no champion in the study's project")
 
 
 def configuration_of(database: Database, view: StudyView, number: int | None) -> Configuration:

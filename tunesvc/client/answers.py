@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from tunesvc.db.champions.champion_records import Champion
 from tunesvc.queries.cost.outlook import Outlook
 from tunesvc.queries.explain.pruning_audit import Audit
 from tunesvc.queries.rows import StudyView, TrialRow
@@ -41,6 +43,34 @@ class StudyOverview:
     def study(self) -> StudyView:
         """The study."""
         return self.best.study
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """An announcement of a promotion, made or due."""
+
+    champion_id: int
+    hook: str
+    """`on_promote` or `registry`."""
+    attempts: int
+    """Number of times that it was begun."""
+    delivered_at: datetime | None
+    error: str
+    """Error of the last attempt; empty if it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionHistory:
+    """The champions of a family."""
+
+    champions: tuple[Champion, ...]
+    """The newest first."""
+    announcements: tuple[Announcement, ...]
+
+    @property
+    def current(self) -> Champion:
+        """Today's champion."""
+        return self.champions[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from tunesvc.artifacts.snapshot import Snapshot
     from tunesvc.client.answers import (
         BestTrials,
+        ChampionHistory,
         FigureData,
         ServerInfo,
         StudyNews,
         StudyOverview,
     )
     from tunesvc.client.study_inputs import NewStudy, StudyPatch
+    from tunesvc.db.champions.champion_records import Champion
     from tunesvc.queries.checkpoint_files import KeptCheckpoint
     from tunesvc.queries.comparison import Fact
     from tunesvc.queries.confirmation import Confirmation
@@ -341,6 +343,11 @@ class CommandOperations(Protocol):
     def send(self, study: str, kind: str, payload: Mapping[str, Any] | None = None) -> str:
         """Send a request, and return its answer; `runtime.study_requests` lists the kinds.
 
+        Two more are carried out at once: `promote` makes a trial of the study the champion of a
+        family (`number`, the recommended one by default; `family`, by default that of the study's
+        name; `reason`), and `rollback` restores an earlier champion of the study's family
+        (`champion`, by default the last one with another configuration; `family`; `reason`).
+
         Raises:
             SpecError: it makes no sense for this study.
         """
@@ -406,6 +413,18 @@ class ServiceOperations(Protocol):
 
     def shares(self) -> ClusterShares:
         """Return how submitted studies share the cluster, and why one waits."""
+        ...
+
+    def champions(self) -> tuple[Champion, ...]:
+        """Return the champion of each family, by name."""
+        ...
+
+    def champion_history(self, family: str) -> ChampionHistory:
+        """Return the champions of a family, the newest first, and their announcements.
+
+        Raises:
+            ChampionNotFound: it has none.
+        """
         ...
 
     def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:

@@ -35,6 +35,7 @@ class FormQuestion(StrEnum):
     STOP_TRIAL = "stop_trial"
     TAG = "tag"
     NOTE = "note"
+    ROLLBACK = "rollback"
 
     @property
     def needs_trial(self) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunesvc.cli.chosen_client import MachineCommand
-from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyName
+from tunesvc.cli.chosen_client import ClientCommand, MachineCommand, chosen_server, opened_client
+from tunesvc.cli.cli_options import DatabaseUrl, Json, ServerUrl, StudyName
+from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
-    from tunesvc.db.champions.champion_records import Champion
-    from tunesvc.db.champions.promotion_deliveries import PromotionDelivery
+    from tunesvc.client.interface import TuneClient
 
 app = typer.Typer(help="The configurations that production uses.", no_args_is_help=True)
 
@@ -25,14 +26,14 @@ ChampionNumber = Annotated[
 Reason = Annotated[str, typer.Option(help="For the history.", metavar="TEXT")]
 
 
-@app.command(cls=MachineCommand)
-def ls(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+@app.command(cls=ClientCommand)
+def ls(server: ServerUrl = None, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     """List the champion of each family."""
-    from tunesvc.champions.champion_functions import list_champions
     from tunesvc.cli.views import champion_text
     from tunesvc.views import terminal
 
-    found = list_champions(database_url=database_url)
+    with opened_client(database_url, server) as client:
+        found = client.service.champions()
     if as_json:
         terminal.print_json(found)
     elif found:
@@ -41,23 +42,26 @@ def ls(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
         typer.echo("no champions yet: `tune watch FILE`, or `tune champion promote STUDY`")
 
 
-@app.command(cls=MachineCommand)
-def show(family: Family, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+@app.command(cls=ClientCommand)
+def show(
+    family: Family,
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
     """Show a family's champion, the evidence for it, and the champions before it."""
-    from tunesvc.champions.champion_functions import champion_history, load_champion
     from tunesvc.cli.views import champion_text
     from tunesvc.views import terminal
 
-    champion = load_champion(family, database_url=database_url)
-    history = champion_history(family, database_url=database_url)
-    deliveries = _deliveries(family, database_url)
+    with opened_client(database_url, server) as client:
+        history = client.service.champion_history(family)
     if as_json:
-        terminal.print_json({"champion": champion, "history": history, "deliveries": deliveries})
-        return
-    champion_text.print_champion(champion, history, deliveries)
+        terminal.print_json(history)
+    else:
+        champion_text.print_champion(history)
 
 
-@app.command(cls=MachineCommand)
+@app.command(cls=ClientCommand)
 def promote(
     study: StudyName,
     trial: Annotated[
@@ -69,62 +73,64 @@ def promote(
         typer.Option(help="Family of the champion; by default the one of the study's name."),
     ] = None,
     reason: Reason = "",
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Make a trial the champion of its family, without a test."""
-    from tunesvc.champions import champion_functions
+    from tunesvc.champions.watch_specs import family_of
 
-    champion = champion_functions.promote(
-        study, trial, family=family, reason=reason, database_url=database_url
-    )
-    _finish(champion, database_url)
+    payload = {"number": trial, "family": family, "reason": reason}
+    with opened_client(database_url, server) as client:
+        typer.echo(visible(client.commands.send(study, "promote", payload)))
+    _announce(family or family_of(study), server, database_url)
 
 
-@app.command(cls=MachineCommand)
+@app.command(cls=ClientCommand)
 def rollback(
     family: Family,
     to: ChampionNumber = None,
     reason: Reason = "",
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Restore an earlier champion: by default the last one with another configuration.
 
     `tune watch` does not replace it again for the same data.
     """
-    from tunesvc.champions import champion_functions
+    payload = {"champion": to, "family": family, "reason": reason}
+    with opened_client(database_url, server) as client:
+        study = _study_of(client, family)
+        typer.echo(visible(client.commands.send(study, "rollback", payload)))
+    _announce(family, server, database_url)
 
-    champion = champion_functions.rollback(family, to, reason=reason, database_url=database_url)
-    _finish(champion, database_url)
 
-
-@app.command(cls=MachineCommand)
+@app.command(cls=ClientCommand)
 def export(
     family: Family,
     number: Annotated[
         int | None,
         typer.Option(help="An earlier champion; today's by default.", metavar="NUMBER", min=1),
     ] = None,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Print a champion's parameters and evidence as YAML, or JSON."""
     import json
 
-    from tunesvc.champions.champion_functions import champion_history, load_champion
     from tunesvc.champions.promotion import export_champion
     from tunesvc.errors import ChampionNotFound
     from tunesvc.spec.yaml.document import to_yaml
     from tunesvc.util.json_values import plain
 
-    champion = load_champion(family, database_url=database_url)
-    if number is not None:
-        history = champion_history(family, database_url=database_url)
-        chosen = next((one for one in history if one.champion_id == number), None)
-        if chosen is None:
-            raise ChampionNotFound(
-                f"{family!r} has no champion {number}: `tune champion show {family}` lists them"
-            )
-        champion = chosen
+    with opened_client(database_url, server) as client:
+        history = client.service.champion_history(family)
+    of_number = {one.champion_id: one for one in history.champions}
+    if number is not None and number not in of_number:
+        raise ChampionNotFound(
+            f"{family!r} has no champion {number}: `tune champion show {family}` lists them"
+        )
+    champion = history.current if number is None else of_number[number]
     exported = plain(export_champion(champion))
     typer.echo(json.dumps(exported, indent=2) if as_json else to_yaml(exported).rstrip())
 
@@ -136,38 +142,47 @@ def deliver(family: Family, database_url: DatabaseUrl = None) -> None:
     from tunesvc.errors import TuneError
 
     load_champion(family, database_url=database_url)
-    if not _deliveries(family, database_url, due=True):
+    if not _count_due(family, None, database_url):
         typer.echo("nothing is due")
-        return
-    if deliver_promotions(family, typer.echo, database_url=database_url):
+    elif deliver_promotions(family, typer.echo, database_url=database_url):
         raise TuneError(f"not all promotions of {family!r} could be announced")
 
 
-def _finish(champion: Champion, database_url: str | None) -> None:
-    """Say which champion it is now, and announce it."""
+def _study_of(client: TuneClient, family: str) -> str:
+    """Return a study of a family that is there: the one it is named for, or one of a champion.
+
+    Raises:
+        StudyNotFound: all were deleted.
+    """
+    from tunesvc.errors import StudyNotFound
+
+    history = client.service.champion_history(family)
+    for study in (family, *(one.configuration.study for one in history.champions)):
+        with suppress(StudyNotFound):
+            return client.studies.get(study).name
+    raise StudyNotFound(
+        f"all studies of {family!r} were deleted: `tune champion promote STUDY TRIAL --family "
+        f"{family}` chooses a trial of another one"
+    )
+
+
+def _announce(family: str, server: str | None, database_url: str | None) -> None:
+    """Announce what is due, or say which command does: hooks are run beside a database only."""
     from tunesvc.champions.champion_functions import deliver_promotions
     from tunesvc.errors import StudyBusy
-    from tunesvc.util.characters import visible
 
-    configuration = champion.configuration
-    typer.echo(
-        visible(
-            f"champion {champion.champion_id} of {champion.family} is trial "
-            f"{configuration.trial_number} of {configuration.study}"
-        )
-    )
-    if _deliveries(champion.family, database_url, due=True):
-        try:
-            deliver_promotions(champion.family, typer.echo, database_url=database_url)
-        except StudyBusy as error:
-            typer.echo(f"it is announced later: {error}")
+    if not _count_due(family, server, database_url):
+        return
+    if chosen_server(server) is not None:
+        typer.echo("its hooks are called by the next `tune watch`, where that runs")
+        return
+    try:
+        deliver_promotions(family, typer.echo, database_url=database_url)
+    except StudyBusy as error:
+        typer.echo(f"its hooks are called later: {error}")
 
 
-def _deliveries(
-    family: str, database_url: str | None, *, due: bool = False
-) -> tuple[PromotionDelivery, ...]:
-    from tunesvc.api import shared_database
-    from tunesvc.db.champions import promotion_deliveries
-
-    with shared_database(database_url).engine.connect() as connection:
-        return promotion_deliveries.list_deliveries(connection, family, due=due)
+def _count_due(family: str, server: str | None, database_url: str | None) -> int:
+    with opened_client(database_url, server) as client:
+        announcements = client.service.champion_history(family).announcements
+    return sum(one.delivered_at is None for one in announcements)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from tunesvc.champions.watch_result import OUTCOMES, WatchResult
+from tunesvc.client.answers import Announcement, ChampionHistory
 from tunesvc.db.champions.champion_records import Champion
-from tunesvc.db.champions.promotion_deliveries import PromotionDelivery
 from tunesvc.drift.drift_report import ColumnDrift, DriftReport
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
@@ -38,13 +38,9 @@ def print_champions(champions: Sequence[Champion]) -> None:
     console.print(terminal.fitted(heads, lines, console.width, ("metric", "since")))
 
 
-def print_champion(
-    champion: Champion,
-    history: Sequence[Champion],
-    deliveries: Sequence[PromotionDelivery],
-) -> None:
-    """Print a champion, its evidence, its announcements and its history."""
-    console = terminal.out()
+def print_champion(history: ChampionHistory) -> None:
+    """Print a family's champion, its evidence, its announcements and its history."""
+    console, champion = terminal.out(), history.current
     grid = terminal.table("", "")
     grid.show_header = False
     for label, text in _facts(champion):
@@ -52,16 +48,16 @@ def print_champion(
     console.print(grid)
     if champion.evidence.drift is not None:
         print_drift(champion.evidence.drift)
-    for delivery in deliveries:
-        if delivery.champion_id == champion.champion_id or delivery.delivered_at is None:
-            console.print(Text(_delivery(delivery)))
+    for one in history.announcements:
+        if one.champion_id == champion.champion_id or one.delivered_at is None:
+            console.print(Text(_describe(one)))
     console.print()
     heads = (">number", "promoted", "kind", "study", ">trial", ">value", "by", "reason")
-    lines = [_line(one) for one in history]
+    lines = [_line(one) for one in history.champions]
     console.print(terminal.fitted(heads, lines, console.width, ("by",)))
-    commands = [f"tune champion export {visible(_quoted_family(champion))}"]
-    if len(history) > 1:
-        commands.append(f"tune champion rollback {visible(_quoted_family(champion))}")
+    commands = [f"tune champion export {_quoted_family(champion)}"]
+    if len(history.champions) > 1:
+        commands.append(f"tune champion rollback {_quoted_family(champion)}")
     console.print(Text("\n" + "\n".join(commands), style="cyan"))
 
 
@@ -109,12 +105,12 @@ def _line(champion: Champion) -> tuple[object, ...]:
     )
 
 
-def _delivery(delivery: PromotionDelivery) -> str:
-    what = f"{delivery.hook} of champion {delivery.champion_id}"
-    if delivery.delivered_at is not None:
-        return f"{what}: delivered {formatting.ago(delivery.delivered_at)}"
-    error = f": {delivery.error}" if delivery.error else ""
-    return f"! {what}: not delivered after {delivery.attempts} attempts{visible(error)}"
+def _describe(announcement: Announcement) -> str:
+    what = f"{announcement.hook} of champion {announcement.champion_id}"
+    if announcement.delivered_at is not None:
+        return f"{what}: delivered {formatting.ago(announcement.delivered_at)}"
+    error = f": {announcement.error}" if announcement.error else ""
+    return f"! {what}: not delivered after {announcement.attempts} attempts{visible(error)}"
 
 
 def print_drift(report: DriftReport) -> None:
@@ -155,8 +151,8 @@ def print_result(result: WatchResult) -> None:
     console.print(
         Text.assemble((visible(result.family), "bold"), f"{data}: {OUTCOMES[result.outcome]}")
     )
-    if result.reason != OUTCOMES[result.outcome]:
-        console.print(Text(visible(result.reason)))
+    if reason := result.reason.removeprefix(OUTCOMES[result.outcome]).lstrip(": "):
+        console.print(Text(visible(reason)))
     if result.drift is not None:
         print_drift(result.drift)
     champion = result.champion

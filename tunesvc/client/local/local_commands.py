@@ -10,7 +10,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import StudyScope
 from tunesvc.queries.operations.request_log import list_requests
 from tunesvc.queries.rows import RequestRow, RowPage
-from tunesvc.queries.studies import get_study_id
+from tunesvc.queries.studies import get_study, get_study_id
 
 
 class LocalCommands:
@@ -30,6 +30,11 @@ class LocalCommands:
 
     def send(self, study: str, kind: str, payload: Mapping[str, Any] | None = None) -> str:
         """Send a request, and return its answer."""
+        if kind in ("promote", "rollback"):
+            from tunesvc.champions.promotion import carry_out
+
+            view = get_study(self._database, study, self._among)
+            return carry_out(self._database, view, kind, payload or {}, self._user, self._among)
         from tunesvc.runtime import study_requests  # imports what runs studies
 
         study_id = get_study_id(self._database, study, self._among)

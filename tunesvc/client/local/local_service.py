@@ -14,7 +14,8 @@ from tunesvc.queries.rows import RowPage, StudyRow
 from tunesvc.queries.studies import get_study_id, list_queue, names_by_id
 
 if TYPE_CHECKING:
-    from tunesvc.client.answers import ServerInfo, StudyNews
+    from tunesvc.client.answers import ChampionHistory, ServerInfo, StudyNews
+    from tunesvc.db.champions.champion_records import Champion
     from tunesvc.queries.operations.cluster_view import ClusterView
     from tunesvc.service.cluster_shares import ClusterShares
 
@@ -51,6 +52,28 @@ class LocalService:
         from tunesvc.service.cluster_shares import get_shares
 
         return get_shares(self._database, self._among)
+
+    def champions(self) -> tuple[Champion, ...]:
+        """Return the champion of each family, by name."""
+        from tunesvc.db.champions import champion_records
+
+        with self._database.engine.connect() as connection:
+            return champion_records.list_current(connection, self._among)
+
+    def champion_history(self, family: str) -> ChampionHistory:
+        """Return the champions of a family, the newest first, and their announcements."""
+        from tunesvc.client.answers import Announcement, ChampionHistory
+        from tunesvc.db.champions import champion_records, promotion_deliveries
+
+        with self._database.engine.connect() as connection:
+            champion_records.get_current(connection, family, self._among)
+            history = champion_records.list_history(connection, family, self._among)
+            deliveries = promotion_deliveries.list_deliveries(connection, family)
+        made = (
+            Announcement(one.champion_id, one.hook, one.attempts, one.delivered_at, one.error)
+            for one in deliveries
+        )
+        return ChampionHistory(history, tuple(made))
 
     def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:
         """Yield changes as they come, of one study or of all."""

@@ -10,7 +10,8 @@ from tunesvc.client.remote.connection import ServerConnection
 from tunesvc.queries.rows import RowPage, StudyRow
 
 if TYPE_CHECKING:
-    from tunesvc.client.answers import ServerInfo, StudyNews
+    from tunesvc.client.answers import ChampionHistory, ServerInfo, StudyNews
+    from tunesvc.db.champions.champion_records import Champion
     from tunesvc.queries.operations.cluster_view import ClusterView
     from tunesvc.service.cluster_shares import ClusterShares
 
@@ -42,6 +43,18 @@ class HttpService:
         from tunesvc.service.cluster_shares import ClusterShares
 
         return self._connection.get(ClusterShares, "/shares")
+
+    def champions(self) -> tuple[Champion, ...]:
+        """Return the champion of each family, by name."""
+        from tunesvc.db.champions.champion_records import Champion
+
+        return self._connection.get(tuple[Champion, ...], "/champions")
+
+    def champion_history(self, family: str) -> ChampionHistory:
+        """Return the champions of a family, the newest first, and their announcements."""
+        from tunesvc.client.answers import ChampionHistory
+
+        return self._connection.get(ChampionHistory, "/champion", family=family)
 
     def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:
         """Yield changes as they come, of one study or of all."""

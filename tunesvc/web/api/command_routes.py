@@ -14,7 +14,17 @@ from tunesvc.web.api.api_requests import After, Limit, SteeringStudy, ViewingStu
 router = APIRouter(prefix="/studies/{study}/commands", tags=["commands"])
 
 Kind = Literal[
-    "pause", "resume", "stop", "extend", "parallelism", "widen", "enqueue", "retry", "stop_trial"
+    "pause",
+    "resume",
+    "stop",
+    "extend",
+    "parallelism",
+    "widen",
+    "enqueue",
+    "retry",
+    "stop_trial",
+    "promote",
+    "rollback",
 ]
 
 
@@ -26,7 +36,8 @@ class CommandBody:
     payload: dict[str, Any] = field(default_factory=dict)
     """`extend`: `trials`, `wall` in seconds, `gpu_hours` or `cost`, by how much. `parallelism`:
     `trials`. `widen`: `parameters`. `enqueue`: `params` by name, or `near`, a trial. `retry` and
-    `stop_trial`: `number` of a trial."""
+    `stop_trial`: `number` of a trial. `promote`: `number`, `family`, `reason`. `rollback`:
+    `champion`, `family`, `reason`."""
 
 
 _EXAMPLES: Any = {

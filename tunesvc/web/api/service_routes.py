@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from tunesvc.client.answers import ServerInfo
+from tunesvc.client.answers import ChampionHistory, ServerInfo
+from tunesvc.db.champions.champion_records import Champion
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.operations.cluster_view import ClusterView
 from tunesvc.queries.rows import RowPage, StudyRow
@@ -55,6 +56,18 @@ def list_queue(asked: Viewing, after: After = "", limit: Limit = 100) -> Respons
 def get_shares(asked: Viewing) -> Response:
     """Return how submitted studies share the cluster, and why one waits."""
     return asked.answer(asked.client.service.shares())
+
+
+@router.get("/champions", response_model=tuple[Champion, ...])
+def list_champions(asked: Viewing) -> Response:
+    """List the champion of each family, by name."""
+    return asked.answer(asked.client.service.champions())
+
+
+@router.get("/champion", response_model=ChampionHistory)
+def get_champion(asked: Viewing, family: Annotated[str, Query(max_length=400)]) -> Response:
+    """Return the champions of a family, the newest first, and their announcements."""
+    return asked.answer(asked.client.service.champion_history(family))
 
 
 @router.get("/events", response_class=StreamingResponse)

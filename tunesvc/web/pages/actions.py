@@ -13,11 +13,12 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from tunesvc.champions.promotion import carry_out
 from tunesvc.errors import SpecError
 from tunesvc.queries.operations.request_log import list_requests
 from tunesvc.queries.rows import StudyView, TrialDetail
 from tunesvc.runtime import study_requests
-from tunesvc.web.access import Deleter, Steerer, Viewer
+from tunesvc.web.access import Deleter, Steerer, Viewer, viewable_studies
 from tunesvc.web.available_actions import unavailable_actions
 from tunesvc.web.forms import Fields, FormQuestion, request_of
 from tunesvc.web.pages.dependencies import AskedStudy, trial_of
@@ -76,6 +77,10 @@ def ask(
             asked_by=user.name,
         )
         answer = f"Tags: {', '.join(tags)}" if tags else "All tags are removed."
+    elif ask is FormQuestion.ROLLBACK:
+        scope = viewable_studies(request, user)
+        reason = {"reason": fields.text.strip()}
+        answer = carry_out(database, study, "rollback", reason, user.name, scope)
     else:
         kind, payload = request_of(ask, fields, study)
         answer = study_requests.request(

@@ -11,7 +11,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from tunesvc import charts
+from tunesvc.champions.watch_specs import family_of
 from tunesvc.charts import FigureKind
+from tunesvc.db.champions import champion_records
+from tunesvc.db.champions.champion_records import Champion
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.queries.operations.data_lineage import (
@@ -100,7 +103,20 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         parameters=_parameter_names(study),
         metrics=names_of(database, study).other_metrics,
         data=_data(request, study),
+        champions=_champions(request, study),
     )
+
+
+CHAMPIONS = 10
+"""Most champions of a family that are listed."""
+
+
+def _champions(request: Request, study: StudyView) -> tuple[Champion, ...]:
+    """Return the champions of the study's family, the newest first, if the user may see them."""
+    scope = viewable_studies(request, request.state.user)
+    with request.app.state.database.engine.connect() as connection:
+        family = family_of(study.name)
+        return champion_records.list_history(connection, family, scope)[:CHAMPIONS]
 
 
 @dataclass(frozen=True, slots=True)
