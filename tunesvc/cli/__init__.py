@@ -14,10 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from tunesvc import __version__
+from tunesvc.cli import final_commands
 from tunesvc.cli.chosen_client import ClientCommand, MachineCommand
 from tunesvc.cli.commands import (
     agents,
-    apply,
     control,
     dashboard,
     doctor,
@@ -150,7 +150,7 @@ _STEER = "Steer"
 _SETUP = "Set up"
 
 _HERE = (
-    *(dashboard.dashboard, serve.serve, send.send, apply.apply),
+    *(dashboard.dashboard, serve.serve, send.send, final_commands.apply),
     *(files.init, files.import_, files.validate, files.preview, files.schema),
     watch.watch,
 )
@@ -166,7 +166,7 @@ for panel, commands in (
             submit.submit,
             agents.agent,
             explain.confirm,
-            apply.apply,
+            final_commands.apply,
             files.init,
             files.import_,
             files.validate,
