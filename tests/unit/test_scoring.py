@@ -16,6 +16,7 @@ from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.svm import LinearSVC
 
 from tests.support.prepared_data import prepared_data
+from tunesvc.charts.predictions_chart import predictions
 from tunesvc.data.trial_data import TrialData
 from tunesvc.errors import BadReport, DataError, SpecError
 from tunesvc.evaluation.judging import judge
@@ -148,9 +149,9 @@ def test_a_model_trained_with_names_is_scored_with_names(read: Read) -> None:
 def test_each_method_of_a_model_is_called_once(read: Read) -> None:
     data = read("flowers", "kind")
     model = Counting().fit(*data.train)
-    predictions = Predictions(model, data.validation)
-    score(predictions, ["accuracy", "roc_auc", "neg_log_loss"])
-    standard_errors(predictions, ["accuracy"], 0)
+    predicted = Predictions(model, data.validation)
+    score(predicted, ["accuracy", "roc_auc", "neg_log_loss"])
+    standard_errors(predicted, ["accuracy"], 0)
     assert sorted(model.calls) == [
         "decision_function",
         "predict",
@@ -218,12 +219,44 @@ def test_a_model_without_probabilities_is_refused_with_a_remedy(read: Read) -> N
 
 def test_the_standard_error_of_accuracy_is_the_binomial_one(read: Read) -> None:
     data = read("flowers", "kind")
-    predictions = Predictions(LogisticRegression().fit(*data.train), data.validation)
-    (accuracy,) = score(predictions, ["accuracy"]).values()
-    found = standard_errors(predictions, ["accuracy", "roc_auc"], seed=0)
-    expected = np.sqrt(accuracy * (1 - accuracy) / len(predictions))
+    predicted = Predictions(LogisticRegression().fit(*data.train), data.validation)
+    (accuracy,) = score(predicted, ["accuracy"]).values()
+    found = standard_errors(predicted, ["accuracy", "roc_auc"], seed=0)
+    expected = np.sqrt(accuracy * (1 - accuracy) / len(predicted))
     assert found["accuracy"] == pytest.approx(expected, rel=0.2)
     assert 0 < found["roc_auc"] < 0.1
+
+
+# --- charts --------------
+
+
+def test_a_confusion_matrix_is_drawn_with_its_numbers(read: Read) -> None:
+    data = read("flowers", "kind")
+    attrs: dict[str, str] = {}
+    model = LogisticRegression().fit(*data.train)
+    (accuracy,) = judge(model, trial_of(data), ("accuracy",), attrs.__setitem__).values()
+    (summary,) = map(json.loads, attrs.values())
+    chart = predictions(summary)
+    assert chart.title == "Confusion matrix"
+    right = round(accuracy * summary["rows"])
+    assert chart.note.startswith(f"{right} of {summary['rows']} rows of the validation part")
+    assert sum(row[2] for row in chart.rows()) == summary["rows"]
+    (trace,) = chart.figure.data
+    assert trace.texttemplate == "%{text}"
+    many = confusion_of(np.arange(20), np.arange(20))
+    assert predictions({**many, "part": "x"}).figure.data[0].texttemplate is None
+
+
+def test_residuals_are_drawn_around_zero(read: Read) -> None:
+    data = read("houses", "price")
+    attrs: dict[str, str] = {}
+    judge(Ridge().fit(*data.train), trial_of(data), ("r2",), attrs.__setitem__)
+    (summary,) = map(json.loads, attrs.values())
+    chart = predictions(summary)
+    assert chart.title == "Residuals"
+    assert sum(row[2] for row in chart.rows()) == summary["rows"]
+    assert [trace.type for trace in chart.figure.data] == ["heatmap", "scatter"]
+    assert predictions(residuals_of(np.array([np.nan]), np.ones(1))).figure is None
 
 
 # --- summaries -----------------------------------------------------------------------------------

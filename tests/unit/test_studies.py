@@ -20,6 +20,7 @@ import pytest
 from tests.support.prepared_data import prepared_data
 from tests.support.recording_channel import RecordingChannel
 from tunesvc import Pruned, StudySpec, Trial
+from tunesvc.evaluation.judging import judge
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.executor import AttemptId, Job, Launch, Reported
 from tunesvc.execution.objectives.adapters import prepare
@@ -204,6 +205,11 @@ def test_the_shop_study_learns_from_prepared_data(
     monkeypatch.setenv("TUNE_HOME", str(tmp_path))
     spec = spec_of("shop")
     trial = Trial(resources=AssignedResources(open_data=lambda: prepared_data(spec, STUDIES)))
-    error = objective_of(spec)(cost=1.0, knots=12, degree=3, trial=trial)
-    assert error < 0.25
-    assert objective_of(spec)(cost=1.0, knots=2, degree=1, trial=trial) > error + 0.05
+
+    def accuracy(knots: int, degree: int) -> float:
+        model = objective_of(spec)(cost=1.0, knots=knots, degree=degree, trial=trial)
+        return judge(model, trial, spec.scoring, lambda *_: None)["accuracy"]
+
+    found = accuracy(12, 3)
+    assert found > 0.75
+    assert accuracy(2, 1) < found - 0.05

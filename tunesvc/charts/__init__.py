@@ -33,6 +33,7 @@ from tunesvc.charts.parameters import (
     rank,
     slices,
 )
+from tunesvc.charts.predictions_chart import predictions
 from tunesvc.charts.progress import history, learning_curves, select_curves, timeline
 from tunesvc.charts.report import report
 from tunesvc.charts.study_comparison import best_so_far, compared_curves, peer_curves
@@ -63,6 +64,7 @@ __all__ = [
     "parallel",
     "pareto",
     "peer_curves",
+    "predictions",
     "rank",
     "report",
     "select_curves",

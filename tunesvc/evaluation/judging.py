@@ -33,7 +33,8 @@ def judge(
         DataError: the study has no data.
     """
     require_model(returned, scoring)
-    return _scores(returned, trial.data.validation, scoring, set_attr)
+    name = "validation part" if trial.fold is None else f"validation part of fold {trial.fold}"
+    return _scores(returned, trial.data.validation, scoring, set_attr, name)
 
 
 def judge_final(
@@ -52,11 +53,11 @@ def judge_final(
     require_model(model, scoring)
     part = open_test(trial.data)
     if part is None:
-        return _scores(model, trial.data.validation, scoring, set_attr)
+        return _scores(model, trial.data.validation, scoring, set_attr, "validation part")
     from tunesvc.evaluation.predictions import Predictions
     from tunesvc.evaluation.scoring import score, standard_errors
 
-    scores = _scores(model, part, scoring, set_attr)
+    scores = _scores(model, part, scoring, set_attr, "test part")
     test = Predictions(model, part)
     validation = Predictions(model, trial.data.validation)
     stored = {
@@ -103,6 +104,7 @@ def _scores(
     part: Part,
     scoring: tuple[str, ...],
     set_attr: SetAttr,
+    name: str,
 ) -> dict[str, float]:
     from tunesvc.evaluation.prediction_summary import PREDICTIONS
     from tunesvc.evaluation.predictions import Predictions
@@ -111,7 +113,7 @@ def _scores(
     predictions = Predictions(model, part)
     scores = score(predictions, scoring)
     if (summary := summarize(predictions)) is not None:
-        set_attr(PREDICTIONS, json.dumps(summary))
+        set_attr(PREDICTIONS, json.dumps({**summary, "part": name}))
     return scores
 
 
