@@ -19,6 +19,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from tests.support.specs import make_spec
 from tunesvc.db import study_records as stored
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
@@ -259,6 +260,26 @@ def test_names_set_through_optuna_are_those_of_the_objectives(database: Database
     view = get_study(database, "named")
     assert [objective.name for objective in view.objectives] == ["loss", "speed"]
     assert [row.objectives for row in list_studies(database)] == [view.objectives]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "step"),
+    [
+        (None, "step"),
+        ({"folds": 5}, "fold"),
+        ({"repeats": 3}, "repeat"),
+        ({"repeats": 3, "per_trial": 1}, "step"),
+    ],
+)
+def test_steps_of_a_study_are_named(
+    database: Database, evaluation: dict[str, int] | None, step: str
+) -> None:
+    data = {"source": "people.csv"} if evaluation else None
+    spec = make_spec(evaluation=evaluation, data=data)
+    with database.engine.begin() as connection:
+        stored.create(connection, spec, None, None)
+    view = get_study(database, "test")
+    assert [objective.step for objective in view.objectives] == [step]
 
 
 def test_parameters_are_external_values_in_the_order_drawn_and_absent_when_inactive(

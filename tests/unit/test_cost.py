@@ -35,6 +35,7 @@ def test_amounts_are_short_and_small_ones_keep_their_digits() -> None:
     assert money(12345.678) == "12,345.68"
     assert money(0.0123456, "$") == "0.0123 $"
     assert money(0.0, "EUR") == "0.00 EUR"
+    assert money(0.0000064, "EUR") == "under 0.0001 EUR"
 
 
 def test_a_spent_budget_of_money_stops_running_trials_and_ends_the_study() -> None:

@@ -42,7 +42,7 @@ def curve_axes(objective: Objective, curves: Sequence[ReportCurve]) -> dict[str,
     """Return the axes of curves, by step and value."""
     points = [point for curve in curves for point in curve.points]
     values = [point.value for point in points if point.value is not None]
-    steps = count_axis("step", [point.step for point in points])
+    steps = count_axis(objective.step, [point.step for point in points])
     return {"xaxis": steps, "yaxis": axis(objective.name, values)}
 
 
@@ -52,4 +52,4 @@ def curve_columns(objective: Objective, curves: Sequence[ReportCurve]) -> dict[s
     for curve in curves:
         rows += [(curve.trial_number, point.step, point.value) for point in curve.points]
     numbers, steps, values = zip(*rows, strict=True)
-    return {"trial": numbers, "step": steps, objective.name: values}
+    return {"trial": numbers, objective.step: steps, objective.name: values}

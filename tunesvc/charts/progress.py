@@ -201,7 +201,8 @@ def learning_curves(
         curves: Curves to draw, see `select_curves`.
         best: Number of the best trial.
     """
-    title = f"Learning curves of {objective.name}"
+    kind = "Learning curves" if objective.step == "step" else f"Values by {objective.step}"
+    title = f"{kind} of {objective.name}"
     shown = with_values(curves)
     if not shown:
         hint = "curves appear for objectives that call trial.report()"

@@ -50,7 +50,8 @@ def peer_curves(
             `others` are faded.
         total: Number of trials in the study.
     """
-    title = f"Its curve of {objective.name}"
+    kind = "Its curve" if objective.step == "step" else f"Its values by {objective.step}"
+    title = f"{kind} of {objective.name}"
     if not with_values([own]):
         hint = "a curve appears when the objective calls trial.report()"
         return Chart(title, None, f"It has reported nothing; {hint}.")

@@ -81,6 +81,8 @@ class Objective:
 
     name: str
     goal: Goal
+    step: str = "step"
+    """Name of a step of its curves: a fold or repeat where those are a trial's steps."""
 
     @property
     def orientation(self) -> float:
@@ -292,6 +294,12 @@ class StudyView(StudyRow):
     def shared_seeds(self) -> int | None:
         """Number of training seeds that trials share in turns; None if each has its own."""
         return self.spec.shared_seeds if self.spec else None
+
+    def standard_error(self, row: TrialRow, objective: Objective) -> float | None:
+        """Return the standard error of a trial's mean over folds or repeats; None without."""
+        if self.spec is None or not self.spec.is_stepwise or not row.values:
+            return None
+        return row.metrics.get(self.spec.standard_error_of(objective.name))
 
     @property
     def has_population(self) -> bool:

@@ -39,7 +39,7 @@ from tunesvc.queries.sql import (
     is_candidate,
     state_shown,
 )
-from tunesvc.spec import Budget, Prices
+from tunesvc.spec import Budget, Evaluation, Prices
 from tunesvc.spec.goals import goal_named
 from tunesvc.util.optuna_keys import METRIC_NAMES
 from tunesvc.util.suggestions import nearest
@@ -294,6 +294,7 @@ def _overview() -> sa.Select[Any]:
             table.c.reason,
             table.c.directions,
             table.c.spec["metrics"].label("metrics"),
+            table.c.spec["evaluation"].label("evaluation"),
             _optuna_names(),
             table.c.spec["budget"].label("budget"),
             table.c.spec["cost"].label("prices"),
@@ -450,7 +451,7 @@ def _study_row(row: Any) -> StudyRow:
         row,
         state=StudyStatus.of(StudyState(row.state), row.coordinator, submission),
         submission=submission,
-        objectives=_objectives(row.directions, row.metrics, row.optuna_names),
+        objectives=_objectives(row),
         counts=counts,
         budget=budget,
         prices=prices,
@@ -460,20 +461,22 @@ def _study_row(row: Any) -> StudyRow:
     )
 
 
-def _objectives(
-    directions: Sequence[str],
-    metrics: Sequence[Any] | None,
-    optuna_names: str | None,
-) -> tuple[Objective, ...]:
-    if metrics is not None:
-        names = [metric["name"] for metric in metrics]
-    elif optuna_names is not None:
-        names = json.loads(optuna_names)
-    elif len(directions) == 1:
+def _objectives(row: Any) -> tuple[Objective, ...]:
+    if row.metrics is not None:
+        names = [metric["name"] for metric in row.metrics]
+    elif row.optuna_names is not None:
+        names = json.loads(row.optuna_names)
+    elif len(row.directions) == 1:
         names = ["value"]
     else:
-        names = [f"value_{i}" for i in range(len(directions))]
-    return tuple(
-        Objective(name, goal_named(direction))
-        for name, direction in zip(names, directions, strict=True)
-    )
+        names = [f"value_{i}" for i in range(len(row.directions))]
+    goals = map(goal_named, row.directions)
+    step = _step_name(row.evaluation)
+    return tuple(Objective(name, goal, step) for name, goal in zip(names, goals, strict=True))
+
+
+def _step_name(written: Any) -> str:
+    evaluation = None if written is None else Evaluation.model_validate(written)
+    if evaluation is None or not evaluation.is_stepwise:
+        return "step"
+    return evaluation.noun.removesuffix("s")

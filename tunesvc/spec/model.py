@@ -1008,6 +1008,10 @@ class StudySpec(SpecModel):
         """True if folds or repeats are the steps of a trial, whose value is their mean."""
         return self.evaluation is not None and self.evaluation.is_stepwise
 
+    def standard_error_of(self, metric: str) -> str:
+        """Return the name of the metric with the standard error of an objective's mean."""
+        return "standard_error" if len(self.metrics) == 1 else f"standard_error/{metric}"
+
     @property
     def shared_seeds(self) -> int | None:
         """Number of sets of folds or repeats that trials have in turns; None if all are alike."""

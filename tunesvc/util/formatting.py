@@ -67,8 +67,13 @@ def duration(seconds: float | None) -> str:
 
 
 def money(amount: float, currency: str = "") -> str:
-    """Format an amount with two decimals as `4.20 EUR`; one below 0.1 with three digits."""
+    """Format an amount with two decimals as `4.20 EUR`; one below 0.1 with three digits.
+
+    Smaller ones than a hundredth of a cent are `under 0.0001 EUR`.
+    """
     text = f"{amount:.3g}" if 0 < abs(amount) < 0.1 else f"{amount:,.2f}"
+    if 0 < abs(amount) < 0.0001:
+        text = "under 0.0001"
     return f"{text} {currency}".rstrip()
 
 

@@ -215,7 +215,7 @@ def _best(
         _headline(
             "Best",
             view,
-            number(row.value),
+            _value(view, row),
             row,
             evidence,
         ),
@@ -267,6 +267,15 @@ def _headline(
     details = [f"trial {row.number}", evidence, view.money(row.cost)]
     after = (f"  {', '.join(filter(None, details))}", "dim")
     return Text.assemble((f"{title}  ", "bold"), metric, after)
+
+
+def _value(view: StudyView, row: TrialRow) -> str:
+    """Format a trial's value, with its standard error over folds or repeats."""
+    objective = view.objectives[0]
+    error = view.standard_error(row, objective)
+    if error is None:
+        return number(row.value)
+    return f"{number(row.value)} ± {error:.2g} over {objective.step}s"
 
 
 def _params(row: TrialRow) -> Table:

@@ -16,9 +16,6 @@ from tunesvc.policy import Failure, StopCause
 from tunesvc.spec import Constraint, StudySpec
 from tunesvc.util.suggestions import suggest
 
-STANDARD_ERROR = "standard_error"
-"""Metric of a trial with folds or repeats."""
-
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
@@ -137,9 +134,9 @@ def _standard_errors(spec: StudySpec, curve: MetricTracker) -> dict[str, float]:
     errors = {}
     for metric in spec.metrics:
         samples = curve.samples(metric.name)
-        name = STANDARD_ERROR if len(spec.metrics) == 1 else f"{STANDARD_ERROR}/{metric.name}"
         if len(samples) > 1 and all(map(math.isfinite, samples)):
-            errors[name] = statistics.stdev(samples) / math.sqrt(len(samples))
+            error = statistics.stdev(samples) / math.sqrt(len(samples))
+            errors[spec.standard_error_of(metric.name)] = error
     return errors
 
 
