@@ -108,7 +108,9 @@ def describe_cost(spec: StudySpec, cost: Cost) -> Iterator[str]:
         yield f"a trial holds {held}; {most}{cost.reason}"
     if spec.cost is not None:
         an_hour = spec.cost.format(spec.cost.cost(cost.cpus_per_trial, cost.gpus_per_trial))
-        bound = "" if cost.money is None else f"; at most {spec.cost.format(cost.money)}"
+        bound = ""
+        if cost.money is not None:
+            bound = f", the study at most {spec.cost.format(cost.money)}"
         yield f"an hour of a trial costs {an_hour}{bound}"
 
 

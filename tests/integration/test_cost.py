@@ -21,6 +21,7 @@ from tunesvc.execution.executor import Lost
 from tunesvc.queries.export.dataframe import build_dataframe
 from tunesvc.queries.studies import get_study, get_study_by_id, list_studies
 from tunesvc.queries.trials.trial_table import list_trials
+from tunesvc.runtime.run_study import StudySource, create_or_resume
 from tunesvc.study import Study
 
 PRICES = {"gpu_hour": 2.0, "cpu_hour": 0.1, "currency": "EUR"}
@@ -119,6 +120,21 @@ def test_attempts_that_were_lost_are_spent_from_the_budget(database: Database) -
     simulation = Simulation(database, spec, lambda _: [(20.0, lost)])
     assert "1.00 is spent" in simulation.run().reason
     assert simulation.clock.now() == pytest.approx(60, abs=25)
+
+
+def test_new_prices_apply_to_the_whole_study(database: Database) -> None:
+    fill(database, name="priced", running=0, cost=PRICES)
+    with database.engine.begin() as connection:
+        connection.execute(sa.update(tables.attempts).values(cpus=100))
+    before = get_study(database, "priced").cost
+    dearer = make_spec(name="priced", cost={"cpu_hour": 0.2, "currency": "USD"})
+    create_or_resume(database, dearer, StudySource(), resume=True)
+    study = get_study(database, "priced")
+    assert before is not None
+    assert study.cost == pytest.approx(2 * before)
+    assert study.cost_text.endswith(" USD")
+    costs = [trial.cost or 0.0 for trial in list_trials(database, study.study_id)]
+    assert sum(costs) == pytest.approx(study.cost)
 
 
 def test_more_money_may_be_added(database: Database) -> None:

@@ -96,6 +96,8 @@ def test_a_preview_says_what_an_hour_costs_and_the_most_that_may_be_spent() -> N
     )
     lines = list(describe_cost(spec, preview(spec).cost))
     assert lines[0] == "ends after 10 trials or 80.00 EUR, whichever comes first"
-    assert lines[-1].startswith("an hour of a trial costs 6.00 EUR; at most 60")
+    assert lines[-1].startswith("an hour of a trial costs 6.00 EUR, the study at most 60")
     cheap = make_spec(cost={"cpu_hour": 1.0}, budget={"cost": 3.0})
-    assert list(describe_cost(cheap, preview(cheap).cost))[-1].endswith("costs 1.00; at most 3.00")
+    assert list(describe_cost(cheap, preview(cheap).cost))[-1].endswith(
+        "costs 1.00, the study at most 3.00"
+    )

@@ -17,7 +17,7 @@ from optuna.distributions import (
 from optuna.trial import create_trial
 
 from tunesvc.search.analysis.model_surface import ModelSurface, learn
-from tunesvc.search.analysis.partial_dependence import largest_dependences, partial_dependence
+from tunesvc.search.analysis.partial_dependence import partial_dependence, partial_dependences
 
 KINDS: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1.0, log=True),
@@ -89,7 +89,7 @@ def test_the_mean_over_the_other_parameters_is_that_by_hand(
 
 
 def test_places_are_on_each_parameters_scale(fitted: ModelSurface) -> None:
-    found = {one.name: one for one in largest_dependences(fitted, 8)}
+    found = {one.name: one for one in partial_dependences(fitted, fitted.names)}
     logs = np.diff(np.log(found["lr"].places))
     assert logs == pytest.approx(np.full(len(logs), logs[0]))
     assert found["layers"].places == tuple(range(1, 9))
@@ -105,8 +105,8 @@ def test_a_conditional_parameter_is_averaged_where_it_exists(fitted: ModelSurfac
 
 
 def test_the_largest_come_first_and_equal_models_give_equal_numbers(fitted: ModelSurface) -> None:
-    first, *_ = found = largest_dependences(fitted, 3)
-    assert len(found) == 3
+    first, *_ = found = partial_dependences(fitted, fitted.names)
+    assert len(found) == 4
     assert first.name == "lr"
     again = partial_dependence(fitted, "lr")
     assert again is not None

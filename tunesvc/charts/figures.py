@@ -34,7 +34,7 @@ from tunesvc.queries.trials.tried_parameters import (
 from tunesvc.search.analysis.importance import Share
 from tunesvc.search.analysis.interaction_effects import interaction_effects
 from tunesvc.search.analysis.model_surface import ModelSurface
-from tunesvc.search.analysis.partial_dependence import largest_dependences, partial_dependence
+from tunesvc.search.analysis.partial_dependence import partial_dependences
 
 T = TypeVar("T")
 
@@ -389,13 +389,13 @@ def _dependence(reader: Reader, options: FigureOptions) -> Chart:
     model = _model(reader, options)
     if model is None:
         return dependence(objective, ())
-    if options.parameters:
-        named = [partial_dependence(model, name) for name in dict.fromkeys(options.parameters)]
-        found = [one for one in named if one is not None]
-    else:
-        found = largest_dependences(model, parameters.SLICES)
     kinds = {one.name: one for one in reader.evenly(options.objective).parameters}
-    shown = [(kinds[one.name], one) for one in found if one.name in kinds]
+    names = options.parameters
+    if not names:
+        important = reader.important(options.objective, parameters.SLICES)
+        names = tuple(one.name for one in important.parameters)
+    found = partial_dependences(model, [name for name in dict.fromkeys(names) if name in kinds])
+    shown = [(kinds[one.name], one) for one in found]
     return dependence(objective, shown, len(model), len(model.names))
 
 

@@ -79,7 +79,7 @@ def _drowned(
     )
     advice = (
         f"Spend it on certainty: `{evidence.study.confirm_command}` repeats the best ones. A "
-        "larger validation set, or repeats in each trial, make smaller differences visible."
+        "larger validation set, or `evaluation: {repeats: 3}`, makes smaller differences visible."
     )
     return HealthFinding("note", text, advice, stop_action(evidence))
 

@@ -11,6 +11,7 @@ conditional expectations (Goldstein et al. 2015): where they cross, parameters i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,8 @@ def partial_dependence(surface: ModelSurface, name: str) -> PartialDependence | 
     )
 
 
-def largest_dependences(surface: ModelSurface, limit: int) -> list[PartialDependence]:
-    """Return the partial dependences that change the objective most, the largest first."""
-    found = [partial_dependence(surface, name) for name in surface.names]
+def partial_dependences(surface: ModelSurface, names: Iterable[str]) -> list[PartialDependence]:
+    """Return the partial dependences on parameters, the one that changes most first."""
+    found = [partial_dependence(surface, name) for name in names]
     known = [one for one in found if one is not None]
-    return sorted(known, key=lambda one: -one.size)[:limit]
+    return sorted(known, key=lambda one: -one.size)
