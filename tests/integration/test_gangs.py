@@ -16,6 +16,7 @@ import pytest
 from tests.support.jobs_and_events import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc.execution.executor import (
     AttemptId,
+    AttrSet,
     Checkpointed,
     Finished,
     Lost,
@@ -37,7 +38,7 @@ def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
         fields = {
             "source": str(OBJECTIVES),
             "entrypoint": f"gangs:{function}",
-            "resources": Resources(cpu=1, workers=2),
+            "resources": Resources(cpu=1, gpu=0.5, workers=2),
         }
         made.append(RayExecutor(make_job(tmp_path, **fields | changes)))
         return Listener(made[-1])
@@ -82,6 +83,7 @@ def test_the_trial_works_in_every_process_of_its_gang(listen: MakeListener, tmp_
     assert [saved.step for saved in listener.payloads_of(launch, Checkpointed)] == [0, 1, 2]
     pids = {member["pid"] for member in members(tmp_path)}
     assert len(pids) == 2
+    assert all(len(member["devices"]) == 1 for member in members(tmp_path))
     listener.until(lambda _: not living_groups())
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
@@ -108,6 +110,7 @@ def test_a_gang_that_loses_a_process_continues_from_its_checkpoint(
     assert [report.step for report in listener.payloads_of(second, Reported)] == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_gang_stops_as_a_whole(listen: MakeListener, tmp_path: Path) -> None:
     listener, launch = listen(), make_launch(folder=str(tmp_path), steps=50)
     for name in ("wait-2", "hold"):
@@ -121,3 +124,25 @@ def test_a_gang_stops_as_a_whole(listen: MakeListener, tmp_path: Path) -> None:
     assert listener.outcome(launch) == StoppedEarly()
     listener.until(lambda _: not living_groups())
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+@pytest.mark.slow
+def test_ray_train_runs_in_the_gang_and_continues_from_its_checkpoint(
+    listen: MakeListener,
+) -> None:
+    listener, launch = listen("with_ray_train"), make_launch(steps=3)
+    listener.run(launch)
+    assert listener.outcome(launch) == Finished()
+    assert [report.step for report in listener.payloads_of(launch, Reported)] == [0, 1, 2]
+    saved = listener.payloads_of(launch, Checkpointed)
+    assert [one.step for one in saved] == [0, 1, 2]
+    assert listener.payloads_of(launch, AttrSet)[-1] == AttrSet("attempt", '"of 1"')
+    second = replace(
+        launch,
+        attempt=AttemptId(launch.attempt.trial_id, 2),
+        checkpoint=saved[-1].path,
+        params={"steps": 5},
+    )
+    listener.run(second)
+    assert [report.step for report in listener.payloads_of(second, Reported)] == [3, 4]
+    assert listener.payloads_of(second, AttrSet)[-1] == AttrSet("attempt", '"of 2"')

@@ -3,6 +3,8 @@ and names what changed."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,3 +101,50 @@ def test_no_other_module_uses_rays_private_interface() -> None:
     private = re.compile(r"\bray(\.\w+)*\._[a-z]|\"_resources\"|_ParameterRegistry|_TrainingResult")
     users = [file.stem for file in package.rglob("*.py") if private.search(file.read_text())]
     assert users == ["ray_internals"]
+
+
+def test_ray_train_starts_its_workers_in_a_group_that_it_is_lent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.train.v2._internal.execution.worker_group import worker_group
+
+    from tunesvc.execution.ray_train_internals import train_in_group
+
+    workers = worker_group.WorkerGroup
+    made = inspect.getsource(workers._start_impl)
+    assert "self._create_placement_group(" in made
+    assert "pg_handle.placement_group" in made
+    monkeypatch.setattr(workers, "_create_placement_group", workers._create_placement_group)
+    group = object()
+    train_in_group(group)
+    handle = workers._create_placement_group(None, None, None)  # type: ignore[arg-type]
+    assert handle.placement_group is group
+    handle.shutdown()  # Ray would refuse to remove it
+
+
+def test_ray_train_removes_no_group_that_it_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train import RunConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    from tunesvc.execution.ray_train_internals import GangCallback, leave_groups_alone
+
+    def names(callbacks: list[GangCallback]) -> set[str]:
+        options: dict[str, Any] = {"callbacks": callbacks}
+        trainer = DataParallelTrainer(lambda: None, run_config=RunConfig(**options))
+        return {type(one).__name__ for one in trainer._create_default_callbacks()}
+
+    monkeypatch.setattr(
+        DataParallelTrainer,
+        "_create_default_callbacks",
+        DataParallelTrainer._create_default_callbacks,
+    )
+    leave_groups_alone()
+    leave_groups_alone()
+    assert "PlacementGroupCleanerCallback" in names([])
+    assert "PlacementGroupCleanerCallback" not in names([GangCallback()])
+
+
+def test_a_worker_of_ray_train_keeps_its_checkpoint_in_its_context() -> None:
+    from ray.train.v2._internal.execution.context import TrainContext
+
+    assert "checkpoint" in {field.name for field in dataclasses.fields(TrainContext)}

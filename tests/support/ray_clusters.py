@@ -146,6 +146,15 @@ class Drivers:
 
         return sorted({*ray.util.list_named_actors(), *actors._group_names()})
 
+    def groups(self, address: str) -> list[str]:
+        """Of all placement groups that are not removed, with a name or without."""
+        import ray
+        from ray.util.placement_group import placement_group_table
+
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        table = placement_group_table()
+        return [name for name, group in table.items() if group["state"] != "REMOVED"]
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
 

@@ -126,6 +126,28 @@ def test_the_matrix_is_a_read_only_view_of_the_file(home: Home) -> None:
     assert list(train.pandas().columns) == [*train.features, "bought"]
 
 
+@pytest.mark.parametrize(("equal", "lengths"), [(True, [8] * 7), (False, [8, 9, 8, 9, 8, 9, 9])])
+def test_shards_are_views_of_a_part_that_share_its_rows_out(
+    home: Home, equal: bool, lengths: list[int]
+) -> None:
+    home.write("people.parquet", people())
+    train = home.read(home.prepare(source="people.parquet", target="bought", steps=ENCODE)).train
+    shards = [train.shard(rank, 7, equal=equal) for rank in range(7)]
+    assert [len(shard) for shard in shards] == lengths
+    assert all(np.shares_memory(shard.X, train.X) for shard in shards)
+    np.testing.assert_array_equal(np.vstack([shard.X for shard in shards]), train.X[: sum(lengths)])
+    np.testing.assert_array_equal(np.hstack([shard.y for shard in shards]), train.y[: sum(lengths)])
+    for shard in shards:
+        frame = shard.pandas()
+        np.testing.assert_array_equal(frame[shard.features].to_numpy(), shard.X)
+        assert not shard.X.flags.writeable
+    assert len(shards[0].shard(1, 2)) == 4
+    with pytest.raises(DataError, match="ranks of 7 workers are 0 to 6"):
+        train.shard(7, 7)
+    with pytest.raises(DataError, match="60 rows cannot be shared by 61 workers"):
+        train.shard(0, 61)
+
+
 def test_the_test_part_is_stored_and_given_to_no_trial(home: Home) -> None:
     home.write("people.csv", people())
     manifest = home.prepare(source="people.csv", target="bought", steps=ENCODE)

@@ -24,9 +24,9 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import DataError
-from tunesvc.execution.attempt.supervised_process import supervised
 from tunesvc.execution.driver.cluster_preparation import ClusterPreparation
 from tunesvc.execution.preparation_main import PreparationTask
+from tunesvc.execution.supervision.supervised_process import supervised
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed, get_data
 from tunesvc.queries.operations.final_runs import FinalRun

@@ -22,8 +22,8 @@ from tunesvc.execution.agents import wire
 from tunesvc.execution.agents.agent_server import AgentServer
 from tunesvc.execution.agents.agent_slot import AgentSlot, devices_of_slots
 from tunesvc.execution.agents.launch_runner import Backoff, LaunchRunner
-from tunesvc.execution.attempt import scratch
 from tunesvc.execution.executor import Job
+from tunesvc.execution.supervision import scratch
 from tunesvc.util.clock import SystemClock
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from tunesvc.data.trial_data import TrialData, open_data
 from tunesvc.errors import ArtifactStoreError, BadReport, Pruned
-from tunesvc.execution.attempt import asyncio_loop, scratch
+from tunesvc.execution.attempt import asyncio_loop
 from tunesvc.execution.attempt.checkpoint_places import open_checkpoints
 from tunesvc.execution.attempt.checkpoints import step_of
 from tunesvc.execution.attempt.child_processes import ChildProcesses, leave
@@ -43,6 +43,7 @@ from tunesvc.execution.executor import (
 from tunesvc.execution.gang.gang_channel import GangChannel, GangData, GangState
 from tunesvc.execution.gang.gang_errors import loss_in
 from tunesvc.execution.gang.gang_home import GangHome
+from tunesvc.execution.supervision import scratch
 from tunesvc.instrumentation import event_log, failpoints
 from tunesvc.spec import ParamValue
 from tunesvc.subprocess_trial import PipeChannel

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from tunesvc.errors import BadReport
-from tunesvc.execution.attempt import scratch
 from tunesvc.execution.attempt.report_pipe import LineReports, ReportPipe
+from tunesvc.execution.supervision import scratch
 from tunesvc.subprocess_trial import PipeChannel
 from tunesvc.trial import Trial
 

@@ -6,7 +6,6 @@ not know, such as a child of that process, reports go through its pipe.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,8 +17,9 @@ from tunesvc.data.trial_data import TrialData, is_provided, open_data
 from tunesvc.execution.executor import AttemptId
 from tunesvc.execution.gang.gang_home import GangHome, is_in_ray
 from tunesvc.execution.gang.shared_parts import provide_shared
+from tunesvc.execution.supervision import scratch
 from tunesvc.subprocess_trial import PipeChannel
-from tunesvc.trial import Channel, DetachedChannel, RestoredState
+from tunesvc.trial import RestoredState
 
 
 class GangChannel:
@@ -36,7 +36,6 @@ class GangChannel:
         self._home = home
         self._attempt = attempt
         self._pipe = pipe
-        self._elsewhere = DetachedChannel()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle without what belongs to this process."""
@@ -75,9 +74,14 @@ class GangChannel:
     @property
     def directory(self) -> Path:
         """The attempt's scratch folder; on another node, a folder of this process."""
-        is_elsewhere = is_in_ray() and not self._home.is_here
-        channel: Channel = self._elsewhere if is_elsewhere else self._pipe
-        return channel.directory
+        if is_in_ray() and not self._home.is_here:
+            return _folder_of(self._attempt)
+        return self._pipe.directory
+
+
+@lru_cache(maxsize=1)
+def _folder_of(attempt: AttemptId) -> Path:
+    return scratch.make(str(attempt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class GangState(RestoredState):
 @lru_cache(maxsize=1)
 def _fetched(home: GangHome, attempt: AttemptId) -> Path:
     chunks = home.call_attempt(attempt, "restored")
-    return unpack(chunks, Path(tempfile.mkdtemp(prefix="tunesvc-")) / "restored")
+    return unpack(chunks, scratch.make("restored") / "checkpoint")
 
 
 @dataclass(frozen=True, slots=True)

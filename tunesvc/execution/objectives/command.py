@@ -37,12 +37,12 @@ from pathlib import Path
 from tunesvc.data.prepared_data import FOLD_FOLDER
 from tunesvc.data.trial_data import FOLDER_VARIABLE
 from tunesvc.errors import Pruned
-from tunesvc.execution.attempt import supervise
 from tunesvc.execution.attempt.attempt import Attempt
 from tunesvc.execution.attempt.checkpoints import step_of
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.attempt.report_pipe import LineReports, ReportPipe
-from tunesvc.execution.attempt.supervised_process import (
+from tunesvc.execution.supervision import supervise
+from tunesvc.execution.supervision.supervised_process import (
     exit_code,
     exit_watch,
     signal_name,

@@ -23,13 +23,6 @@ from pathlib import Path
 
 from tunesvc.errors import Pruned
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
-from tunesvc.execution.attempt.supervised_process import (
-    FATAL_SIGNALS,
-    exit_code,
-    exit_watch,
-    signal_name,
-    supervised,
-)
 from tunesvc.execution.executor import (
     STUDY,
     Failed,
@@ -44,6 +37,13 @@ from tunesvc.execution.executor import (
     SuggestRequested,
 )
 from tunesvc.execution.objectives.source_digest import digest_of
+from tunesvc.execution.supervision.supervised_process import (
+    FATAL_SIGNALS,
+    exit_code,
+    exit_watch,
+    signal_name,
+    supervised,
+)
 from tunesvc.spec import ParamValue
 
 _START = (

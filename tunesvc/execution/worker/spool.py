@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from tunesvc.execution.attempt.supervised_process import FATAL_SIGNALS
+from tunesvc.execution.supervision.supervised_process import FATAL_SIGNALS
 from tunesvc.util.characters import storable
 
 STREAMS = ("stdout", "stderr")

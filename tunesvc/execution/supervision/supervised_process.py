@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tunesvc.execution.attempt import supervise
+from tunesvc.execution.supervision import supervise
 
 FATAL_SIGNALS = {
     "Segmentation fault": signal.SIGSEGV,

@@ -15,7 +15,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tunesvc.execution.attempt import supervise
+from tunesvc.execution.supervision import supervise
 
 
 def make(name: str) -> Path:
