@@ -42,11 +42,16 @@ def test_a_trial_survives_a_worker_of_ray_train_and_another_is_pruned(
         "entrypoint": "torch_gang:train",
         "metric": "error",
         "cluster": cluster.call("address"),
-        "data": {"source": "torch_gang:digits", "target": "y", "split": {"validation": 0.25}},
-        "parameters": {"lr": {"values": [0.01, 1e-9]}},
+        "data": {
+            "source": "torch_gang:digits",
+            "target": "y",
+            "split": {"validation": 0.25},
+            "steps": [{"apply": "standardize"}],
+        },
+        "parameters": {"lr": {"values": [0.3, 1e-9]}},
         "resources": {"cpu": 1, "workers": 2, "strategy": "STRICT_SPREAD"},
         "sampler": "grid",
-        "pruner": {"name": "threshold", "upper": 0.8, "min": 1},
+        "pruner": {"name": "threshold", "upper": 0.8},
         "budget": {"trials": 2},
         "parallelism": 1,
         "environment": {"env": {"OMP_NUM_THREADS": "1"}},
@@ -56,7 +61,7 @@ def test_a_trial_survives_a_worker_of_ray_train_and_another_is_pruned(
     study = tunesvc.run(file, database_url=database_url)
 
     trials = {trial.params["lr"]: trial for trial in study.trials}
-    killed, pruned = trials[0.01], trials[1e-9]
+    killed, pruned = trials[0.3], trials[1e-9]
     assert (killed.state, pruned.state) == ("complete", "pruned"), study.logs(killed.number)
     steps = reported(study, killed.number)
     counted = [step for _, step, superseded in steps if not superseded]

@@ -100,7 +100,8 @@ def test_a_gang_that_loses_a_process_continues_from_its_checkpoint(
     listener.until_ended(launch)
     lost = listener.outcome(launch)
     assert isinstance(lost, Lost)
-    assert lost.message.startswith("a process of the gang has ended")
+    assert lost.message.startswith("a process of the gang died: Member, process ")
+    assert lost.message.endswith(", without a trace, as by SIGKILL")
     for name in ("wait-3", "hold"):
         (tmp_path / name).unlink()
     saved = listener.payloads_of(launch, Checkpointed)[-1]
@@ -146,3 +147,11 @@ def test_ray_train_runs_in_the_gang_and_continues_from_its_checkpoint(
     listener.run(second)
     assert [report.step for report in listener.payloads_of(second, Reported)] == [3, 4]
     assert listener.payloads_of(second, AttrSet)[-1] == AttrSet("attempt", '"of 2"')
+    listener.until(lambda _: not named_actors())
+
+
+def named_actors() -> list[dict[str, str]]:
+    import ray
+
+    actors: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
+    return actors

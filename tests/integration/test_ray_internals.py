@@ -122,26 +122,33 @@ def test_ray_train_starts_its_workers_in_a_group_that_it_is_lent(
     handle.shutdown()  # Ray would refuse to remove it
 
 
-def test_ray_train_removes_no_group_that_it_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_train_reserves_and_removes_nothing_in_a_gang(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.train import RunConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from tunesvc.execution.ray_train_internals import GangCallback, leave_groups_alone
+    from tunesvc.execution.ray_train_internals import GangCallback, reserve_nothing
+
+    def run(self: Any, **arguments: Any) -> Any:
+        started.append(arguments)
+        return SimpleNamespace(error=None)
 
     def names(callbacks: list[GangCallback]) -> set[str]:
         options: dict[str, Any] = {"callbacks": callbacks}
-        trainer = DataParallelTrainer(lambda: None, run_config=RunConfig(**options))
-        return {type(one).__name__ for one in trainer._create_default_callbacks()}
+        DataParallelTrainer(lambda: None, run_config=RunConfig(**options)).fit()
+        arguments = started[-1]
+        return {
+            type(one).__name__ for one in (*arguments["callbacks"], arguments["scaling_policy"])
+        }
 
-    monkeypatch.setattr(
-        DataParallelTrainer,
-        "_create_default_callbacks",
-        DataParallelTrainer._create_default_callbacks,
-    )
-    leave_groups_alone()
-    leave_groups_alone()
-    assert "PlacementGroupCleanerCallback" in names([])
-    assert "PlacementGroupCleanerCallback" not in names([GangCallback()])
+    started: list[dict[str, Any]] = []
+    monkeypatch.setattr(DataParallelTrainer, "_initialize_and_run_controller", run)
+    reserve_nothing()
+    reserve_nothing()
+    own = {"PlacementGroupCleanerCallback", "FixedScalingPolicy"}
+    assert own <= names([])
+    assert not own & names([GangCallback()])
+    started[-1]["scaling_policy"].after_controller_start(None)  # Ray's would start an actor
+    started[-1]["scaling_policy"].make_decision_for_non_running_worker_group()
 
 
 def test_a_worker_of_ray_train_keeps_its_checkpoint_in_its_context() -> None:

@@ -17,6 +17,7 @@ from ray.train.v2._internal.execution.callback import (
     WorkerCallback,
 )
 from ray.train.v2._internal.execution.context import get_train_context
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import (
     DefaultPlacementGroupHandle,
@@ -50,25 +51,46 @@ def train_in_group(group: Any) -> None:
     worker_group.WorkerGroup._create_placement_group = borrow  # type: ignore[assignment, method-assign]
 
 
-def leave_groups_alone() -> None:
-    """Let trainers of this process remove no placement group of a gang when a controller dies.
+class _ReservedWorkers(FixedScalingPolicy):
+    """A scaling policy for workers whose resources are reserved already.
 
-    Ray Train has a detached actor for that. It would end the trial, and waits forever on a cluster
-    without Ray's dashboard.
+    Ray Train's own asks the autoscaler for them, by a detached actor that stays on the cluster.
+    """
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Request nothing."""
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
+def reserve_nothing() -> None:
+    """Let trainers of this process with a `GangCallback` use what is reserved, and keep it.
+
+    Beside a placement group, Ray Train requests nodes from the autoscaler, and starts a detached
+    actor that removes the groups of dead controllers. That would end the trial, and waits forever
+    on a cluster without Ray's dashboard. Neither has an option. Repeatable.
     """
     trainer = data_parallel_trainer.DataParallelTrainer
-    callbacks_of = trainer._create_default_callbacks
-    if getattr(callbacks_of, "leaves_groups_alone", False):
+    run = trainer._initialize_and_run_controller
+    if getattr(run, "reserves_nothing", False):
         return
 
-    def without_cleaner(self: Any) -> list[Any]:
-        callbacks = callbacks_of(self)
-        if not any(isinstance(one, GangCallback) for one in callbacks):
-            return callbacks
-        return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
+    def run_in_gang(self: Any, **arguments: Any) -> Any:
+        return run(self, **_in_gang(self.scaling_config, arguments))
 
-    without_cleaner.leaves_groups_alone = True  # type: ignore[attr-defined]
-    trainer._create_default_callbacks = without_cleaner  # type: ignore[method-assign]
+    run_in_gang.reserves_nothing = True  # type: ignore[attr-defined]
+    trainer._initialize_and_run_controller = run_in_gang  # type: ignore[method-assign]
+
+
+def _in_gang(scaling_config: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a controller as a gang needs them."""
+    callbacks = arguments["callbacks"]
+    if not any(isinstance(one, GangCallback) for one in callbacks):
+        return arguments
+    kept = [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
+    policy = _ReservedWorkers(scaling_config)
+    return {**arguments, "callbacks": kept, "scaling_policy": policy}
 
 
 def set_checkpoint(path: str) -> None:

@@ -64,7 +64,7 @@ def run_config(trial: Trial, **options: Any) -> RunConfig:
     _group(trial)
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
-    ray_train_internals.leave_groups_alone()
+    ray_train_internals.reserve_nothing()
     no_retries: Any = FailureConfig  # Ray's stubs are those of Ray Train 1
     defaults: dict[str, Any] = {
         "name": f"trial-{trial.number}",

@@ -5,6 +5,7 @@ Imports no Ray, but recognizes its exceptions by name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tunesvc.execution import ray_internals
@@ -12,6 +13,8 @@ from tunesvc.execution.executor import LossKind, Lost
 
 _DEATHS = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "PreemptionError")
 _MESSAGE_CHARS_MAX = 500
+_ACTOR = re.compile(r"class_name: (\S+).*? pid: (\d+).*? ip: (\S+)")
+_NO_TRACE = "connection error code 2"
 
 
 def linked_errors(error: BaseException) -> Iterator[BaseException]:
@@ -33,7 +36,7 @@ def loss_in(error: BaseException) -> Lost | None:
     """Return the loss if a process of the gang has died, or None for another error."""
     for cause in linked_errors(error):
         if _is_death(cause):
-            return Lost(f"a process of the gang has ended: {_summary(cause)}", _kind(cause))
+            return Lost(f"a process of the gang died: {_summary(cause)}", _kind(cause))
     return None
 
 
@@ -53,4 +56,8 @@ def _kind(error: BaseException) -> LossKind:
 
 def _summary(error: BaseException) -> str:
     text = " ".join(str(error).split())
+    if found := _ACTOR.search(text):
+        name, pid, address = found.groups()
+        process = f"{name}, process {pid} on {address}"
+        return f"{process}, without a trace, as by SIGKILL" if _NO_TRACE in text else process
     return text if len(text) <= _MESSAGE_CHARS_MAX else f"{text[:_MESSAGE_CHARS_MAX]}..."

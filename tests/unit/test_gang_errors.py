@@ -1,0 +1,66 @@
+"""What the errors mean that an objective gets from its gang's processes."""
+
+from __future__ import annotations
+
+import pytest
+from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError, RayTaskError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+from tunesvc.errors import Pruned
+from tunesvc.execution.attempt.failures import outcome_of
+from tunesvc.execution.executor import Failed, Lost, StoppedEarly
+from tunesvc.execution.gang.gang_errors import loss_in
+
+
+def raised_from(cause: BaseException) -> BaseException:
+    try:
+        raise ValueError("the framework has its own error") from cause
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RayActorError(), "lost"),
+        (raised_from(ActorDiedError()), "lost"),
+        (NodeDiedError("the node was dead"), "node"),
+        (RayActorError(preempted=True), "preempted"),
+        (WorkerGroupError("", {0: RuntimeError("gloo"), 1: RayActorError()}), "lost"),
+    ],
+)
+def test_the_death_of_a_process_is_a_loss_of_its_kind(error: BaseException, kind: str) -> None:
+    lost = loss_in(error)
+    assert isinstance(lost, Lost)
+    assert lost.kind == kind
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        WorkerGroupError("", {0: ValueError("no")}),
+        RayTaskError("f", "", ValueError()),
+    ],
+)
+def test_an_error_of_the_user_is_none(error: BaseException) -> None:
+    assert loss_in(error) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RayTaskError("train", "", Pruned("asked to stop")).as_instanceof_cause(),
+        WorkerGroupError("", {0: Pruned("asked to stop"), 1: RayActorError()}),
+        ControllerError(Pruned("asked to stop")),
+    ],
+)
+def test_a_process_that_was_pruned_ends_the_trial_early(error: BaseException) -> None:
+    assert outcome_of(error, stop_requested=True) == StoppedEarly()
+
+
+def test_the_memory_that_a_worker_of_ray_train_lacked_is_found() -> None:
+    error = WorkerGroupError("", {1: MemoryError()})
+    outcome = outcome_of(error, stop_requested=False)
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "host_oom"
