@@ -122,6 +122,17 @@ def test_attempts_that_were_lost_are_spent_from_the_budget(database: Database) -
     assert simulation.clock.now() == pytest.approx(60, abs=25)
 
 
+def test_a_study_ends_when_improvement_costs_too_much(database: Database) -> None:
+    spec = make_spec(
+        budget={"trials": 500, "stop_when": {"improvement_below": 0.001, "per": "cost"}},
+        cost={"cpu_hour": 3600.0, "currency": "EUR"},
+    )
+    simulation = Simulation(database, spec, lambda _: curve(0.5))
+    reason = simulation.run().reason
+    assert reason.startswith("expected improvement 0 per EUR, less than 0.001")
+    assert sum(simulation.states().values()) < 30
+
+
 def test_new_prices_apply_to_the_whole_study(database: Database) -> None:
     fill(database, name="priced", running=0, cost=PRICES)
     with database.engine.begin() as connection:
