@@ -85,10 +85,11 @@ def _drowned(
 
 
 def _converged(evidence: Evidence, outlook: Outlook, improved: float) -> HealthFinding:
-    gain = 0.0 if outlook.gain is None else outlook.gain.high
+    share = 0.0 if outlook.gain is None else outlook.gain.high / improved
+    at_most = f"at most {share:.1%}" if share >= 0.001 else "less than 0.1%"
     text = (
-        f"More trials are not worth their cost: {_lower_first(outlook.text)} That is at most "
-        f"{gain / improved:.1%} of the difference between a middling trial and the best one."
+        f"More trials are not worth their cost: {_lower_first(outlook.text)} That is {at_most} "
+        "of the difference between a middling trial and the best one."
     )
     advice = "Take the best trial. Only other parameters or wider ranges may find much more."
     return HealthFinding("note", text, advice, stop_action(evidence))
@@ -153,8 +154,7 @@ def parallel(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     """Find parallelism that the budget cannot use well.
 
     Criterion: the most trials that ran at a time, four or more, leave fewer than five rounds of a
-    budget of trials to a sampler that learns from results; or fewer trials are left than run at a
-    time.
+    budget of trials to a sampler that learns from results.
     """
     study, spec = evidence.study, evidence.study.spec
     if spec is None or spec.budget.trials is None:
