@@ -56,13 +56,15 @@ class Plots:
         self,
         params: Sequence[str] = (),
         *,
+        pair: bool = False,
         objective: int = 0,
     ) -> go.Figure:
         """The model's mean along each parameter over all others, or along each of `params`.
 
-        With the band of its uncertainty (95 %), and curves of single configurations.
+        With the band of its uncertainty (95 %), and curves of single configurations. `pair`: over
+        two parameters together, the two most important without `params`.
         """
-        return self._draw("dependence", objective, params)
+        return self._draw("dependence", objective, params, pair=pair)
 
     def cost(self) -> go.Figure:
         """The best value by what the study has cost, or by hours without prices."""
@@ -100,7 +102,14 @@ class Plots:
         """The dominated hypervolume by trial, of two objectives."""
         return self._draw("hypervolume", 0)
 
-    def _draw(self, kind: str, objective: int, params: Sequence[str] = ()) -> go.Figure:
+    def _draw(
+        self,
+        kind: str,
+        objective: int,
+        params: Sequence[str] = (),
+        *,
+        pair: bool = False,
+    ) -> go.Figure:
         from tunesvc import charts
 
         view = get_study(self._database, self._name)
@@ -115,7 +124,7 @@ class Plots:
             )
         _check_names(view, params)
         reader = charts.Reader(self._database, view)
-        options = charts.FigureOptions(objective, tuple(params))
+        options = charts.FigureOptions(objective, tuple(params), pair=pair)
         chart = charts.draw(charts.FigureKind(kind), reader, options)
         if chart.figure is None:
             raise TuneError(f"{chart.title}: {chart.note}")

@@ -17,7 +17,11 @@ from optuna.distributions import (
 from optuna.trial import create_trial
 
 from tunesvc.search.analysis.model_surface import ModelSurface, learn
-from tunesvc.search.analysis.partial_dependence import partial_dependence, partial_dependences
+from tunesvc.search.analysis.partial_dependence import (
+    joint_dependence,
+    partial_dependence,
+    partial_dependences,
+)
 
 KINDS: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1.0, log=True),
@@ -113,6 +117,20 @@ def test_the_largest_come_first_and_equal_models_give_equal_numbers(fitted: Mode
     assert (again.mean == first.mean).all()
     assert (again.low == first.low).all()
     assert partial_dependence(fitted, "unknown") is None
+
+
+def test_a_pair_is_averaged_over_all_others(fitted: ModelSurface) -> None:
+    plane = joint_dependence(fitted, "lr", "optimizer")
+    assert plane is not None
+    assert plane.second == ("sgd", "adam")
+    assert plane.mean.shape == plane.deviation.shape == (2, len(plane.first))
+    expected = np.array(
+        [[OWN["lr"](lr) + OWN["optimizer"](name) for lr in plane.first] for name in plane.second]
+    )
+    assert plane.mean - plane.mean.mean() == pytest.approx(expected - expected.mean(), abs=0.5)
+    together = joint_dependence(fitted, "momentum", "optimizer")
+    assert together is not None, "where momentum exists"
+    assert joint_dependence(fitted, "lr", "lr") is None
 
 
 def test_the_band_is_wider_with_fewer_trials() -> None:

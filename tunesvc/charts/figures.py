@@ -34,7 +34,7 @@ from tunesvc.queries.trials.tried_parameters import (
 from tunesvc.search.analysis.importance import Share
 from tunesvc.search.analysis.interaction_effects import interaction_effects
 from tunesvc.search.analysis.model_surface import ModelSurface
-from tunesvc.search.analysis.partial_dependence import partial_dependences
+from tunesvc.search.analysis.partial_dependence import joint_dependence, partial_dependences
 
 T = TypeVar("T")
 
@@ -119,6 +119,8 @@ class FigureOptions:
     """States of the trials to show; all with a value if empty."""
     metric: str = ""
     """For learning curves: metric to show instead of the objective."""
+    pair: bool = False
+    """For the partial dependence: on both of two parameters together."""
 
 
 def kinds_of(view: StudyView) -> tuple[FigureKind, ...]:
@@ -389,12 +391,17 @@ def _dependence(reader: Reader, options: FigureOptions) -> Chart:
     model = _model(reader, options)
     if model is None:
         return dependence(objective, ())
+    if options.pair:
+        tried = _pair(reader, options)
+        names = [one.name for one in tried.parameters]
+        plane = joint_dependence(model, *names) if len(names) == 2 else None
+        return parameters.contour(tried.subsample(500), plane)
     kinds = {one.name: one for one in reader.evenly(options.objective).parameters}
-    names = options.parameters
-    if not names:
+    selected = options.parameters
+    if not selected:
         important = reader.important(options.objective, parameters.SLICES)
-        names = tuple(one.name for one in important.parameters)
-    found = partial_dependences(model, [name for name in dict.fromkeys(names) if name in kinds])
+        selected = tuple(one.name for one in important.parameters)
+    found = partial_dependences(model, [name for name in dict.fromkeys(selected) if name in kinds])
     shown = [(kinds[one.name], one) for one in found]
     return dependence(objective, shown, len(model), len(model.names))
 

@@ -242,7 +242,7 @@ def contour(
     Args:
         tried: Trials with two parameters.
         plane: The model over the two parameters; None without a model.
-        at: Number of the trial through which the plane goes.
+        at: Number of the trial through which the plane goes; None for a mean over all else.
         deviation: Draw the model's deviation instead of its mean.
     """
     title = f"{tried.objective.name} over two parameters"
@@ -259,6 +259,7 @@ def contour(
         **look,
     }
     what = "how unsure the model is (one deviation)" if deviation else "what the model expects"
+    others = "mean over all other parameters" if at is None else f"all else as in trial {at}"
     return Chart(
         title,
         figure(
@@ -267,7 +268,7 @@ def contour(
             xaxis=x_axis(first),
             yaxis=x_axis(second),
         ),
-        notes(f"{what}, all else as in trial {at}", _describe_trials(tried)),
+        notes(f"{what}, {others}", _describe_trials(tried)),
         columns=_table(tried, (first, second)),
     )
 

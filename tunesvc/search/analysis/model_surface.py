@@ -93,17 +93,17 @@ class ModelSurface:
 
     def others(
         self,
-        name: str,
+        names: Sequence[str],
         count: int,
         rng: np.random.Generator,
     ) -> tuple[np.ndarray, float]:
-        """Return rows of the unit cube, drawn evenly, in which a parameter exists; see `placed`.
+        """Return rows of the unit cube, drawn evenly, in which parameters exist; see `placed`.
 
         Shape (rows, parameters), at most `count` rows; and the share of such rows.
         """
-        j = self._domain.names.index(name)
+        columns = [self._domain.names.index(name) for name in names]
         unit = rng.random((8 * count, len(self._domain)))
-        exists = self._domain.from_unit(unit)[:, j] != ABSENT
+        exists = (self._domain.from_unit(unit)[:, columns] != ABSENT).all(axis=1)
         return unit[exists][:count], float(exists.mean())
 
     def places(self, name: str, limit: int) -> tuple[np.ndarray, tuple[Any, ...]]:
@@ -112,15 +112,16 @@ class ModelSurface:
         line = self._grid(j, limit)
         return line, self._values(j, line)
 
-    def placed(self, unit: np.ndarray, name: str, place: float) -> np.ndarray:
-        """Return rows of the unit cube as points with one parameter at a place.
+    def placed(self, unit: np.ndarray, places: Mapping[str, float]) -> np.ndarray:
+        """Return rows of the unit cube as points with some parameters at places, by name.
 
-        Parameters that exist only for other choices of it become present or absent.
+        Parameters that exist only for other choices of them become present or absent.
         """
-        j = self._domain.names.index(name)
         moved = unit.copy()
-        choices = self._domain.choices[j]
-        moved[:, j] = (place + 0.5) / choices if choices else place
+        for name, place in places.items():
+            j = self._domain.names.index(name)
+            choices = self._domain.choices[j]
+            moved[:, j] = (place + 0.5) / choices if choices else place
         return self._domain.from_unit(moved)
 
     def draws(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:

@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunesvc.search.analysis.model_surface import Slice2D
+
 if TYPE_CHECKING:
     from tunesvc.search.analysis.model_surface import ModelSurface
 
 PLACES = 25
 """Most values of a parameter."""
+PAIR_PLACES = 15
+"""Most values of each of two parameters."""
 OTHERS = 64
 """Configurations of the other parameters that the mean is taken over."""
 CURVES = 12
@@ -63,14 +67,14 @@ def partial_dependence(surface: ModelSurface, name: str) -> PartialDependence | 
     if name not in surface.names:
         return None
     rng = np.random.default_rng(_SEED)
-    others, share = surface.others(name, OTHERS, rng)
+    others, share = surface.others([name], OTHERS, rng)
     if not len(others):
         return None
     places, values = surface.places(name, PLACES)
     normals = rng.standard_normal((len(others), _DRAWS))
     means, lows, highs = [], [], []
     for place in places:
-        points = surface.placed(others, name, place)
+        points = surface.placed(others, {name: float(place)})
         means.append(surface.mean(points))
         drawn = surface.draws(points, normals).mean(axis=0)
         low, high = np.quantile(drawn, [(1 - COVERED) / 2, (1 + COVERED) / 2])
@@ -86,6 +90,29 @@ def partial_dependence(surface: ModelSurface, name: str) -> PartialDependence | 
         by_place[:, :CURVES].T,
         share,
     )
+
+
+def joint_dependence(surface: ModelSurface, first: str, second: str) -> Slice2D | None:
+    """Return the partial dependence on two parameters; deterministic for a model.
+
+    None for parameters that never exist together, or that the model does not have.
+    """
+    if first == second or not {first, second} <= set(surface.names):
+        return None
+    rng = np.random.default_rng(_SEED)
+    others, _ = surface.others([first, second], OTHERS, rng)
+    if not len(others):
+        return None
+    normals = rng.standard_normal((len(others), _DRAWS))
+    across, up = surface.places(first, PAIR_PLACES), surface.places(second, PAIR_PLACES)
+    shape = (len(up[0]), len(across[0]))
+    mean, deviation = np.zeros(shape), np.zeros(shape)
+    for row, column in np.ndindex(*shape):
+        places = {first: float(across[0][column]), second: float(up[0][row])}
+        points = surface.placed(others, places)
+        mean[row, column] = surface.mean(points).mean()
+        deviation[row, column] = surface.draws(points, normals).mean(axis=0).std()
+    return Slice2D(across[1], up[1], mean, deviation)
 
 
 def partial_dependences(surface: ModelSurface, names: Iterable[str]) -> list[PartialDependence]:
