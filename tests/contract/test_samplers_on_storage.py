@@ -121,8 +121,9 @@ def _curve(trial: optuna.Trial) -> float:
         optuna.pruners.WilcoxonPruner,
         tunesvc.CurvePruner,
         tunesvc.AshaPruner,
+        partial(tunesvc.PairedPruner, 5),
     ],
-    ids=["halving", "hyperband", "median", "patient", "wilcoxon", "curve", "asha"],
+    ids=["halving", "hyperband", "median", "patient", "wilcoxon", "curve", "asha", "paired"],
 )
 def test_tpe_with_a_pruner_gives_the_same_trials_as_in_memory(
     storage: PgStorage, make_pruner: Callable[[], optuna.pruners.BasePruner]
