@@ -96,12 +96,12 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
     ),
     "Samplers and pruners for plain Optuna": (
         *(tunesvc.AutoSampler, tunesvc.GPSampler, tunesvc.TPESampler),
-        *(tunesvc.CurvePruner, tunesvc.AshaPruner),
+        *(tunesvc.CurvePruner, tunesvc.AshaPruner, tunesvc.PairedPruner),
     ),
     "Errors": (tunesvc.TuneError, tunesvc.StudyFailed),
 }
 
-_INHERITED = {"AutoSampler", "GPSampler", "TPESampler", "CurvePruner", "AshaPruner"}
+_INHERITED = {"AutoSampler", "GPSampler", "TPESampler", "CurvePruner", "AshaPruner", "PairedPruner"}
 """Classes whose methods are Optuna's contract, and documented there."""
 
 
