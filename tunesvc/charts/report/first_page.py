@@ -100,9 +100,17 @@ class FirstPage:
         if self.study.counts.complete < 10:
             return "Not very sure: only a few combinations have been tried."
         return (
-            "The results show no sign of chance, so the best one seen is the best known. It was "
-            "measured once."
+            "The results show no sign of chance, so the best one seen is the best known. "
+            f"{self._measured(self.best)}"
         )
+
+    def _measured(self, best: TrialRow) -> str:
+        objective = self.study.objectives[0]
+        error = self.study.standard_error(best, objective)
+        if error is None:
+            return "It was measured once."
+        over = "parts of the data" if objective.step == "fold" else "repeats"
+        return f"It is an average over {over}, give or take {error:.2g}."
 
     def _cost(self) -> str:
         study = self.study
