@@ -156,6 +156,7 @@ def test_a_first_champion_cannot_be_rolled_back_and_a_trial_can_be_chosen(
     assert len(family.hooked) == 2
 
 
+@pytest.mark.slow
 def test_a_champion_without_rows_to_compare_with_is_challenged(family: WatchedFamily) -> None:
     family.data(0.0)
     first = family.look()
@@ -252,6 +253,7 @@ def serving(received: list[bytes]) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.slow
 def test_a_url_gets_the_promotion_as_json(family: WatchedFamily) -> None:
     received: list[bytes] = []
     family.data(0.0)

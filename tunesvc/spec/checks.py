@@ -361,7 +361,7 @@ def _evaluation(spec: StudySpec) -> Iterator[SpecIssue]:
 def _watch(spec: StudySpec) -> Iterator[SpecIssue]:
     """Yield why a study cannot be kept fresh."""
     if spec.watch is not None and (text := why_not_watched(spec)):
-        yield SpecIssue(("watch",), text, at_key=True)
+        yield SpecIssue(("watch",), f"`watch` {text}", at_key=True)
 
 
 def why_not_watched(spec: StudySpec) -> str:

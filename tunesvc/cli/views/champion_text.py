@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.padding import Padding
 from rich.text import Text
 
 from tunesvc.champions.watch_result import OUTCOMES, WatchResult
@@ -48,13 +49,13 @@ def print_champion(history: ChampionHistory) -> None:
     console.print(grid)
     if champion.evidence.drift is not None:
         print_drift(champion.evidence.drift)
-    for one in history.announcements:
-        if one.champion_id == champion.champion_id or one.delivered_at is None:
-            console.print(Text(_describe(one)))
+    for announced in history.announcements:
+        if announced.champion_id == champion.champion_id or announced.delivered_at is None:
+            console.print(Text(_describe(announced)))
     console.print()
-    heads = (">number", "promoted", "kind", "study", ">trial", ">value", "by", "reason")
-    lines = [_line(one) for one in history.champions]
-    console.print(terminal.fitted(heads, lines, console.width, ("by",)))
+    for one in history.champions:
+        console.print(_line(one))
+        console.print(Padding(Text(visible(one.evidence.reason), style="dim"), (0, 0, 0, 6)))
     commands = [f"tune champion export {_quoted_family(champion)}"]
     if len(history.champions) > 1:
         commands.append(f"tune champion rollback {_quoted_family(champion)}")
@@ -91,17 +92,13 @@ def _facts(champion: Champion) -> Iterator[tuple[str, str]]:
     yield "reason", visible(evidence.reason)
 
 
-def _line(champion: Champion) -> tuple[object, ...]:
+def _line(champion: Champion) -> Text:
     configuration = champion.configuration
-    return (
-        champion.champion_id,
-        formatting.ago(champion.promoted_at),
-        champion.kind,
-        visible(configuration.study),
-        configuration.trial_number,
-        describe_value(champion),
-        champion.user_name,
-        visible(champion.evidence.reason),
+    origin = f"trial {configuration.trial_number} of {visible(configuration.study)}"
+    return Text.assemble(
+        (f"{champion.champion_id:>4}  ", "bold"),
+        f"{champion.kind}: {origin}, {configuration.metric} {describe_value(champion)}, ",
+        (f"{formatting.ago(champion.promoted_at)} by {visible(champion.user_name)}", "dim"),
     )
 
 

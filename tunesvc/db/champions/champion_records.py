@@ -144,14 +144,27 @@ def earlier_configuration(history: Sequence[Champion], champion_id: int | None) 
                 f"`tune champion show {family}` lists them"
             )
         return chosen
+    found = find_earlier(history)
+    if found is None:
+        raise ChampionNotFound(
+            f"{family!r} had no other champion before: `tune champion promote` chooses another "
+            "trial"
+        )
+    return found
+
+
+def find_earlier(history: Sequence[Champion]) -> Champion | None:
+    """Return the last champion of a history with another configuration than today's.
+
+    None without one. The history is not empty, the newest first.
+    """
+    today, *earlier = history
     origin = _origin(history)
     for one in earlier:
         is_other = one.configuration.params != today.configuration.params
         if one.champion_id < origin and one.kind != "rollback" and is_other:
             return one
-    raise ChampionNotFound(
-        f"{family!r} had no other champion before: `tune champion promote` chooses another trial"
-    )
+    return None
 
 
 def _origin(history: Sequence[Champion]) -> int:

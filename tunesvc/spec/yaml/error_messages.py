@@ -16,6 +16,7 @@ from tunesvc.spec.diagnostics import Path, SpecIssue, printable
 from tunesvc.util.suggestions import suggest
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
+    "watch": model.Watch,
     "metric": model.Metric,
     "metrics": model.Metric,
     "constraints": model.Constraint,
@@ -119,6 +120,8 @@ def _known_keys(location: Path) -> Iterable[str]:
         return [*model.StudySpec.model_fields, "metric"]
     if location[:2] == ("budget", "stop_when"):
         return model.StopWhen.model_fields
+    if location[:2] == ("watch", "budget") and len(location) > 2:
+        return model.Budget.model_fields
     if location[:2] == ("data", "split"):
         return model.DataSplit.model_fields
     if location[:2] == ("data", "source"):

@@ -14,7 +14,7 @@ from tunesvc import charts
 from tunesvc.champions.watch_specs import family_of
 from tunesvc.charts import FigureKind
 from tunesvc.db.champions import champion_records
-from tunesvc.db.champions.champion_records import Champion
+from tunesvc.db.champions.champion_records import Champion, find_earlier
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.queries.operations.data_lineage import (
@@ -87,6 +87,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
     if len(study.objectives) > 1:
         front = results.numbers[charts.front_of(study.objectives, results)].tolist()
     has_running = study.counts.running or study.counts.interrupted
+    history = _champions(request, study)
     return page(
         request,
         "study_live.html" if wants_fragment(request) else "study.html",
@@ -103,7 +104,8 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         parameters=_parameter_names(study),
         metrics=names_of(database, study).other_metrics,
         data=_data(request, study),
-        champions=_champions(request, study),
+        champions=history[:CHAMPIONS],
+        can_roll_back=bool(history) and find_earlier(history) is not None,
     )
 
 
@@ -116,7 +118,7 @@ def _champions(request: Request, study: StudyView) -> tuple[Champion, ...]:
     scope = viewable_studies(request, request.state.user)
     with request.app.state.database.engine.connect() as connection:
         family = family_of(study.name)
-        return champion_records.list_history(connection, family, scope)[:CHAMPIONS]
+        return champion_records.list_history(connection, family, scope)
 
 
 @dataclass(frozen=True, slots=True)
