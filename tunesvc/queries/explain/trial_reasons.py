@@ -351,7 +351,8 @@ def describe_judgements(
     if pruner == "none":
         yield "The study has no pruner."
     elif detail.row.last_step is not None:
-        until = f" up to step {detail.row.last_step}" if detail.row.is_finished else ""
+        step = view.objectives[0].step
+        until = f" up to {step} {detail.row.last_step}" if detail.row.is_finished else ""
         judged = f"Pruner {pruner} judged every report{until}"
         yield f"{judged} and found none poor enough to stop the trial."
 
@@ -387,7 +388,7 @@ def describe_outcome(
     elif row.state == "stopped":
         yield "It was stopped before it reported anything, so the sampler learns nothing of it."
     elif row.state == "paused":
-        paused = f"It is paused after step {row.last_step}"
+        paused = f"It is paused after {view.objectives[0].step} {row.last_step}"
         yield f"{paused}: it uses no resources, and continues if it is promoted."
     elif row.state == "interrupted":
         resume = f"`{view.resume_command}`" if view.queued is None else "A server"
@@ -406,6 +407,9 @@ def _describe_result(view: StudyView, row: TrialRow, reasons: TrialReasons) -> s
         return f"It is {row.state} with {values}."
     result = f"{view.objectives[0].name} = {row.value:.6g}"
     if row.state == "pruned":
+        if view.spec is not None and view.spec.is_stepwise:
+            step = view.objectives[0].step
+            return f"It was stopped after {step} {row.last_step}, and counts with {result}."
         return f"It was stopped at {result}, after step {row.last_step}."
     if reasons.rank is not None:
         result += f", rank {reasons.rank} of {reasons.ranked} complete trials"
