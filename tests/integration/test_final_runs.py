@@ -138,7 +138,7 @@ def becomes_a_model(study: Study, parts: dict[str, Any], tmp_path: Path) -> None
     assert done.stdout.split() == ["['rose']", str(study.best_trial.number)], done.stderr
 
 
-def by_hand(study: Study) -> tuple[dict[str, Any], StandardScaler]:
+def by_hand(study: Study, *, folds: bool = False) -> tuple[dict[str, Any], StandardScaler]:
     """Return the rows of each part as they were read, and the scaler of the training part."""
     table, store = flowers(), DataStore.open()
     manifest = store.get("flowers")
@@ -149,7 +149,8 @@ def by_hand(study: Study) -> tuple[dict[str, Any], StandardScaler]:
     assert len(places) == len(by_values) == len(table)
     import pyarrow as pa
 
-    for name, file in manifest.parts.items():
+    stored = manifest.whole_parts if folds else manifest.parts
+    for name, file in stored.items():
         content = b"".join(store.files.read(file.digest))
         frame = pa.ipc.open_file(content).read_all().to_pandas()
         found = [places[row.tobytes()] for row in frame[["a", "b", "c"]].to_numpy()]
@@ -218,6 +219,26 @@ def test_an_objective_that_judges_itself_finds_the_test_part_as_validation(
     with pytest.raises(DataError, match="saved a checkpoint and returned no model"):
         applied.predict({"a": 1.0, "b": 1.0, "c": 1.0})
     assert len(applied.preparation.transform({"a": 1.0, "b": 1.0, "c": 1.0})) == 1
+
+
+@pytest.mark.slow
+def test_a_study_on_folds_is_trained_on_all_rows_but_the_test_part(run: RunStudy) -> None:
+    data = {**DATA, "split": {"test": 0.2}}
+    study = run(evaluation={"folds": 3, "scoring": ["roc_auc"]}, data=data)
+    result, model = study.test(), study.apply()
+    assert result is not None
+    assert model is not None
+    parts, scaler = by_hand(study, folds=True)
+    rows, y = parts["train"]
+    assert len(y) == 720
+    expected = LogisticRegression(C=10 ** study.best_params["x"]).fit(scaler.transform(rows), y)
+    rows, y = parts[TEST]
+    by_hand_test = roc_auc_score(y == "tulip", expected.predict_proba(scaler.transform(rows))[:, 1])
+    assert result.test == pytest.approx(by_hand_test, abs=1e-9)
+    assert model.metadata.test == pytest.approx(result.test, abs=1e-12)
+    assert result.error is not None
+    version = DataStore.open().get("flowers").version
+    assert model.metadata.preparation_version == version
 
 
 @pytest.mark.slow

@@ -25,6 +25,8 @@ from tunesvc.db.schema.tables import study_attrs
 from tunesvc.evaluation.judging import FINAL_SCORES
 from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.queries.studies import get_study_by_id
+from tunesvc.queries.trials.attempt_events import get_curves
+from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.spec.goals import Goal
 from tunesvc.util.formatting import number
 
@@ -100,7 +102,7 @@ class TestResult:
     @property
     def interval(self) -> tuple[float, float] | None:
         """The optimism's 95 % interval; None where its error is not known."""
-        if self.error is None:
+        if self.error is None or math.isnan(self.error):
             return None
         reach = _TWO_SIDED_95 * self.error
         return self.optimism - reach, self.optimism + reach
@@ -180,17 +182,20 @@ def get_test_result(database: Database, study_id: int) -> TestResult | None:
     original = newest.user_attrs[OF_TRIAL]
     use = _use(FinalRun("test", study_id, view.name, ""), newest)
     run, data = get_final_run(database, final_id), get_data(database, final_id)
-    searched = PgStorage(database).get_all_trials(study_id, deepcopy=False)[original]
+    (searched,) = rows_of(database, study_id, [original])
     objective = view.objectives[0]
+    error = _error(newest, objective.name)
+    if run is not None and run.folds is not None:
+        error = _error(newest, objective.name, _error_of_folds(database, study_id, original))
     return TestResult(
         view.name,
         original,
         objective.name,
         objective.goal,
-        searched.values[0],
+        math.nan if searched.value is None else searched.value,
         use.value,
         0 if data is None else data.rows[TEST],
-        _error(newest, searched, objective.name, has_folds=bool(run and run.folds)),
+        error,
         other_scores(newest),
         run.version if run else "",
         use.at,
@@ -239,21 +244,23 @@ def _use(run: FinalRun, trial: FrozenTrial) -> TestUse:
 
 def _error(
     trial: FrozenTrial,
-    searched: FrozenTrial,
     metric: str,
-    *,
-    has_folds: bool,
+    of_folds: float | None = None,
 ) -> float | None:
-    """Return the standard error of test minus validation; that of folds from their values."""
+    """Return the standard error of test minus validation; that of validation may be of folds."""
     scores = trial.system_attrs.get(FINAL_SCORES)
     if scores is None:
         return None
-    validation = scores["validation_error"].get(metric)
-    if has_folds:
-        values = list(searched.intermediate_values.values())
-        validation = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    errors = (scores["test_error"].get(metric), validation)
+    of_validation = scores["validation_error"].get(metric) if of_folds is None else of_folds
+    errors = (scores["test_error"].get(metric), of_validation)
     return None if any(error is None for error in errors) else math.hypot(*errors)
+
+
+def _error_of_folds(database: Database, study_id: int, trial: int) -> float:
+    """Return the standard error of a mean of folds; not a number for one fold alone."""
+    (curve,) = get_curves(database, study_id, numbers=[trial])
+    values = [point.value for point in curve.points if point.value is not None]
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def _signed(value: float) -> str:

@@ -23,6 +23,7 @@ from tunesvc.queries.operations.data_lineage import (
     get_data,
     list_studies_of_data,
 )
+from tunesvc.queries.operations.final_runs import get_test_result
 from tunesvc.queries.recommendation import recommend_by_model, with_repeats
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.study_summary import (
@@ -104,6 +105,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         parameters=_parameter_names(study),
         metrics=names_of(database, study).other_metrics,
         data=_data(request, study),
+        tested=get_test_result(database, study.study_id),
         champions=history[:CHAMPIONS],
         can_roll_back=bool(history) and find_earlier(history) is not None,
     )
