@@ -120,6 +120,7 @@ def all_ended(described: list[dict[str, Any]]) -> bool:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreparedData:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(OBJECTIVES))
     spec, store = Data(source="on_data:people", target="bought"), DataStore.open()
     load = partial(load_object, folder=OBJECTIVES, label="data")
     manifest = prepare(Preparation(spec, OBJECTIVES, store, load, ""), lambda _: None)
