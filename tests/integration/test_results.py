@@ -250,7 +250,6 @@ def test_every_figure_of_a_study_made_through_optuna_is_drawn(database: Database
         FigureKind.CONTOUR,
         FigureKind.RANK,
         FigureKind.INTERACTIONS,
-        FigureKind.DEPENDENCE,
         FigureKind.COST,
         FigureKind.CURVES,
         FigureKind.TIMELINE,
