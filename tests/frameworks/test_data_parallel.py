@@ -30,6 +30,7 @@ def cluster() -> Iterator[Elsewhere]:
     process.end()
 
 
+@pytest.mark.timeout(600)  # each of three attempts starts five processes
 def test_a_trial_survives_a_worker_of_ray_train_and_another_is_pruned(
     cluster: Elsewhere, tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
