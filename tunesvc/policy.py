@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tunesvc.spec import Budget, Limits, Metric, Retries
-from tunesvc.spec.model import StopWhen
+from tunesvc.spec.sections.budget import StopWhen
 from tunesvc.trial import is_better
 from tunesvc.util import formatting
 

@@ -17,7 +17,7 @@ from tests.support.prepared_data import prepared_data
 from tunesvc.data.trial_data import TrialData
 from tunesvc.errors import DataError
 from tunesvc.preparation.data_store import DataStore
-from tunesvc.spec.model import Data
+from tunesvc.spec.sections.data_keys import Data
 from tunesvc.spec.yaml.document import load
 
 feast = pytest.importorskip("feast")

@@ -16,7 +16,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.queries.operations.recorded_checkpoints import EndedTrial, list_ended_trials
 from tunesvc.service.artifact_collector import ArtifactCollector, collect_trial
-from tunesvc.spec.model import Keep
+from tunesvc.spec.sections.execution_keys import Keep
 
 
 @pytest.fixture

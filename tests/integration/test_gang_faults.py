@@ -32,7 +32,7 @@ from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.preparation.data_store import DataStore
 from tunesvc.preparation.preparing import Preparation, prepare
 from tunesvc.spec import Resources
-from tunesvc.spec.model import Data
+from tunesvc.spec.sections.data_keys import Data
 
 pytestmark = pytest.mark.slow
 TIMEOUTS = PollingTimeouts(poll_s=0.5, retry_s=0.1, adoption_s=5.0, killed_s=2.0, check_s=0.3)

@@ -27,7 +27,7 @@ from tunesvc.integrations.loggers.trial_logger import TrialLogger
 from tunesvc.integrations.loggers.trial_sender import TrialSender, TrialsNotSent, read_study
 from tunesvc.runtime import logger_process
 from tunesvc.runtime.logger_process import LoggerProcess, SendingOrder, logged
-from tunesvc.spec.model import Logger
+from tunesvc.spec.sections.components import Logger
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from tunesvc.execution.attempt.checkpoints import Checkpoints, checkpoint_files, step_of
 from tunesvc.spec.goals import Goal
-from tunesvc.spec.model import Keep
+from tunesvc.spec.sections.execution_keys import Keep
 
 
 @pytest.mark.parametrize("step", [-1, 0, 7])

@@ -11,7 +11,7 @@ from tunesvc.errors import SpecError
 from tunesvc.policy import Finish, Halt, StopCause, Usage, forecast, fraction_spent, next_move
 from tunesvc.preview import describe_cost, preview
 from tunesvc.spec import Budget, Prices
-from tunesvc.spec.model import StopWhen
+from tunesvc.spec.sections.budget import StopWhen
 from tunesvc.spec.yaml.document import parse
 from tunesvc.util.formatting import money
 

@@ -21,7 +21,7 @@ from tunesvc.preparation.data_store import DataManifest, DataStore, place_on_thi
 from tunesvc.preparation.preparing import Preparation, prepare
 from tunesvc.preparation.splitting import fold_rows
 from tunesvc.runtime.data_preparation import describe
-from tunesvc.spec.model import Data, DataSplit
+from tunesvc.spec.sections.data_keys import Data, DataSplit
 
 Prepare = Callable[..., DataManifest]
 

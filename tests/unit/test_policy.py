@@ -22,7 +22,7 @@ from tunesvc.policy import (
     Usage,
 )
 from tunesvc.spec import Budget, Limits, Metric, Retries
-from tunesvc.spec.model import StopWhen
+from tunesvc.spec.sections.budget import StopWhen
 
 
 def usage(trials: int = 0, running: int = 0, wall_s: float = 0.0, gpu_hours: float = 0.0) -> Usage:

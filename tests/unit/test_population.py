@@ -27,7 +27,7 @@ from tunesvc.search.population.population import (
 )
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.lineage import PARENT, Parent, ancestors
-from tunesvc.spec.model import Search
+from tunesvc.spec.sections.population_keys import Search
 
 SEARCH = Search(method="pbt", population=4, interval=5, steps=20, quantile=0.25)
 

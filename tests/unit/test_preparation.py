@@ -33,7 +33,7 @@ from tunesvc.preparation.fitted_preparation import load_preparation
 from tunesvc.preparation.preparing import Preparation, prepare
 from tunesvc.preparation.splitting import split_rows
 from tunesvc.runtime.data_preparation import describe
-from tunesvc.spec.model import Data, DataSplit
+from tunesvc.spec.sections.data_keys import Data, DataSplit
 from tunesvc.spec.yaml.document import load
 from tunesvc.trial import AssignedResources, Trial
 

@@ -24,7 +24,7 @@ from tunesvc.space.search_space import (
 )
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
 from tunesvc.spec.conditions import as_written, contains
-from tunesvc.spec.model import Parameter
+from tunesvc.spec.sections.parameter_types import Parameter
 
 OPTIMIZER = CategoricalParameter(values=("sgd", "adam"))
 MOMENTUM = FloatParameter(type="float", min=0.0, max=0.99, when={"optimizer": "sgd"})

@@ -14,7 +14,7 @@ from sklearn.model_selection import TimeSeriesSplit
 
 from tunesvc.errors import DataError
 from tunesvc.preparation.splitting import fold_rows, split_rows
-from tunesvc.spec.model import DataSplit
+from tunesvc.spec.sections.data_keys import DataSplit
 
 BY_DAY = DataSplit(time="day", validation=0.3, test=0.2)
 DAYS = st.lists(st.integers(0, 12), min_size=12, max_size=60)

@@ -17,7 +17,7 @@ from tunesvc.artifacts.trial_checkpoints import Manifest, TrialCheckpoints
 from tunesvc.errors import ArtifactDamaged, ArtifactMissing
 from tunesvc.execution.attempt import stored_checkpoints
 from tunesvc.execution.attempt.stored_checkpoints import StoredCheckpoints
-from tunesvc.spec.model import Keep
+from tunesvc.spec.sections.execution_keys import Keep
 
 
 @pytest.fixture

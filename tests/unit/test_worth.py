@@ -14,7 +14,7 @@ from tunesvc.queries.cost.outlook import describe_outlook
 from tunesvc.queries.cost.spending import EffortUnit, FailureSpending
 from tunesvc.queries.health.evidence import OccupiedTime
 from tunesvc.spec import Prices
-from tunesvc.spec.model import Sampler
+from tunesvc.spec.sections.components import Sampler
 
 EUR = Prices(gpu_hour=2.0, currency="EUR")
 

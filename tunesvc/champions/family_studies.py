@@ -20,7 +20,7 @@ from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.queries.studies import get_study
 from tunesvc.search.analysis.resampled_tests import standard_error
 from tunesvc.spec import StudySpec
-from tunesvc.spec.model import Watch
+from tunesvc.spec.sections.watch_keys import Watch
 from tunesvc.util.user import whoami
 
 

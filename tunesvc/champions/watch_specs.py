@@ -11,7 +11,8 @@ import math
 import re
 
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
-from tunesvc.spec.model import Evaluation, Watch
+from tunesvc.spec.sections.evaluation_keys import Evaluation
+from tunesvc.spec.sections.watch_keys import Watch
 
 _VERSION_CHARS = 8
 _OF_FAMILY = re.compile(rf"(.+)@[0-9a-f]{{{_VERSION_CHARS}}}(:folds)?")

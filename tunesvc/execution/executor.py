@@ -19,7 +19,7 @@ from tunesvc.data.prepared_data import PreparedData
 from tunesvc.execution.interpreter import Interpreter
 from tunesvc.spec import Environment, Evaluation, ParamValue, Resources
 from tunesvc.spec.goals import Goal
-from tunesvc.spec.model import Keep
+from tunesvc.spec.sections.execution_keys import Keep
 
 
 class AttemptId(NamedTuple):

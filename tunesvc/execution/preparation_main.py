@@ -21,7 +21,7 @@ from tunesvc.errors import DataError, TuneError
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.entrypoint import load_object
 from tunesvc.execution.objectives.source_digest import digest_of_files, entrypoint_files
-from tunesvc.spec.model import Data
+from tunesvc.spec.sections.data_keys import Data
 
 if TYPE_CHECKING:
     from tunesvc.preparation.data_store import DataManifest, DataStore

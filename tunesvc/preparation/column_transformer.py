@@ -21,7 +21,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, S
 
 from tunesvc.errors import DataError
 from tunesvc.preparation.feature_frame import is_categorical, is_numeric
-from tunesvc.spec.model import Data, DataStep, Transformer
+from tunesvc.spec.sections.data_keys import Data, DataStep, Transformer
 from tunesvc.util.suggestions import suggest
 
 Load = Callable[[str], Any]

@@ -17,7 +17,7 @@ from tunesvc.preparation.table_source import (
     digest_table,
     read_files,
 )
-from tunesvc.spec.model import FeatureStore
+from tunesvc.spec.sections.data_keys import FeatureStore
 from tunesvc.util.suggestions import suggest
 
 TIME = "event_timestamp"

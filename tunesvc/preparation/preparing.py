@@ -43,7 +43,7 @@ from tunesvc.preparation.table_source import (
     is_function,
     read_files,
 )
-from tunesvc.spec.model import Data, FeatureStore
+from tunesvc.spec.sections.data_keys import Data, FeatureStore
 from tunesvc.util.paths import home_directory
 from tunesvc.util.suggestions import suggest
 

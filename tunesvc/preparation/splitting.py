@@ -20,7 +20,7 @@ from sklearn.model_selection import (
 
 from tunesvc.data.prepared_data import TEST
 from tunesvc.errors import DataError
-from tunesvc.spec.model import DataSplit
+from tunesvc.spec.sections.data_keys import DataSplit
 
 Rows = np.ndarray
 

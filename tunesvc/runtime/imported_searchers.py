@@ -23,7 +23,7 @@ from tunesvc.search.registry.component_check import option_issues
 from tunesvc.spec import StudySpec
 from tunesvc.spec.diagnostics import SpecIssue
 from tunesvc.spec.entrypoint_file import is_import_path
-from tunesvc.spec.model import Pruner, Sampler
+from tunesvc.spec.sections.components import Pruner, Sampler
 from tunesvc.spec.yaml.document import SpecCheck
 
 

@@ -23,7 +23,7 @@ from tunesvc.coordinator.progress_events import Observer, Progress, ProgressEven
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.queries.rows import StudyView
-from tunesvc.spec.model import Logger
+from tunesvc.spec.sections.components import Logger
 
 DRAIN_S = (30.0, 15.0)
 """Longest time to send what is left when a run has ended, and to wait for one answer."""

@@ -18,7 +18,7 @@ from tunesvc.runtime.imported_classes import load_class
 from tunesvc.search.registry.component_options import OptionError, build, choose
 from tunesvc.spec.diagnostics import SpecIssue
 from tunesvc.spec.entrypoint_file import is_import_path
-from tunesvc.spec.model import Logger
+from tunesvc.spec.sections.components import Logger
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from tunesvc.search.warm_start import WarmStart
 from tunesvc.space.search_space import Space, canonical
 from tunesvc.spec import ParamValue
 from tunesvc.spec.conditions import is_same
-from tunesvc.spec.model import MAX_EXACT
+from tunesvc.spec.sections.field_types import MAX_EXACT
 from tunesvc.trial import is_name
 from tunesvc.util.optuna_internals import clear_trial_cache, holds, study_of_bracket
 from tunesvc.util.optuna_keys import FIXED_PARAMS

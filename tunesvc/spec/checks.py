@@ -22,17 +22,13 @@ from tunesvc.spec.conditions import (
 )
 from tunesvc.spec.diagnostics import SpecIssue, printable
 from tunesvc.spec.entrypoint_file import entrypoint_issues, is_import_path
-from tunesvc.spec.model import (
-    CLASS_FORM,
-    CategoricalParameter,
-    NamedComponent,
-    Parameter,
-    Stage,
-    StudySpec,
-    as_choice,
-)
+from tunesvc.spec.model import StudySpec
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
 from tunesvc.spec.scorers import scoring_issues
+from tunesvc.spec.sections.components import CLASS_FORM, NamedComponent
+from tunesvc.spec.sections.field_types import as_choice
+from tunesvc.spec.sections.parameter_types import CategoricalParameter, Parameter
+from tunesvc.spec.sections.population_keys import Stage
 from tunesvc.util.redaction import redacted
 from tunesvc.util.suggestions import suggest
 

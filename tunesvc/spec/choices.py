@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tunesvc.spec.model import CategoricalParameter, Parameter, ParamValue, as_choice
+from tunesvc.spec.sections.field_types import ParamValue, as_choice
+from tunesvc.spec.sections.parameter_types import CategoricalParameter, Parameter
 
 
 def as_choices(params: Mapping[str, Any]) -> dict[str, ParamValue]:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 
 from tunesvc.errors import SpecError
-from tunesvc.spec.model import CategoricalParameter, FloatParameter, Parameter, Scalar
 from tunesvc.spec.rounding import step_at
+from tunesvc.spec.sections.field_types import Scalar
+from tunesvc.spec.sections.parameter_types import CategoricalParameter, FloatParameter, Parameter
 
 MAX_NESTING = 50
 """Deepest chain of conditions; a readable space needs about three."""

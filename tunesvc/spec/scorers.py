@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesvc.spec.diagnostics import SpecIssue, printable
-from tunesvc.spec.model import Metric, StudySpec
+from tunesvc.spec.model import StudySpec
+from tunesvc.spec.sections.objective import Metric
 from tunesvc.util.suggestions import suggest
 
 _AVERAGED = ("f1", "jaccard", "precision", "recall")

@@ -13,7 +13,7 @@ from tunesvc.cli.cli_options import DatabaseUrl, StudyName
 
 if TYPE_CHECKING:
     from tunesvc.queries.rows import StudyView
-    from tunesvc.spec.model import Logger
+    from tunesvc.spec.sections.components import Logger
 
 _PATIENCE_S = 60.0
 """Time without an answer after which a tracker is given up."""
@@ -75,7 +75,7 @@ def send(
 
 def _chosen(view: StudyView, names: Sequence[str], options: Mapping[str, str]) -> Sequence[Logger]:
     """Return the study's loggers, or those of the names: the study's options, and then these."""
-    from tunesvc.spec.model import Logger
+    from tunesvc.spec.sections.components import Logger
 
     own = () if view.spec is None else view.spec.loggers
     if not names and not own:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tunesvc.spec.goals import Goal, orient
-from tunesvc.spec.model import Keep
+from tunesvc.spec.sections.execution_keys import Keep
 
 OnKept = Callable[[str, int], None]
 """Called with the location and the step of a checkpoint that is safe."""

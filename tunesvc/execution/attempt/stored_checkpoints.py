@@ -27,7 +27,7 @@ from tunesvc.execution.attempt.checkpoints import (
     select_kept,
 )
 from tunesvc.spec.goals import Goal, orient
-from tunesvc.spec.model import Keep
+from tunesvc.spec.sections.execution_keys import Keep
 
 T = TypeVar("T")
 

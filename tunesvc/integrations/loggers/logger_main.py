@@ -20,7 +20,7 @@ from tunesvc.db.engine.database import open_database
 from tunesvc.errors import TuneError
 from tunesvc.integrations.loggers.logger_thread import LoggerThread
 from tunesvc.runtime.logger_process import SendingOrder
-from tunesvc.spec.model import Logger
+from tunesvc.spec.sections.components import Logger
 
 SILENT_S = 20.0
 """Time without an answer after which that is said."""

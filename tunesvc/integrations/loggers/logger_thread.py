@@ -24,7 +24,7 @@ from tunesvc.integrations.loggers.trial_sender import (
 )
 from tunesvc.queries.change_token import fingerprint
 from tunesvc.runtime.named_loggers import make_logger
-from tunesvc.spec.model import Logger
+from tunesvc.spec.sections.components import Logger
 
 LOOK_S = 1.0
 """Interval of looking for changes of the study."""

@@ -12,7 +12,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.tables import attempts, studies, trials
 from tunesvc.spec import StudySpec
 from tunesvc.spec.goals import Goal
-from tunesvc.spec.model import Keep
+from tunesvc.spec.sections.execution_keys import Keep
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from tunesvc.queries.operations.final_runs import (
 from tunesvc.search.optimizer import queued
 from tunesvc.search.training_seeds import SEED
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
-from tunesvc.spec.model import Evaluation
+from tunesvc.spec.sections.evaluation_keys import Evaluation
 from tunesvc.util.optuna_internals import trial_id_of
 
 _DESCRIPTIONS = {

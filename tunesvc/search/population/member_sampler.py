@@ -15,7 +15,7 @@ from tunesvc.search.explanations import Reason, RecentEntries
 from tunesvc.search.samplers.gp.model.domain import Domain, draw_alone
 from tunesvc.search.seeding import seed_of
 from tunesvc.search.tracking.lineage import Parent, parent_of
-from tunesvc.spec.model import Search
+from tunesvc.spec.sections.population_keys import Search
 
 
 class MemberSampler(BaseSampler):

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.lineage import Parent, parent_of
-from tunesvc.spec.model import Search
+from tunesvc.spec.sections.population_keys import Search
 
 
 class Arrival(NamedTuple):

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 from tunesvc.search.population.member_sampler import MemberSampler
 from tunesvc.search.samplers.gp.model.domain import Domain
 from tunesvc.search.tracking.lineage import parent_of
-from tunesvc.spec.model import Stage, as_choice
+from tunesvc.spec.sections.field_types import as_choice
+from tunesvc.spec.sections.population_keys import Stage
 
 
 class ScheduleSampler(MemberSampler):

@@ -12,7 +12,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from tunesvc.errors import SpecError
 from tunesvc.spec.diagnostics import Path, SpecIssue
-from tunesvc.spec.model import OBJECT, Pruner, Sampler
+from tunesvc.spec.sections.components import OBJECT, Pruner, Sampler
 from tunesvc.util.suggestions import suggest
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from tunesvc.search.registry.component_options import (
 from tunesvc.spec import Evaluation, Pruner, StudySpec
 from tunesvc.spec.checks import PRUNERS_OF_SEVERAL as SEVERAL
 from tunesvc.spec.diagnostics import Path, SpecIssue
-from tunesvc.spec.model import OBJECT
+from tunesvc.spec.sections.components import OBJECT
 
 
 def make_pruner(spec: StudySpec, given: Given[BasePruner] = None) -> BasePruner:

@@ -27,7 +27,8 @@ from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.space.search_space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
 from tunesvc.spec.conditions import when_values
-from tunesvc.spec.model import OBJECT, Search
+from tunesvc.spec.sections.components import OBJECT
+from tunesvc.spec.sections.population_keys import Search
 
 
 def make_sampler(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tunesvc.spec.model import Limits, StudySpec
+from tunesvc.spec.model import StudySpec
+from tunesvc.spec.sections.execution_keys import Limits
 
 Schema = dict[str, Any]
 

@@ -11,30 +11,39 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tunesvc.spec import foreign_names, model
+from tunesvc.spec import foreign_names
 from tunesvc.spec.diagnostics import Path, SpecIssue, printable
+from tunesvc.spec.model import StudySpec
+from tunesvc.spec.sections.budget import Budget, Prices, StopWhen
+from tunesvc.spec.sections.data_keys import Data, DataSplit, DataStep, FeatureStore
+from tunesvc.spec.sections.evaluation_keys import Evaluation
+from tunesvc.spec.sections.execution_keys import Environment, Keep, Limits, Resources, Retries
+from tunesvc.spec.sections.objective import Constraint, Metric
+from tunesvc.spec.sections.parameter_types import CategoricalParameter, FloatParameter, IntParameter
+from tunesvc.spec.sections.population_keys import Search
+from tunesvc.spec.sections.watch_keys import Watch
 from tunesvc.util.suggestions import suggest
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
-    "watch": model.Watch,
-    "metric": model.Metric,
-    "metrics": model.Metric,
-    "constraints": model.Constraint,
-    "data": model.Data,
-    "evaluation": model.Evaluation,
-    "search": model.Search,
-    "budget": model.Budget,
-    "resources": model.Resources,
-    "cost": model.Prices,
-    "retries": model.Retries,
-    "limits": model.Limits,
-    "keep": model.Keep,
-    "environment": model.Environment,
+    "watch": Watch,
+    "metric": Metric,
+    "metrics": Metric,
+    "constraints": Constraint,
+    "data": Data,
+    "evaluation": Evaluation,
+    "search": Search,
+    "budget": Budget,
+    "resources": Resources,
+    "cost": Prices,
+    "retries": Retries,
+    "limits": Limits,
+    "keep": Keep,
+    "environment": Environment,
 }
 _PARAMETERS: Mapping[object, type[BaseModel]] = {
-    "float": model.FloatParameter,
-    "int": model.IntParameter,
-    "categorical": model.CategoricalParameter,
+    "float": FloatParameter,
+    "int": IntParameter,
+    "categorical": CategoricalParameter,
 }
 _NEEDED_KEYS: Mapping[object, str] = {
     "name": "what the study is called, such as `name: digits`",
@@ -117,17 +126,17 @@ def _unknown_key(key: str, known: list[str], hint: str) -> str:
 
 def _known_keys(location: Path) -> Iterable[str]:
     if len(location) == 1:
-        return [*model.StudySpec.model_fields, "metric"]
+        return [*StudySpec.model_fields, "metric"]
     if location[:2] == ("budget", "stop_when"):
-        return model.StopWhen.model_fields
+        return StopWhen.model_fields
     if location[:2] == ("watch", "budget") and len(location) > 2:
-        return model.Budget.model_fields
+        return Budget.model_fields
     if location[:2] == ("data", "split"):
-        return model.DataSplit.model_fields
+        return DataSplit.model_fields
     if location[:2] == ("data", "source"):
-        return model.FeatureStore.model_fields
+        return FeatureStore.model_fields
     if location[:2] == ("data", "steps"):
-        return model.DataStep.model_fields
+        return DataStep.model_fields
     section = _SECTIONS.get(str(location[0]))
     if location[0] == "parameters":
         section = _PARAMETERS.get(location[2])

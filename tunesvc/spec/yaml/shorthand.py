@@ -31,7 +31,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunesvc.spec.diagnostics import Path, SpecIssue
-from tunesvc.spec.model import CLASS_FORM, OBJECT, Search, migrate_seeds
+from tunesvc.spec.sections.components import CLASS_FORM, OBJECT
+from tunesvc.spec.sections.evaluation_keys import migrate_seeds
+from tunesvc.spec.sections.population_keys import Search
 
 
 def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:

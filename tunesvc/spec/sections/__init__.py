@@ -1,0 +1,1 @@
+"""Sections of a study's spec, one module for each subject."""
