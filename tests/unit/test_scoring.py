@@ -20,7 +20,13 @@ from tunesvc.charts.predictions_chart import predictions
 from tunesvc.data.trial_data import TrialData
 from tunesvc.errors import BadReport, DataError, SpecError
 from tunesvc.evaluation.judging import judge
-from tunesvc.evaluation.prediction_summary import CLASSES_MAX, confusion_of, residuals_of
+from tunesvc.evaluation.prediction_summary import (
+    CLASSES_MAX,
+    PREDICTIONS,
+    confusion_of,
+    residuals_of,
+    summary_in,
+)
 from tunesvc.evaluation.predictions import Predictions
 from tunesvc.evaluation.scoring import require_fitting_scorers, score, standard_errors
 from tunesvc.spec.scorers import SCORERS
@@ -295,3 +301,34 @@ def test_a_column_of_text_goes_to_models_with_names_only(read: Read) -> None:
     model = Ridge().fit(data.train.pandas()[list("abcd")], data.train.y)
     (value,) = judge(model, trial_of(data), ("r2",), lambda *_: None).values()
     assert 0.5 < value < 1
+
+
+def test_the_confusion_of_folds_is_that_of_all_their_rows() -> None:
+    rng = np.random.default_rng(0)
+    y, predicted = rng.choice(["a", "b", "c"], 90), rng.choice(["a", "b", "c"], 90)
+    y[:30] = predicted[:30] = "b"  # a fold without the other classes
+    whole = confusion_of(y, predicted)
+    folds = [slice(0, 30), slice(30, 60), slice(60, 90)]
+    attrs = {
+        f"{PREDICTIONS}:{k}": {**confusion_of(y[fold], predicted[fold]), "part": "validation part"}
+        for k, fold in enumerate(folds)
+    }
+    assert summary_in(attrs, "fold") == {**whole, "part": "validation part of 3 folds"}
+    assert summary_in({}, "fold") is None
+
+
+def test_the_residuals_of_folds_have_their_common_mean_and_deviation() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=100)
+    predicted = y + rng.normal(0.3, 0.1, size=100)
+    attrs = {
+        f"{PREDICTIONS}:{k}": {**residuals_of(y[k::2], predicted[k::2]), "part": "validation part"}
+        for k in range(2)
+    }
+    merged = summary_in(attrs, "repeat")
+    assert merged is not None
+    whole = residuals_of(y, predicted)
+    assert merged["mean"] == pytest.approx(whole["mean"])
+    assert merged["deviation"] == pytest.approx(whole["deviation"])
+    assert (merged["rows"], np.sum(merged["counts"])) == (100, 100)
+    assert merged["part"] == "validation part of 2 repeats"

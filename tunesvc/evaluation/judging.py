@@ -33,8 +33,11 @@ def judge(
         DataError: the study has no data.
     """
     require_model(returned, scoring)
-    name = "validation part" if trial.fold is None else f"validation part of fold {trial.fold}"
-    return _scores(returned, trial.data.validation, scoring, set_attr, name)
+
+    def set_for_fold(name: str, value: str) -> None:
+        set_attr(name if trial.fold is None else f"{name}:{trial.fold}", value)
+
+    return _scores(returned, trial.data.validation, scoring, set_for_fold, "validation part")
 
 
 def judge_final(

@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, Response
 from tunesvc import charts
 from tunesvc.charts import Chart
 from tunesvc.errors import ArtifactStoreError
-from tunesvc.evaluation.prediction_summary import PREDICTIONS
+from tunesvc.evaluation.prediction_summary import summary_in
 from tunesvc.queries.checkpoint_files import KeptCheckpoint, list_checkpoints, open_checkpoint
 from tunesvc.queries.explain.explanation import Statement, describe_trial
 from tunesvc.queries.explain.trial_attribution import best_other, get_attribution
@@ -101,7 +101,7 @@ def trial_page(
         best=best,
         settings=_param_views(request, study, detail, reasons, best),
         metrics=_metrics(study, detail),
-        has_predictions=PREDICTIONS in detail.system_attrs,
+        has_predictions=summary_in(detail.system_attrs, study.objectives[0].step) is not None,
         is_open=not detail.row.is_finished,
     )
 
@@ -141,9 +141,9 @@ def trial_curve_csv(
 
 
 @router.get("/studies/{study_id}/trials/{number}/predictions", name="trial_predictions")
-def trial_predictions(request: Request, detail: AskedTrial) -> Response:
-    """Return the predictions of the trial's model as a figure."""
-    return answer_chart(request, _predictions_chart(detail))
+def trial_predictions(request: Request, study: AskedStudy, detail: AskedTrial) -> Response:
+    """Return the predictions of the trial's models as a figure."""
+    return answer_chart(request, _predictions_chart(study, detail))
 
 
 @router.get("/studies/{study_id}/trials/{number}/predictions/table", name="trial_predictions_table")
@@ -153,7 +153,7 @@ def trial_predictions_table(
     detail: AskedTrial,
 ) -> HTMLResponse:
     """Render the figure's data as a table."""
-    return answer_table(request, _predictions_chart(detail), study)
+    return answer_table(request, _predictions_chart(study, detail), study)
 
 
 @router.get(
@@ -161,7 +161,8 @@ def trial_predictions_table(
 )
 def trial_predictions_csv(study: AskedStudy, detail: AskedTrial) -> Response:
     """Return the figure's data as CSV."""
-    return answer_csv(_predictions_chart(detail), f"{study.name}-{detail.row.number}-predictions")
+    chart = _predictions_chart(study, detail)
+    return answer_csv(chart, f"{study.name}-{detail.row.number}-predictions")
 
 
 @router.get("/studies/{study_id}/trials/{number}/logs", name="trial_logs")
@@ -370,9 +371,9 @@ def _curve_chart(
     return charts.peer_curves(objective, own, groups, total)
 
 
-def _predictions_chart(detail: TrialDetail) -> Chart:
-    summary = detail.system_attrs.get(PREDICTIONS)
-    if not isinstance(summary, Mapping):
+def _predictions_chart(study: StudyView, detail: TrialDetail) -> Chart:
+    summary = summary_in(detail.system_attrs, study.objectives[0].step)
+    if summary is None:
         reason = "No model of this trial was scored: `evaluation: {scoring: ...}` does that."
         return Chart("Its predictions", None, reason)
     return charts.predictions(summary)
