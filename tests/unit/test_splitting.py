@@ -46,6 +46,32 @@ def test_folds_of_distinct_times_are_those_of_scikit_learn(count: int) -> None:
         assert list(fold["validation"]) == sorted(np.argsort(days)[validation])
 
 
+@pytest.mark.parametrize("way", [{}, {"group": "shop"}, {"stratify": True}])
+def test_a_draw_has_other_folds_and_each_row_is_validated_once(way: Mapping[str, object]) -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table({"shop": rng.integers(0, 40, 400), "bought": rng.integers(0, 2, 400)})
+    shops, divisions = table.column("shop").to_numpy(), set()
+    for draw in (0, 1, 2):
+        split = DataSplit.model_validate({**way, "draw": draw})
+        folds = list(fold_rows(table, np.arange(400), split, "bought", 5))
+        assert sorted(np.concatenate([fold["validation"] for fold in folds])) == list(range(400))
+        divisions.add(frozenset(tuple(fold["validation"]) for fold in folds))
+        for fold in folds:
+            assert sorted([*fold["train"], *fold["validation"]]) == list(range(400))
+            if "group" in way:
+                assert not set(shops[fold["train"]]) & set(shops[fold["validation"]])
+    assert len(divisions) == 3
+
+
+def test_folds_by_time_are_the_same_in_all_draws() -> None:
+    table, rows = pa.table({"day": range(60)}), np.arange(60)
+    folds = [
+        [list(fold["validation"]) for fold in fold_rows(table, rows, split, None, 5)]
+        for split in (BY_DAY, BY_DAY.model_copy(update={"draw": 1}))
+    ]
+    assert folds[0] == folds[1]
+
+
 def test_too_few_moments_are_named() -> None:
     table = pa.table({"day": [1] * 5 + [2] * 20})
     with pytest.raises(DataError, match="the train part is empty"):

@@ -14,6 +14,7 @@ import pyarrow as pa
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
+    PredefinedSplit,
     StratifiedKFold,
     train_test_split,
 )
@@ -64,7 +65,8 @@ def fold_rows(
 ) -> Iterator[Mapping[str, Rows]]:
     """Yield the numbers of the rows to train and to validate on of each fold, in ascending order.
 
-    By time, a fold trains on all rows before those that it validates on: its window expands.
+    By time, a fold trains on all rows before those that it validates on: its window expands. All
+    draws have these folds; at random, by class and by group, each draw has others.
 
     Raises:
         DataError: there are too few rows, groups, or rows of a class.
@@ -79,8 +81,12 @@ def fold_rows(
         yield from _folds_by_time(table, split.time, rows, count)
         return
     if split.group is not None:
-        groups, splitter = _codes(table, split.group, rows), GroupKFold(count)
+        groups = _codes(table, split.group, rows)
         _check_counts(len(np.unique(groups)), count, f"groups in column {split.group!r}")
+        splitter = GroupKFold(count)
+        if split.draw:
+            splitter = PredefinedSplit(_fold_of_rows(groups, count, _seed_of_draw(split)))
+            groups = None  # it has them
     elif split.stratify and target is not None:
         labels = _codes(table, target, rows)
         splitter = StratifiedKFold(count, shuffle=True, random_state=_seed_of_draw(split))
@@ -90,6 +96,19 @@ def fold_rows(
             yield {"train": np.sort(rows[train]), "validation": np.sort(rows[validation])}
     except ValueError as error:
         raise DataError(f"{count} folds are impossible: {error}") from error
+
+
+def _fold_of_rows(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Return the fold that validates on each row, if groups are divided at random.
+
+    `GroupKFold` has a random division only since scikit-learn 1.6; this is the same one: folds of
+    about as many groups.
+    """
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    folds = np.zeros(len(groups), dtype=int)
+    for fold, members in enumerate(np.array_split(order, count)):
+        folds[np.isin(groups, members)] = fold
+    return folds
 
 
 def _check_counts(found: int, folds: int, named: str) -> None:

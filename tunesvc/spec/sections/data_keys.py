@@ -77,7 +77,8 @@ class DataSplit(SpecModel):
         ge=0,
         lt=2**16,
         description="Number of a random draw of the training and validation part, or of folds; the "
-        "test part is the same in all of them. `tune watch` compares on folds of another draw.",
+        "test part is the same in all of them, and so are parts and folds by `time`. `tune watch` "
+        "compares on folds of another draw.",
     )
 
     @model_validator(mode="after")
