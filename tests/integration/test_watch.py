@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.support.watched_family import Killed, WatchedFamily
 from tunesvc.champions.announcements import deliver_due
@@ -19,6 +20,8 @@ from tunesvc.db.champions import champion_records, promotion_deliveries
 from tunesvc.db.champions.champion_records import Champion, PromotionEvidence
 from tunesvc.db.engine.database import Database
 from tunesvc.db.lease import default_owner
+from tunesvc.db.people import accounts
+from tunesvc.db.schema.service_tables import champions
 from tunesvc.errors import ChampionNotFound, StudyBusy
 from tunesvc.preparation.data_store import DataStore
 from tunesvc.queries.studies import get_study
@@ -322,3 +325,15 @@ def test_mlflow_has_one_run_for_a_promotion(
     assert float(run.data.params["x"]) == champion.configuration.params["x"]
     assert run.data.metrics["loss"] == pytest.approx(champion.configuration.value)
     assert len(client.get_metric_history(run.info.run_id, "loss_fold")) == 5
+
+
+def test_a_watch_does_not_continue_from_a_champion_of_another_project(
+    family: WatchedFamily,
+) -> None:
+    family.data(0.0)
+    family.look()
+    with family.database.engine.begin() as connection:
+        project = accounts.add_project(connection, "vision")
+        connection.execute(sa.update(champions).values(project_id=project))
+    with pytest.raises(ChampionNotFound, match="is of another project than the study"):
+        family.look()

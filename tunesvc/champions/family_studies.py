@@ -15,6 +15,7 @@ from tunesvc.db import study_records
 from tunesvc.db.champions import champion_records
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.db.engine.database import Database
+from tunesvc.errors import ChampionNotFound
 from tunesvc.preparation.data_store import DataManifest
 from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.queries.studies import get_study
@@ -57,9 +58,23 @@ class FamilyStudies:
         self._runner.say(text)
 
     def champion(self) -> Champion | None:
-        """Return today's champion; None if there is none yet."""
+        """Return today's champion; None if there is none yet.
+
+        Raises:
+            ChampionNotFound: the one of this name is of another project than the study.
+        """
         with self._database.engine.connect() as connection:
-            return champion_records.current(connection, self.name)
+            champion = champion_records.current(connection, self.name)
+            record = study_records.look_up(connection, self.name)
+            if champion is None or record is None:
+                return champion
+            project_id = study_records.project_of(connection, record.study_id)
+        if champion.project_id != project_id:
+            raise ChampionNotFound(
+                f"the champion of {self.name!r} is of another project than the study of this "
+                "name: move the study there, or rename it"
+            )
+        return champion
 
     def declined_versions(self) -> set[str | None]:
         """Return the data versions whose promotions were rolled back."""

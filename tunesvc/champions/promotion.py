@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc.champions.watch_specs import family_of
+from tunesvc.db import study_records
 from tunesvc.db.champions import champion_records, promotion_deliveries
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.db.engine.database import Database
@@ -17,6 +18,8 @@ from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.queries.recommendation import find_best_trial
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.trials.trial_table import rows_of
+
+_OTHER_PROJECT = "{!r} is not a family of the study's project"
 
 
 def promote(
@@ -42,14 +45,17 @@ def promote(
 
     Raises:
         TuneError: the study has several metrics, or the trial has no value.
+        ChampionNotFound: the family is of another project than the study.
         StudyBusy: another process has replaced the champion meanwhile.
     """
     configuration = configuration_of(database, view, number)
     family = family_of(view.name) if family is None else family
     with database.engine.begin() as connection:
-        before = champion_records.current(connection, family, scope)
-        project_id = champion_records.find_project_of_family(connection, view.name)
+        before = champion_records.current(connection, family)
+        project_id = study_records.project_of(connection, view.study_id)
         _check_project(family, before, project_id)
+        if before is None:
+            _check_name(connection, family, project_id, scope)
         champion_id = champion_records.record(
             connection,
             family,
@@ -94,7 +100,7 @@ def roll_back(
     with database.engine.begin() as connection:
         today = champion_records.get_current(connection, family, scope)
         if view is not None:
-            project_id = champion_records.find_project_of_family(connection, view.name)
+            project_id = study_records.project_of(connection, view.study_id)
             _check_project(family, today, project_id)
         history = champion_records.list_history(connection, family, scope)
         restored = champion_records.earlier_configuration(history, champion_id)
@@ -167,7 +173,8 @@ def record_promotion(
         hooks: addresses by hook, and the folder of commands.
     """
     family, kind, configuration, evidence = champion
-    project_id = champion_records.find_project_of_family(connection, family)
+    study = study_records.look_up(connection, family)
+    project_id = None if study is None else study_records.project_of(connection, study.study_id)
     champion_id = champion_records.record(
         connection,
         family,
@@ -191,7 +198,27 @@ def _check_project(family: str, champion: Champion | None, project_id: int | Non
         ChampionNotFound: it is of another one.
     """
     if champion is not None and champion.project_id != project_id:
-        raise ChampionNotFound(f"{family!r} has no champion in the study's project")
+        raise ChampionNotFound(_OTHER_PROJECT.format(family))
+
+
+def _check_name(
+    connection: sa.Connection, family: str, project_id: int | None, scope: StudyScope
+) -> None:
+    """Refuse a first champion of a family that is named for a study of another project.
+
+    A user that does not see all projects has to name a study, so that no study that another
+    project creates later continues from this champion.
+
+    Raises:
+        ChampionNotFound: the name is not one of the project.
+    """
+    named = study_records.look_up(connection, family)
+    if named is None:
+        is_other = scope.projects is not None
+    else:
+        is_other = study_records.project_of(connection, named.study_id) != project_id
+    if is_other:
+        raise ChampionNotFound(_OTHER_PROJECT.format(family))
 
 
 def configuration_of(database: Database, view: StudyView, number: int | None) -> Configuration:

@@ -14,7 +14,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc.db.schema.service_tables import champions
-from tunesvc.db.schema.tables import studies
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.drift.drift_report import ColumnDrift, DriftReport
 from tunesvc.errors import ChampionNotFound, StudyBusy
@@ -217,13 +216,6 @@ def record(
             f"another process has replaced the champion of {family!r} meanwhile: "
             f"`tune champion show {family}`"
         ) from None
-
-
-def find_project_of_family(connection: sa.Connection, family: str) -> int | None:
-    """Return the project of the study that a family is named for; None without one."""
-    query = sa.select(studies.c.project_id).where(studies.c.name == family)
-    found: int | None = connection.execute(query).scalar()
-    return found
 
 
 def _query(scope: StudyScope) -> sa.Select[Any]:

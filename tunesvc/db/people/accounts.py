@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db import notifications
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.statements import PreparedStatement
-from tunesvc.db.schema.service_tables import members, projects, tokens, users
+from tunesvc.db.schema.service_tables import champions, members, projects, tokens, users
 from tunesvc.db.schema.tables import studies
 from tunesvc.errors import AccountExists, AccountNotFound, SpecError, Unauthenticated
 from tunesvc.util.redaction import SECRET_PREFIX
@@ -294,9 +294,18 @@ def set_member(
 
 
 def move_study(connection: sa.Connection, study_id: int, project_id: int | None) -> None:
-    """Put a study into a project, or with None into none. Repeatable."""
+    """Put a study into a project, or with None into none, and its champions with it. Repeatable."""
+    moved = sa.select(studies.c.name, studies.c.project_id).where(studies.c.study_id == study_id)
+    study = connection.execute(moved.with_for_update()).one_or_none()
+    if study is None:
+        return
     change = sa.update(studies).where(studies.c.study_id == study_id)
     connection.execute(change.values(project_id=project_id))
+    is_its = (
+        champions.c.family == study.name,
+        champions.c.project_id.is_not_distinct_from(study.project_id),
+    )
+    connection.execute(sa.update(champions).where(*is_its).values(project_id=project_id))
     notifications.notify(connection, study_id)
 
 

@@ -1,0 +1,83 @@
+"""Champions belong to the project of their family's study, and no other project can take it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.simulation import Simulation
+from tests.support.specs import make_spec
+from tunesvc.champions.promotion import promote, roll_back
+from tunesvc.db.champions import champion_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.people import accounts
+from tunesvc.db.study_scope import StudyScope
+from tunesvc.errors import ChampionNotFound
+from tunesvc.queries.studies import get_study
+
+REFUSED = "is not a family of the study's project"
+
+
+@pytest.fixture
+def projects(database: Database) -> dict[str, StudyScope]:
+    """Two projects, and what their members view: `shop` of one, `other` and a re-tune of one."""
+    scopes = {}
+    with database.engine.begin() as connection:
+        ids = {name: accounts.add_project(connection, name) for name in ("vision", "sound")}
+    for study, project in (
+        ("shop", "vision"),
+        ("other", "sound"),
+        ("shop@deadbeef", "sound"),
+        ("new@deadbeef", "sound"),
+    ):
+        simulation = Simulation(database, make_spec(name=study, budget={"trials": 3}))
+        simulation.run()
+        with database.engine.begin() as connection:
+            accounts.move_study(connection, simulation.record.study_id, ids[project])
+        scopes[project] = StudyScope(frozenset({ids[project]}))
+    return scopes
+
+
+def test_a_family_of_another_project_cannot_be_taken(
+    database: Database, projects: dict[str, StudyScope]
+) -> None:
+    """Also before its first champion, and before its study."""
+    tried: list[tuple[str, str | None]]
+    tried = [("other", "shop"), ("shop@deadbeef", None), ("new@deadbeef", None), ("other", "new")]
+    for study, family in tried:
+        view = get_study(database, study)
+        with pytest.raises(ChampionNotFound, match=REFUSED):
+            promote(database, view, None, "eve", family=family, scope=projects["sound"])
+    with database.engine.connect() as connection:
+        assert champion_records.list_current(connection) == ()
+
+
+def test_a_champion_of_another_project_is_not_replaced(
+    database: Database, projects: dict[str, StudyScope]
+) -> None:
+    promote(database, get_study(database, "shop"), None, "ann", scope=projects["vision"])
+    view = get_study(database, "other")
+    with pytest.raises(ChampionNotFound, match=REFUSED):
+        promote(database, view, None, "eve", family="shop", scope=projects["sound"])
+    with pytest.raises(ChampionNotFound, match="has no champion"):
+        roll_back(database, "shop", "eve", scope=projects["sound"], view=view)
+
+
+def test_champions_move_with_the_study_that_names_their_family(
+    database: Database, projects: dict[str, StudyScope]
+) -> None:
+    view = get_study(database, "shop")
+    for number in (0, 1):
+        promote(database, view, number, "ann", scope=projects["vision"])
+    promote(database, get_study(database, "other"), None, "bob", scope=projects["sound"])
+    (sound,) = projects["sound"].projects or ()
+    with database.engine.begin() as connection:
+        accounts.move_study(connection, view.study_id, sound)
+        assert champion_records.list_current(connection, projects["vision"]) == ()
+        assert len(champion_records.list_history(connection, "shop", projects["sound"])) == 2
+    moved = get_study(database, "shop")
+    promote(database, moved, 2, "bob", scope=projects["sound"])
+    roll_back(database, "shop", "bob", scope=projects["sound"], view=moved)
+    with database.engine.begin() as connection:
+        accounts.move_study(connection, view.study_id, None)
+        (left,) = champion_records.list_current(connection, projects["sound"])
+    assert left.family == "other"
