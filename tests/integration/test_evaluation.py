@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -20,6 +21,7 @@ from tests.support.jobs_and_events import make_job, make_launch
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
 from tunesvc.coordinator.attempt_state.launch_blocks import blocks_of
+from tunesvc.coordinator.coordinator import Coordinator
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import BadReport, Pruned
@@ -32,6 +34,7 @@ from tunesvc.spec import Evaluation
 
 Steps = list[tuple[float, Payload]]
 
+STEPS_MAX = 5_000
 REPEATS = {"repeats": 4}
 OBJECTIVES = Path(__file__).parent.parent / "objectives"
 
@@ -47,6 +50,14 @@ def on_blocks(launch: Launch, losses: Mapping[int, float]) -> Steps:
         for block in launch.blocks
     ]
     return [*steps, (0.0, Finished({"loss": -1.0}))]
+
+
+def until_reported(simulation: Simulation, coordinator: Coordinator, step: int) -> None:
+    for _ in range(STEPS_MAX):
+        if simulation.sql(f"SELECT 1 FROM reports WHERE step = {step}"):
+            return
+        assert coordinator.step() is None
+    raise AssertionError("did not come so far")
 
 
 def test_the_value_is_the_mean_and_its_standard_error_is_stored(database: Database) -> None:
@@ -94,6 +105,82 @@ def test_poor_trials_stop_after_their_first_repeat(database: Database) -> None:
     (reason,) = simulation.sql("SELECT reason FROM decisions WHERE kind = 'prune' LIMIT 1")[0]
     assert "after 1 of 4 repeats" in reason
     assert all(0.8 < (trial.value or 0) < 1 for trial in trials[5:]), "the forecast of their mean"
+
+
+@pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "retried"])
+def test_a_repeat_that_is_no_number_is_evaluated_again(database: Database, is_killed: bool) -> None:
+    evaluated: list[list[int]] = []
+
+    def script(launch: Launch) -> Steps:
+        evaluated.append([block.step for block in launch.blocks])
+        if launch.attempt.number > 1:
+            return on_blocks(launch, {0: 1, 1: 2, 2: 3, 3: 6})
+        outcome = Lost("killed") if is_killed else Finished({"loss": math.nan})
+        return [
+            (1.0, Reported(0, {"loss": 1.0})),
+            (1.0, Reported(1, {"loss": math.nan})),
+            (0.5, outcome),
+        ]
+
+    spec = make_spec(evaluation=REPEATS, budget={"trials": 1}, retries={"nan": 1})
+    simulation = Simulation(database, spec, script)
+    simulation.run()
+    (trial,) = trials_of(simulation)
+    assert evaluated == [[0, 1, 2, 3], [1, 2, 3]]
+    assert trial.values == [3.0]
+    assert trial.intermediate_values == {0: 1.0, 1: 2.0, 2: 3.0, 3: 6.0}
+
+
+def test_a_coordinator_resumes_at_a_repeat_that_is_no_number(database: Database) -> None:
+    evaluated: list[list[int]] = []
+
+    def script(launch: Launch) -> Steps:
+        evaluated.append([block.step for block in launch.blocks])
+        values = {0: 1.0, 1: 2.0, 2: 3.0, 3: 6.0}
+        if launch.attempt.number > 1:
+            return on_blocks(launch, values)
+        return [
+            (1.0, Reported(0, {"loss": 1.0})),
+            (1.0, Reported(1, {"loss": math.nan})),
+            (3600.0, Finished({"loss": math.nan})),
+        ]
+
+    spec = make_spec(evaluation=REPEATS, budget={"trials": 1})
+    simulation = Simulation(database, spec, script)
+    until_reported(simulation, simulation.start(), 1)
+    simulation.crash()
+    simulation.run()
+    (trial,) = trials_of(simulation)
+    assert evaluated == [[0, 1, 2, 3], [1, 2, 3]]
+    assert trial.values == [3.0]
+
+
+def test_a_takeover_keeps_the_forecast_of_a_stopped_trial(database: Database) -> None:
+    """The first repeat is the easiest: its value alone would lead the sampler astray."""
+
+    def script(launch: Launch) -> Steps:
+        base = 0.1 if launch.trial_number < 5 else 0.9
+        wobble = 0.01 * (1 + launch.trial_number % 3)
+        steps = on_blocks(launch, {step: base + step + (step % 2) * wobble for step in range(4)})
+        if launch.trial_number < 5:
+            return steps
+        return [steps[0], (3600.0, Finished({"loss": 1.0}))]
+
+    spec = make_spec(
+        evaluation=REPEATS, pruner={"name": "auto"}, parallelism=1, budget={"trials": 6}
+    )
+    simulation = Simulation(database, spec, script)
+    simulation.share_cluster().obedient = False
+    coordinator = simulation.start()
+    for _ in range(STEPS_MAX):
+        if simulation.sql("SELECT 1 FROM attempts WHERE stop_cause = 'prune'"):
+            break
+        assert coordinator.step() is None
+    simulation.crash()
+    simulation.run()
+    trial = trials_of(simulation)[5]
+    assert trial.state.name == "PRUNED"
+    assert trial.value == pytest.approx(0.9 + 1.5, abs=0.1)
 
 
 # --- in a worker ----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import TrialState
@@ -526,8 +526,8 @@ class Lifecycle:
             if attempt.checkpoint is not None:
                 record.checkpoint = attempt.checkpoint
                 record.checkpoint_step = attempt.checkpoint_step
-        if self._live_attempts.is_stepwise and trial.reports:
-            record.checkpoint_step = trial.reports[-1][0]
+        if self._live_attempts.is_stepwise:
+            record.checkpoint_step = self._last_evaluated(trial)
         self._record_of(trial.number)
         record.curve = self._curve_of(trial, up_to=record.after_step)
         last = trial.attempts[-1] if trial.attempts else None
@@ -565,8 +565,19 @@ class Lifecycle:
             # The stop stays decided, but the request may not have reached the worker.
             live.stop_cause = StopCause(last.stop_cause)
             live.stop_reason = "stopped by the earlier coordinator"
+            if self._live_attempts.is_stepwise and live.stop_cause is StopCause.PRUNE:
+                live.forecast = trial.forecast
             self._stopped.append(live)
             actions.stops.append(live.id)
+
+    def _last_evaluated(self, trial: UnfinishedTrial) -> int | None:
+        """Return the step of the last fold or repeat before the first without a finite value."""
+        last = None
+        for step, metrics in self._reports_of(trial):
+            if not self._live_attempts.is_evaluated(metrics):
+                break
+            last = step
+        return last
 
     def _began_after(self, trial: UnfinishedTrial) -> int:
         """Return the step after which a trial's last attempt began."""
@@ -581,11 +592,16 @@ class Lifecycle:
         up_to: float = math.inf,
     ) -> MetricTracker:
         curve = self._live_attempts.new_curve()
-        objective = self._spec.metrics[0].name
-        for step, value, metrics in trial.reports:
+        for step, metrics in self._reports_of(trial):
             if step <= up_to:
-                curve.add(step, metrics if value is None else {objective: value, **metrics})
+                curve.add(step, metrics)
         return curve
+
+    def _reports_of(self, trial: UnfinishedTrial) -> Iterator[tuple[int, Mapping[str, float]]]:
+        """Yield step and all metrics of a trial's reports, by step."""
+        objective = self._spec.metrics[0].name
+        for step, value, others in trial.reports:
+            yield step, others if value is None else {objective: value, **others}
 
     def _record_end(self, live: LiveAttempt, result: Conclusion) -> None:
         end = EndRecord(

@@ -195,7 +195,7 @@ class EventHandler:
         self._check_names(live, report.metrics)
         live.last_report_s = self._now()
         live.curve.add(report.step, report.metrics)
-        if self._live_attempts.is_stepwise:
+        if self._live_attempts.is_stepwise and self._live_attempts.is_evaluated(report.metrics):
             record = self._live_attempts.record_of(live.number)
             record.checkpoint_step, record.curve = report.step, live.curve.copy()
         others = dict(report.metrics)

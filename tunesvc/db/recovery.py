@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tunesvc.db.engine import json_numbers
 from tunesvc.db.schema.states import AttemptState
-from tunesvc.db.schema.tables import attempts, reports, trials
+from tunesvc.db.schema.tables import attempts, decisions, reports, trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class UnfinishedTrial:
     attempts: Sequence[StoredExecution]
     reports: Sequence[tuple[int, float | None, Mapping[str, float]]]
     """Step, first objective and other metrics of its curve, by step."""
+    forecast: float | None = None
+    """Value that the pruner expected when it last decided to stop the trial."""
 
     def describe(self) -> tuple[int, list[tuple[int, str, int]]]:
         """Return its number, and each attempt's number, state and cursor, for the event log."""
@@ -58,12 +60,14 @@ def unfinished_trials(connection: sa.Connection, study_id: int) -> list[Unfinish
         .order_by(trials.c.number)
     ).all()
     stored, curves = _attempts(connection, study_id), _curves(connection, study_id)
+    forecasts = _forecasts(connection, study_id)
     return [
         UnfinishedTrial(
             key,
             number,
             stored[key],
             curves[key],
+            forecasts.get(number),
         )
         for key, number in rows
     ]
@@ -189,6 +193,29 @@ def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[Sto
             )
         )
     return found
+
+
+def _forecasts(connection: sa.Connection, study_id: int) -> Mapping[int, float]:
+    """Return what the pruner expected of running trials that it stops, by number."""
+    predicted = decisions.c.details["predicted"].astext
+    query = (
+        sa.select(decisions.c.trial_number, predicted)
+        .join(
+            trials,
+            sa.and_(
+                trials.c.study_id == decisions.c.study_id,
+                trials.c.number == decisions.c.trial_number,
+            ),
+        )
+        .where(
+            decisions.c.study_id == study_id,
+            decisions.c.kind == "prune",
+            trials.c.state == "running",
+            predicted.is_not(None),
+        )
+        .order_by(decisions.c.decision_id)
+    )
+    return {number: float(value) for number, value in connection.execute(query)}
 
 
 def _seconds_since(time: sa.ColumnElement[datetime]) -> sa.ColumnElement[float]:

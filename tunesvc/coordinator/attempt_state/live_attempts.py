@@ -121,7 +121,7 @@ class TrialRecord:
     failures: Counter[Failure] = field(default_factory=Counter)
     checkpoint: str | None = None
     checkpoint_step: int | None = None
-    """Step of the checkpoint, or of the last fold or repeat: each is evaluated once."""
+    """Step of the checkpoint, or of the last fold or repeat with a finite value."""
     curve: MetricTracker | None = None
     """Metrics at the checkpoint or fold, from which the next attempt resumes."""
 
@@ -175,6 +175,7 @@ class OpenTrials:
         """
         self.is_stepwise = is_stepwise
         self._goals = {metric.name: metric.goal for metric in metrics}
+        self._objectives = [metric.name for metric in metrics]
         self._earlier_cpu_hours = earlier_cpu_hours
         self._earlier_gpu_hours = earlier_gpu_hours
         self._live: dict[AttemptId, LiveAttempt] = {}
@@ -218,6 +219,10 @@ class OpenTrials:
     def record_of(self, number: int) -> TrialRecord:
         """Return the trial's record; an empty one for a new trial."""
         return self._records.setdefault(number, TrialRecord())
+
+    def is_evaluated(self, metrics: Mapping[str, float]) -> bool:
+        """Return True if a fold or repeat has a finite value of each objective."""
+        return all(math.isfinite(metrics.get(name, math.nan)) for name in self._objectives)
 
     def new_curve(self) -> MetricTracker:
         """Return a tracker without reports."""
