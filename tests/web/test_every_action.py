@@ -207,7 +207,9 @@ ACTIONS = [
 def test_an_action_does_what_it_says(
     shared_dashboard: Dashboard, running: Running, action: Action
 ) -> None:
-    number, last = running.number(action.about or "true"), running.number("true")
+    about = action.about or "true"
+    running.until(f"SELECT count(*) > 0 FROM trials WHERE study_id = ID AND {about}")
+    number, last = running.number(about), running.number("true")
     trial = f"/trials/{number}" if action.about else ""
     page = shared_dashboard.open(f"/studies/{running.study_id}{trial}")
     dialog = ask(page, action.label, action.within)

@@ -175,7 +175,7 @@ def test_menus_close_as_in_any_application(dashboard: Dashboard, study_id: int) 
 
 def test_files_hold_what_is_filtered(dashboard: Dashboard, study_id: int) -> None:
     cookies = {one["name"]: one["value"] for one in dashboard.page.context.cookies()}
-    with httpx.Client(base_url=dashboard.server.url, cookies=cookies) as client:
+    with httpx.Client(base_url=dashboard.server.url, cookies=cookies, timeout=60.0) as client:
         answer = client.get(
             f"/studies/{study_id}/trials.csv", params={"where": "number < 2", "sort": "-number"}
         )
