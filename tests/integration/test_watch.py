@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -157,6 +158,24 @@ def test_a_first_champion_cannot_be_rolled_back_and_a_trial_can_be_chosen(
         promote(family.database, view, 99, "bob")
     assert family.look().outcome == "unchanged"
     assert len(family.hooked) == 2
+
+
+def test_values_on_folds_by_time_have_the_error_of_their_windows(family: WatchedFamily) -> None:
+    """The first window trains on as many rows as it validates on, the last on five times as many:
+    as folds at random, the mean would seem less uncertain than it is."""
+    family.data(0.0)
+    family.split = {"time": "day"}
+    champion = family.look().champion
+    assert champion is not None
+    values, error = champion.configuration.fold_values, champion.configuration.standard_error
+    windows = np.mean([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
+    assert error == pytest.approx(np.std(values, ddof=1) * np.sqrt(1 / 5 + windows))
+    family.data(0.0, seed=1)
+    steady = family.look()
+    store = DataStore.open()
+    for manifest in [one for one in store.list() if one.folds]:
+        store.remove(manifest)
+    assert family.look().degradation == steady.degradation is not None
 
 
 @pytest.mark.slow

@@ -109,6 +109,7 @@ class WatchedFamily:
         self.database = database
         self.folder = folder
         self.runner = SimulatedRunner(database, folder)
+        self.split: dict[str, Any] = {}
         self.watch: dict[str, Any] = {"budget": {"trials": 12}, "on_promote": "python hook.py"}
         (folder / "hook.py").write_text(
             "import sys\nopen('hook.jsonl', 'a').write(sys.stdin.read() + '\\n')\n"
@@ -119,6 +120,7 @@ class WatchedFamily:
         rng = np.random.default_rng(seed)
         table = {"a": rng.normal(mean, 1.0, rows), "b": rng.choice(["u", "v"], rows)}
         table["y"] = rng.integers(0, 2, rows)
+        table["day"] = np.arange(rows)
         pd.DataFrame(table).to_csv(self.folder / "rows.csv", index=False)
 
     @property
@@ -127,7 +129,7 @@ class WatchedFamily:
         return make_spec(
             name="shop",
             parameters={"x": {"type": "float", "min": -4.0, "max": 4.0}},
-            data={"source": "rows.csv", "target": "y"},
+            data={"source": "rows.csv", "target": "y", "split": self.split},
             sampler={"name": "tpe", "seed": 1},
             budget={"trials": 24},
             parallelism=4,

@@ -89,6 +89,14 @@ def test_every_row_is_validated_once_and_folds_stay(prepare_folds: Prepare) -> N
     assert data.of_fold(2) is data.of_fold(2)
 
 
+def test_validation_rows_per_training_row_are_those_of_the_folds(prepare_folds: Prepare) -> None:
+    by_time = prepare_folds(5, steps=[], split={"time": "day", "test": 0.1})
+    assert by_time.validation_ratio == pytest.approx(np.mean([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]))
+    assert prepare_folds(5, steps=[]).validation_ratio == pytest.approx(1 / 4)
+    split = {"test": 0.2, "validation": 0.2}
+    assert prepare_folds(None, steps=[], split=split).validation_ratio == pytest.approx(1 / 3)
+
+
 def test_another_number_of_folds_is_another_version(prepare_folds: Prepare) -> None:
     versions = {prepare_folds(folds).version for folds in (None, 4, 5)}
     assert len(versions) == 3

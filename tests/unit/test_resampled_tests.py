@@ -13,9 +13,17 @@ from tunesvc.search.analysis.resampled_tests import (
     improvement_p_value,
     standard_error,
 )
+from tunesvc.spec.goals import Goal
 
 OLD = (0.30, 0.28, 0.33, 0.29, 0.31)
 NEW = (0.25, 0.26, 0.27, 0.24, 0.29)
+
+
+def degradation(
+    before: tuple[float, ...], after: tuple[float, ...], goal: Goal, ratio: float
+) -> float | None:
+    errors = (standard_error(before, ratio), standard_error(after, ratio))
+    return degradation_p_value(before, after, goal, errors)
 
 
 def test_the_paired_test_is_nadeau_and_bengios() -> None:
@@ -33,15 +41,15 @@ def test_the_goal_decides_what_better_is() -> None:
     worse = improvement_p_value(NEW, OLD, "maximize", 0.25)
     assert better is not None
     assert worse == pytest.approx(1 - better)
-    grown = degradation_p_value(NEW, OLD, "minimize", (0.25, 0.25))
-    fallen = degradation_p_value(NEW, OLD, "maximize", (0.25, 0.25))
+    grown = degradation(NEW, OLD, "minimize", 0.25)
+    fallen = degradation(NEW, OLD, "maximize", 0.25)
     assert grown is not None
     assert fallen == pytest.approx(1 - grown)
 
 
 def test_the_test_of_degradation_is_welchs() -> None:
     expected = stats.ttest_ind(OLD, NEW, equal_var=False, alternative="greater").pvalue
-    assert degradation_p_value(NEW, OLD, "minimize", (0.0, 0.0)) == pytest.approx(expected)
+    assert degradation(NEW, OLD, "minimize", 0.0) == pytest.approx(expected)
 
 
 def test_failed_repeats_leave_their_pairs_out() -> None:
@@ -55,9 +63,9 @@ def test_repeats_without_noise_decide_nothing() -> None:
     assert improvement_p_value((0.2,) * 5, (0.3,) * 5, "minimize", 0.25) is None
     assert improvement_p_value((0.3,) * 5, (0.3,) * 5, "minimize", 0.25) == 1.0
     assert improvement_p_value((0.0,) * 5, (0.0,) * 5, "minimize", 0.25) == 1.0
-    assert degradation_p_value((0.2,) * 5, (0.3,) * 5, "minimize", (0.25, 0.25)) is None
-    assert degradation_p_value((0.3,) * 5, (0.3,) * 5, "minimize", (0.25, 0.25)) == 1.0
-    assert degradation_p_value((), OLD, "minimize", (0.25, 0.25)) is None
+    assert degradation((0.2,) * 5, (0.3,) * 5, "minimize", 0.25) is None
+    assert degradation((0.3,) * 5, (0.3,) * 5, "minimize", 0.25) == 1.0
+    assert degradation((), OLD, "minimize", 0.25) is None
 
 
 def test_the_standard_error_counts_shared_rows() -> None:

@@ -41,7 +41,7 @@ class FoldValues:
     values: tuple[tuple[float, ...], ...]
     """By configuration and fold; NaN for all folds of a trial that failed."""
     ratio: float
-    """Validation rows per training row of a fold."""
+    """Validation rows per training row, the mean over folds."""
 
 
 class ConfigurationFolds:
@@ -86,13 +86,13 @@ class ConfigurationFolds:
             with suppress(StudyFailed):  # its values are NaN: what fails here is not better
                 self._runner.run(record, quiet=True)
             stored = self._stored()
-        self._check_rows()
+        manifest = self._checked_manifest(len(stored))
         rows = []
         for name, params in configurations.items():
             rows.append(self._values_of(stored[digest(params)]))
             shown = ", ".join(map(number, rows[-1]))
             self._runner.say(f"{name}, {self._spec.metrics[0].name} on folds: {shown}")
-        return FoldValues(tuple(rows), 1 / (self._count - 1))
+        return FoldValues(tuple(rows), manifest.validation_ratio)
 
     def _stored(self) -> dict[str, FrozenTrial]:
         """Return the trials by the digest of their parameters."""
@@ -127,8 +127,8 @@ class ConfigurationFolds:
             return (math.nan,) * self._count
         return tuple(trial.intermediate_values[step] for step in range(self._count))
 
-    def _check_rows(self) -> None:
-        """Refuse values on rows of another version.
+    def _checked_manifest(self, trials: int) -> DataManifest:
+        """Return the version with the folds, prepared again if it was removed.
 
         Raises:
             DataError: the source has changed since the watch began.
@@ -137,12 +137,15 @@ class ConfigurationFolds:
             record = study_records.find(connection, self._name)
         used = get_data(self._database, record.study_id)
         found = None if used is None else DataStore.open().find(used.version)
-        if found is not None and _digests(found) != _digests(self._manifest):
+        if found is None:
+            found = self._runner.prepare(self._folds_spec(trials))
+        if _digests(found) != _digests(self._manifest):
             raise DataError(
                 f"{self._manifest.source} changed while it was watched, so that study "
                 f"{self._name!r} has other rows: `tune rm {self._name}` deletes it, and the next "
                 "watch repeats it"
             )
+        return found
 
 
 def digest(params: Mapping[str, Any]) -> str:

@@ -15,7 +15,11 @@ from tunesvc.db.champions.champion_records import Champion, Configuration, Promo
 from tunesvc.drift.drift_report import DriftReport
 from tunesvc.errors import ArtifactMissing
 from tunesvc.preparation.data_store import DataManifest, DataStore
-from tunesvc.search.analysis.resampled_tests import degradation_p_value, improvement_p_value
+from tunesvc.search.analysis.resampled_tests import (
+    degradation_p_value,
+    improvement_p_value,
+    standard_error,
+)
 from tunesvc.util.formatting import number
 
 
@@ -94,7 +98,7 @@ class NewVersion:
             configuration.fold_values,
             found.values[0],
             self._goal,
-            (found.ratio, found.ratio),
+            (configuration.standard_error, standard_error(found.values[0], found.ratio)),
         )
         return self._degradation is not None and self._degradation <= self._options.level / 2
 

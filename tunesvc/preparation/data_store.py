@@ -24,6 +24,7 @@ from tunesvc.data.prepared_data import (
     TEST,
     TRIAL_PARTS,
     PreparedData,
+    part_of_fold,
     part_path,
 )
 from tunesvc.errors import ArtifactMissing, DataError
@@ -90,6 +91,23 @@ class DataManifest:
     def folds(self) -> int:
         """Number of folds of the training part; 0 without."""
         return sum(name.startswith(FOLD_FOLDER) for name in self.parts) // len(TRIAL_PARTS)
+
+    @property
+    def validation_ratio(self) -> float:
+        """Validation rows per training row, of folds their mean.
+
+        Folds at random all have the same; those by time train on ever more rows.
+        """
+        if not self.folds:
+            return self._rows_of("validation") / self._rows_of("train")
+        ratios = []
+        for fold in range(self.folds):
+            training = self._rows_of(part_of_fold("train", fold))
+            ratios.append(self._rows_of(part_of_fold("validation", fold)) / training)
+        return sum(ratios) / len(ratios)
+
+    def _rows_of(self, part: str) -> int:
+        return self.parts[part].rows
 
     @property
     def whole_parts(self) -> Mapping[str, DataFile]:

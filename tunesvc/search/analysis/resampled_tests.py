@@ -2,7 +2,8 @@
 
 Splits share rows, so their values are correlated, and a plain t test finds differences far too
 often. The variance is corrected as in the resampled t test of Nadeau and Bengio (2003, "Inference
-for the generalization error", Machine Learning 52): by the ratio of validation to training rows.
+for the generalization error", Machine Learning 52): by the ratio of validation to training rows,
+which by time is the mean over the folds.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def degradation_p_value(
     before: Sequence[float],
     after: Sequence[float],
     goal: Goal,
-    ratios: tuple[float, float],
+    errors: tuple[float | None, float | None],
 ) -> float | None:
     """Return the p-value of Welch's one-sided test that a configuration is worse on later data.
 
@@ -60,21 +61,19 @@ def degradation_p_value(
         before: values by split of the earlier data, NaN where the repeat failed.
         after: values by split of the later data.
         goal: `minimize` or `maximize`.
-        ratios: validation rows per training row, before and after.
+        errors: standard errors of both means, see `standard_error`; None if unknown.
 
     Returns:
         None if there are too few values, or they show no noise.
     """
     samples = [np.asarray(values, float) for values in (before, after)]
     samples = [values[np.isfinite(values)] for values in samples]
-    if min(map(len, samples)) < PAIRS_MIN:
+    known = [error for error in errors if error is not None]
+    if min(map(len, samples)) < PAIRS_MIN or len(known) < 2:
         return None
     old, new = samples
     size = float(np.abs(np.concatenate(samples)).max())
-    variances = [
-        float(values.var(ddof=1)) * (1 / len(values) + ratio)
-        for values, ratio in zip(samples, ratios, strict=True)
-    ]
+    variances = [error**2 for error in known]
     if sum(variances) <= (_ROUNDING * size) ** 2:
         return 1.0 if abs(float(new.mean() - old.mean())) <= _ROUNDING * size else None
     freedom = sum(variances) ** 2 / sum(
