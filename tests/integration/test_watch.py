@@ -237,12 +237,15 @@ def test_a_hook_that_was_killed_is_called_again_and_says_so(family: WatchedFamil
     [
         ("no-such-program", "cannot be started"),
         ("python 'unclosed", "cannot be started: No closing quotation"),
-        ("http://127.0.0.1:9/hook?token=secret", "no answer: ConnectError"),
+        ("http://127.0.0.1:9/hook?token=$HOOK_TOKEN", "no answer: ConnectError"),
+        ("http://127.0.0.1:9/hook?token=$NO_TOKEN", "variable NO_TOKEN is not set"),
+        ("http://127.0.0.1:port/", "no answer: InvalidURL"),
     ],
 )
 def test_a_hook_that_cannot_be_called_is_recorded(
-    family: WatchedFamily, command: str, error: str
+    family: WatchedFamily, monkeypatch: pytest.MonkeyPatch, command: str, error: str
 ) -> None:
+    monkeypatch.setenv("HOOK_TOKEN", "secret")
     family.watch["on_promote"] = command
     family.data(0.0)
     assert family.look().undelivered == 1
@@ -276,11 +279,14 @@ def serving(received: list[bytes]) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_url_gets_the_promotion_as_json(family: WatchedFamily) -> None:
+def test_a_url_gets_the_promotion_as_json(
+    family: WatchedFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
     received: list[bytes] = []
     family.data(0.0)
     with serving(received) as url:
-        family.watch["on_promote"] = url
+        monkeypatch.setenv("HOOK_URL", url)
+        family.watch["on_promote"] = "$HOOK_URL"
         assert family.look().undelivered == 0
     (body,) = map(json.loads, received)
     assert (body["family"], body["promotion"]["kind"]) == ("shop", "first")

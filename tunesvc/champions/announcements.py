@@ -7,6 +7,7 @@ which is above 1 if an earlier announcement may have arrived. Call this with the
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from tunesvc.db.champions import champion_records, promotion_deliveries
 from tunesvc.db.champions.champion_records import Champion
 from tunesvc.db.champions.promotion_deliveries import PromotionDelivery
 from tunesvc.db.engine.database import Database
+from tunesvc.errors import SpecError
+from tunesvc.spec.hook_address import is_url, resolve
 
 COMMAND_S = 60.0
 """Longest time that a command may take."""
@@ -60,9 +63,13 @@ def _deliver(delivery: PromotionDelivery, champion: Champion, attempt: int) -> s
     if delivery.hook == "registry":
         return register(champion)
     text = json.dumps(payload(champion, attempt), default=str)
-    if delivery.address.startswith(("http://", "https://")):
-        return _post(delivery.address, text)
-    return _run(delivery.address, Path(delivery.folder or "."), text)
+    try:
+        address = resolve(delivery.address, os.environ)
+    except SpecError as error:
+        return str(error)
+    if is_url(address):
+        return _post(address, text)
+    return _run(address, Path(delivery.folder or "."), text)
 
 
 def _run(command: str, folder: Path, text: str) -> str:
@@ -93,6 +100,6 @@ def _post(url: str, text: str) -> str:
     headers = {"content-type": "application/json"}
     try:
         answer = httpx.post(url, content=text, headers=headers, timeout=ANSWER_S)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"no answer: {type(error).__name__}"  # its text may quote the URL, with a password
     return "" if answer.is_success else f"the answer was {answer.status_code}"

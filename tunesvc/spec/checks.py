@@ -22,6 +22,7 @@ from tunesvc.spec.conditions import (
 )
 from tunesvc.spec.diagnostics import SpecIssue, printable
 from tunesvc.spec.entrypoint_file import entrypoint_issues, is_import_path
+from tunesvc.spec.hook_address import find_secret
 from tunesvc.spec.model import StudySpec
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
 from tunesvc.spec.scorers import scoring_issues
@@ -355,9 +356,19 @@ def _evaluation(spec: StudySpec) -> Iterator[SpecIssue]:
 
 
 def _watch(spec: StudySpec) -> Iterator[SpecIssue]:
-    """Yield why a study cannot be kept fresh."""
-    if spec.watch is not None and (text := why_not_watched(spec)):
+    """Yield why a study cannot be kept fresh, and secrets of its hook."""
+    if spec.watch is None:
+        return
+    if text := why_not_watched(spec):
         yield SpecIssue(("watch",), f"`watch` {text}", at_key=True)
+    address = spec.watch.on_promote
+    if address is not None and (secret := find_secret(address)):
+        remedy = (
+            "write a variable such as `$HOOK_TOKEN` in a URL, or let a command read its secret "
+            "from the environment"
+        )
+        text = f"has a secret, {printable(secret)!r}, which is not stored with a study: {remedy}"
+        yield SpecIssue(("watch", "on_promote"), text)
 
 
 def why_not_watched(spec: StudySpec) -> str:

@@ -43,7 +43,8 @@ class Watch(SpecModel):
         None,
         min_length=1,
         description="A command, which gets each promotion as JSON on standard input; or a URL, "
-        "which it is posted to.",
+        "which it is posted to, with secrets as variables of the environment: "
+        "`https://host/hook?token=$HOOK_TOKEN`.",
     )
     registry: Literal["mlflow"] | None = Field(
         None,
