@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.server
 import json
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support.watched_family import Killed, WatchedFamily
-from tunesvc.champions.announcements import deliver_due
+from tunesvc.champions.announcements import deliver_due, payload
 from tunesvc.champions.family_lock import locked_family
 from tunesvc.champions.promotion import export_champion, promote, roll_back
 from tunesvc.db.champions import champion_records, promotion_deliveries
@@ -23,7 +25,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.lease import default_owner
 from tunesvc.db.people import accounts
 from tunesvc.db.schema.service_tables import champions
-from tunesvc.errors import ChampionNotFound, StudyBusy
+from tunesvc.errors import ChampionNotFound, StudyBusy, TuneError
 from tunesvc.preparation.data_store import DataStore
 from tunesvc.queries.studies import get_study
 
@@ -158,6 +160,36 @@ def test_a_first_champion_cannot_be_rolled_back_and_a_trial_can_be_chosen(
         promote(family.database, view, 99, "bob")
     assert family.look().outcome == "unchanged"
     assert len(family.hooked) == 2
+
+
+def test_a_champion_that_fails_on_new_data_is_challenged(family: WatchedFamily) -> None:
+    family.data(0.0)
+    first = family.look().champion
+    family.data(0.0, seed=1)
+    family.fails_on_folds = True
+    result = family.look()
+    assert len(family.runner.ran) == 3, "champion on folds, re-tune, challenger on folds"
+    assert (result.outcome, result.champion) == ("undecided", first)
+    assert result.reason.startswith("the champion fails on the folds of these data; trial")
+    assert "values on folds are missing" in result.reason
+
+
+def test_a_first_champion_that_fails_on_folds_is_not_promoted(family: WatchedFamily) -> None:
+    family.data(0.0)
+    family.fails_on_folds = True
+    with pytest.raises(TuneError, match=r"of 'shop', the recommended one, fails .*tune rm shop@"):
+        family.look()
+    assert (history(family), family.hooked) == ((), [])
+
+
+def test_a_hook_gets_json_even_with_nan(family: WatchedFamily) -> None:
+    family.data(0.0)
+    champion = family.look().champion
+    assert champion is not None
+    values = (math.nan, 1.0)
+    missing = replace(champion, configuration=replace(champion.configuration, fold_values=values))
+    text = json.dumps(payload(missing, 1), allow_nan=False)
+    assert json.loads(text)["metric"]["fold_values"] == ["NaN", 1.0]
 
 
 def test_values_on_folds_by_time_have_the_error_of_their_windows(family: WatchedFamily) -> None:

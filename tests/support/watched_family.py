@@ -26,7 +26,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
-from tunesvc.execution.executor import Finished, Launch, Payload, Reported
+from tunesvc.execution.executor import Failed, Finished, Launch, Payload, Reported
 from tunesvc.execution.objectives.entrypoint import load_object
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.preparation.preparing import Preparation, prepare
@@ -47,6 +47,8 @@ class SimulatedRunner:
     folder: Path
     lives: float = float("inf")
     """Actions before it is killed."""
+    fails_on_folds: bool = False
+    """True if each trial on folds fails."""
     said: list[str] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
 
@@ -88,6 +90,9 @@ class SimulatedRunner:
         rows = pd.read_csv(self.folder / str(spec.data.source)).a.to_numpy()
         x = float(launch.params["x"])  # type: ignore[arg-type]
         loss = 0.0
+        if self.fails_on_folds and spec.name.endswith(":folds"):
+            yield 1.0, Failed("error", "out of memory")
+            return
         for block in launch.blocks or (None,):
             seed = 0 if block is None else block.index
             fold = np.random.default_rng(seed).choice(rows, len(rows) // 3, replace=False)
@@ -109,6 +114,7 @@ class WatchedFamily:
         self.database = database
         self.folder = folder
         self.runner = SimulatedRunner(database, folder)
+        self.fails_on_folds = False
         self.split: dict[str, Any] = {}
         self.watch: dict[str, Any] = {"budget": {"trials": 12}, "on_promote": "python hook.py"}
         (folder / "hook.py").write_text(
@@ -138,7 +144,7 @@ class WatchedFamily:
 
     def look(self, *, lives: float = float("inf"), always: bool = False) -> WatchResult:
         """Look once, with a runner that may be killed."""
-        self.runner = SimulatedRunner(self.database, self.folder, lives)
+        self.runner = SimulatedRunner(self.database, self.folder, lives, self.fails_on_folds)
         with locked_family(self.database, "shop"):
             return FamilyWatch(
                 self.database,

@@ -22,6 +22,7 @@ from tunesvc.db.champions.promotion_deliveries import PromotionDelivery
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError
 from tunesvc.spec.hook_address import is_url, resolve
+from tunesvc.util.json_values import plain
 
 COMMAND_S = 60.0
 """Longest time that a command may take."""
@@ -54,15 +55,16 @@ def deliver_due(database: Database, family: str, say: Callable[[str], None]) -> 
 
 
 def payload(champion: Champion, attempt: int) -> dict[str, Any]:
-    """Return what a hook gets."""
-    return {"id": champion.champion_id, "attempt": attempt, **export_champion(champion)}
+    """Return the JSON of a hook: as an export, in which NaN is text."""
+    exported = {"id": champion.champion_id, "attempt": attempt, **export_champion(champion)}
+    return {name: plain(value) for name, value in exported.items()}
 
 
 def _deliver(delivery: PromotionDelivery, champion: Champion, attempt: int) -> str:
     """Make one delivery; return the error, empty if there was none."""
     if delivery.hook == "registry":
         return register(champion)
-    text = json.dumps(payload(champion, attempt), default=str)
+    text = json.dumps(payload(champion, attempt), default=str, allow_nan=False)
     try:
         address = resolve(delivery.address, os.environ)
     except SpecError as error:

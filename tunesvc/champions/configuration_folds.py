@@ -43,6 +43,10 @@ class FoldValues:
     ratio: float
     """Validation rows per training row, the mean over folds."""
 
+    def has_failed(self, index: int) -> bool:
+        """Return True if a configuration has no value."""
+        return not any(map(math.isfinite, self.values[index]))
+
 
 class ConfigurationFolds:
     """Evaluates configurations on the folds of one data version."""

@@ -18,9 +18,10 @@ from tunesvc.champions.family_studies import FamilyStudies, with_values
 from tunesvc.champions.new_version import NewVersion
 from tunesvc.champions.study_runner import StudyRunner, WatchInterrupted
 from tunesvc.champions.watch_result import OUTCOMES, WatchResult
-from tunesvc.champions.watch_specs import retune_spec
+from tunesvc.champions.watch_specs import folds_study, retune_spec
 from tunesvc.db.champions.champion_records import PromotionEvidence
 from tunesvc.db.engine.database import Database
+from tunesvc.errors import TuneError
 from tunesvc.preparation.data_store import DataManifest
 from tunesvc.spec import StudySpec
 
@@ -56,7 +57,8 @@ class FamilyWatch:
         """Look once. The caller holds the family's lock.
 
         Raises:
-            TuneError: the data cannot be prepared, or a study has failed.
+            TuneError: the data cannot be prepared, a study has failed, or the first champion
+                fails on the folds.
         """
         name = self._family.name
         deliver_due(self._database, name, self._runner.say)
@@ -90,6 +92,13 @@ class FamilyWatch:
             spec = retune_spec(spec, manifest.version, (spec.name,))
         configuration = family.tune(spec)
         found = family.fold_values(manifest, champion=configuration)
+        if found.has_failed(0):
+            folds = folds_study(family.name, manifest.version)
+            raise TuneError(
+                f"trial {configuration.trial_number} of {configuration.study!r}, the recommended "
+                f"one, fails on folds of the data, so that it is no champion: `tune show {folds}` "
+                f"says why, and after `tune rm {folds}` the next watch tries it again"
+            )
         evidence = PromotionEvidence(f"the recommended trial of {configuration.study}")
         family.record("first", with_values(configuration, manifest, found, 0), evidence, None)
         return self._result("first", evidence.reason, manifest)

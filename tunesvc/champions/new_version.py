@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tunesvc.champions.configuration_folds import FoldValues
@@ -70,9 +68,7 @@ class NewVersion:
             return "the rows of the champion's version were removed, so that drift cannot be seen"
         if self._drift.is_alarm:
             return f"inputs have drifted ({describe_drift(self._drift)})"
-        if not self._always and self._is_worse():
-            return f"the champion is worse on these data (p = {number(self._degradation)})"
-        return "asked to" if self._always else None
+        return "asked to" if self._always else self._find_degradation()
 
     def _compare_inputs(self) -> DriftReport | None:
         store = DataStore.open()
@@ -91,16 +87,21 @@ class NewVersion:
         except ArtifactMissing:
             return None
 
-    def _is_worse(self) -> bool:
+    def _find_degradation(self) -> str | None:
+        """Return that the champion fails or is worse on these data; None if it is not shown."""
         configuration = self._champion.configuration
         found = self._family.fold_values(self._manifest, champion=configuration)
+        if found.has_failed(0):
+            return _FAILS
         self._degradation = degradation_p_value(
             configuration.fold_values,
             found.values[0],
             self._goal,
             (configuration.standard_error, standard_error(found.values[0], found.ratio)),
         )
-        return self._degradation is not None and self._degradation <= self._options.level / 2
+        if self._degradation is None or self._degradation > self._options.level / 2:
+            return None
+        return f"the champion is worse on these data (p = {number(self._degradation)})"
 
     def _challenge(self, challenger: Configuration, cause: str) -> WatchResult:
         """Compare champion and challenger, and record the better one."""
@@ -113,7 +114,9 @@ class NewVersion:
         p_value = improvement_p_value(new, old, self._goal, found.ratio)
         compared = f"{cause}; {_compare(challenger, old, new)}"
         if p_value is None:
-            return self._result("undecided", f"{compared}, {_WITHOUT_TEST}")
+            has_values = not (found.has_failed(0) or found.has_failed(1))
+            cause = "show no noise" if has_values else "are missing"
+            return self._result("undecided", f"{compared}, {_WITHOUT_TEST.format(cause)}")
         reason = f"{compared}, p = {number(p_value)}"
         if p_value > self._options.level:
             return self._keep(found, f"{reason}: not shown to be better", p_value)
@@ -125,8 +128,8 @@ class NewVersion:
     def _keep(self, found: FoldValues, reason: str, p_value: float | None) -> WatchResult:
         """Record the champion with its values on these data, which later ones are compared to."""
         kept = with_values(self._champion.configuration, self._manifest, found, 0)
-        if not any(map(math.isfinite, kept.fold_values)):
-            return self._result("undecided", f"{reason}, and the champion fails on these data")
+        if found.has_failed(0):
+            return self._result("undecided", f"{reason}, and {_FAILS}")
         previous = found.values[-1] if len(found.values) > 1 else ()
         evidence = PromotionEvidence(reason, previous, p_value, self._options.level, self._drift)
         self._family.record("kept", kept, evidence, self._champion)
@@ -159,7 +162,7 @@ def _mean(values: tuple[float, ...]) -> str:
     return number(float(np.nanmean(values))) if np.isfinite(values).any() else "no value"
 
 
+_FAILS = "the champion fails on the folds of these data"
 _WITHOUT_TEST = (
-    "but their values on folds show no noise, or are missing, so that no test is possible: "
-    "`tune champion promote` decides"
+    "but values on folds {}, so that no test is possible: `tune champion promote` decides"
 )
