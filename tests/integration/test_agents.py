@@ -24,7 +24,14 @@ from tunesvc.db import study_records
 from tunesvc.db.agents.agent_messages import AgentEvent, AgentPoll, HeldLease
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.ids import trial_id
-from tunesvc.errors import ArtifactMissing, LeaseRefused, StudyNotFound, TuneError
+from tunesvc.errors import (
+    ArtifactDamaged,
+    ArtifactMissing,
+    LeaseRefused,
+    ServerAway,
+    StudyNotFound,
+    TuneError,
+)
 from tunesvc.execution.agents import wire
 from tunesvc.execution.agents.agent_executor import AgentExecutor
 from tunesvc.execution.executor import (
@@ -289,6 +296,24 @@ def test_parts_of_the_data_are_given_out_as_far_as_trials_may_have_them(
     with pytest.raises(ArtifactMissing, match="trials of this study have no data"):
         server.data(digest_of(TEST), tmp_path / "9f" / "test.arrow")
     assert [path.name for path in (tmp_path / "9f").iterdir()] == ["train.arrow"]
+
+
+def test_data_that_a_server_has_lost_or_damaged_are_not_asked_for_without_end(
+    served: Served, tmp_path: Path
+) -> None:
+    store = DataStore.open(str(tmp_path / "store"))
+    server, _, _ = served.agent()
+    path = tmp_path / "9f" / "train.arrow"
+    with pytest.raises(ArtifactMissing, match="does not exist"):
+        server.data(digest_of(TRAIN), path)
+    store.files.put([TRAIN])
+    (stored,) = (one for one in (tmp_path / "store").rglob(digest_of(TRAIN)) if one.is_file())
+    stored.write_bytes(TRAIN[:-1])
+    with pytest.raises(ServerAway):
+        server.data(digest_of(TRAIN), path)
+    with pytest.raises(ArtifactDamaged, match="delete them in its artifact store"):
+        server.data(digest_of(TRAIN), path)
+    assert not path.exists()
 
 
 def launch_from_checkpoint(served: Served, first: Launch) -> None:

@@ -137,12 +137,17 @@ class ArtifactStore:
             partial.unlink(missing_ok=True)
 
     def read(self, digest: str) -> Iterator[bytes]:
-        """Yield an artifact's content in pieces; the last step checks the digest of all.
+        """Return an artifact's content in pieces; the last step checks the digest of all.
 
         Raises:
-            ArtifactMissing: the store has none of that digest.
-            ArtifactDamaged: its content is not what was put.
+            ArtifactMissing: at once, the store has none of that digest.
+            ArtifactDamaged: at the end, its content is not what was put.
         """
+        if not self.exists(digest):
+            raise ArtifactMissing(f"{self.url}/{key_of(digest)} does not exist")
+        return self._checked(digest)
+
+    def _checked(self, digest: str) -> Iterator[bytes]:
         meter = _Meter(None)
         yield from meter.measured(self._objects.read(key_of(digest)))
         if meter.artifact.digest != digest:

@@ -21,7 +21,14 @@ from tunesvc.client.remote.connection import API, error_in, study_path
 from tunesvc.client.wire_format import decode, encode
 from tunesvc.data.prepared_data import write_whole
 from tunesvc.db.agents.agent_messages import AgentEvent, AgentOrders, AgentPoll, LeaseStatus
-from tunesvc.errors import DatabaseUnavailable, ServerAway, ServerError, TooManyRequests, TuneError
+from tunesvc.errors import (
+    ArtifactDamaged,
+    DatabaseUnavailable,
+    ServerAway,
+    ServerError,
+    TooManyRequests,
+    TuneError,
+)
 
 T = TypeVar("T")
 
@@ -48,6 +55,8 @@ class HttpAgentServer:
         )
         self._address = address
         self._study = study
+        self._damaged: dict[str, str] = {}
+        """Digest of the content that last arrived, by that of the data that were asked for."""
 
     def register(self, name: str, total: Mapping[str, float]) -> int:
         """Add an agent to the study, and return its id."""
@@ -101,18 +110,31 @@ class HttpAgentServer:
 
         Raises:
             ServerAway: another content than that of the digest arrived.
+            ArtifactDamaged: it arrived for the second time.
         """
         found = hashlib.sha256()
-        with self._download(study_path(self._study, "data", digest)) as response:
+        nothing = found.hexdigest()
+        try:
+            with self._download(study_path(self._study, "data", digest)) as response:
 
-            def pieces() -> Iterator[bytes]:
-                for piece in response.iter_bytes():
-                    found.update(piece)
-                    yield piece
-                if found.hexdigest() != digest:
-                    raise ServerAway(f"the data {digest} from {self._address} arrived damaged")
+                def pieces() -> Iterator[bytes]:
+                    for piece in response.iter_bytes():
+                        found.update(piece)
+                        yield piece
+                    if found.hexdigest() != digest:
+                        raise ServerAway(f"the data {digest} from {self._address} arrived damaged")
 
-            write_whole(path, pieces())
+                write_whole(path, pieces())
+        except ServerAway as error:
+            # A server that reads damaged content breaks the answer off, as a lost connection does.
+            arrived = found.hexdigest()
+            if arrived not in (nothing, digest) and self._damaged.get(digest) == arrived:
+                raise ArtifactDamaged(
+                    f"the data {digest} of the server {self._address} are damaged: delete them in "
+                    "its artifact store, and run the study again, which prepares them"
+                ) from error
+            self._damaged[digest] = arrived
+            raise
 
     def end(self, agent_id: int, reason: str) -> None:
         """Record that the agent has ended."""
