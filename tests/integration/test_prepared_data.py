@@ -6,7 +6,8 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,31 @@ def test_bad_data_is_refused_before_a_worker_starts(
     monkeypatch.setattr("tunesvc.runtime.run_study.make_job", no_worker)
     with pytest.raises(DataError, match="no column 'sold'"):
         run(data={**DATA, "target": "sold"})
+
+
+def test_the_process_that_asks_a_cluster_gets_no_secret_of_the_server(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Mapping[str, str]] = []
+
+    @contextmanager
+    def recorded(_: object, environment: Mapping[str, str], *__: object) -> Iterator[None]:
+        started.append(environment)
+        yield
+
+    monkeypatch.setattr("tunesvc.runtime.data_preparation.supervised", recorded)
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    for name in ("TUNE_DATABASE_URL", "PGPASSWORD", "TUNE_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "a-secret-of-the-server")
+    spec = make_spec(data={"source": "on_data:people", "target": "bought"}, cluster="10.0.0.1:6379")
+    with database.engine.begin() as connection:
+        record = study_records.create(connection, spec, None, str(tmp_path))
+    with pytest.raises(DataError, match="ended without a result"):
+        prepare_data(database, record, spec, SilentObserver(), threading.Event(), on_cluster=True)
+    (environment,) = started
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert "a-secret-of-the-server" not in environment.values()
 
 
 def test_a_server_lets_the_cluster_prepare_so_that_it_runs_no_code_of_studies(

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -24,7 +24,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import DataError
-from tunesvc.execution.driver.cluster_preparation import ClusterPreparation
+from tunesvc.execution.driver.cluster_preparation import ClusterPreparation, needed_variables
 from tunesvc.execution.preparation_main import PreparationTask
 from tunesvc.execution.supervision.supervised_process import supervised
 from tunesvc.preparation.data_store import DataManifest, DataStore
@@ -217,13 +217,16 @@ def _process(task: Task, variables: Mapping[str, str]) -> Iterator[tuple[Connect
     main = _HERE if is_here else _ON_CLUSTER
     arguments = [sys.executable, "-u", "-c", _START, str(its.fileno()), json.dumps(sys.path), main]
     with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as scratch:
-        # A killed process leaves its temporary files there. The study's variables may make Python
-        # run code of the study, and so are for a process that runs it anyway.
         output = Path(scratch, "output")
-        environment = {**os.environ, "TMPDIR": scratch, **(variables if is_here else {})}
+        # The study's variables may make Python run code of the study, and so are for a process that
+        # runs it anyway.
+        inherited = {**os.environ} if is_here else needed_variables(os.environ)
+        # A killed process leaves its temporary files there.
+        environment = {**inherited, "TMPDIR": scratch, **(variables if is_here else {})}
         with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
             its.close()
-            ours.send((task, output))
+            with suppress(BrokenPipeError):  # it has ended: reading from it shows that
+                ours.send((task, output))
             yield ours, output
 
 

@@ -1,13 +1,15 @@
 """Main program of the process that has a study's data prepared on a shared cluster.
 
 A server runs no code of studies, so a task of Ray prepares, in the environment of the study's
-workers. Imports Ray.
+workers. Its answer is unpickled here, so that this process gets no secret of the server. Imports
+Ray.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -19,6 +21,27 @@ from tunesvc.execution.preparation_main import PreparationTask
 from tunesvc.spec import Environment
 
 _TAIL_CHARS = 2_000
+_VARIABLES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "LD_LIBRARY_PATH"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"),
+        *("no_proxy", "NO_PROXY", "grpc_proxy", "http_proxy", "https_proxy"),
+        *("HTTP_PROXY", "HTTPS_PROXY"),
+    }
+)
+_PREFIXES = ("RAY_", "LC_")
+
+
+def needed_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those that this process needs: the system's and Ray's.
+
+    It does not open the artifact store, whose credentials the cluster's nodes have.
+    """
+    return {
+        name: text
+        for name, text in variables.items()
+        if name in _VARIABLES or name.startswith(_PREFIXES)
+    }
 
 
 @dataclass(frozen=True, slots=True)
