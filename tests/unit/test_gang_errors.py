@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ray.exceptions import ActorDiedError, NodeDiedError, RayActorError, RayTaskError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from tunesvc.errors import Pruned
+from tunesvc.artifacts.checkpoint_archive import CHUNK_BYTES, unpack
+from tunesvc.errors import BadReport, Pruned
 from tunesvc.execution.attempt.failures import outcome_of
 from tunesvc.execution.executor import Failed, Lost, StoppedEarly
+from tunesvc.execution.gang import gang_archive
+from tunesvc.execution.gang.gang_archive import pack_whole
 from tunesvc.execution.gang.gang_errors import loss_in
+
+
+def test_a_checkpoint_that_is_too_large_to_travel_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    model.write_bytes(bytes(5 * CHUNK_BYTES))
+    whole = pack_whole(model)
+    assert unpack(whole, tmp_path / "there").read_bytes() == model.read_bytes()
+    monkeypatch.setattr(gang_archive, "ARCHIVE_MAX_BYTES", 3 * CHUNK_BYTES)
+    with pytest.raises(BadReport, match="'model' has more than .*strategy: STRICT_PACK"):
+        pack_whole(model)
 
 
 def raised_from(cause: BaseException) -> BaseException:

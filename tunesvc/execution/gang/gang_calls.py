@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tunesvc.artifacts.checkpoint_archive import pack, unpack
+from tunesvc.artifacts.checkpoint_archive import unpack
+from tunesvc.execution.gang.gang_archive import pack_whole
 from tunesvc.trial import Channel
 
 
@@ -26,6 +27,7 @@ def execute(attempt: GangAttempt, verb: str, values: Sequence[Any]) -> Any:
 
     Raises:
         ValueError: there is no such call.
+        BadReport: the checkpoint is too large to travel.
     """
     match verb, *values:
         case "report", step, metrics:
@@ -39,7 +41,7 @@ def execute(attempt: GangAttempt, verb: str, values: Sequence[Any]) -> Any:
         case ("stop_requested",):
             return attempt.stop_requested
         case ("restored",) if attempt.restored is not None:
-            return list(pack(attempt.restored))
+            return pack_whole(attempt.restored)
     raise ValueError(f"a gang's process has called {verb!r}")
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from tunesvc.artifacts.checkpoint_archive import pack, unpack
+from tunesvc.artifacts.checkpoint_archive import unpack
 from tunesvc.data.prepared_data import PreparedData
 from tunesvc.data.trial_data import TrialData, is_provided, open_data
 from tunesvc.execution.executor import AttemptId
+from tunesvc.execution.gang.gang_archive import pack_whole
 from tunesvc.execution.gang.gang_home import GangHome, is_in_ray
 from tunesvc.execution.gang.shared_parts import provide_shared
 from tunesvc.execution.supervision import scratch
@@ -56,11 +57,15 @@ class GangChannel:
         self._home.call_attempt(self._attempt, "report", step, dict(metrics))
 
     def checkpoint(self, path: Path, step: int | None) -> bool:
-        """Store a copy of a file or folder; from another node its bytes travel through Ray."""
+        """Store a copy of a file or folder; from another node its bytes travel through Ray.
+
+        Raises:
+            BadReport: it is too large for that.
+        """
         if not is_in_ray():
             self._pipe.checkpoint(path, step)
             return False
-        content = path.resolve() if self._home.is_here else list(pack(path.resolve()))
+        content = path.resolve() if self._home.is_here else pack_whole(path.resolve())
         is_over = self._home.call_attempt(self._attempt, "checkpoint", content, step)
         return bool(is_over)
 
