@@ -22,7 +22,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from tests.support.prepared_data import prepared_data
 from tunesvc.data.part import Part
-from tunesvc.data.prepared_data import node_folder, part_path
+from tunesvc.data.prepared_data import node_folder, node_folders, part_path
 from tunesvc.data.trial_data import TrialData, open_data
 from tunesvc.errors import DataError
 from tunesvc.execution.attempt.failures import EntrypointError
@@ -109,6 +109,25 @@ def test_nothing_is_learned_from_other_parts_than_the_training_part(home: Home) 
     assert age[0] != pytest.approx(-1.7148, abs=0.001)
     assert (age.mean(), age.std()) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
     assert data.validation.X[0, 0] == pytest.approx((60 - 29.5) / math.sqrt((60**2 - 1) / 12))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_final_run_with_scorers_and_one_without_read_their_own_parts(
+    home: Home, first: bool
+) -> None:
+    """The test part takes the place of the validation part only without scorers."""
+    home.write("people.csv", people().assign(day=range(100)))
+    manifest = home.prepare(source="people.csv", target="bought", split={"time": "day"})
+    folders = {}
+    for is_scored in (first, not first):
+        prepared = manifest.prepared_for_final(home.store.address, is_scored=is_scored)
+        folders[is_scored] = place_on_this_machine(prepared)
+        data = TrialData(manifest.version, folders[is_scored])
+        ages = data.validation.arrow.column("age").to_pylist()
+        assert ages == list(range(60, 80) if is_scored else range(80, 100))
+    assert len(set(folders.values())) == 2
+    home.read(manifest)
+    assert set(node_folders(manifest.version)) == {*folders.values(), node_folder(manifest.version)}
 
 
 def test_the_matrix_is_a_read_only_view_of_the_file(home: Home) -> None:

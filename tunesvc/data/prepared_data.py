@@ -2,12 +2,14 @@
 
     TUNE_HOME/data/<version>/train.arrow           a part on this machine, whole or not there
     TUNE_HOME/data/<version>/fold-0/train.arrow    that of a fold
+    TUNE_HOME/data/<version>-final-<digest>/...    the parts of a final run, by their files
 
 Imports nothing heavy.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Mapping
@@ -36,12 +38,20 @@ class PreparedData:
     parts: Mapping[str, str]
     """Part that trials get -> digest of its file."""
     variant: str = ""
-    """Names parts that are not those of ordinary trials: they have a folder of their own."""
+    """Names parts that are not those of ordinary trials: they have folders of their own."""
 
     @property
     def folder(self) -> Path:
-        """The folder of these parts on this machine. It may not exist."""
-        return node_folder(f"{self.version}-{self.variant}" if self.variant else self.version)
+        """The folder of these parts on this machine. It may not exist.
+
+        A variant has a folder for each choice of its files, so that no part of one choice is read
+        as that of another: with scorers the validation part of a final run is another file.
+        """
+        if not self.variant:
+            return node_folder(self.version)
+        listed = "\n".join(f"{name} {digest}" for name, digest in sorted(self.parts.items()))
+        digest = hashlib.sha256(listed.encode()).hexdigest()[:12]
+        return node_folder(f"{self.version}-{self.variant}-{digest}")
 
 
 def part_of_fold(part: str, fold: int) -> str:
@@ -52,6 +62,11 @@ def part_of_fold(part: str, fold: int) -> str:
 def node_folder(name: str) -> Path:
     """Return the folder of a version's files on this machine. It may not exist."""
     return home_directory() / "data" / name
+
+
+def node_folders(version: str) -> list[Path]:
+    """Return all folders of a version on this machine."""
+    return [node_folder(version), *node_folder(version).parent.glob(f"{version}-*")]
 
 
 def version_in(folder: Path) -> str:

@@ -106,7 +106,7 @@ def rm(
     """Delete a version, here and in the artifact store."""
     import shutil
 
-    from tunesvc.data.prepared_data import FINAL_VARIANT, node_folder
+    from tunesvc.data.prepared_data import node_folders
     from tunesvc.preparation.data_store import DataStore
 
     store = DataStore.open()
@@ -118,8 +118,8 @@ def rm(
             " the same, or delete these studies first, `tune rm`"
         )
     store.remove(manifest)
-    for name in (manifest.version, f"{manifest.version}-{FINAL_VARIANT}"):
-        shutil.rmtree(node_folder(name), ignore_errors=True)
+    for folder in node_folders(manifest.version):
+        shutil.rmtree(folder, ignore_errors=True)
     typer.echo(f"deleted version {manifest.version}")
 
 
