@@ -45,7 +45,7 @@ from tunesvc.queries.confirmation import Confirmation
 from tunesvc.queries.explain.explanation import Explanation
 from tunesvc.queries.explain.pruning_audit import Audit
 from tunesvc.queries.health import Health
-from tunesvc.queries.operations.final_runs import TestResult, TestUse
+from tunesvc.queries.operations.final_results import TestResult, TestUse
 from tunesvc.queries.rows import AttemptRow, DecisionRow, TrialDetail, TrialRow
 from tunesvc.run_options import RunOptions, StudyOptions, SubmitOptions
 from tunesvc.runtime.new_submission import NewSubmission

@@ -16,6 +16,7 @@ from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import StudyFailed, StudyNotFound, TuneError
 from tunesvc.execution.objectives.ray_tune_space import nested
+from tunesvc.models.model_store import ModelMetadata, ModelStore
 from tunesvc.models.trained_model import TrainedModel, load_model
 from tunesvc.plots import Plots
 from tunesvc.queries.checkpoint_files import find_best_checkpoint, open_checkpoint
@@ -26,7 +27,7 @@ from tunesvc.queries.explain.pruning_audit import Audit, get_audit
 from tunesvc.queries.export.dataframe import build_dataframe
 from tunesvc.queries.health import Health, health
 from tunesvc.queries.operations.data_lineage import get_data
-from tunesvc.queries.operations.final_runs import (
+from tunesvc.queries.operations.final_results import (
     TestResult,
     TestUse,
     get_test_result,
@@ -522,15 +523,22 @@ class Study:
 
     @property
     def test_uses(self) -> tuple[TestUse, ...]:
-        """All uses of the test part of the study's data, by any study, the first one first."""
+        """All uses of the test part of the study's data, by any study, the first one first.
+
+        Studies have one test part if they have the same inputs and the same rows in it, even if
+        their versions differ, as by other `steps` or `folds`.
+        """
         data = get_data(self._database, self.view.study_id)
-        return () if data is None else list_test_uses(self._database, data.version)
+        if data is None:
+            return ()
+        return list_test_uses(self._database, data.version, data.test_rows)
 
     def apply(
         self,
         number: int | None = None,
         *,
         out: str | Path | None = None,
+        replace: bool = False,
         function: Callable[..., Any] | None = None,
         **options: Unpack[RunOptions],
     ) -> TrainedModel | None:
@@ -542,11 +550,14 @@ class Study:
         Args:
             number: trains the parameters of this trial instead.
             out: a new folder for a copy of the model and its preparation.
+            replace: store the model also if the artifact store has one of another study of the same
+                name, as of another database.
             function: the objective, for a study that was started from Python.
             options: see `RunOptions`.
 
         Raises:
             TuneError: no finished trial, or the objective saves no model.
+            DataError: another study of the same name has a model, and `replace` is off.
             StudyFailed: the training failed.
         """
         check_names("apply", options)
@@ -556,9 +567,16 @@ class Study:
             options,
             number=number,
             out=None if out is None else Path(out),
+            replace=replace,
             function=function,
         )
         return None if metadata is None else load_model(metadata.study)
+
+    @property
+    def model_metadata(self) -> ModelMetadata | None:
+        """What is known of the stored model of this study; None without one."""
+        found = ModelStore.open().find(self.name)
+        return found if found is not None and found.is_of(self._record().key) else None
 
     @property
     def answer(self) -> tuple[Recommendation | None, Sequence[TrialRow]]:

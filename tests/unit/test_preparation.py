@@ -130,6 +130,24 @@ def test_a_final_run_with_scorers_and_one_without_read_their_own_parts(
     assert set(node_folders(manifest.version)) == {*folders.values(), node_folder(manifest.version)}
 
 
+def test_versions_with_the_same_test_part_have_its_digest_in_common(home: Home) -> None:
+    home.write("people.csv", people())
+
+    def digest(folds: int | None = None, **data: Any) -> tuple[str, str]:
+        described = {"source": "people.csv", "target": "bought", **data}
+        parsed = Data.model_validate_json(json.dumps(described))
+        task = Preparation(parsed, home.folder, home.store, home.load, "", folds)
+        manifest = prepare(task, home.said.append)
+        return manifest.version, manifest.test_rows
+
+    same = [digest(), digest(drop=["city"]), digest(5), digest(split={"draw": 1})]
+    assert len({version for version, _ in same}) == 4
+    assert len({rows for _, rows in same}) == 1
+    others = [digest(split={"seed": 1}), digest(split={"test": 0.3})]
+    assert len({rows for _, rows in [*same, *others]}) == 3
+    assert digest(split={"test": 0})[1] == ""
+
+
 def test_the_matrix_is_a_read_only_view_of_the_file(home: Home) -> None:
     home.write("people.parquet", people())
     train = home.read(home.prepare(source="people.parquet", target="bought", steps=ENCODE)).train

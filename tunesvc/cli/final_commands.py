@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from tunesvc.cli.session import run_session
 
 if TYPE_CHECKING:
     from tunesvc.models.model_store import ModelMetadata
-    from tunesvc.queries.operations.final_runs import TestResult
+    from tunesvc.queries.operations.final_results import TestResult
     from tunesvc.study import Study
 
 
@@ -32,6 +33,10 @@ def apply(
         Path | None,
         typer.Option(help="A new folder for a copy of the model and its preparation."),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Replace the model of another study of the same name."),
+    ] = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -46,8 +51,11 @@ def apply(
     continues it.
     """
     if train:
-        _train(study, database_url, trial=trial, out=out, as_json=as_json, quiet=quiet)
+        options = {"out": out, "replace": replace}
+        _train(study, database_url, trial, options, as_json=as_json, quiet=quiet)
         return
+    if replace:
+        raise typer.BadParameter("--replace is for training: add --train")
     if trial is not None:
         raise typer.BadParameter("--trial is for training: add --train")
     _show_stored(study, out, database_url, as_json=as_json)
@@ -55,11 +63,10 @@ def apply(
 
 def _show_stored(study: str, out: Path | None, database_url: str | None, *, as_json: bool) -> None:
     from tunesvc import api
-    from tunesvc.models.model_store import ModelStore
     from tunesvc.runtime.finals.model_export import write_folder
 
     loaded = api.load_study(study, database_url=database_url)
-    metadata = ModelStore.open().find(study)
+    metadata = loaded.model_metadata
     if metadata is None:
         raise typer.BadParameter(
             f"study {study!r} has no trained model yet: add --train, which trains one"
@@ -109,9 +116,9 @@ def test_and_print(
 def _train(
     study: str,
     database_url: str | None,
-    *,
     trial: int | None,
-    out: Path | None,
+    options: Mapping[str, Any],
+    *,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -123,7 +130,7 @@ def _train(
         {study: f"{study} · final model"},
         lambda observers, interrupt: loaded.apply(
             trial,
-            out=out,
+            **options,
             observer=observers.each[study],
             interrupt=interrupt,
         ),
@@ -133,7 +140,7 @@ def _train(
     if model is None:
         _end_interrupted(f"tune apply {study} --train")
         return
-    _print_model(loaded, model.metadata, out, as_json=as_json)
+    _print_model(loaded, model.metadata, options["out"], as_json=as_json)
 
 
 def _print_model(

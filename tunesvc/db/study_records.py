@@ -5,7 +5,8 @@ Changes inside a running study go through `tunesvc.db.study_writer` instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from tunesvc.db import notifications
 from tunesvc.db.engine import json_numbers
-from tunesvc.db.engine.database import checked_name
+from tunesvc.db.engine.database import Database, checked_name
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.schema.tables import commands, deletions, leases, studies, trials
 from tunesvc.errors import StudyExists, StudyNotFound
@@ -223,6 +224,20 @@ def remove(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
     removed = connection.execute(insert).rowcount == 1
     notifications.notify(connection, study_id)
     return removed
+
+
+@contextmanager
+def locked(database: Database, study_id: int) -> Iterator[None]:
+    """Let no other process that does the same change a study at once. Trials go on being written.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    row = sa.select(studies.c.study_id).where(studies.c.study_id == study_id)
+    with database.engine.begin() as connection:
+        if connection.execute(row.with_for_update(key_share=True)).one_or_none() is None:
+            get(connection, study_id)
+        yield
 
 
 def next_number(connection: sa.Connection, study_id: int) -> int:

@@ -26,6 +26,7 @@ from typing import Any
 from tunesvc.artifacts.artifact_store import ArtifactStore
 from tunesvc.artifacts.object_store import ObjectStore
 from tunesvc.errors import ArtifactMissing, DataError
+from tunesvc.util.formatting import final_command
 from tunesvc.util.paths import home_directory
 
 METADATA = "tunesvc-model.json"
@@ -62,6 +63,12 @@ class ModelMetadata:
     tunesvc: str
     """Version of tunesvc."""
     format: int = FORMAT
+    study_key: str = ""
+    """Identifies the study where several databases meet; empty in models of before."""
+
+    def is_of(self, study_key: str) -> bool:
+        """Return True unless it is known to be the model of another study of the same name."""
+        return self.study_key in ("", study_key)
 
 
 class ModelStore:
@@ -78,8 +85,19 @@ class ModelStore:
         """Return the models at an address, see `ObjectStore.open`."""
         return cls(ObjectStore.open(address))
 
-    def put(self, folder: Path, metadata: ModelMetadata) -> str:
-        """Store a model's folder as the newest one of its study; return its digest."""
+    def put(self, folder: Path, metadata: ModelMetadata, *, replace: bool = False) -> str:
+        """Store a model's folder as the newest one of its study; return its digest.
+
+        Args:
+            folder: the model with its preparation and metadata.
+            metadata: what it is.
+            replace: also if another study of the same name has one.
+
+        Raises:
+            DataError: another study of the same name has one, and `replace` is off.
+        """
+        if not replace:
+            self.require_own(metadata.study, metadata.study_key)
         with tempfile.TemporaryDirectory(prefix="tunesvc-model-") as scratch:
             archive = Path(scratch, "model.tar")
             with tarfile.open(archive, "w") as tar:
@@ -89,6 +107,23 @@ class ModelStore:
         content = json.dumps({**asdict(metadata), "digest": digest}).encode()
         self._objects.publish(_key(metadata.study), content)
         return digest
+
+    def require_own(self, study: str, study_key: str) -> None:
+        """Refuse the name of a study if another one, as of another database, has a model by it.
+
+        Raises:
+            DataError: it has.
+        """
+        found = self.find(study)
+        if found is None or found.is_of(study_key):
+            return
+        by = f" by {found.trained_by}" if found.trained_by else ""
+        raise DataError(
+            f"{self.address} has a model of another study named {study!r}, trained at "
+            f"{found.trained_at}{by}, which `load_model({study!r})` returns: give this study "
+            "another name, set TUNE_ARTIFACTS to another store, or replace that model, "
+            f"`{final_command(study, 'apply')} --replace`"
+        )
 
     def find(self, study: str) -> ModelMetadata | None:
         """Return the newest model of a study; None if there is none."""

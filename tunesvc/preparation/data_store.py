@@ -81,6 +81,9 @@ class DataManifest:
     """Types of the columns that were read."""
     refit_of: str = ""
     """The version of which this one has training and validation part together to train on."""
+    test_rows: str = ""
+    """Digest of the inputs and of the numbers of the rows of the test part, which versions share
+    that differ in steps, folds or draw. Empty without a test part, and in manifests of before."""
 
     @property
     def features(self) -> list[str]:

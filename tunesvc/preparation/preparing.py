@@ -27,7 +27,7 @@ import sklearn
 
 from tunesvc.artifacts.artifact_store import Artifact
 from tunesvc.data.part import TARGET_KEY, VERSION_KEY
-from tunesvc.data.prepared_data import part_of_fold
+from tunesvc.data.prepared_data import TEST, part_of_fold
 from tunesvc.errors import DataError
 from tunesvc.preparation import column_transformer
 from tunesvc.preparation.column_statistics import describe, find_warnings
@@ -254,7 +254,15 @@ class _Preparing:
             by_row=by_row,
             schema={field.name: str(field.type) for field in table.schema},
             refit_of=refit_of,
+            test_rows=self._digest_test_rows(rows),
         )
+
+    def _digest_test_rows(self, rows: Mapping[str, np.ndarray]) -> str:
+        """Return a name of the rows of the test part; empty without one."""
+        if TEST not in rows:
+            return ""
+        described = [[one.digest for one in self._inputs], rows[TEST].tolist()]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
 
     def _fitted(self, rows: np.ndarray) -> Any:
         """Return a transformer that has seen these rows only."""

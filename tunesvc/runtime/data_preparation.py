@@ -277,6 +277,7 @@ def _record(
         rows,
         len(manifest.features),
         tuple(manifest.warnings),
+        manifest.test_rows,
     )
     storage.set_study_system_attr(record.study_id, DATA_USED, asdict(used))
     store.name_study(record.name, manifest.version)

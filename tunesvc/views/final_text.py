@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.queries.operations.final_runs import TestResult, TestUse, times
+from tunesvc.queries.operations.final_results import TestResult, TestUse, times
 from tunesvc.util.characters import visible
 from tunesvc.util.formatting import final_command, number
 from tunesvc.views.terminal import STYLES, cells, indented

@@ -26,6 +26,8 @@ class DataUsed:
     """Number of rows by part."""
     features: int
     warnings: tuple[str, ...] = ()
+    test_rows: str = ""
+    """Digest of the rows of the test part, see `DataManifest`; empty where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,35 +7,41 @@ they are run, resumed, shown and deleted as any study is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.coordinator.attempt_state.launch_blocks import blocks_of
 from tunesvc.data.prepared_data import TEST
-from tunesvc.db import study_records
+from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import was_cancelled
 from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.tables import study_attrs
 from tunesvc.db.study_records import StudyRecord
-from tunesvc.errors import StudyNotFound, StudyWithoutSpec, TuneError
+from tunesvc.errors import StudyBusy, StudyNotFound, StudyWithoutSpec, TuneError
 from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.queries.operations.final_runs import (
     BY,
     FINAL,
+    FINAL_STUDY,
     OF_TRIAL,
     FinalRun,
     Kind,
+    complete_trials,
     find_final_study,
 )
+from tunesvc.runtime import study_requests
+from tunesvc.runtime.takeover import runner
 from tunesvc.search.optimizer import queued
 from tunesvc.search.training_seeds import SEED
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
 from tunesvc.spec.sections.evaluation_keys import Evaluation
-from tunesvc.util.optuna_internals import trial_id_of
 
 _DESCRIPTIONS = {
     "test": "The recommended trial of {}, evaluated on the test part.",
@@ -75,6 +81,17 @@ def find_purpose(database: Database, record: StudyRecord) -> str | None:
     return attrs[FINAL]["study"] if FINAL in attrs else None
 
 
+@dataclass(frozen=True, slots=True)
+class FinalTrial:
+    """A trial of a final run."""
+
+    record: StudyRecord
+    """The final run, which is a study."""
+    number: int
+    is_complete: bool = False
+    """True if it has a result already, and need not run."""
+
+
 def prepare(
     database: Database,
     record: StudyRecord,
@@ -82,10 +99,12 @@ def prepare(
     number: int,
     *,
     started_by: str,
-) -> StudyRecord:
-    """Return the study of a final run, with a trial of these parameters that waits.
+    again: bool = True,
+) -> FinalTrial:
+    """Return the trial of a final run that is to run; it waits, or was interrupted.
 
-    May be repeated: an unfinished trial of the same parameters is continued, others are cancelled.
+    May be repeated, also by several processes at once: an unfinished trial of the same parameters
+    is continued, others are stopped.
 
     Args:
         database: where both are stored.
@@ -93,6 +112,7 @@ def prepare(
         kind: what the run is for.
         number: of the trial whose parameters run.
         started_by: the user; recorded as a user of the test part.
+        again: False returns a complete trial if there is one, and no trial is unfinished.
 
     Raises:
         TuneError: the study can have none, or the trial has no result.
@@ -102,22 +122,42 @@ def prepare(
     original = _trial(database, record, number)
     used = get_data(database, record.study_id)
     version = "" if used is None else used.version
+    test_rows = "" if used is None else used.test_rows
     folds = None if spec.evaluation is None else spec.evaluation.folds
-    purpose = FinalRun(kind, record.study_id, record.name, version, folds)
-    final = _create_or_update(database, record, purpose, spec, 1)
-    storage = PgStorage(database)
-    stored = storage.get_all_trials(final.study_id, deepcopy=False)
-    waits = False
-    for trial in stored:
-        if trial.state == TrialState.WAITING and trial.user_attrs.get(OF_TRIAL) != number:
-            storage.set_trial_state_values(trial_id_of(trial), TrialState.FAIL)
-        elif not trial.state.is_finished():
-            waits = True
-    if not waits:
-        storage.create_new_trial(final.study_id, _template(record, spec, original, started_by))
-    stored = storage.get_all_trials(final.study_id, deepcopy=False)
-    count = sum(not was_cancelled(trial) for trial in stored)
-    return _create_or_update(database, record, purpose, spec, count)
+    purpose = FinalRun(kind, record.study_id, record.name, version, folds, test_rows)
+    with study_records.locked(database, record.study_id):
+        final_id = find_final_study(database, record.study_id, kind)
+        if final_id is not None and (holder := runner(database, final_id, timeout_s=0.0)):
+            raise StudyBusy(lease.busy_message(holder.owner))
+        final = _create_or_update(database, record, purpose, spec, 1)
+        unfinished = _continue_one(database, final, number, started_by)
+        completed = complete_trials(database, final.study_id)
+        if unfinished is None and completed and not again:
+            return FinalTrial(final, completed[-1].number, is_complete=True)
+        storage = PgStorage(database)
+        if unfinished is None:
+            template = _template(record, spec, original, started_by)
+            unfinished = number_of(storage.create_new_trial(final.study_id, template))
+        stored = storage.get_all_trials(final.study_id, deepcopy=False)
+        count = sum(not was_cancelled(trial) for trial in stored)
+        final = _create_or_update(database, record, purpose, spec, count)
+        return FinalTrial(final, unfinished)
+
+
+def _continue_one(
+    database: Database, final: StudyRecord, number: int, started_by: str
+) -> int | None:
+    """Return the unfinished trial that has the parameters of a trial; stop all others."""
+    kept = None
+    for trial in PgStorage(database).get_all_trials(final.study_id, deepcopy=False):
+        if trial.state.is_finished():
+            continue
+        if kept is None and trial.user_attrs.get(OF_TRIAL) == number:
+            kept = trial.number
+        else:
+            payload = {"number": trial.number}
+            study_requests.request(database, final.study_id, "stop_trial", payload, started_by)
+    return kept
 
 
 def _require_test_part(database: Database, record: StudyRecord, spec: StudySpec) -> None:
@@ -198,14 +238,25 @@ def _create_or_update(
                 None,
                 project,
             )
-            value = json.dumps(asdict(purpose))
-            row = {"study_id": found.study_id, "kind": "system", "name": FINAL, "value": value}
-            connection.execute(sa.insert(study_attrs).values(row))
+            _write_system_attr(connection, found.study_id, FINAL, asdict(purpose))
+            name = FINAL_STUDY[purpose.kind]
+            _write_system_attr(connection, record.study_id, name, found.study_id)
             return found
         found = study_records.get(connection, final_id)
         final_spec = _spec_of(spec, found.name, purpose.kind, trials)
         study_records.renew(connection, found, final_spec, record.source_text, record.source_dir)
         return study_records.get(connection, final_id)
+
+
+def _write_system_attr(
+    connection: sa.Connection, study_id: int, name: str, value: Mapping[str, Any] | int
+) -> None:
+    """Write an attribute in the transaction of the study that it is about."""
+    row = {"study_id": study_id, "kind": "system", "name": name, "value": json.dumps(value)}
+    insert = pg.insert(study_attrs).values(row)
+    key = [study_attrs.c.study_id, study_attrs.c.kind, study_attrs.c.name]
+    change = {"value": insert.excluded.value}
+    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=change))
 
 
 def _free_name(connection: sa.Connection, wanted: str) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import shutil
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tunesvc.artifacts.checkpoint_archive import unpack_into
 from tunesvc.data.prepared_data import TEST
 from tunesvc.db.engine.database import Database
-from tunesvc.db.optuna.frozen_trials import from_optuna_time
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import TuneError
 from tunesvc.models.model_store import ModelMetadata, ModelStore, write_metadata
@@ -22,6 +21,7 @@ from tunesvc.queries.operations.final_runs import (
     BY,
     OF_TRIAL,
     complete_trials,
+    end_of,
     get_final_run,
     other_scores,
 )
@@ -29,30 +29,40 @@ from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study_by_id
 
 
-def store_model(database: Database, final_id: int) -> ModelMetadata:
-    """Store the newest model of a final run, with its preparation. May be repeated.
+def store_model(
+    database: Database, final_id: int, number: int, study_key: str, *, replace: bool
+) -> ModelMetadata:
+    """Store the model of a complete trial of a final run, with its preparation. May be repeated.
+
+    Args:
+        database: where the final run is stored.
+        final_id: the final run.
+        number: of its trial.
+        study_key: key of the study that was searched.
+        replace: also if another study of the same name has a model.
 
     Raises:
         TuneError: the trial has saved nothing.
+        DataError: another study of the same name has a model, and `replace` is off.
     """
     view = get_study_by_id(database, final_id)
-    trial = complete_trials(database, final_id)[-1]
-    saved = list_checkpoints(database, view, trial.number)
+    saved = list_checkpoints(database, view, number)
     if not saved:
         raise TuneError(
             f"the objective of {view.name!r} has run and saved no model: return the fitted model, "
             "with `evaluation: {scoring: ...}`, or save it with `trial.checkpoint(path)`"
         )
     newest = saved[-1]  # the last one is what the training ended with
-    archive = open_checkpoint(database, view, trial.number, newest.checkpoint).archive()
+    archive = open_checkpoint(database, view, number, newest.checkpoint).archive()
     with tempfile.TemporaryDirectory(prefix="tunesvc-model-") as scratch:
         folder = Path(scratch, "model")
         file = unpack_into(archive, folder).name
-        metadata = _metadata(database, view, trial.number, file)
+        made = _metadata(database, view, number, file)
+        metadata = dataclasses.replace(made, study_key=study_key)
         write_metadata(folder, metadata)
         if metadata.preparation_version:
             write_preparation(folder, metadata.preparation_version)
-        ModelStore.open().put(folder, metadata)
+        ModelStore.open().put(folder, metadata, replace=replace)
     return metadata
 
 
@@ -87,7 +97,6 @@ def _metadata(database: Database, view: StudyView, number: int, file: str) -> Mo
     is_tested = data is not None and TEST in data.rows
     original = PgStorage(database).get_all_trials(run.study_id, deepcopy=False)
     objective, of_trial = view.objectives[0], trial.user_attrs[OF_TRIAL]
-    ended = from_optuna_time(trial.datetime_complete) or datetime.now(UTC)
     return ModelMetadata(
         study=run.study,
         trial=of_trial,
@@ -99,7 +108,7 @@ def _metadata(database: Database, view: StudyView, number: int, file: str) -> Mo
         scores=other_scores(trial) if is_tested else {},
         data_version=run.version,
         preparation_version="" if data is None else data.version,
-        trained_at=ended.isoformat(),
+        trained_at=end_of(trial).isoformat(),
         trained_by=str(trial.user_attrs.get(BY, "")),
         file=file,
         tunesvc=importlib.metadata.version("tunesvc"),

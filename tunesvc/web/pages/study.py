@@ -23,7 +23,7 @@ from tunesvc.queries.operations.data_lineage import (
     get_data,
     list_studies_of_data,
 )
-from tunesvc.queries.operations.final_runs import get_test_result
+from tunesvc.queries.operations.final_results import TestResult, get_test_result
 from tunesvc.queries.recommendation import recommend_by_model, with_repeats
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.study_summary import (
@@ -105,7 +105,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         parameters=_parameter_names(study),
         metrics=names_of(database, study).other_metrics,
         data=_data(request, study),
-        tested=get_test_result(database, study.study_id),
+        tested=None if wants_fragment(request) else _test_result(request, study),
         champions=history[:CHAMPIONS],
         can_roll_back=bool(history) and find_earlier(history) is not None,
     )
@@ -113,6 +113,12 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
 
 CHAMPIONS = 10
 """Most champions of a family that are listed."""
+
+
+def _test_result(request: Request, study: StudyView) -> TestResult | None:
+    """Return the study's result on the test part, with the uses that the user may see."""
+    scope = viewable_studies(request, request.state.user)
+    return get_test_result(request.app.state.database, study.study_id, scope)
 
 
 def _champions(request: Request, study: StudyView) -> tuple[Champion, ...]:
