@@ -42,7 +42,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from tunesvc.drift.drift_report import compare_tables
-from tunesvc.search.analysis.resampled_tests import degradation_p_value, standard_error
+from tunesvc.search.analysis.resampled_tests import corrected_error, degradation_p_value
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.strategy import Strategy
@@ -114,7 +114,7 @@ def is_worse(before: Rows, after: Rows) -> bool:
     """Return True if a watch finds the champion worse."""
     old, new = (tuple(folds_of(rows, seed=1)) for rows in (before, after))
     ratio = 1 / (FOLDS - 1)
-    errors = (standard_error(old, ratio), standard_error(new, ratio))
+    errors = (corrected_error(old, ratio), corrected_error(new, ratio))
     found = degradation_p_value(old, new, "minimize", errors)
     return found is not None and found <= LEVEL / 2
 

@@ -9,11 +9,12 @@ import pytest
 from scipy import stats
 
 from tunesvc.search.analysis.resampled_tests import (
+    corrected_error,
     degradation_p_value,
     improvement_p_value,
-    standard_error,
 )
 from tunesvc.spec.goals import Goal
+from tunesvc.util.samples import standard_error
 
 OLD = (0.30, 0.28, 0.33, 0.29, 0.31)
 NEW = (0.25, 0.26, 0.27, 0.24, 0.29)
@@ -22,7 +23,7 @@ NEW = (0.25, 0.26, 0.27, 0.24, 0.29)
 def degradation(
     before: tuple[float, ...], after: tuple[float, ...], goal: Goal, ratio: float
 ) -> float | None:
-    errors = (standard_error(before, ratio), standard_error(after, ratio))
+    errors = (corrected_error(before, ratio), corrected_error(after, ratio))
     return degradation_p_value(before, after, goal, errors)
 
 
@@ -70,9 +71,17 @@ def test_repeats_without_noise_decide_nothing() -> None:
 
 def test_the_standard_error_counts_shared_rows() -> None:
     plain = np.std(OLD, ddof=1) / math.sqrt(5)
-    assert standard_error(OLD, 0.0) == pytest.approx(plain)
-    assert standard_error(OLD, 0.25) == pytest.approx(plain * math.sqrt(2.25))
-    assert standard_error(OLD[:1], 0.25) is None
+    assert corrected_error(OLD, 0.0) == pytest.approx(plain)
+    assert corrected_error(OLD, 0.25) == pytest.approx(plain * math.sqrt(2.25))
+    assert corrected_error(OLD[:1], 0.25) is None
+
+
+def test_a_mean_of_folds_that_are_not_all_finite_has_no_standard_error() -> None:
+    """A mean over folds needs all of them; splits that failed are left out of a comparison."""
+    assert standard_error(OLD) == pytest.approx(stats.sem(OLD))
+    assert standard_error(OLD, 0.25) == corrected_error(OLD, 0.25)
+    assert standard_error((*OLD, math.nan)) is None
+    assert corrected_error((*OLD, math.nan), 0.25) == corrected_error(OLD, 0.25)
 
 
 def test_equal_configurations_are_rarely_taken_for_better() -> None:

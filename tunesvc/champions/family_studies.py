@@ -19,7 +19,7 @@ from tunesvc.errors import ChampionNotFound
 from tunesvc.preparation.data_store import DataManifest
 from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.queries.studies import get_study
-from tunesvc.search.analysis.resampled_tests import standard_error
+from tunesvc.search.analysis.resampled_tests import corrected_error
 from tunesvc.spec import StudySpec
 from tunesvc.spec.sections.watch_keys import Watch
 from tunesvc.util.user import whoami
@@ -143,6 +143,6 @@ def with_values(
         configuration,
         data_version=manifest.version,
         value=float(np.mean(known)) if known else configuration.value,
-        standard_error=standard_error(values, found.ratio),
+        standard_error=corrected_error(values, found.ratio),
         fold_values=values,
     )

@@ -14,9 +14,9 @@ from tunesvc.drift.drift_report import DriftReport
 from tunesvc.errors import ArtifactMissing
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.search.analysis.resampled_tests import (
+    corrected_error,
     degradation_p_value,
     improvement_p_value,
-    standard_error,
 )
 from tunesvc.util.formatting import number
 
@@ -97,7 +97,7 @@ class NewVersion:
             configuration.fold_values,
             found.values[0],
             self._goal,
-            (configuration.standard_error, standard_error(found.values[0], found.ratio)),
+            (configuration.standard_error, corrected_error(found.values[0], found.ratio)),
         )
         if self._degradation is None or self._degradation > self._options.level / 2:
             return None

@@ -278,6 +278,7 @@ def _record(
         len(manifest.features),
         tuple(manifest.warnings),
         manifest.test_rows,
+        manifest.validation_ratio,
     )
     storage.set_study_system_attr(record.study_id, DATA_USED, asdict(used))
     store.name_study(record.name, manifest.version)

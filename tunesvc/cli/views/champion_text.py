@@ -70,11 +70,11 @@ def _quoted_family(champion: Champion) -> str:
 
 
 def describe_value(champion: Champion) -> str:
-    """Return a champion's value with its standard error."""
+    """Return a champion's value with its standard error, which is corrected for shared rows."""
     configuration = champion.configuration
     error = configuration.standard_error
     text = formatting.number(configuration.value)
-    return text if error is None else f"{text} ± {error:.2g}"
+    return text if error is None else f"{text} ± {error:.2g} (corrected)"
 
 
 def _facts(champion: Champion) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +13,7 @@ from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.executor import Failed, Finished, Lost, Outcome
 from tunesvc.policy import Failure, StopCause
 from tunesvc.spec import Constraint, StudySpec
+from tunesvc.util.samples import standard_error
 from tunesvc.util.suggestions import suggest
 
 
@@ -133,9 +133,8 @@ def _standard_errors(spec: StudySpec, curve: MetricTracker) -> dict[str, float]:
     """Return the standard error of each objective's mean over folds or repeats, by name."""
     errors = {}
     for metric in spec.metrics:
-        samples = curve.samples(metric.name)
-        if len(samples) > 1 and all(map(math.isfinite, samples)):
-            error = statistics.stdev(samples) / math.sqrt(len(samples))
+        error = standard_error(curve.samples(metric.name))
+        if error is not None:
             errors[spec.standard_error_of(metric.name)] = error
     return errors
 

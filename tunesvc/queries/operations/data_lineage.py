@@ -28,6 +28,8 @@ class DataUsed:
     warnings: tuple[str, ...] = ()
     test_rows: str = ""
     """Digest of the rows of the test part, see `DataManifest`; empty where it is not known."""
+    validation_ratio: float = 0.0
+    """Validation rows per training row, of folds their mean."""
 
 
 @dataclass(frozen=True, slots=True)

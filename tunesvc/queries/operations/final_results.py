@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import stdev
 
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
@@ -39,6 +38,7 @@ from tunesvc.queries.trials.attempt_events import get_curves
 from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.spec.goals import Goal
 from tunesvc.util.formatting import number
+from tunesvc.util.samples import standard_error
 
 _TWO_SIDED_95 = 1.96
 
@@ -71,7 +71,8 @@ class TestResult:
     rows: int
     """Rows of the test part."""
     error: float | None
-    """Standard error of test minus validation, from predictions per row; None without `scoring`."""
+    """Standard error of test minus validation, from predictions per row, and for a mean of folds
+    from their values, corrected for the training rows that they share; None without `scoring`."""
     scores: Mapping[str, float]
     """Other metrics on the test part."""
     version: str
@@ -194,7 +195,9 @@ def get_test_result(
     original = newest.user_attrs[OF_TRIAL]
     (searched,) = rows_of(database, study_id, [original])
     objective = view.objectives[0]
-    of_folds = None if run.folds is None else _error_of_folds(database, study_id, original)
+    of_folds = None
+    if run.folds is not None and data is not None:
+        of_folds = _error_of_folds(database, study_id, original, data.validation_ratio)
     return TestResult(
         view.name,
         original,
@@ -259,11 +262,12 @@ def _error(
     return None if any(error is None for error in errors) else math.hypot(*errors)
 
 
-def _error_of_folds(database: Database, study_id: int, trial: int) -> float:
-    """Return the standard error of a mean of folds; not a number for one fold alone."""
+def _error_of_folds(database: Database, study_id: int, trial: int, ratio: float) -> float:
+    """Return the corrected standard error of a mean of folds; NaN where it is not known."""
     (curve,) = get_curves(database, study_id, numbers=[trial])
     values = [point.value for point in curve.points if point.value is not None]
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    error = standard_error(values, ratio)
+    return math.nan if error is None else error
 
 
 def _signed(value: float) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tunesvc.spec.goals import Goal, orient
+from tunesvc.util.samples import standard_error
 
 PAIRS_MIN = 3
 """Fewest values for a test."""
@@ -61,7 +62,7 @@ def degradation_p_value(
         before: values by split of the earlier data, NaN where the repeat failed.
         after: values by split of the later data.
         goal: `minimize` or `maximize`.
-        errors: standard errors of both means, see `standard_error`; None if unknown.
+        errors: standard errors of both means, see `corrected_error`; None if unknown.
 
     Returns:
         None if there are too few values, or they show no noise.
@@ -83,13 +84,9 @@ def degradation_p_value(
     return _upper_tail(loss / math.sqrt(sum(variances)), freedom)
 
 
-def standard_error(values: Sequence[float], ratio: float) -> float | None:
-    """Return the corrected standard error of a mean over splits; None with fewer than two."""
-    known = np.asarray(values, float)
-    known = known[np.isfinite(known)]
-    if len(known) < 2:
-        return None
-    return math.sqrt(float(known.var(ddof=1)) * (1 / len(known) + ratio))
+def corrected_error(values: Sequence[float], ratio: float) -> float | None:
+    """Return the corrected standard error of the mean of values that are finite."""
+    return standard_error([value for value in values if math.isfinite(value)], ratio)
 
 
 def _are_equal(values: np.ndarray, size: float) -> bool:
