@@ -228,7 +228,7 @@ def remove(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
 
 @contextmanager
 def locked(database: Database, study_id: int) -> Iterator[None]:
-    """Let no other process that does the same change a study at once. Trials go on being written.
+    """Hold a study's row briefly: other holders and new trials of the study wait.
 
     Raises:
         StudyNotFound: there is none.

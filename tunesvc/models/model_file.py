@@ -31,7 +31,7 @@ PROBED = 64
 
 @dataclass(frozen=True, slots=True)
 class ModelNeeds:
-    """What a pickled model needs, and how it is called."""
+    """The needs of a pickled model, and the calls that it supports."""
 
     kind: str
     """Class of the model."""

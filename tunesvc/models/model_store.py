@@ -37,7 +37,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """Where a model comes from, and how good it is."""
+    """A model's origin, and its values."""
 
     study: str
     trial: int
