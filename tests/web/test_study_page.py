@@ -69,7 +69,7 @@ def test_it_says_where_its_data_came_from(dashboard: Dashboard, database: Databa
     card, warnings, facts = (
         page.locator(name).bounding_box() for name in ("#data", "#data ul", "#facts")
     )
-    assert card["y"] < warnings["y"] < card["y"] + card["height"] < facts["y"]
+    assert facts["y"] < card["y"] < warnings["y"] < card["y"] + card["height"]
 
 
 def test_its_champion_is_shown_and_rolled_back(dashboard: Dashboard, database: Database) -> None:
