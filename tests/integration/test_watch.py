@@ -19,6 +19,7 @@ from tests.support.watched_family import Killed, WatchedFamily
 from tunesvc.champions.announcements import deliver_due, payload
 from tunesvc.champions.family_lock import locked_family
 from tunesvc.champions.promotion import export_champion, promote, roll_back
+from tunesvc.db import study_records
 from tunesvc.db.champions import champion_records, promotion_deliveries
 from tunesvc.db.champions.champion_records import Champion, PromotionEvidence
 from tunesvc.db.engine.database import Database
@@ -264,27 +265,100 @@ def test_a_hook_that_was_killed_is_called_again_and_says_so(family: WatchedFamil
     assert len(family.hooked) == 2
 
 
-@pytest.mark.parametrize(
-    ("command", "error"),
-    [
-        ("no-such-program", "cannot be started"),
-        ("python 'unclosed", "cannot be started: No closing quotation"),
-        ("http://127.0.0.1:9/hook?token=$HOOK_TOKEN", "no answer: ConnectError"),
-        ("http://127.0.0.1:9/hook?token=$NO_TOKEN", "variable NO_TOKEN is not set"),
-        ("http://127.0.0.1:port/", "no answer: InvalidURL"),
-    ],
-)
+def due_hooks(family: WatchedFamily) -> list[tuple[str, int]]:
+    """Hooks that are due, with the number of their champion."""
+    with family.database.engine.connect() as connection:
+        due = promotion_deliveries.list_deliveries(connection, "shop", due=True)
+    return [(one.hook, one.champion_id) for one in due]
+
+
+def deliver(family: WatchedFamily) -> int:
+    """Deliver without the study file."""
+    return deliver_due(family.database, "shop", lambda text: None)
+
+
 def test_a_hook_that_cannot_be_called_is_recorded(
-    family: WatchedFamily, monkeypatch: pytest.MonkeyPatch, command: str, error: str
+    family: WatchedFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOOK_TOKEN", "secret")
-    family.watch["on_promote"] = command
+    commands = {
+        "no-such-program": "cannot be started",
+        "python 'unclosed": "cannot be started: No closing quotation",
+        "http://127.0.0.1:9/hook?token=$HOOK_TOKEN": "no answer: ConnectError",
+        "http://127.0.0.1:9/hook?token=$NO_TOKEN": "variable NO_TOKEN is not set",
+        "http://127.0.0.1:port/": "no answer: InvalidURL",
+    }
     family.data(0.0)
-    assert family.look().undelivered == 1
+    for command, error in commands.items():
+        family.watch["on_promote"] = command
+        assert family.look().undelivered == 1
+        with family.database.engine.connect() as connection:
+            (due,) = promotion_deliveries.list_deliveries(connection, "shop", due=True)
+        assert error in due.error
+        assert "secret" not in due.error
+
+
+def test_an_older_champion_is_not_announced_after_a_newer_one(
+    family: WatchedFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But a registry still gets both."""
+    monkeypatch.setattr("tunesvc.champions.announcements.register", lambda champion: "away")
+    family.data(0.0)
+    family.watch |= {"on_promote": "no-such-program", "registry": "mlflow"}
+    first = family.look().champion
+    assert first is not None
+    chosen = promote(family.database, get_study(family.database, "shop"), 3, "bob")
+    assert due_hooks(family) == [
+        ("registry", first.champion_id),
+        ("on_promote", chosen.champion_id),
+        ("registry", chosen.champion_id),
+    ]
+    family.watch = {"on_promote": "python hook.py"}
+    assert family.look().undelivered == 0
+    assert [one["id"] for one in family.hooked] == [chosen.champion_id]
+    assert due_hooks(family) == []
     with family.database.engine.connect() as connection:
-        (due,) = promotion_deliveries.list_deliveries(connection, "shop", due=True)
-    assert error in due.error
-    assert "secret" not in due.error + repr(due)
+        made = promotion_deliveries.list_deliveries(connection, "shop")
+    reasons = {one.error for one in made if one.champion_id == first.champion_id}
+    assert f"champion {chosen.champion_id} has replaced it" in reasons
+
+
+def test_a_promotion_by_hand_calls_the_hooks_that_the_study_has_now(family: WatchedFamily) -> None:
+    """Added, changed and removed ones."""
+    family.data(0.0)
+    family.watch = {}
+    family.look()
+    view = get_study(family.database, "shop")
+    promote(family.database, view, 3, "bob")
+    assert due_hooks(family) == []
+    family.watch = {"on_promote": "python hook.py"}
+    family.look()
+    assert family.hooked == []  # a champion that was announced already
+    added = promote(family.database, view, 2, "bob")
+    assert deliver(family) == 0
+    assert [one["id"] for one in family.hooked] == [added.champion_id]
+    roll_back(family.database, "shop", "bob")
+    family.watch = {"on_promote": "no-such-program"}
+    assert family.look().undelivered == 1
+    assert deliver(family) == 1
+    family.watch = {}
+    assert family.look().undelivered == 0
+    assert due_hooks(family) == []
+    assert len(family.hooked) == 1
+
+
+def test_a_family_without_its_study_is_announced_by_the_next_watch(family: WatchedFamily) -> None:
+    family.data(0.0)
+    family.look()
+    other = get_study(family.database, next(iter(family.runner.ran)))
+    promote(family.database, other, 3, "bob")
+    assert deliver(family) == 0
+    with family.database.engine.begin() as connection:
+        study_records.remove(connection, other.study_id, "bob")
+    restored = roll_back(family.database, "shop", "bob")
+    assert deliver(family) == 1
+    assert family.look().undelivered == 0
+    assert family.hooked[-1]["id"] == restored.champion_id
 
 
 @contextmanager

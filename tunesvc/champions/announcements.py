@@ -16,9 +16,9 @@ from typing import Any
 
 from tunesvc.champions.mlflow_registry import register
 from tunesvc.champions.promotion import export_champion
+from tunesvc.champions.promotion_hooks import PromotionHooks, find_hooks
 from tunesvc.db.champions import champion_records, promotion_deliveries
 from tunesvc.db.champions.champion_records import Champion
-from tunesvc.db.champions.promotion_deliveries import PromotionDelivery
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError
 from tunesvc.spec.hook_address import is_url, resolve
@@ -31,21 +31,53 @@ ANSWER_S = 10.0
 _TAIL_CHARS = 300
 
 
-def deliver_due(database: Database, family: str, say: Callable[[str], None]) -> int:
-    """Make the deliveries of a family that are due; return the number of those that failed.
+def deliver_due(
+    database: Database,
+    family: str,
+    say: Callable[[str], None],
+    hooks: PromotionHooks | None = None,
+) -> int:
+    """Make the deliveries of a family that are due, the oldest first.
 
-    May be repeated: what was delivered is not delivered again.
+    May be repeated: what was delivered is not delivered again. A delivery to a hook that the family
+    has no more is cancelled.
+
+    Args:
+        database: of the family.
+        family: its name.
+        say: called with a sentence about each delivery.
+        hooks: by default those that are kept with the family's study.
+
+    Returns:
+        The number of deliveries that failed.
     """
     with database.engine.connect() as connection:
+        hooks = hooks or find_hooks(connection, family)
         due = promotion_deliveries.list_deliveries(connection, family, due=True)
+        if not due:
+            return 0
+        if hooks is None:
+            say(f"study {family!r} was deleted: the next `tune watch` knows the hooks to call")
+            return len(due)
         history = champion_records.list_history(connection, family)
     of_id = {one.champion_id: one for one in history}
     failed = 0
     for delivery in due:
         champion = of_id[delivery.champion_id]
+        address = hooks.addresses.get(delivery.hook)
         with database.engine.begin() as connection:
+            if address is None:
+                reason = f"the study has no `{delivery.hook}` any more"
+                promotion_deliveries.cancel(connection, delivery, reason)
+                continue
             attempt = promotion_deliveries.begin(connection, delivery)
-        error = _deliver(delivery, champion, attempt)
+        if attempt is None:
+            continue
+        if delivery.hook == "registry":
+            error = register(champion)
+        else:
+            text = json.dumps(payload(champion, attempt), default=str, allow_nan=False)
+            error = _call(address, hooks.folder, text)
         with database.engine.begin() as connection:
             promotion_deliveries.finish(connection, delivery, error)
         failed += bool(error)
@@ -60,18 +92,15 @@ def payload(champion: Champion, attempt: int) -> dict[str, Any]:
     return {name: plain(value) for name, value in exported.items()}
 
 
-def _deliver(delivery: PromotionDelivery, champion: Champion, attempt: int) -> str:
-    """Make one delivery; return the error, empty if there was none."""
-    if delivery.hook == "registry":
-        return register(champion)
-    text = json.dumps(payload(champion, attempt), default=str, allow_nan=False)
+def _call(address: str, folder: str, text: str) -> str:
+    """Call `on_promote`; return the error, empty if there was none."""
     try:
-        address = resolve(delivery.address, os.environ)
+        address = resolve(address, os.environ)
     except SpecError as error:
         return str(error)
     if is_url(address):
         return _post(address, text)
-    return _run(address, Path(delivery.folder or "."), text)
+    return _run(address, Path(folder), text)
 
 
 def _run(command: str, folder: Path, text: str) -> str:

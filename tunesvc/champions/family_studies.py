@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from tunesvc.champions.announcements import deliver_due
 from tunesvc.champions.configuration_folds import ConfigurationFolds, FoldValues
 from tunesvc.champions.promotion import configuration_of, record_promotion
+from tunesvc.champions.promotion_hooks import hooks_of, keep_hooks
 from tunesvc.champions.study_runner import StudyRunner
 from tunesvc.champions.watch_specs import watch_options
 from tunesvc.db import study_records
@@ -38,10 +40,10 @@ class FamilyStudies:
     ) -> None:
         self._database = database
         self._runner = runner
-        self._folder = folder
         self._user = user or whoami()
         self.spec = spec
         """The spec of the family."""
+        self._hooks = hooks_of(spec, folder)
 
     @property
     def name(self) -> str:
@@ -120,14 +122,17 @@ class FamilyStudies:
         follows: Champion | None,
     ) -> Champion:
         """Record a promotion, or that a champion stays, and plan its announcements."""
-        options = self.options
-        hooks = {"on_promote": options.on_promote, "registry": options.registry}
-        addresses = {hook: address for hook, address in hooks.items() if address is not None}
         champion = (self.name, kind, configuration, evidence)
         with self._database.engine.begin() as connection:
             return record_promotion(
-                connection, champion, self._user, follows, (addresses, self._folder)
+                connection, champion, self._user, follows, self._hooks.addresses
             )
+
+    def deliver(self) -> int:
+        """Announce what is due to the hooks of the study file; return the number that failed."""
+        with self._database.engine.begin() as connection:
+            keep_hooks(connection, self.spec)
+        return deliver_due(self._database, self.name, self.say, self._hooks)
 
 
 def with_values(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunesvc.champions.announcements import deliver_due
 from tunesvc.champions.family_studies import FamilyStudies, with_values
 from tunesvc.champions.new_version import NewVersion
 from tunesvc.champions.study_runner import StudyRunner, WatchInterrupted
@@ -61,12 +60,12 @@ class FamilyWatch:
                 fails on the folds.
         """
         name = self._family.name
-        deliver_due(self._database, name, self._runner.say)
+        self._family.deliver()
         try:
             result = self._look()
         except WatchInterrupted:
             result = WatchResult(name, "interrupted", OUTCOMES["interrupted"])
-        failed = deliver_due(self._database, name, self._runner.say)
+        failed = self._family.deliver()
         return replace(result, champion=self._family.champion(), undelivered=failed)
 
     def _look(self) -> WatchResult:

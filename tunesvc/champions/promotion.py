@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
+from tunesvc.champions.promotion_hooks import plan_by_hand
 from tunesvc.champions.watch_specs import family_of
 from tunesvc.db import study_records
 from tunesvc.db.champions import champion_records, promotion_deliveries
@@ -66,9 +67,7 @@ def promote(
             follows=before,
             project_id=project_id,
         )
-        promotion_deliveries.plan_as_before(
-            connection, champion_id, None if before is None else before.champion_id
-        )
+        plan_by_hand(connection, champion_id, family)
         return champion_records.get_current(connection, family, scope)
 
 
@@ -114,7 +113,7 @@ def roll_back(
             follows=today,
             restores_id=restored.champion_id,
         )
-        promotion_deliveries.plan_as_before(connection, new_id, today.champion_id)
+        plan_by_hand(connection, new_id, family)
         return champion_records.get_current(connection, family, scope)
 
 
@@ -161,7 +160,7 @@ def record_promotion(
     champion: tuple[str, str, Configuration, PromotionEvidence],
     user: str,
     follows: Champion | None,
-    hooks: tuple[dict[str, str], str],
+    hooks: Iterable[str],
 ) -> Champion:
     """Record what a watch has decided, and plan its deliveries, in one transaction.
 
@@ -170,7 +169,7 @@ def record_promotion(
         champion: family, kind, configuration and evidence.
         user: of the watch.
         follows: the champion that it replaces, or that stays.
-        hooks: addresses by hook, and the folder of commands.
+        hooks: those that announce it.
     """
     family, kind, configuration, evidence = champion
     study = study_records.look_up(connection, family)
@@ -187,7 +186,7 @@ def record_promotion(
     )
     made = champion_records.get_current(connection, family)
     if made.is_new:
-        promotion_deliveries.plan(connection, champion_id, *hooks)
+        promotion_deliveries.plan(connection, champion_id, hooks)
     return made
 
 

@@ -56,7 +56,14 @@ class Announcement:
     """Number of times that it was begun."""
     delivered_at: datetime | None
     error: str
-    """Error of the last attempt; empty if it has none."""
+    """Error of the last attempt, or the reason of the cancellation; empty without one."""
+    cancelled_at: datetime | None = None
+    """Set if it is made no more."""
+
+    @property
+    def is_due(self) -> bool:
+        """True if it is still to be made."""
+        return self.delivered_at is None and self.cancelled_at is None
 
 
 @dataclass(frozen=True, slots=True)

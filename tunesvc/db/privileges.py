@@ -15,7 +15,7 @@ from tunesvc.db.schema import service_tables
 from tunesvc.db.schema.migrations import VERSION_TABLE
 from tunesvc.errors import DatabaseError
 
-SECRET_TABLES = frozenset({"tokens", "alert_targets", "answers", "champion_deliveries"})
+SECRET_TABLES = frozenset({"tokens", "alert_targets", "answers"})
 """Tables with secrets, which a reader does not see."""
 
 

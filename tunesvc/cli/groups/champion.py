@@ -185,4 +185,4 @@ def _announce(family: str, server: str | None, database_url: str | None) -> None
 def _count_due(family: str, server: str | None, database_url: str | None) -> int:
     with opened_client(database_url, server) as client:
         announcements = client.service.champion_history(family).announcements
-    return sum(one.delivered_at is None for one in announcements)
+    return sum(one.is_due for one in announcements)

@@ -50,7 +50,7 @@ def print_champion(history: ChampionHistory) -> None:
     if champion.evidence.drift is not None:
         print_drift(champion.evidence.drift)
     for announced in history.announcements:
-        if announced.champion_id == champion.champion_id or announced.delivered_at is None:
+        if announced.champion_id == champion.champion_id or announced.is_due:
             console.print(Text(_describe(announced)))
     console.print()
     for one in history.champions:
@@ -106,6 +106,8 @@ def _describe(announcement: Announcement) -> str:
     what = f"{announcement.hook} of champion {announcement.champion_id}"
     if announcement.delivered_at is not None:
         return f"{what}: delivered {formatting.ago(announcement.delivered_at)}"
+    if announcement.cancelled_at is not None:
+        return f"{what}: cancelled, {visible(announcement.error)}"
     error = f": {announcement.error}" if announcement.error else ""
     return f"! {what}: not delivered after {announcement.attempts} attempts{visible(error)}"
 

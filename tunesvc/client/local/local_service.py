@@ -70,7 +70,14 @@ class LocalService:
             history = champion_records.list_history(connection, family, self._among)
             deliveries = promotion_deliveries.list_deliveries(connection, family)
         made = (
-            Announcement(one.champion_id, one.hook, one.attempts, one.delivered_at, one.error)
+            Announcement(
+                one.champion_id,
+                one.hook,
+                one.attempts,
+                one.delivered_at,
+                one.error,
+                one.cancelled_at,
+            )
             for one in deliveries
         )
         return ChampionHistory(history, tuple(made))

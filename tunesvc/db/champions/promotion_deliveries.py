@@ -1,12 +1,13 @@
 """Deliveries of promotions to hooks and registries: planned with the promotion, made afterwards.
 
+Its hook's address is not stored here: it is the one that the study names when the delivery is made.
 A begun delivery counts before it is made, so that its receiver can be told that an earlier one may
 have arrived. Only the holder of the family's lock makes deliveries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,50 +24,43 @@ class PromotionDelivery:
     champion_id: int
     hook: str
     """One of `service_tables.HOOKS`."""
-    address: str
-    """A command, a URL, or the name of a registry."""
-    folder: str
     attempts: int
     """Deliveries that were begun."""
     delivered_at: datetime | None
     error: str
-    """Error of the last attempt; empty if it has none."""
-
-    def __repr__(self) -> str:
-        return f"PromotionDelivery({self.champion_id}, {self.hook!r})"  # without the address
-
-
-def plan(
-    connection: sa.Connection, champion_id: int, hooks: Mapping[str, str], folder: str
-) -> None:
-    """Plan the deliveries of a promotion, in its transaction."""
-    for hook, address in hooks.items():
-        row = {"champion_id": champion_id, "hook": hook, "address": address, "folder": folder}
-        connection.execute(sa.insert(table).values(row))
+    """Error of the last attempt, or the reason of the cancellation; empty without one."""
+    cancelled_at: datetime | None
+    """Set if it is made no more."""
 
 
-def plan_as_before(connection: sa.Connection, champion_id: int, previous_id: int | None) -> None:
-    """Plan the deliveries that the last planned promotion of the family had."""
-    if previous_id is None:
-        return
-    family = sa.select(champions.c.family).where(champions.c.champion_id == previous_id)
-    last = (
-        sa.select(sa.func.max(table.c.champion_id))
-        .join(champions, champions.c.champion_id == table.c.champion_id)
-        .where(champions.c.family == family.scalar_subquery())
-        .scalar_subquery()
+def plan(connection: sa.Connection, champion_id: int, hooks: Iterable[str]) -> None:
+    """Plan the deliveries of a promotion, in its transaction.
+
+    Cancels calls of `on_promote` for earlier champions of the family that are due: production must
+    not get an older champion after a newer one. A registry still gets each.
+    """
+    family = sa.select(champions.c.family).where(champions.c.champion_id == champion_id)
+    earlier = sa.select(champions.c.champion_id).where(
+        champions.c.family == family.scalar_subquery(), champions.c.champion_id < champion_id
     )
-    copied = sa.select(
-        sa.literal(champion_id), table.c.hook, table.c.address, table.c.folder
-    ).where(table.c.champion_id == last)
-    columns = ["champion_id", "hook", "address", "folder"]
-    connection.execute(sa.insert(table).from_select(columns, copied))
+    replaced = sa.update(table).where(
+        table.c.hook == "on_promote", table.c.champion_id.in_(earlier), _is_due()
+    )
+    connection.execute(_cancelled(replaced, f"champion {champion_id} has replaced it"))
+    for hook in hooks:
+        connection.execute(sa.insert(table).values(champion_id=champion_id, hook=hook))
+
+
+def last_planned(connection: sa.Connection, family: str) -> tuple[str, ...]:
+    """Return the hooks of the last promotion of a family that had any."""
+    planned = list_deliveries(connection, family)
+    return tuple(one.hook for one in planned if one.champion_id == planned[-1].champion_id)
 
 
 def list_deliveries(
     connection: sa.Connection, family: str, *, due: bool = False
 ) -> tuple[PromotionDelivery, ...]:
-    """Return the deliveries of a family, the oldest first; with `due` those that are not made."""
+    """Return the deliveries of a family, the oldest first; with `due` those to be made."""
     query = (
         sa.select(table)
         .join(champions, champions.c.champion_id == table.c.champion_id)
@@ -74,14 +68,21 @@ def list_deliveries(
         .order_by(table.c.champion_id, table.c.hook)
     )
     if due:
-        query = query.where(table.c.delivered_at.is_(None))
+        query = query.where(_is_due())
     return tuple(PromotionDelivery(**row._mapping) for row in connection.execute(query))
 
 
-def begin(connection: sa.Connection, delivery: PromotionDelivery) -> int:
-    """Count an attempt; return its number, from 1."""
-    change = _of(delivery).values(attempts=table.c.attempts + 1).returning(table.c.attempts)
-    return int(connection.execute(change).scalar_one())
+def begin(connection: sa.Connection, delivery: PromotionDelivery) -> int | None:
+    """Count an attempt; return its number, from 1, or None if the delivery was cancelled."""
+    change = _of(delivery).where(table.c.cancelled_at.is_(None))
+    counted = change.values(attempts=table.c.attempts + 1).returning(table.c.attempts)
+    attempt: int | None = connection.execute(counted).scalar()
+    return attempt
+
+
+def cancel(connection: sa.Connection, delivery: PromotionDelivery, reason: str) -> None:
+    """Cancel a delivery that is due."""
+    connection.execute(_cancelled(_of(delivery).where(_is_due()), reason))
 
 
 def finish(connection: sa.Connection, delivery: PromotionDelivery, error: str) -> None:
@@ -94,3 +95,11 @@ def _of(delivery: PromotionDelivery) -> sa.Update:
     return sa.update(table).where(
         table.c.champion_id == delivery.champion_id, table.c.hook == delivery.hook
     )
+
+
+def _is_due() -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.delivered_at.is_(None), table.c.cancelled_at.is_(None))
+
+
+def _cancelled(change: sa.Update, reason: str) -> sa.Update:
+    return change.values(cancelled_at=sa.func.now(), error=reason)

@@ -352,14 +352,13 @@ champion_deliveries = sa.Table(
         primary_key=True,
     ),
     sa.Column("hook", sa.Text, primary_key=True),
-    # a command, a URL that may contain a password, or the name of a registry
-    sa.Column("address", sa.Text, nullable=False),
-    # where the command runs
-    sa.Column("folder", sa.Text, nullable=False, server_default=""),
     # begun deliveries: more than one may have arrived
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("delivered_at", Moment),
+    # of the last attempt, or the reason of a cancellation
     sa.Column("error", sa.Text, nullable=False, server_default=""),
+    # set if a newer champion has replaced it, or the study names no such hook any more
+    sa.Column("cancelled_at", Moment),
     one_of("hook", HOOKS),
 )
 

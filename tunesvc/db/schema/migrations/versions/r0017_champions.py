@@ -70,11 +70,10 @@ def upgrade() -> None:
         "champion_deliveries",
         sa.Column("champion_id", sa.BigInteger, nullable=False),
         sa.Column("hook", sa.Text, nullable=False),
-        sa.Column("address", sa.Text, nullable=False),
-        sa.Column("folder", sa.Text, nullable=False, server_default=""),
         sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
         sa.Column("delivered_at", sa.DateTime(timezone=True)),
         sa.Column("error", sa.Text, nullable=False, server_default=""),
+        sa.Column("cancelled_at", sa.DateTime(timezone=True)),
         sa.CheckConstraint(
             "hook IN ('on_promote', 'registry')", name=op.f("ck_champion_deliveries_hook")
         ),
