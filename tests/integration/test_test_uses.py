@@ -99,6 +99,30 @@ def test_uses_of_studies_that_a_reader_may_not_see_are_not_counted(database: Dat
     assert len(everything.uses) == 2
 
 
+@pytest.mark.parametrize("scoring", [["roc_auc"], None])
+def test_an_interrupted_final_run_that_has_reported_is_a_use_without_scorers(
+    database: Database, scoring: list[str] | None
+) -> None:
+    """Reports of an objective that judges itself are values on the test part; with scorers they are
+    of the validation part."""
+    spec = {"evaluation": {"scoring": scoring}, "metrics": [{"name": "roc_auc"}]}
+    record = searched(database, "shop", **(spec if scoring else {}))
+    final = final_study.prepare(database, record, "test", 1, started_by="ann")
+    storage = PgStorage(database)
+    attrs = storage.get_study_system_attrs(record.study_id)[DATA_USED]
+    storage.set_study_system_attr(final.record.study_id, DATA_USED, attrs)
+    started = trial_id(final.record.study_id, final.number)
+    storage.set_trial_state_values(started, TrialState.RUNNING)
+    assert list_test_uses(database, "v1", "rows") == ()
+    for step, value in enumerate((0.5, 0.4)):
+        storage.set_trial_intermediate_value(started, step, value)
+    uses = list_test_uses(database, "v1", "rows")
+    assert [(use.value, use.is_complete) for use in uses] == ([] if scoring else [(0.4, False)])
+    storage.set_trial_state_values(started, TrialState.COMPLETE, [0.3])
+    (use,) = list_test_uses(database, "v1", "rows")
+    assert (use.value, use.is_complete) == (0.3, True)
+
+
 def test_a_page_without_a_final_run_reads_one_attribute(database: Database) -> None:
     """The record of other studies is not read, however many there are."""
     plain = searched(database, "plain")

@@ -113,8 +113,9 @@ def _uses(uses: tuple[TestUse, ...]) -> Table:
     for use in uses:
         command = "best --test" if use.kind == "test" else "apply"
         by = f"by {use.by}" if use.by else ""
+        value = number(use.value) if use.is_complete else f"{number(use.value)}, not finished"
         cell = cells(f"  {_day(use.at)}", f"{use.study} trial {use.trial}", command)
-        grid.add_row(*cell, *cells(number(use.value), by))
+        grid.add_row(*cell, *cells(value, by))
     return grid
 
 

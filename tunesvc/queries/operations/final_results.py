@@ -1,7 +1,9 @@
 """Results on test parts, and how often a test part was used.
 
-A use is a complete trial of a final run: it is recorded with its value, or not at all. Uses are
-found by the rows of the test part, so that other studies on it see them, too.
+A use is a complete trial of a final run, which is recorded with its value, or not at all. Without
+`scoring` an objective reports values on the test part while it trains, so that a trial of a final
+run is a use from its first report. Uses are found by the rows of the test part, so that other
+studies on it see them, too.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
 from tunesvc.data.prepared_data import TEST
 from tunesvc.db.engine.database import Database
-from tunesvc.db.schema.tables import studies, study_attrs, trial_attrs, trials
+from tunesvc.db.schema.tables import reports, studies, study_attrs, trial_attrs, trials
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 from tunesvc.evaluation.judging import FINAL_SCORES
 from tunesvc.queries.operations.data_lineage import DATA_USED, get_data
@@ -52,8 +55,10 @@ class TestUse:
     """Number of the trial whose parameters were evaluated."""
     kind: Kind
     value: float
+    """The last one that was reported, if the trial is not complete; NaN if that has none."""
     at: datetime
     by: str
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,25 +159,25 @@ def list_test_uses(
         scope: the studies that the reader may see.
     """
     runs = _final_runs_on(database, version, test_rows, scope)
-    query = (
-        sa.select(
-            trials.c.study_id,
-            trials.c["values"],
-            trials.c.ended_at,
-            _user_attr(OF_TRIAL).label("of_trial"),
-            _user_attr(BY).label("by"),
-        )
-        .where(trials.c.study_id.in_(runs), trials.c.state == "complete")
-        .order_by(trials.c.ended_at)
+    if not runs:
+        return ()
+    reporting = [study_id for study_id, run in runs.items() if not run.is_scored]
+    reported_at = _last_report(reports.c.reported_at)
+    is_use = sa.or_(
+        trials.c.state == "complete",
+        sa.and_(trials.c.study_id.in_(reporting), reported_at.is_not(None)),
     )
-    uses = []
-    for row in database.rows(query) if runs else ():
-        if row.of_trial is not None:
-            run, by = runs[row.study_id], json.loads(row.by or '""')
-            at = row.ended_at.astimezone()
-            use = TestUse(run.study, json.loads(row.of_trial), run.kind, row[1][0], at, by)
-            uses.append(use)
-    return tuple(uses)
+    query = sa.select(
+        trials.c.study_id,
+        trials.c.state,
+        trials.c["values"].label("results"),
+        _last_report(reports.c.value).label("reported"),
+        sa.func.coalesce(trials.c.ended_at, reported_at).label("at"),
+        _user_attr(OF_TRIAL).label("of_trial"),
+        _user_attr(BY).label("by"),
+    ).where(trials.c.study_id.in_(runs), is_use)
+    rows = [row for row in database.rows(query) if row.of_trial is not None]
+    return tuple(_use(runs[row.study_id], row) for row in sorted(rows, key=lambda row: row.at))
 
 
 def get_test_result(
@@ -219,17 +224,16 @@ def _final_runs_on(
     database: Database, version: str, test_rows: str, scope: StudyScope
 ) -> dict[int, FinalRun]:
     """Return the final runs that have a test part, by study."""
-    keys = [key for key in (version, test_rows) if key]
-    if not keys:
-        return {}
-    named = sa.or_(*(study_attrs.c.value.contains(key, autoescape=True) for key in keys))
+    keys = filter(None, (version, test_rows))
+    named = (study_attrs.c.value.contains(key, autoescape=True) for key in keys)
     used = study_attrs.alias("used")
     query = (
         sa.select(study_attrs.c.study_id, study_attrs.c.value, used.c.value.label("data"))
         .join(studies, studies.c.study_id == study_attrs.c.study_id)
         .join(used, used.c.study_id == study_attrs.c.study_id)
-        .where(study_attrs.c.kind == "system", study_attrs.c.name == FINAL, named)
+        .where(study_attrs.c.kind == "system", study_attrs.c.name == FINAL)
         .where(used.c.kind == "system", used.c.name == DATA_USED, scope.condition())
+        .where(sa.or_(sa.false(), *named))
     )
     runs = {}
     for row in database.rows(query):
@@ -237,6 +241,27 @@ def _final_runs_on(
         if run.is_on(version, test_rows) and TEST in json.loads(row.data)["rows"]:
             runs[row.study_id] = run
     return runs
+
+
+def _use(run: FinalRun, row: Any) -> TestUse:
+    is_complete = row.state == "complete"
+    value = row.results[0] if is_complete else row.reported
+    return TestUse(
+        run.study,
+        json.loads(row.of_trial),
+        run.kind,
+        math.nan if value is None else value,
+        row.at.astimezone(),
+        json.loads(row.by or '""'),
+        is_complete,
+    )
+
+
+def _last_report(column: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+    """Return a column of a trial's newest report."""
+    query = sa.select(column).where(reports.c.trial_id == trials.c.trial_id)
+    newest = query.order_by(reports.c.reported_at.desc(), reports.c.step.desc()).limit(1)
+    return newest.scalar_subquery()
 
 
 def _user_attr(name: str) -> sa.ScalarSelect[str]:

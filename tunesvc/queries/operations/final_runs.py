@@ -42,6 +42,8 @@ class FinalRun:
     """Number of its folds."""
     test_rows: str = ""
     """Digest of the rows of its test part; empty where it is not known."""
+    is_scored: bool = False
+    """True with `scoring`: only its results have seen the test part, and its reports have not."""
 
     def is_on(self, version: str, test_rows: str) -> bool:
         """Return True if it has the test part of a version, or one with the same rows."""

@@ -124,7 +124,9 @@ def prepare(
     version = "" if used is None else used.version
     test_rows = "" if used is None else used.test_rows
     folds = None if spec.evaluation is None else spec.evaluation.folds
-    purpose = FinalRun(kind, record.study_id, record.name, version, folds, test_rows)
+    purpose = FinalRun(
+        kind, record.study_id, record.name, version, folds, test_rows, bool(spec.scoring)
+    )
     with study_records.locked(database, record.study_id):
         final_id = find_final_study(database, record.study_id, kind)
         if final_id is not None and (holder := runner(database, final_id, timeout_s=0.0)):
