@@ -1,9 +1,8 @@
 """Results on test parts, and how often a test part was used.
 
 A use is a complete trial of a final run, which is recorded with its value, or not at all. Without
-`scoring` an objective reports values on the test part while it trains, so that a trial of a final
-run is a use from its first report. Uses are found by the rows of the test part, so that other
-studies on it see them, too.
+`scoring` an objective reports values on the test part, so that a trial of a final run is a use from
+its first report. Uses are found by the rows of the test part, for all studies that have these.
 """
 
 from __future__ import annotations

@@ -120,13 +120,7 @@ def prepare(
     """
     spec = require_final(database, record, kind)
     original = _trial(database, record, number)
-    used = get_data(database, record.study_id)
-    version = "" if used is None else used.version
-    test_rows = "" if used is None else used.test_rows
-    folds = None if spec.evaluation is None else spec.evaluation.folds
-    purpose = FinalRun(
-        kind, record.study_id, record.name, version, folds, test_rows, bool(spec.scoring)
-    )
+    purpose = _purpose(database, record, kind, spec)
     with study_records.locked(database, record.study_id):
         final_id = find_final_study(database, record.study_id, kind)
         if final_id is not None and (holder := runner(database, final_id, timeout_s=0.0)):
@@ -144,6 +138,19 @@ def prepare(
         count = sum(not was_cancelled(trial) for trial in stored)
         final = _create_or_update(database, record, purpose, spec, count)
         return FinalTrial(final, unfinished)
+
+
+def _purpose(database: Database, record: StudyRecord, kind: Kind, spec: StudySpec) -> FinalRun:
+    used = get_data(database, record.study_id)
+    return FinalRun(
+        kind,
+        record.study_id,
+        record.name,
+        "" if used is None else used.version,
+        None if spec.evaluation is None else spec.evaluation.folds,
+        "" if used is None else used.test_rows,
+        is_scored=bool(spec.scoring),
+    )
 
 
 def _continue_one(
