@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from playwright.sync_api import Page, Route, expect
 
 from tests.support.stored_studies import add, fill
+from tests.support.used_test_parts import searched, use_test_part
 from tests.web.conftest import ON_BOTH, Dashboard
 from tunesvc.champions.promotion import promote
 from tunesvc.db.engine.database import Database
@@ -70,6 +71,18 @@ def test_it_says_where_its_data_came_from(dashboard: Dashboard, database: Databa
         page.locator(name).bounding_box() for name in ("#data", "#data ul", "#facts")
     )
     assert facts["y"] < card["y"] < warnings["y"] < card["y"] + card["height"]
+
+
+def test_it_says_how_its_test_part_was_used(dashboard: Dashboard, database: Database) -> None:
+    first, other = searched(database, "first"), searched(database, "other", version="v2")
+    use_test_part(database, first, 1)
+    page = dashboard.open(f"/studies/{first.study_id}")
+    tested = page.locator("#tested")
+    expect(tested).to_contain_text("Test part: trial 1, validation 0.25, test 0.3")
+    expect(tested).to_contain_text("Used 1 time until now")
+    use_test_part(database, other, 0)
+    page.reload()
+    expect(tested).to_contain_text("Used 2 times until now. Several configurations were judged")
 
 
 def test_its_champion_is_shown_and_rolled_back(dashboard: Dashboard, database: Database) -> None:
