@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import sqlalchemy as sa
 
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
+from tunesvc.champions.promotion import promote, roll_back
 from tunesvc.db import alerts, study_records, submissions
 from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.people import accounts, audit_log
 from tunesvc.db.people.personal_data import NAMES, forget, naming_columns, personal_rows
-from tunesvc.db.schema.tables import metadata
+from tunesvc.db.schema.tables import metadata, trial_attrs
 from tunesvc.errors import AccountNotFound
+from tunesvc.queries.operations.final_runs import BY
+from tunesvc.queries.studies import get_study
 from tunesvc.runtime import study_requests
 
 ELSEWHERE = {
@@ -37,6 +42,13 @@ def steered(database: Database) -> Database:
         submissions.submit(connection, study.record.study_id, submitted_by="ann")
         alerts.add_target(connection, "ann", "json://user:planted-secret@host/hook")
         study_records.create(connection, make_spec(name="bobs"), owner="bob")
+    promote(database, get_study(database, "anns"), 0, "ann")
+    promote(database, get_study(database, "anns"), 1, "ann")
+    roll_back(database, "anns", "ann")
+    trial, *_ = PgStorage(database).get_all_trials(study.record.study_id)
+    started = {"trial_id": trial._trial_id, "kind": "user", "name": BY, "value": '"ann"'}
+    with database.engine.begin() as connection:
+        connection.execute(sa.insert(trial_attrs).values(started))
     study_requests.note(database, study.record.study_id, 1, "good", asked_by="ann")
     return database
 
@@ -46,6 +58,7 @@ def test_all_that_names_a_user_is_handed_over_without_secrets(steered: Database)
         rows = list(personal_rows(connection, "ann"))
     tables = {row.table for row in rows}
     assert {"users", "tokens", "studies", "submissions", "commands", "alert_targets"} <= tables
+    assert {"champions", "trial_attrs"} <= tables
     text = json.dumps([row.values for row in rows], default=str)
     assert "planted-secret" not in text
     assert "bobs" not in text
@@ -58,6 +71,9 @@ def test_a_forgotten_user_is_named_nowhere_and_the_results_stay(steered: Databas
         assert list(personal_rows(connection, "ann")) == []
         owners = set(connection.scalars(sa.text("SELECT owner FROM studies")))
         assert owners == {pseudonym, "bob"}
+        for table in metadata.sorted_tables:
+            rows = [dict(row._mapping) for row in connection.execute(sa.select(table))]
+            assert not re.search(r"\bann\b", json.dumps(rows, default=str)), table.name
         assert connection.scalar(sa.text("SELECT count(*) FROM trials")) == 3
         assert connection.scalar(sa.text("SELECT count(*) FROM tokens")) == 0
     with steered.engine.begin() as connection, pytest.raises(AccountNotFound, match="'ann'"):

@@ -5,6 +5,7 @@ Results of studies stay: they are the project's. What named the user then names 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from tunesvc.db.schema.service_tables import alert_targets, audit, tokens, users
-from tunesvc.db.schema.tables import metadata
+from tunesvc.db.schema.tables import metadata, trial_attrs
 from tunesvc.errors import AccountNotFound
 
 NAMES = frozenset(
@@ -23,6 +24,8 @@ NAMES = frozenset(
 """Names of columns that hold a user's name. A test finds others."""
 OTHER_OWNERS = frozenset({"leases.owner"})
 """Columns of these names that hold a process."""
+STARTED_BY = "tunesvc:started_by"
+"""User attribute of trials of final runs: the user that started them."""
 _SECRETS = frozenset({"digest", "url"})
 """Columns that are not handed over: an address of alerts may hold a password."""
 
@@ -55,6 +58,8 @@ def personal_rows(connection: sa.Connection, name: str) -> Iterator[PersonalRow]
         conditions = [column == name for column in columns]
         if "user_id" in table.c and table is not users:
             conditions.append(table.c.user_id == own_id)
+        if table is trial_attrs:
+            conditions.append(_has_started(name))
         if table is audit:
             conditions.append(_is_mentioned(name))
         if conditions:
@@ -80,6 +85,8 @@ def forget(connection: sa.Connection, name: str) -> str:
     connection.execute(sa.delete(users).where(users.c.name == name))
     mentioned = sa.func.regexp_replace(audit.c.subject, _mentions(name), rf"\1{pseudonym}", "g")
     connection.execute(sa.update(audit).where(_is_mentioned(name)).values(subject=mentioned))
+    started = sa.update(trial_attrs).where(_has_started(name))
+    connection.execute(started.values(value=json.dumps(pseudonym)))
     for column in naming_columns():
         change = sa.update(column.table).where(column == name)
         connection.execute(change.values({column.name: pseudonym}))
@@ -89,6 +96,15 @@ def forget(connection: sa.Connection, name: str) -> str:
 def _is_mention(row: PersonalRow, name: str) -> bool:
     """Return True for an entry of the audit log about the user by another one, such as this one."""
     return row.table == audit.name and row.values["user_name"] != name
+
+
+def _has_started(name: str) -> sa.ColumnElement[bool]:
+    """Return the condition on attributes of trials that this user started."""
+    return sa.and_(
+        trial_attrs.c.kind == "user",
+        trial_attrs.c.name == STARTED_BY,
+        trial_attrs.c.value == json.dumps(name),
+    )
 
 
 def _is_mentioned(name: str) -> sa.ColumnElement[bool]:

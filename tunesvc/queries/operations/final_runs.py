@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import from_optuna_time
 from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.people.personal_data import STARTED_BY
 from tunesvc.db.schema.tables import study_attrs
 
 Kind = Literal["test", "apply"]
@@ -23,7 +24,7 @@ FINAL_STUDY: Mapping[Kind, str] = {"test": "tunesvc:final:test", "apply": "tunes
 """System attributes of a study that was searched: the id of its final run."""
 OF_TRIAL = "of_trial"
 """User attribute of its trials: the number of the trial whose parameters they have."""
-BY = "by"
+BY = STARTED_BY
 """User attribute of its trials: the user that started it."""
 
 
