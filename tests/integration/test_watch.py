@@ -193,6 +193,28 @@ def test_a_hook_gets_json_even_with_nan(family: WatchedFamily) -> None:
     assert json.loads(text)["metric"]["fold_values"] == ["NaN", 1.0]
 
 
+def test_a_champion_is_evaluated_with_its_own_constants(family: WatchedFamily) -> None:
+    """With the new constant its loss would be about 9, so that any challenger would win."""
+    family.data(0.0)
+    first = family.look().champion
+    assert first is not None
+    family.constants = {"shift": 3.0}
+    family.data(0.0, seed=1)
+    result = family.look()
+    assert result.outcome == "steady"
+    family.watch |= {"budget": {"trials": 6}}
+    result = family.look(always=True)
+    champion = result.champion
+    assert champion is not None
+    others = champion.evidence.rival_values
+    if result.outcome == "promoted":
+        assert champion.configuration.constants == {"shift": 3.0}
+    else:
+        assert (result.outcome, champion.configuration.constants) == ("kept", {})
+        others = champion.configuration.fold_values
+    assert max(others) < 1.0
+
+
 def test_values_on_folds_by_time_have_the_error_of_their_windows(family: WatchedFamily) -> None:
     """The first window trains on as many rows as it validates on, the last on five times as many:
     as folds at random, the mean would seem less uncertain than it is."""

@@ -88,9 +88,9 @@ class SimulatedRunner:
     def _train(self, spec: StudySpec, launch: Launch) -> Iterable[tuple[float, Payload]]:
         assert spec.data is not None
         rows = pd.read_csv(self.folder / str(spec.data.source)).a.to_numpy()
-        x = float(launch.params["x"])  # type: ignore[arg-type]
+        x = float(launch.params["x"]) + float(launch.params.get("shift", 0.0))
         loss = 0.0
-        if self.fails_on_folds and spec.name.endswith(":folds"):
+        if self.fails_on_folds and ":folds" in spec.name:
             yield 1.0, Failed("error", "out of memory")
             return
         for block in launch.blocks or (None,):
@@ -115,6 +115,7 @@ class WatchedFamily:
         self.folder = folder
         self.runner = SimulatedRunner(database, folder)
         self.fails_on_folds = False
+        self.constants: dict[str, Any] = {}
         self.split: dict[str, Any] = {}
         self.watch: dict[str, Any] = {"budget": {"trials": 12}, "on_promote": "python hook.py"}
         (folder / "hook.py").write_text(
@@ -135,6 +136,7 @@ class WatchedFamily:
         return make_spec(
             name="shop",
             parameters={"x": {"type": "float", "min": -4.0, "max": 4.0}},
+            constants=self.constants,
             data={"source": "rows.csv", "target": "y", "split": self.split},
             sampler={"name": "tpe", "seed": 1},
             budget={"trials": 24},

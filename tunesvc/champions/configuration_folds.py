@@ -1,13 +1,11 @@
-"""Values of configurations on the same folds of a data version, in one study for the version.
+"""Values of configurations on the same folds of a data version.
 
-All configurations have the same folds and the same seeds, so that they can be compared in pairs. A
-value that is stored is not computed again.
+They are in a study for the version and the constants. All configurations have the same folds and
+the same seeds, so that they can be compared in pairs. A value that is stored is not computed again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +15,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.champions.study_runner import StudyRunner
-from tunesvc.champions.watch_specs import folds_spec, folds_study, watch_options
+from tunesvc.champions.watch_specs import digest, folds_spec, folds_study, watch_options
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import was_cancelled
@@ -58,12 +56,12 @@ class ConfigurationFolds:
         manifest: DataManifest,
         runner: StudyRunner,
     ) -> None:
-        """Take the spec of the family, and its data as they are now."""
+        """Take the spec of the family, with the configurations' constants, and its data."""
         self._database = database
         self._spec = spec
         self._manifest = manifest
         self._runner = runner
-        self._name = folds_study(spec.name, manifest.version)
+        self._name = folds_study(spec, manifest.version)
         self._count = watch_options(spec).folds
 
     def values(self, **configurations: Mapping[str, Any]) -> FoldValues:
@@ -150,12 +148,6 @@ class ConfigurationFolds:
                 "watch repeats it"
             )
         return found
-
-
-def digest(params: Mapping[str, Any]) -> str:
-    """Return a text that is equal for equal parameters, whatever their order."""
-    text = json.dumps(dict(sorted(params.items())))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _digests(manifest: DataManifest) -> Sequence[str]:

@@ -12,7 +12,7 @@ from tunesvc.champions.configuration_folds import ConfigurationFolds, FoldValues
 from tunesvc.champions.promotion import configuration_of, record_promotion
 from tunesvc.champions.promotion_hooks import hooks_of, keep_hooks
 from tunesvc.champions.study_runner import StudyRunner
-from tunesvc.champions.watch_specs import watch_options
+from tunesvc.champions.watch_specs import digest, watch_options, with_constants
 from tunesvc.db import study_records
 from tunesvc.db.champions import champion_records
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
@@ -104,10 +104,22 @@ class FamilyStudies:
         return configuration_of(self._database, get_study(self._database, spec.name), None)
 
     def fold_values(self, manifest: DataManifest, **configurations: Configuration) -> FoldValues:
-        """Return the values of configurations on the folds of a version, by the names to show."""
+        """Return the values of configurations on the folds of a version, by the names to show.
+
+        Each has the constants that it was tuned with.
+        """
         self.say(f"evaluating on {self.options.folds} folds of the data")
-        folds = ConfigurationFolds(self._database, self.spec, manifest, self._runner)
-        return folds.values(**{name: one.params for name, one in configurations.items()})
+        groups: dict[str, dict[str, Configuration]] = {}
+        for name, one in configurations.items():
+            groups.setdefault(digest(one.constants), {})[name] = one
+        values: dict[str, tuple[float, ...]] = {}
+        for group in groups.values():
+            constants = next(iter(group.values())).constants
+            spec = with_constants(self.spec, constants)
+            folds = ConfigurationFolds(self._database, spec, manifest, self._runner)
+            found = folds.values(**{name: one.params for name, one in group.items()})
+            values |= dict(zip(group, found.values, strict=True))
+        return FoldValues(tuple(values[name] for name in configurations), found.ratio)
 
     def exists(self, study: str) -> bool:
         """Return True if there is a study of that name."""

@@ -92,7 +92,7 @@ class FamilyWatch:
         configuration = family.tune(spec)
         found = family.fold_values(manifest, champion=configuration)
         if found.has_failed(0):
-            folds = folds_study(family.name, manifest.version)
+            folds = folds_study(spec, manifest.version)
             raise TuneError(
                 f"trial {configuration.trial_number} of {configuration.study!r}, the recommended "
                 f"one, fails on folds of the data, so that it is no champion: `tune show {folds}` "

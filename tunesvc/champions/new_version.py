@@ -106,7 +106,7 @@ class NewVersion:
     def _challenge(self, challenger: Configuration, cause: str) -> WatchResult:
         """Compare champion and challenger, and record the better one."""
         champion = self._champion.configuration
-        if challenger.params == champion.params:
+        if challenger.trains_as(champion):
             found = self._family.fold_values(self._manifest, champion=champion)
             return self._keep(found, f"{cause}; the re-tune found the same parameters", None)
         found = self._family.fold_values(self._manifest, champion=champion, challenger=challenger)

@@ -1,21 +1,27 @@
 """Names and specs of the studies that a watch runs. Pure.
 
-shop                the first study of the family `shop`
-shop@1f3a9c20       the re-tune on data of version 1f3a9c20…
-shop@1f3a9c20:2     champion and challenger on the second split of that version
+shop                        the first study of the family `shop`
+shop@1f3a9c20               the re-tune on data of version 1f3a9c20…
+shop@1f3a9c20:folds         champion and challenger on folds of that version
+shop@1f3a9c20:folds-4be0d1  those with these constants, if they have any
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
+from tunesvc.spec.frozen_dict import FrozenDict
 from tunesvc.spec.sections.evaluation_keys import Evaluation
 from tunesvc.spec.sections.watch_keys import Watch
 
 _VERSION_CHARS = 8
-_OF_FAMILY = re.compile(rf"(.+)@[0-9a-f]{{{_VERSION_CHARS}}}(:folds)?")
+_OF_FAMILY = re.compile(rf"(.+)@[0-9a-f]{{{_VERSION_CHARS}}}(:folds(-[0-9a-f]{{6}})?)?")
 
 
 def family_of(study: str) -> str:
@@ -29,9 +35,21 @@ def study_of_version(family: str, version: str) -> str:
     return f"{family}@{version[:_VERSION_CHARS]}"
 
 
-def folds_study(family: str, version: str) -> str:
-    """Return the name of the study that compares configurations on folds."""
-    return f"{study_of_version(family, version)}:folds"
+def folds_study(spec: StudySpec, version: str) -> str:
+    """Return the name of the study with values of configurations with a spec's constants."""
+    name = f"{study_of_version(spec.name, version)}:folds"
+    return f"{name}-{digest(spec.constants)[:6]}" if spec.constants else name
+
+
+def with_constants(spec: StudySpec, constants: Mapping[str, Any]) -> StudySpec:
+    """Return the spec with the constants of a configuration."""
+    return spec.model_copy(update={"constants": FrozenDict(constants)})
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Return a text that is equal for equal parameters or constants, whatever their order."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def watch_options(spec: StudySpec) -> Watch:
@@ -58,29 +76,27 @@ def retune_spec(spec: StudySpec, version: str, earlier: tuple[str, ...]) -> Stud
 
 
 def _half(budget: Budget) -> Budget:
-    trials = budget.trials and math.ceil(budget.trials / 2)
-    halves = {
-        "trials": trials,
-        "wall": budget.wall and budget.wall / 2,
-        "gpu_hours": budget.gpu_hours and budget.gpu_hours / 2,
-    }
+    halves = {name: limit / 2 for name, limit in budget.limits.items() if limit is not None}
+    if "trials" in halves:
+        halves["trials"] = math.ceil(halves["trials"])
     return budget.model_copy(update=halves)
 
 
 def folds_spec(spec: StudySpec, version: str, trials: int) -> StudySpec:
     """Return the spec of a comparison on folds: every trial runs to its end, and none ends it.
 
-    The folds are of another draw than those of the family, if it has folds.
+    The folds are of another draw than those of the family, if it has folds. All comparisons on a
+    version have the same seeds.
     """
     if spec.data is None:
         raise ValueError("the study has no data")
     split = spec.data.split.model_copy(update={"draw": spec.data.split.draw + 1})
     evaluation = Evaluation(folds=watch_options(spec).folds, scoring=spec.scoring)
     changes = {
-        "name": folds_study(spec.name, version),
+        "name": folds_study(spec, version),
         "description": f"Champion and challenger of {spec.name} on the same folds.",
         "metrics": tuple(metric.model_copy(update={"target": None}) for metric in spec.metrics),
-        "sampler": Sampler(name="random"),
+        "sampler": Sampler(name="random", seed=int(version[:6], 16)),
         "pruner": Pruner(name="none"),
         "budget": Budget(trials=trials),
         "evaluation": evaluation,

@@ -39,6 +39,10 @@ class Configuration:
     fold_values: tuple[float, ...] = ()
     """Values on folds of its data version; NaN where its trial failed."""
 
+    def trains_as(self, other: Configuration) -> bool:
+        """Return True if the other one has the same parameters and constants."""
+        return self.params == other.params and self.constants == other.constants
+
 
 @dataclass(frozen=True, slots=True)
 class PromotionEvidence:
@@ -160,7 +164,7 @@ def find_earlier(history: Sequence[Champion]) -> Champion | None:
     today, *earlier = history
     origin = _origin(history)
     for one in earlier:
-        is_other = one.configuration.params != today.configuration.params
+        is_other = not one.configuration.trains_as(today.configuration)
         if one.champion_id < origin and one.kind != "rollback" and is_other:
             return one
     return None
