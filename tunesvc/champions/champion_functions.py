@@ -39,7 +39,8 @@ def watch(
     """Look once whether a study's data have changed, and whether its champion still is the best.
 
     Without a champion, runs the study and promotes its recommended trial. May be repeated, also
-    after an interruption, from which it continues.
+    after an interruption, from which it continues: with the outcome `interrupted` if it was the
+    caller's event `interrupt`, see `RunOptions`.
 
     Args:
         study_file: a study file with `data`, or its path.

@@ -33,7 +33,7 @@ class FamilyWatch:
         spec: of the family, as its file is now.
         runner: runs studies.
         folder: of the study file, where hooks run.
-        user: who watches, by default the system's user.
+        user: recorded with promotions, by default the system's user.
         always: re-tune for each new version, drifted or not.
     """
 

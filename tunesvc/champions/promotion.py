@@ -39,7 +39,7 @@ def promote(
         database: of the study.
         view: the study.
         number: of the trial; the recommended one by default.
-        user: who promotes it.
+        user: recorded with the promotion.
         family: by default the one of the study's name.
         reason: for the history.
         scope: studies that the user may view.
@@ -86,7 +86,7 @@ def roll_back(
     Args:
         database: of the family.
         family: its name.
-        user: who restores it.
+        user: recorded with the rollback.
         champion_id: the one to restore; by default the last one with another configuration.
         reason: for the history.
         scope: studies that the user may view.

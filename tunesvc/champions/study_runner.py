@@ -27,7 +27,7 @@ class WatchInterrupted(Exception):
 
 
 class StudyRunner(Protocol):
-    """What a watch needs of the rest of tunesvc."""
+    """Prepares data and runs studies for a watch."""
 
     def prepare(self, spec: StudySpec) -> DataManifest:
         """Return the version that a spec's data now are, once it is prepared.

@@ -54,7 +54,7 @@ class PromotionEvidence:
     """Values of the champion before on the same folds, in the same order; of `kept`, those of the
     challenger that lost."""
     p_value: float | None = None
-    """Of the paired test that the challenger is better; None if none was made."""
+    """The p-value that the challenger is better; None if it was not tested."""
     level: float | None = None
     drift: DriftReport | None = None
 
@@ -73,7 +73,7 @@ class Champion:
     promoted_at: datetime
     previous_id: int | None
     restores_id: int | None
-    """Of a rollback: the champion whose configuration is used again."""
+    """The champion whose configuration a rollback uses again; None of other kinds."""
     project_id: int | None = None
 
     @property

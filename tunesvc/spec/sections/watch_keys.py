@@ -23,8 +23,8 @@ class Watch(SpecModel):
         0.05,
         gt=0,
         lt=1,
-        description="Bound on the probability of a re-tune for data that have not drifted, and of a"
-        " promotion of a challenger that is not better.",
+        description="Bound on the probability of a re-tune for data that have not drifted, and "
+        "level of the test that a challenger is better.",
     )
     distance: float = Field(
         0.1,
