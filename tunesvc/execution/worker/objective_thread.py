@@ -11,15 +11,7 @@ from dataclasses import replace
 
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.attempt.out_of_memory import out_of_memory
-from tunesvc.execution.executor import (
-    Checkpointed,
-    Failed,
-    Job,
-    Launch,
-    Lost,
-    Outcome,
-    Started,
-)
+from tunesvc.execution.executor import Checkpointed, Failed, Job, Launch, Outcome, Started
 from tunesvc.execution.worker.batching import BatchSignal
 from tunesvc.execution.worker.leftover_threads import describe, find_leftovers
 from tunesvc.execution.worker.outbox import Numbered, Outbox
@@ -132,9 +124,8 @@ class ObjectiveThread:
         if isinstance(outcome, Failed) and self.attempt.job.command:
             outcome = self._with_output_tail(outcome)
         self.attempt.remove_directory()
-        self.is_reusable = not isinstance(outcome, (Failed, Lost)) and self._has_no_leftovers(
-            before
-        )
+        # The loss of a process of its own leaves this one as it was; gangs never use theirs again.
+        self.is_reusable = not isinstance(outcome, Failed) and self._has_no_leftovers(before)
         failpoints.reach("ending")
         event_log.record("run", phase="end", attempt=self.id)
         on_finished(self, outcome)
