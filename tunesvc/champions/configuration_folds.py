@@ -37,7 +37,7 @@ class FoldValues:
     """Values of configurations on the same folds."""
 
     values: tuple[tuple[float, ...], ...]
-    """By configuration and fold; NaN for all folds of a trial that failed."""
+    """Values by configuration and fold; NaN for all folds of a trial that failed."""
     ratio: float
     """Validation rows per training row, the mean over folds."""
 
