@@ -91,12 +91,12 @@ def test_trials_have_equal_shares_of_the_blocks(
     per_trial = data.draw(st.integers(1, count))
     evaluation = Evaluation(repeats=count, per_trial=per_trial)
     numbers = range(first, first + evaluation.turns)
-    blocks = [evaluation.blocks_of(number) for number in numbers]
+    blocks = [evaluation.block_indices(number) for number in numbers]
     assert all(len(set(one)) == per_trial for one in blocks)
     flat = [index for one in blocks for index in one]
     assert {flat.count(index) for index in range(count)} == {len(flat) // count}
     assert len({frozenset(one) for one in blocks}) == evaluation.turns
-    assert evaluation.blocks_of(first + evaluation.turns) == blocks[0]
+    assert evaluation.block_indices(first + evaluation.turns) == blocks[0]
 
 
 def test_all_folds_come_in_the_same_order_in_every_trial() -> None:
@@ -105,7 +105,7 @@ def test_all_folds_come_in_the_same_order_in_every_trial() -> None:
     assert first == second
     assert [(one.step, one.index) for one in first] == [(0, 0), (1, 1), (2, 2)]
     assert len({one.seed for one in first}) == 3
-    assert spec.shared_seeds is None
+    assert spec.shared_blocks is None
 
 
 def test_repeats_of_a_confirmation_with_one_seed_have_one_fold() -> None:

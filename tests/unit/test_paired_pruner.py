@@ -16,11 +16,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tests.support.specs import make_spec
 from tunesvc import GPSampler, PairedPruner
 from tunesvc.search.pruners.audit import AUDIT
-from tunesvc.search.pruners.curve.block_model import (
-    BlockModel,
-    learn_effects,
-    shared_variance,
-)
+from tunesvc.search.pruners.curve.block_effects import learn_effects, shared_variance
+from tunesvc.search.pruners.curve.block_model import BlockModel
 from tunesvc.search.pruners.curve.study_forecasts import model_of
 from tunesvc.search.registry.pruner_registry import make_pruner
 from tunesvc.spec import Evaluation
@@ -125,13 +122,13 @@ def test_a_trial_is_compared_on_its_own_folds_where_each_has_two() -> None:
     pruner = PairedPruner(5, per_trial=2, audit=0.0)
     study = optuna.create_study(pruner=pruner)
     for number, mean in enumerate([0.5, 0.51, 0.52, 0.53, 0.5, 0.6, 0.55, 0.51, 0.52, 0.5]):
-        blocks = list(pruner.evaluation.blocks_of(number))
+        blocks = list(pruner.evaluation.block_indices(number))
         add(study, np.array(losses_of(mean, number))[blocks].tolist())
-    blocks = list(pruner.evaluation.blocks_of(10))
+    blocks = list(pruner.evaluation.block_indices(10))
     assert blocks == [0, 1]
     assert study.best_value < 0.4
     assert stops_after(study, np.array(losses_of(0.48, 20))[blocks].tolist()) is None
-    blocks = list(pruner.evaluation.blocks_of(11))
+    blocks = list(pruner.evaluation.block_indices(11))
     assert stops_after(study, np.array(losses_of(0.7, 21))[blocks].tolist()) == 1
 
 
@@ -165,7 +162,7 @@ def test_effects_of_folds_are_found() -> None:
 
 def test_effects_are_found_where_trials_have_folds_in_turns() -> None:
     evaluation = Evaluation(repeats=5, per_trial=2)
-    blocks = np.array([evaluation.blocks_of(number) for number in range(60)])
+    blocks = np.array([evaluation.block_indices(number) for number in range(60)])
     means = np.random.default_rng(1).normal(0.5, 0.05, 60)
     whole = np.array([losses_of(mean, seed) for seed, mean in enumerate(means)])
     learned = learn_effects(blocks, np.take_along_axis(whole, blocks, axis=1), 5)

@@ -69,15 +69,18 @@ class Job:
     define_by_run: bool = False
     """True if the objective asks for its parameters with `trial.suggest_*`."""
     evaluation: Evaluation | None = None
-    """Folds or repeats of a trial."""
+    """Folds or repeats of a trial, and scorers."""
     data: PreparedData | None = None
     """The prepared data that trials use."""
-    scoring: tuple[str, ...] = ()
-    """Names of the scorers that judge the model which the objective returns."""
     final: Literal["test", "apply"] | None = None
-    """Set for a final run, which the test part judges; `apply` also stores the model."""
+    """Set for a final run, whose value is that of the test part; `apply` also stores the model."""
     orphan_s: float = 3600.0
     """Time after which workers on a shared cluster end if no coordinator calls them."""
+
+    @property
+    def scoring(self) -> tuple[str, ...]:
+        """Names of the scorers of the model that the objective returns; empty without."""
+        return () if self.evaluation is None else self.evaluation.scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class Launch:
     stretch: Stretch | None = None
     """The part of the training to run; None: all that is left of it."""
     blocks: tuple[Block, ...] = ()
-    """What is left to evaluate, in order; of a study without `evaluation` one."""
+    """The calls of the objective that are left, in order; one without `evaluation`."""
 
 
 # --- events of an attempt -------------------------------------------------------------------------

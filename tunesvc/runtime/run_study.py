@@ -560,7 +560,7 @@ def build_coordinator(
         unfinished = recovery.unfinished_trials(connection, record.study_id)
         earlier = EarlierRuns(
             record.active_s,
-            *recovery.held_hours(connection, record.study_id),
+            *recovery.ended_hours(connection, record.study_id),
             recovery.last_code(connection, record.study_id),
         )
     coordinator = Coordinator(
@@ -741,7 +741,6 @@ def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: str) -
         interpreter=Interpreter.of_this_process(source.folder),
         keep=spec.keep,
         define_by_run=spec.define_by_run,
-        scoring=spec.scoring,
         evaluation=spec.evaluation,
         orphan_s=spec.limits.orphan,
     )

@@ -28,5 +28,5 @@ def blocks_of(spec: StudySpec, number: int, fixed_seed: int | None = None) -> li
             index,
             training_seed(seed, index, evaluation.count) if fixed_seed is None else fixed_seed,
         )
-        for step, index in enumerate(evaluation.blocks_of(turn_of))
+        for step, index in enumerate(evaluation.block_indices(turn_of))
     ]

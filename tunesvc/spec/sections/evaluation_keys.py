@@ -14,7 +14,7 @@ from tunesvc.spec.sections.field_types import Name, SpecModel, Tuple
 
 
 class Evaluation(SpecModel):
-    """How a trial is judged: once, on each fold of the data, or with each of several seeds.
+    """Evaluation of a trial: once, on each fold of the data, or with each of several seeds.
 
     The trial's value is the mean; each fold or repeat is a step, after which poor trials stop.
     """
@@ -86,8 +86,8 @@ class Evaluation(SpecModel):
         """Name of a step in messages, in the plural."""
         return "repeats" if self.folds is None else "folds"
 
-    def blocks_of(self, number: int) -> tuple[int, ...]:
-        """Return the folds or repeats of a trial, in the order of its steps.
+    def block_indices(self, number: int) -> tuple[int, ...]:
+        """Return the numbers of a trial's folds or repeats, in the order of its steps.
 
         It is the same for all trials if each evaluates all of them.
         """

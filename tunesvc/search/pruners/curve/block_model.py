@@ -5,10 +5,8 @@ trial is compared on the same folds with the better half of the finished trials,
 the effects: that halves the variance of a comparison with the best one alone. Trials that beat the
 best one are like them, so that the worse half tells nothing about the rests of such a trial.
 
-The variance of the rests is shared over trials by empirical Bayes: a scaled inverse chi-square
-prior is fitted to the variances of finished trials, and a trial's own variance is shrunk to it
-(Smyth 2004, "Linear models and empirical Bayes methods for assessing differential expression",
-section 6). So one fold suffices for a forecast, a Student t. What is forecast is the mean over the
+A trial's own variance of the rests is shrunk to the prior that `block_effects` fits to finished
+trials. So one fold suffices for a forecast, a Student t. The forecast is of the mean over the
 trial's own folds, a finite population: the factor is 1/k - 1/K after k of K of them.
 """
 
@@ -21,21 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.special import digamma, polygamma, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
+from tunesvc.search.pruners.curve.block_effects import BlockEffects, learn_effects
 from tunesvc.search.tracking.finished import FinishedTrials, split
 from tunesvc.search.tracking.objectives import seen_by
 from tunesvc.search.tracking.scale import WORST, ValueScale
 from tunesvc.space.directions import goal_of
 from tunesvc.spec import Evaluation
 from tunesvc.spec.goals import orient
-
-FINISHED_MIN = 3
-"""Fewest complete trials for a forecast, and in their better half."""
-_DOF_MIN, _DOF_MAX = 3.0, 60.0
-"""Bounds of the prior's degrees of freedom: few trials tell little about them."""
-_ROUNDS = 50
-"""Alternations between means and effects; one suffices if each trial has all folds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +47,7 @@ class BlockForecast:
 
     @property
     def stage(self) -> str:
-        """What has been observed."""
+        """Number of folds so far, as text."""
         return f"{self.observed} of {self.evaluation.steps} {self.evaluation.noun}"
 
     @property
@@ -149,7 +141,7 @@ class BlockModel:
 
     @property
     def effects(self) -> BlockEffects | None:
-        """What was learned; None while too few trials are complete."""
+        """Effects of folds; None while too few trials are complete."""
         return self._learned
 
     def forget(self) -> None:
@@ -175,7 +167,7 @@ class BlockModel:
             self._state = object()
             numbers = sorted(self._complete)
             self._learned = learn_effects(
-                np.array([self._evaluation.blocks_of(number) for number in numbers]),
+                np.array([self._evaluation.block_indices(number) for number in numbers]),
                 np.array([self._complete[number] for number in numbers]),
                 self._evaluation.count,
             )
@@ -186,7 +178,7 @@ class BlockModel:
         if learned is None or not len(losses):
             return None
         steps, observed = self._evaluation.steps, len(losses)
-        blocks = np.array(self._evaluation.blocks_of(max(trial.number, 0)))
+        blocks = np.array(self._evaluation.block_indices(max(trial.number, 0)))
         rests = losses - learned.effects[blocks[:observed]]
         centre = float(rests.mean()) if np.isfinite(rests).all() else math.inf
         own = float(rests.var(ddof=1)) if observed > 1 and math.isfinite(centre) else 0.0
@@ -219,7 +211,7 @@ class BlockModel:
         """Return by how much a trial's folds are harder than all together, as a loss."""
         if self._learned is None:
             return 0.0
-        blocks = np.array(self._evaluation.blocks_of(max(trial.number, 0)))
+        blocks = np.array(self._evaluation.block_indices(max(trial.number, 0)))
         return float(self._learned.effects[blocks].mean())
 
     def _losses(self, trial: FrozenTrial) -> np.ndarray:
@@ -228,88 +220,3 @@ class BlockModel:
         points = viewed.intermediate_values.copy()
         steps = range(min(len(points), self._evaluation.steps))
         return self._orientation * np.array([points.get(s, np.nan) for s in steps], dtype=float)
-
-
-@dataclass(frozen=True, slots=True)
-class BlockEffects:
-    """What complete trials tell about folds."""
-
-    effects: np.ndarray
-    """By how much losses on each fold are above the mean; shape (folds,)."""
-    variance: float
-    """Prior variance of a trial's loss on a fold, its mean and the fold's effect removed."""
-    dof: float
-    """Degrees of freedom of that prior."""
-    trials: int
-    """Number of trials that this was learned from."""
-
-
-def learn_effects(blocks: np.ndarray, losses: np.ndarray, count: int) -> BlockEffects | None:
-    """Return effects and variances by the better half of complete trials; None if they are too few.
-
-    Where trials have their folds in turns, all count: half of them may not link the folds.
-
-    Args:
-        blocks: folds of each trial; shape (trials, folds of a trial).
-        losses: on them; of the same shape.
-        count: number of folds.
-    """
-    if len(losses) < FINISHED_MIN:
-        return None
-    if blocks.shape[1] == count:
-        half = max(FINISHED_MIN, math.ceil(len(losses) / 2))
-        chosen = np.argsort(losses.mean(axis=1), kind="stable")[:half]
-        blocks, losses = blocks[chosen], losses[chosen]
-    trials, steps = losses.shape
-    dof = trials * (steps - 1) - (count - 1)
-    if dof < 1:
-        return None
-    effects = np.zeros(count)
-    times = np.maximum(np.bincount(blocks.ravel(), minlength=count), 1)
-    for _ in range(_ROUNDS):
-        rests = losses - (losses - effects[blocks]).mean(axis=1, keepdims=True)
-        effects = np.bincount(blocks.ravel(), rests.ravel(), minlength=count) / times
-        effects -= effects.mean()
-    rests = losses - effects[blocks]
-    variances = rests.var(axis=1, ddof=1) * trials * (steps - 1) / dof
-    variance, prior_dof = shared_variance(variances, steps - 1)
-    prior_dof = min(max(min(prior_dof, dof), _DOF_MIN), _DOF_MAX)
-    return BlockEffects(effects, variance, prior_dof, trials)
-
-
-def shared_variance(variances: np.ndarray, dof: int) -> tuple[float, float]:
-    """Return variance and degrees of freedom of the prior from which variances come.
-
-    By moments of their logarithms, as in Smyth (2004). Infinite degrees of freedom mean that the
-    variances differ by chance only.
-
-    Args:
-        variances: of samples; shape (samples,).
-        dof: degrees of freedom of each.
-    """
-    mean = float(variances.mean())
-    if mean <= 0:
-        return 0.0, math.inf
-    logs = np.log(np.maximum(variances, 1e-4 * mean)) - digamma(dof / 2) + math.log(dof / 2)
-    excess = float(logs.var(ddof=1)) - float(polygamma(1, dof / 2))
-    if excess <= 0:
-        return mean, math.inf
-    prior_dof = 2 * _inverse_trigamma(excess)
-    centre = float(logs.mean()) + float(digamma(prior_dof / 2)) - math.log(prior_dof / 2)
-    return math.exp(centre), prior_dof
-
-
-def _inverse_trigamma(value: float) -> float:
-    """Solve trigamma(x) = value by Newton's method, which converges from below for 1/x."""
-    if value > 1e7:
-        return 1 / math.sqrt(value)
-    if value < 1e-6:
-        return 1 / value
-    x = 0.5 + 1 / value
-    for _ in range(50):
-        trigamma = float(polygamma(1, x))
-        change = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
-        x += change
-        if -change / x < 1e-8:
-            break
-    return x
