@@ -46,8 +46,8 @@ SAMPLERS: dict[str, Callable[[int, int | None], BaseSampler]] = {
     "random": lambda seed, shared: optuna.samplers.RandomSampler(seed=seed),
     "optuna-tpe": lambda seed, shared: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
     "optuna-gp": lambda seed, shared: optuna.samplers.GPSampler(seed=seed),
-    "gp": lambda seed, shared: GPSampler(seed=seed, shared_seeds=shared),
-    "auto": lambda seed, shared: AutoSampler(seed=seed, shared_seeds=shared),
+    "gp": lambda seed, shared: GPSampler(seed=seed, shared_blocks=shared),
+    "auto": lambda seed, shared: AutoSampler(seed=seed, shared_blocks=shared),
 }
 """Samplers by name, from a seed and the number of shared seeds."""
 OURS = ("gp", "auto")

@@ -166,7 +166,7 @@ class Usage:
     wall_s: float
     gpu_hours: float
     cost: float = 0.0
-    """By the study's prices; 0 without prices."""
+    """Cost at the study's prices; 0 without prices."""
     currency: str = ""
 
 
@@ -243,8 +243,11 @@ def _spent(budget: Budget, usage: Usage) -> str | None:
     return None
 
 
-FORECAST_FROM = 20
-"""Fewest finished trials for a forecast."""
+IMPROVEMENT_FORECAST_FROM = 20
+"""Fewest finished trials for a forecast that `stop_when` compares with its limit.
+
+Where an interval counts, `search.analysis.gain_forecast` forecasts.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +301,7 @@ def forecast(
         usage: resources used so far, for forecasts per hour or cost.
     """
     done = len(incumbents)
-    if done < (FORECAST_FROM if stop is None else stop.after):
+    if done < (IMPROVEMENT_FORECAST_FROM if stop is None else stop.after):
         return None
     before, now = incumbents[done // 2 - 1], incumbents[-1]
     if before is None or now is None:

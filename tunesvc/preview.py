@@ -29,7 +29,7 @@ class Cost:
     reason: str
     """Limit of the GPU hours, or a possible one."""
     money: float | None = None
-    """By the study's prices."""
+    """Cost at the study's prices; None without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def preview(spec: StudySpec, *, samples: int = 5, seed: int = 0) -> Preview:
     if spec.define_by_run:
         return Preview((), None, None, False, _cost(spec))
     drawn = tuple(sample(space, rng) for _ in range(samples))
-    exhaustible = spec.shared_seeds is None and space.is_listed(spec.budget.trials)
+    exhaustible = spec.shared_blocks is None and space.is_listed(spec.budget.trials)
     return Preview(
         drawn,
         space.size,

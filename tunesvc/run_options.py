@@ -70,7 +70,7 @@ class StudyOptions(TypedDict, total=False):
     data: str | Mapping[str, Any]
     """Data that is prepared once for all trials: `trial.data`."""
     evaluation: Mapping[str, Any]
-    """How a trial is judged: `{"folds": 5}`, `{"repeats": 3}`; `{"scoring": ["roc_auc"]}` if the
+    """Evaluation of a trial: `{"folds": 5}`, `{"repeats": 3}`; `{"scoring": ["roc_auc"]}` if the
     function returns the model."""
     search: Mapping[str, Any]
     """Population-based training or a schedule, in place of `sampler` and `pruner`."""
@@ -85,7 +85,7 @@ class StudyOptions(TypedDict, total=False):
     loggers: Sequence[str | Mapping[str, Any]]
     """Trackers that get a run per trial: `["mlflow", {"wandb": {"project": "digits"}}]`."""
     watch: Mapping[str, Any]
-    """How `tunesvc.watch` keeps the champion fresh."""
+    """Options of `tunesvc.watch`, which keeps the champion fresh."""
     cluster: str | None
     seed: int | None
     warm_start: str | Sequence[str]

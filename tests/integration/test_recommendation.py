@@ -104,7 +104,7 @@ def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Dat
     ]
     assert abs(params["x"] - 0.3) < 0.1
     assert answer.mean == pytest.approx(2.0, abs=0.1), "the mean over all three"
-    assert "The effect of each of 3 training seeds" in str(explain_study(database, view).statements)
+    assert "The effect of each of 3 seeds" in str(explain_study(database, view).statements)
     repeats = confirmed(database, simulation.record, folded, top=2, repeats=4)
     assert repeats.states() == {"complete": 8}
     assert len(set(seeds)) == 3 + 4

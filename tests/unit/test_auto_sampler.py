@@ -93,11 +93,11 @@ GRID = {"a": IntDistribution(0, 7), "b": IntDistribution(0, 7)}
 
 
 def study_that_prunes(
-    best: tuple[int, int] = (3, 5), shared_seeds: int | None = None
+    best: tuple[int, int] = (3, 5), shared_blocks: int | None = None
 ) -> optuna.Study:
     """Forty trials on a grid, of which most were stopped after the first of three reports."""
     study = optuna.create_study(
-        sampler=AutoSampler(seed=1, search_space=dict(GRID), shared_seeds=shared_seeds)
+        sampler=AutoSampler(seed=1, search_space=dict(GRID), shared_blocks=shared_blocks)
     )
     for number in range(40):
         a, b = best if number == 12 else (number % 8, (3 * number) % 8)
@@ -284,7 +284,7 @@ def test_a_trial_that_it_did_not_propose_is_ended_without_choosing_for_it() -> N
 def test_each_sampler_meets_every_seed() -> None:
     """With two seeds in turns, and samplers in turns, each sampler would always have the same
     one."""
-    study = study_that_prunes(shared_seeds=2)
+    study = study_that_prunes(shared_blocks=2)
     reasons = [explained_in(study, GRID) for _ in range(8)]
     assert [text.startswith("TPE, in turn") for text in reasons] == [True, False, False, True] * 2
 

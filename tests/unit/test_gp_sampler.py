@@ -265,7 +265,7 @@ def test_what_a_seed_does_to_all_trials_alike_does_not_mislead() -> None:
     does = np.random.default_rng(1).normal(0.0, 1.0, 5)
 
     def found(shared: int | None) -> list[float]:
-        sampler = GPSampler(seed=0, shared_seeds=shared)
+        sampler = GPSampler(seed=0, shared_blocks=shared)
         study = optuna.create_study(sampler=sampler)
         study.optimize(lambda trial: bowl(trial) + does[trial.number % 5], n_trials=40)
         return [bowl(optuna.trial.FixedTrial(trial.params)) for trial in study.trials[30:]]
@@ -277,7 +277,7 @@ def test_what_a_seed_does_to_all_trials_alike_does_not_mislead() -> None:
 def test_a_trial_is_repeated_with_a_seed_that_it_did_not_have() -> None:
     rng = np.random.default_rng(0)
     shifts, own = rng.normal(0.0, 0.3, 4), rng.normal(0.0, 0.3, (3, 4))
-    study = optuna.create_study(sampler=GPSampler(seed=0, shared_seeds=4))
+    study = optuna.create_study(sampler=GPSampler(seed=0, shared_blocks=4))
 
     def objective(trial: optuna.Trial) -> float:
         x, seed = trial.suggest_int("x", 0, 2), trial.number % 4
@@ -290,12 +290,12 @@ def test_a_trial_is_repeated_with_a_seed_that_it_did_not_have() -> None:
     assert isinstance(study.sampler, GPSampler)
     repeated = study.sampler.explain(19)
     assert repeated is not None
-    assert "again with seed 3 of 4, to tell its value from noise" in repeated.text
+    assert "again with fold or seed 3 of 4, to tell its value from noise" in repeated.text
 
 
 def test_running_trials_are_expected_to_come_out_as_their_seed_does() -> None:
     """Else each of them would look like a result that contradicts what is known of its seed."""
-    study = optuna.create_study(sampler=GPSampler(seed=0, shared_seeds=2))
+    study = optuna.create_study(sampler=GPSampler(seed=0, shared_blocks=2))
     study.optimize(lambda trial: bowl(trial) + (5.0 if trial.number % 2 else 0.0), n_trials=24)
     alone = study.ask({"x": UNIT, "y": UNIT}).params
     beside = [study.ask({"x": UNIT, "y": UNIT}).params for _ in range(5)]

@@ -211,14 +211,14 @@ def test_advice_on_seeds_is_given_where_they_decide_more_than_the_parameters() -
     rng = np.random.default_rng(3)
     places = [float(x) for x in rng.random(24)] * 2
 
-    def advised(noise: float, shared_seeds: int | None = None, count: int = 48) -> str:
+    def advised(noise: float, shared_blocks: int | None = None, count: int = 48) -> str:
         trials = [trial(i, x, x + noise * rng.normal()) for i, x in enumerate(places[:count])]
-        answer = recommend(trials, "minimize", shared_seeds)
+        answer = recommend(trials, "minimize", shared_blocks)
         return "" if answer is None else answer.advise_seeds("mine")
 
     assert "`evaluation: {repeats: 5, per_trial: 1}` and `warm_start: [mine]`" in advised(2.0)
     assert advised(0.05) == advised(0.0) == ""
-    assert advised(2.0, shared_seeds=4) == "", "they are shared already"
+    assert advised(2.0, shared_blocks=4) == "", "they are shared already"
     assert advised(2.0, count=39) == "", "too little to say"
 
 

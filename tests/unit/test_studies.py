@@ -126,7 +126,7 @@ def test_the_folds_are_five_and_differ() -> None:
     spec = spec_of("folds")
     errors = [objective_of(spec)(**arguments(spec), trial=Trial(seed=seed)) for seed in range(10)]
     assert errors[:5] == errors[5:]
-    assert len(set(errors)) == spec.shared_seeds == 5
+    assert len(set(errors)) == spec.shared_blocks == 5
 
 
 def test_lightgbm_continues_from_its_checkpoint(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_each_trial_has_a_seed_of_its_own(study_seed: int, first: int) -> None:
 
 
 @given(STUDY_SEEDS, SHARED, st.integers(0, 10_000))
-def test_shared_seeds_come_in_turns_and_number_the_folds(
+def test_shared_blocks_come_in_turns_and_number_the_folds(
     study_seed: int, shared: int, first: int
 ) -> None:
     """Any round of trials meets each seed once, and each fold: that is what `trial.seed % folds`

@@ -67,7 +67,7 @@ class TrialData:
 
     @cached_property
     def validation(self) -> Part:
-        """The rows that the trial is judged by."""
+        """The rows that the trial is evaluated on."""
         return self._part("validation")
 
     @property
@@ -91,7 +91,7 @@ class TrialData:
 
 
 def open_test(data: TrialData) -> Part | None:
-    """Return the test part where scorers judge a final run; None in every other trial.
+    """Return the test part where scorers evaluate a final run; None in every other trial.
 
     For the worker only, which gives it to no objective.
     """

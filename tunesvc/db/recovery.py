@@ -123,7 +123,7 @@ def last_code(connection: sa.Connection, study_id: int) -> str | None:
     return connection.execute(newest).scalar()
 
 
-def held_hours(connection: sa.Connection, study_id: int) -> tuple[float, float]:
+def ended_hours(connection: sa.Connection, study_id: int) -> tuple[float, float]:
     """Return the hours of cores, and of GPUs, that the study's ended attempts have held."""
     seconds = sa.extract("epoch", attempts.c.ended_at - attempts.c.started_at)
     held = (

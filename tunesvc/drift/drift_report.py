@@ -25,7 +25,7 @@ _CANDIDATES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ColumnDrift:
-    """A column's test, judged together with those of the others."""
+    """A column's test, corrected for the number of columns."""
 
     column: str
     kind: Kind
@@ -106,7 +106,7 @@ def compare_tables(
         fresh.num_rows,
         carried,
         tuple(changed),
-        _judge(tests, target, level, distance),
+        _corrected(tests, target, level, distance),
     )
 
 
@@ -165,14 +165,14 @@ def _family(kind: pa.DataType) -> str:
     return "time" if pa.types.is_temporal(kind) else str(kind)
 
 
-def _judge(
+def _corrected(
     tests: Sequence[ColumnTest],
     target: str | None,
     level: float,
     distance: float,
 ) -> tuple[ColumnDrift, ...]:
     adjusted = holm(np.array([test.p_value for test in tests]))
-    judged = [
+    columns = [
         ColumnDrift(
             test.column,
             test.kind,
@@ -185,4 +185,4 @@ def _judge(
         )
         for test, p_value in zip(tests, adjusted, strict=True)
     ]
-    return tuple(sorted(judged, key=lambda one: (not one.is_target, one.adjusted, one.column)))
+    return tuple(sorted(columns, key=lambda one: (not one.is_target, one.adjusted, one.column)))

@@ -141,8 +141,8 @@ class DataManifest:
     def prepared_for_final(self, store: str, *, is_scored: bool) -> PreparedData:
         """Return what a final run gets: the test part for its scorers, if there is one.
 
-        Without scorers the objective judges itself, so that it finds the test part in the place of
-        the validation part. Data of folds has no validation part: the training part takes its
+        Without scorers the objective returns its value, so that it finds the test part in the place
+        of the validation part. Data of folds has no validation part: the training part takes its
         place, so that nothing that stops early by it learns from the test part.
         """
         parts = {name: part.digest for name, part in self.whole_parts.items()}

@@ -60,7 +60,7 @@ def get_surface(
     )
     numbers = results.numbers[rows].tolist()
     trials = frozen(database, view.study_id, numbers, index)
-    surface = learn(trials, objective.goal, view.shared_seeds)
+    surface = learn(trials, objective.goal, view.shared_blocks)
     return None if surface is None or len(surface) < TRIALS_MIN else surface
 
 

@@ -81,7 +81,7 @@ def fit_recommendation(
         return _best_observed(view, results)
     rows = results.best_rows(results.candidates(), losses, CONSIDERED_MAX)
     trials = frozen(database, view.study_id, results.numbers[rows].tolist())
-    return recommend(trials, objective.goal, view.shared_seeds)
+    return recommend(trials, objective.goal, view.shared_blocks)
 
 
 def _best_observed(view: StudyView, results: Results) -> Recommendation | None:
@@ -101,8 +101,8 @@ def digest(view: StudyView, results: Results) -> str:
 
     candidates = results.candidates()
     goal = view.objectives[0].goal
-    seeds = view.shared_seeds
-    content = hashlib.sha256(f"{VERSION} {goal} {seeds} {CONSIDERED_MAX}".encode())
+    blocks = view.shared_blocks
+    content = hashlib.sha256(f"{VERSION} {goal} {blocks} {CONSIDERED_MAX}".encode())
     for column in (results.numbers, results.values):
         content.update(np.ascontiguousarray(column[candidates]).tobytes())
     return content.hexdigest()

@@ -291,9 +291,14 @@ class StudyView(StudyRow):
         return self.spec is not None and is_exhausted(self.spec, self.counts.done)
 
     @property
-    def shared_seeds(self) -> int | None:
-        """Number of training seeds that trials share in turns; None if each has its own."""
-        return self.spec.shared_seeds if self.spec else None
+    def shared_blocks(self) -> int | None:
+        """Number of sets of folds or repeats that trials have in turns; None if all are alike."""
+        return self.spec.shared_blocks if self.spec else None
+
+    @property
+    def shared_blocks_text(self) -> str:
+        """That number with its noun, such as `5 folds`; empty without."""
+        return self.spec.shared_blocks_text if self.spec else ""
 
     def standard_error(self, row: TrialRow, objective: Objective) -> float | None:
         """Return the standard error of a trial's mean over folds or repeats; None without."""

@@ -57,7 +57,7 @@ def prepare(
         )
     storage = PgStorage(database)
     trials = storage.get_all_trials(record.study_id, deepcopy=False)
-    finalists = choose(trials, spec.directions[0], top, spec.shared_seeds)
+    finalists = choose(trials, spec.directions[0], top, spec.shared_blocks)
     if not finalists:
         raise TuneError(f"study {record.name!r} has no complete, feasible trial to confirm")
     confirmation = _create_or_update(
@@ -89,13 +89,13 @@ def choose(
     trials: Sequence[FrozenTrial],
     goal: Goal,
     top: int,
-    shared_seeds: int | None = None,
+    shared_blocks: int | None = None,
 ) -> list[FrozenTrial]:
     """Return the finalists: the recommended trial, the best observed, then the best by the model.
 
     By observed values alone, most would be lucky ones. Of trials with equal parameters, one counts.
     """
-    by_model = ranked(trials, goal, shared_seeds)
+    by_model = ranked(trials, goal, shared_blocks)
     if not by_model:
         return []
     luckiest = luckiest_beside(by_model[0], trials, goal)

@@ -29,7 +29,7 @@ def trials_max(spec: StudySpec, space: Space) -> int | None:
 
     None if the space has no end, or if results are noisy.
     """
-    is_finite = not spec.define_by_run and (spec.shared_seeds is None or is_complete(spec))
+    is_finite = not spec.define_by_run and (spec.shared_blocks is None or is_complete(spec))
     is_finite = is_finite and spec.search is None  # members may have equal parameters
     return space.size if is_finite else None
 
@@ -47,7 +47,7 @@ def is_complete(spec: StudySpec) -> bool:
 
 def repetition(spec: StudySpec, space: Space) -> Repetition:
     """Return when a configuration may be proposed again."""
-    if spec.define_by_run or spec.shared_seeds is not None or is_complete(spec):
+    if spec.define_by_run or spec.shared_blocks is not None or is_complete(spec):
         return Repetition.FREE
     if space.is_listed(spec.budget.trials):
         return Repetition.NEVER

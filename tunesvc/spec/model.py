@@ -77,7 +77,7 @@ class StudySpec(SpecModel):
     )
     evaluation: Evaluation | None = Field(
         None,
-        description="How a trial is judged: on folds, with several seeds, by scorers.",
+        description="Evaluation of a trial: on folds, with several seeds, by scorers.",
     )
     warm_start: Tuple[Name] = Field(
         (),
@@ -164,11 +164,20 @@ class StudySpec(SpecModel):
         return "standard_error" if len(self.metrics) == 1 else f"standard_error/{metric}"
 
     @property
-    def shared_seeds(self) -> int | None:
+    def shared_blocks(self) -> int | None:
         """Number of sets of folds or repeats that trials have in turns; None if all are alike."""
         if self.evaluation is None or self.evaluation.turns == 1:
             return None
         return self.evaluation.turns
+
+    @property
+    def shared_blocks_text(self) -> str:
+        """The number of `shared_blocks` with its noun, such as `5 folds`; empty for None."""
+        if self.evaluation is None or self.shared_blocks is None:
+            return ""
+        noun = "seeds" if self.evaluation.folds is None else "folds"
+        of = "" if self.evaluation.steps == 1 else "sets of "
+        return f"{self.shared_blocks} {of}{noun}"
 
     @model_validator(mode="before")
     @classmethod
@@ -194,7 +203,7 @@ class StudySpec(SpecModel):
 
     @property
     def scoring(self) -> tuple[str, ...]:
-        """Names of the scorers that judge a trial's model; empty if the objective judges it."""
+        """Names of the scorers of a trial's model; empty if the objective returns values."""
         return () if self.evaluation is None else self.evaluation.scoring
 
     @property

@@ -86,7 +86,7 @@ class CardReader:
             return listed, f"the first {len(listed)} of {len(front)} trials of the Pareto front"
         if view.is_at_rest:
             found = get_recommendation(self._database, view, results)
-            evidence = "" if found is None else found.describe(view.shared_seeds)
+            evidence = "" if found is None else found.describe(view.shared_blocks_text)
             rows = answer_rows(self._database, view, found)[:1]
             return rows, evidence or "the best observed value"
         best = results.best(view.objectives[0])

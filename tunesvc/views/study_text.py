@@ -210,7 +210,7 @@ def _best(
         )
     evidence = ""
     if answer is not None and answer.number == row.number:
-        evidence = answer.describe(view.shared_seeds)
+        evidence = answer.describe(view.shared_blocks_text)
     return Group(
         _headline(
             "Best",
@@ -232,7 +232,7 @@ def _recommended(
     note = f"Trial {answer.luckiest}, below, has the best observed value, {answer.luck}"
     if answer.confirmed is None:
         spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
-        over = "" if view.shared_seeds is None else f" over {view.shared_seeds} seeds"
+        over = f" over {view.shared_blocks_text}" if view.shared_blocks else ""
         title = _headline(
             "Recommended",
             view,

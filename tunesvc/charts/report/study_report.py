@@ -129,7 +129,7 @@ def _describe_answer(
     pairs = zip(study.objectives, row.values or (), strict=False)
     values = ", ".join(f"{objective.name} = {number(value)}" for objective, value in pairs)
     yield "observed", f"Trial {row.number}: {values}."
-    if answer is not None and (evidence := answer.describe(study.shared_seeds)):
+    if answer is not None and (evidence := answer.describe(study.shared_blocks_text)):
         yield "evidence", f"{evidence[0].upper()}{evidence[1:]}."
     if answer is not None and answer.luckiest != answer.number:
         best = f"Trial {answer.luckiest} has the best observed value"

@@ -26,7 +26,7 @@ class ConnectionSink:
         self._lock = threading.Lock()
 
     is_recorded = False
-    """Unknown here: the worker is told."""
+    """False: only the worker learns which events are recorded."""
 
     def put(self, payload: Payload) -> None:
         """Send an event. Waits while the worker is behind."""

@@ -1,1 +1,1 @@
-"""What a study has spent, and what further trials would cost and bring."""
+"""A study's spending, and the cost and gain of further trials."""

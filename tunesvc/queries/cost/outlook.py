@@ -23,7 +23,7 @@ class Outlook:
 
     trials: int
     amount: float
-    """What they would take: money if the study has prices, otherwise GPU hours or hours."""
+    """Their cost: money if the study has prices, otherwise GPU hours or hours."""
     effort_text: str
     """The amount with its unit."""
     metric: str
@@ -102,10 +102,10 @@ def _obstacle(view: StudyView) -> str:
 
 
 def _lack(view: StudyView, losses: np.ndarray) -> str:
-    from tunesvc.search.analysis.gain_forecast import BEST, FORECAST_FROM
+    from tunesvc.search.analysis.gain_forecast import BEST, GAIN_FORECAST_FROM
 
-    if view.counts.done < FORECAST_FROM:
-        return f"it needs {FORECAST_FROM} finished trials, and there are {view.counts.done}"
+    if view.counts.done < GAIN_FORECAST_FROM:
+        return f"it needs {GAIN_FORECAST_FROM} finished trials, and there are {view.counts.done}"
     if np.isfinite(losses).sum() < BEST:
         return f"it needs {BEST} complete trials"
     return f"the {BEST} best results are equal"

@@ -328,10 +328,10 @@ def _describe_best(
         return
     has_result = results.of_state("complete") | results.of_state("pruned")
     later = int((has_result & (results.numbers > answer.number)).sum())
-    evidence = answer.describe(view.shared_seeds) or f"observed {answer.mean:.6g}"
+    evidence = answer.describe(view.shared_blocks_text) or f"observed {answer.mean:.6g}"
     yield f"Trial {answer.number} is recommended: {evidence}; {_trials(later)} finished after it."
-    if view.shared_seeds is not None and answer.deviation is not None:
-        effect = f"The effect of each of {view.shared_seeds} training seeds on all trials alike"
+    if view.shared_blocks is not None and answer.deviation is not None:
+        effect = f"The effect of each of {view.shared_blocks_text} on all trials alike"
         yield f"{effect} is removed from that."
     if answer.luckiest != answer.number:
         yield f"Trial {answer.luckiest} has the best observed value, {answer.luck}."

@@ -97,7 +97,7 @@ class Evidence:
     now: datetime | None = None
     """Time of the database's clock."""
     spent: Sequence[FailureSpending] = ()
-    """What all attempts took, by the class of their failure."""
+    """Resources that all attempts took, by the class of their failure."""
 
     @property
     def is_single(self) -> bool:

@@ -80,7 +80,7 @@ def noise_in(evidence: Evidence) -> Noise | None:
     summary = fit_posterior(
         [_frozen(one) for one in finite],
         evidence.study.objectives[0].goal,
-        evidence.study.shared_seeds,
+        evidence.study.shared_blocks,
     )
     return None if summary is None else measure(summary)
 
@@ -101,7 +101,7 @@ def _advise_confirm(evidence: Evidence) -> str:
 
 
 def _advise_less_noise(evidence: Evidence) -> str:
-    if evidence.study.shared_seeds:
+    if evidence.study.shared_blocks:
         return "A larger validation set makes every trial tell more"
     return (
         "`evaluation: {repeats: 5, per_trial: 1}`, with an objective that splits its data and "

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FORECAST_FROM = 20
-"""Fewest finished trials."""
+GAIN_FORECAST_FROM = 20
+"""Fewest finished trials for a forecast with an interval."""
 BEST = 6
 """Best results that the scale is estimated from."""
 COVERED = 0.9
@@ -50,7 +50,7 @@ def forecast_gain(losses: np.ndarray, finished: int, trials: int) -> GainForecas
         trials: number of further trials.
     """
     finite = losses[np.isfinite(losses)]
-    if finished < FORECAST_FROM or len(finite) < BEST:
+    if finished < GAIN_FORECAST_FROM or len(finite) < BEST:
         return None
     gains = gain_quantiles(finite, finished, trials)
     if not 0 < gains[-1] < np.inf:

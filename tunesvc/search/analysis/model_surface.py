@@ -187,10 +187,10 @@ class ModelSurface:
 def learn(
     trials: Sequence[FrozenTrial],
     goal: Goal,
-    shared_seeds: int | None = None,
+    shared_blocks: int | None = None,
 ) -> ModelSurface | None:
     """Fit the model to complete trials; None while there is nothing to fit it to."""
-    summary = fit_posterior(trials, goal, shared_seeds)
+    summary = fit_posterior(trials, goal, shared_blocks)
     if summary is None or not summary.seen.is_candidate.any():
         return None
     return ModelSurface(summary)

@@ -34,12 +34,12 @@ _LENGTH, _LENGTH_OF_CHOICES = 0.5, 1.2
 """Length scales of a function of which nothing is known."""
 
 
-def is_noisy(summary: PosteriorSummary, shared_seeds: int | None) -> bool:
-    """Return True if the data show noise, or if `shared_seeds` declare it and none contradict."""
+def is_noisy(summary: PosteriorSummary, shared_blocks: int | None) -> bool:
+    """Return True if the data show noise, or if `shared_blocks` declare it and none contradict."""
     agree = summary.seen.repeats.agree
     if agree is not None:
         return not agree
-    if shared_seeds is not None:
+    if shared_blocks is not None:
         return True
     known = summary.posterior.known
     return known.noise >= NOISE_MIN and _evidence(summary) >= EVIDENCE_MIN

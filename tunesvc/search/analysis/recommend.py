@@ -78,11 +78,11 @@ class Recommendation:
             "tells them apart with fewer trials"
         )
 
-    def describe(self, shared_seeds: int | None = None) -> str:
+    def describe(self, shared_blocks: str = "") -> str:
         """Return the evidence for its value as text; empty if there is only the observed value.
 
         Args:
-            shared_seeds: number of training seeds that the study's trials share.
+            shared_blocks: the folds or seeds that trials have in turns, such as `5 folds`.
         """
         if (found := self.confirmed) is not None:
             low, high = number(found.low), number(found.high)
@@ -91,25 +91,25 @@ class Recommendation:
             return f"confirmed by {len(found.values)} repeats: {number(self.mean)} ({interval})"
         if self.deviation is None:
             return ""
-        over = "" if shared_seeds is None else f" over {shared_seeds} seeds"
+        over = f" over {shared_blocks}" if shared_blocks else ""
         return f"expected {number(self.mean)} ± {self.deviation:.2g}{over}"
 
 
 def recommend(
     trials: Sequence[FrozenTrial],
     goal: Goal,
-    shared_seeds: int | None = None,
+    shared_blocks: int | None = None,
 ) -> Recommendation | None:
     """Recommend a trial of a study of one objective; None if none is complete and feasible.
 
     It is the best observed one while there are fewer than ten trials, or if they show no noise
     (`noise_evidence.is_noisy`). Otherwise it has the best posterior mean of a Gaussian process over
-    all complete trials. Effects of `shared_seeds` training seeds on all trials alike are removed.
+    all complete trials. Effects of `shared_blocks` folds or seeds on all trials alike are removed.
     """
     candidates = [trial for trial in trials if is_candidate(trial)]
     if not candidates:
         return None
-    summary = _noisy_summary(candidates, goal, shared_seeds)
+    summary = _noisy_summary(candidates, goal, shared_blocks)
     if summary is None:
         first = _by_observed(candidates, goal)[0]
         return Recommendation(first.number, first.values[0], None, first.number)
@@ -119,7 +119,7 @@ def recommend(
     (other,), (its_deviation,) = summary.predict(summary.domain.encode(params)[None])
     is_apart = bool(abs(other - mean) >= math.hypot(deviation, its_deviation))
     answer = Recommendation(best, mean, deviation, luckiest, is_apart=is_apart)
-    if shared_seeds is not None or len(candidates) < SEEDS_FROM:
+    if shared_blocks is not None or len(candidates) < SEEDS_FROM:
         return answer
     from tunesvc.search.analysis.noise import measure
 
@@ -154,14 +154,14 @@ def _by_observed(
 def ranked(
     trials: Sequence[FrozenTrial],
     goal: Goal,
-    shared_seeds: int | None = None,
+    shared_blocks: int | None = None,
 ) -> list[int]:
     """Rank trials, the best first, one per configuration: by posterior mean if they show noise.
 
     The first is the one that `recommend` returns. Of many trials the model holds a sample.
     """
     candidates = [trial for trial in trials if is_candidate(trial)]
-    summary = _noisy_summary(candidates, goal, shared_seeds)
+    summary = _noisy_summary(candidates, goal, shared_blocks)
     if summary is None:
         return [trial.number for trial in _by_observed(candidates, goal)]
     numbers = summary.seen.numbers
@@ -173,7 +173,7 @@ def ranked(
 def _noisy_summary(
     candidates: Sequence[FrozenTrial],
     goal: Goal,
-    shared_seeds: int | None,
+    shared_blocks: int | None,
 ) -> PosteriorSummary | None:
     """Return the fitted model of noisy results; None if the best observed value decides."""
     if len(candidates) < TRIALS_MIN:
@@ -182,8 +182,8 @@ def _noisy_summary(
     from tunesvc.search.analysis.noise_evidence import is_noisy
     from tunesvc.search.samplers.gp.model.fitted import fit_posterior
 
-    summary = fit_posterior(candidates, goal, shared_seeds)
-    return summary if summary is not None and is_noisy(summary, shared_seeds) else None
+    summary = fit_posterior(candidates, goal, shared_blocks)
+    return summary if summary is not None and is_noisy(summary, shared_blocks) else None
 
 
 def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:

@@ -90,13 +90,13 @@ def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
             AutoSampler,
             seed=seed,
             search_space=space.distributions,
-            shared_seeds=spec.shared_seeds,
+            shared_blocks=spec.shared_blocks,
         ),
         "gp": lambda seed: _fix(
             GPSampler,
             seed=seed,
             search_space=space.distributions,
-            shared_seeds=spec.shared_seeds,
+            shared_blocks=spec.shared_blocks,
         ),
         "tpe": lambda seed: _fix(TPESampler, seed=seed),
         "random": lambda seed: _fix(samplers.RandomSampler, seed=seed),
@@ -127,7 +127,7 @@ def _fix(
         return make(**(fixed | options))
 
     signature = inspect.signature(make)
-    hidden = {"seed", "constraints_func", "search_space", "shared_seeds", *fixed}
+    hidden = {"seed", "constraints_func", "search_space", "shared_blocks", *fixed}
     free = [p for p in signature.parameters.values() if p.name not in hidden]
     made.__signature__ = signature.replace(parameters=free)  # type: ignore[attr-defined]
     return made

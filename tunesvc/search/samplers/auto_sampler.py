@@ -60,16 +60,16 @@ class AutoSampler(BaseSampler):
         *,
         n_startup_trials: int = 10,
         search_space: Mapping[str, BaseDistribution] | None = None,
-        shared_seeds: int | None = None,
+        shared_blocks: int | None = None,
     ) -> None:
         """Take the arguments of `GPSampler`. TPE treats effects of training seeds as noise."""
         self._n_startup_trials = n_startup_trials
-        self._shared_seeds = shared_seeds
+        self._shared_blocks = shared_blocks
         self._gp = GPSampler(
             seed,
             n_startup_trials=n_startup_trials,
             search_space=search_space,
-            shared_seeds=shared_seeds,
+            shared_blocks=shared_blocks,
         )
         self._tpe = ImputingSampler(
             TPESampler(seed=seed, n_startup_trials=n_startup_trials),
@@ -191,7 +191,7 @@ class AutoSampler(BaseSampler):
             )
         if GP_MAX < history.ended <= LOCAL_MAX and len(study.directions) == 1:
             local = "a Gaussian process of the best trial's neighbourhood"
-            if turn(trial.number, self._shared_seeds) % 2:
+            if turn(trial.number, self._shared_blocks) % 2:
                 return self._gp, local
             return self._tpe, f"TPE, in turn with {local}"
         if history.ended > GP_MAX:
@@ -206,11 +206,11 @@ class AutoSampler(BaseSampler):
                 f"TPE, because the space has {parameters} parameters",
             )
         if not self._take_turns(study, history):
-            count = turn(trial.number, self._shared_seeds) + 1
+            count = turn(trial.number, self._shared_blocks) + 1
             if history.ended >= self._n_startup_trials and count % UNMODELLED_EVERY == 0:
                 return self._tpe, "TPE, as every eighth trial, in case the model is wrong"
             return self._gp, ""
-        if turn(trial.number, self._shared_seeds) % 2:
+        if turn(trial.number, self._shared_blocks) % 2:
             return (
                 self._gp,
                 "a Gaussian process, in turn with TPE because trials are pruned",
@@ -238,7 +238,7 @@ class AutoSampler(BaseSampler):
                 return f"the Gaussian process would repeat trial {repeated}"
         reason = self._gp.explain(trial.number)
         details = {} if reason is None else reason.details
-        is_odd = turn(trial.number, self._shared_seeds) % 2 == 1
+        is_odd = turn(trial.number, self._shared_blocks) % 2 == 1
         if SKILL in details and details[SKILL] < SKILL_MIN and not is_odd:
             return "the Gaussian process predicts trials no better than their mean does"
         is_single = len(study.directions) == 1

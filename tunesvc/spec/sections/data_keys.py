@@ -51,7 +51,7 @@ _COLUMN_KINDS = ("numeric", "categorical", "all")
 
 
 class DataSplit(SpecModel):
-    """How rows are split into a part to train on, one to validate on and one to test on, which no
+    """Split of the rows into a part to train on, one to validate on and one to test on, which no
     trial gets. Fixed by the data and these keys."""
 
     validation: float = Field(0.2, gt=0, lt=1, description="Share of the rows to validate on.")

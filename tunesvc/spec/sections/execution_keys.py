@@ -14,7 +14,7 @@ from tunesvc.spec.frozen_dict import FrozenDict
 from tunesvc.spec.sections.field_types import Bytes, Duration, Frozen, SpecModel, Text, Tuple
 
 Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
-"""How Ray places the bundles of a placement group."""
+"""Ray's ways to place the bundles of a placement group."""
 
 
 class Resources(SpecModel):

@@ -13,7 +13,7 @@ from tunesvc.spec.sections.field_types import SpecModel, Text
 
 
 class Watch(SpecModel):
-    """How `tune watch` keeps the study's champion fresh when the data change."""
+    """Options of `tune watch`, which keeps the study's champion fresh when the data change."""
 
     budget: Budget | None = Field(
         None,

@@ -228,7 +228,7 @@ def _answer(source: FigureSource, summary: StudySummary) -> RecommendedTrial | N
     if entry is None or found is None:
         return RecommendedTrial(row, None, None, "", None, fresh_in_s=1)
     luckiest = found.luckiest if found.luckiest != found.number else None
-    evidence = found.describe(view.shared_seeds)
+    evidence = found.describe(view.shared_blocks_text)
     is_current = entry.stamp == source.stamp
     fresh_in_s = None if is_current else max(1, math.ceil(entry.fresh_in_s))
     return RecommendedTrial(

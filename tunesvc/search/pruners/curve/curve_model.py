@@ -111,7 +111,7 @@ class CurveForecast:
 
     @property
     def stage(self) -> str:
-        """What has been observed."""
+        """Last observed step, as text."""
         return f"step {self.step}"
 
     def is_no_better_than(self, value: float) -> bool:

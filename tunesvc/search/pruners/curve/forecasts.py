@@ -20,7 +20,7 @@ class Forecast(Protocol):
 
     @property
     def stage(self) -> str:
-        """What has been observed, for messages: `step 3`, `2 of 5 folds`."""
+        """Extent of the observations, for messages: `step 3`, `2 of 5 folds`."""
         ...
 
     @property

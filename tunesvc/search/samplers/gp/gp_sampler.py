@@ -59,7 +59,7 @@ class GPSampler(BaseSampler):
         *,
         n_startup_trials: int = 10,
         search_space: Mapping[str, BaseDistribution] | None = None,
-        shared_seeds: int | None = None,
+        shared_blocks: int | None = None,
     ) -> None:
         """Make a sampler for one or several studies.
 
@@ -68,14 +68,14 @@ class GPSampler(BaseSampler):
             n_startup_trials: number of trials that are spread evenly before the model is used.
             search_space: the parameters, if they are known in advance; else learned from the
                 trials.
-            shared_seeds: set if trial k is trained with seed `k % shared_seeds`, or on that fold
-                of the data. A seed's effect on all trials alike is then separated from the
-                parameters'.
+            shared_blocks: set if trial k is trained with seed `k % shared_blocks`, or on that fold
+                of the data. The effect of a fold or seed on all trials alike is then separated
+                from the parameters'.
         """
         self._seed = _entropy() if seed is None else int(seed)
         self._n_startup_trials = n_startup_trials
         self._search_space = dict(search_space or {})
-        self._shared_seeds = shared_seeds
+        self._shared_blocks = shared_blocks
         self._fits = FitCache()
         self._reasons: RecentEntries[Reason] = RecentEntries()
 
@@ -113,7 +113,7 @@ class GPSampler(BaseSampler):
         others = [other for other in trials if other.number != trial.number]
         others = [other for other in others if other.state in _TEACHING]
         domain.learn_conditions([other for other in others if other.state.is_finished()])
-        shared, fewest = self._shared_seeds, self._n_startup_trials
+        shared, fewest = self._shared_blocks, self._n_startup_trials
         models = StudyModels(study, others, domain, self._fits, shared, fewest)
         return domain.decode(self._propose(models, trial.number, domain))
 
@@ -169,7 +169,7 @@ class GPSampler(BaseSampler):
     def _is_local(self, number: int, objectives: Sequence[ObjectiveModel]) -> bool:
         """Return True for every second trial once the model cannot hold all observations."""
         is_too_many = len(objectives) == 1 and len(objectives[0].every) > OBSERVED_MAX
-        return is_too_many and turn(number, self._shared_seeds) % 2 == 1
+        return is_too_many and turn(number, self._shared_blocks) % 2 == 1
 
     def _plan(
         self,
@@ -249,7 +249,7 @@ class GPSampler(BaseSampler):
             "nearest": nearest,
             SKILL: max(objective.observed.skill() for objective in plan.objectives),
         }
-        seeds = groups(np.array([number]), self._shared_seeds)
+        seeds = groups(np.array([number]), self._shared_blocks)
         pairs = zip(plan.objectives, predictions, strict=True)
         units = [objective.in_units(*prediction, seeds) for objective, prediction in pairs]
         if len(units) == 1:
@@ -264,15 +264,15 @@ class GPSampler(BaseSampler):
             "explore": "where the model knows so little that a better value is possible",
         }[phase]
         if is_repeated:
-            again = f"again{self._with_seed(number)}, to tell its value from noise"
+            again = f"again{self._on_block(number)}, to tell its value from noise"
             details[REPEATS] = nearest[0]["number"]
             why = f"the parameters of trial {nearest[0]['number']} {again}"
         self._reasons[number] = Reason(f"{phase}: {why}{expectation}", details)
 
-    def _with_seed(self, number: int) -> str:
-        if self._shared_seeds is None:
+    def _on_block(self, number: int) -> str:
+        if self._shared_blocks is None:
             return ""
-        return f" with seed {number % self._shared_seeds} of {self._shared_seeds}"
+        return f" with fold or seed {number % self._shared_blocks} of {self._shared_blocks}"
 
     def _signed(self) -> dict[str, Any]:
         return {"sampler": "gp", "version": VERSION, "seed": self._seed}

@@ -61,14 +61,14 @@ class PosteriorSummary:
 def fit_posterior(
     trials: Sequence[FrozenTrial],
     goal: Goal,
-    shared_seeds: int | None,
+    shared_blocks: int | None,
 ) -> PosteriorSummary | None:
     """Fit the model; None while the trials differ in no parameter, or none is complete.
 
     Args:
         trials: each with one value; of many the model holds a sample.
         goal: of that value.
-        shared_seeds: number of training seeds that the trials share in turn, if they do.
+        shared_blocks: number of folds or seeds that trials have in turns, if they do.
     """
     kinds: dict[str, BaseDistribution] = {}
     for trial in trials:
@@ -93,7 +93,7 @@ def fit_posterior(
         trials,
         domain,
         direction,
-        shared_seeds,
+        shared_blocks,
         FITTED_MAX,
         learn,
     )
@@ -102,7 +102,7 @@ def fit_posterior(
         domain,
         direction,
         None,
-        shared_seeds,
+        shared_blocks,
         is_log=is_log,
     )
     if seen is None:

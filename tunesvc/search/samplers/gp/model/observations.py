@@ -112,7 +112,7 @@ def observe(
     domain: Domain,
     direction: StudyDirection,
     curves: ForecastModel | None,
-    shared_seeds: int | None,
+    shared_blocks: int | None,
     *,
     is_log: bool | None = None,
     scale: ValueScale | None = None,
@@ -122,7 +122,7 @@ def observe(
     Args:
         trials: each with one value.
         curves: forecasts unfinished trials; None to leave these out.
-        shared_seeds: number of training seeds that the trials share in turn; None: all differ.
+        shared_blocks: number of folds or seeds that trials have in turns; None: all differ.
         is_log: as for `ValueScale.of`.
         scale: of the values; None to derive one from those of finished trials.
     """
@@ -149,7 +149,7 @@ def observe(
         (np.array([value for _, value, _ in seen]) - centre) / unit,
         np.array(raw),
         np.array([variance for _, _, variance in seen]) / unit**2,
-        groups(numbers, shared_seeds),
+        groups(numbers, shared_blocks),
         np.array(is_candidate),
         unit,
         centre,
@@ -165,7 +165,7 @@ def prefers_log(
     finished: Sequence[FrozenTrial],
     domain: Domain,
     direction: StudyDirection,
-    shared_seeds: int | None,
+    shared_blocks: int | None,
     limit: int,
     learn: Learn,
 ) -> bool:
@@ -183,7 +183,7 @@ def prefers_log(
         domain,
         direction,
         None,
-        shared_seeds,
+        shared_blocks,
         is_log=True,
     )
     if seen is None or not seen.scale.is_log:

@@ -77,7 +77,7 @@ class StudyModels:
         trials: Sequence[FrozenTrial],
         domain: Domain,
         fits: FitCache,
-        shared_seeds: int | None,
+        shared_blocks: int | None,
         fewest: int,
     ) -> None:
         """Take the trials to learn from: finished, pruned and running ones.
@@ -88,7 +88,7 @@ class StudyModels:
         self._trials = trials
         self._domain = domain
         self._fits = fits
-        self._shared_seeds = shared_seeds
+        self._shared_blocks = shared_blocks
         self._fewest = fewest
         self.ended = sum(trial.state.is_finished() for trial in trials)
         """Number of trials that have finished or were pruned."""
@@ -163,7 +163,7 @@ class StudyModels:
 
     def seeds_of(self, numbers: Sequence[int]) -> np.ndarray:
         """Return equal numbers for trials that share a training seed."""
-        return groups(np.array(numbers), self._shared_seeds)
+        return groups(np.array(numbers), self._shared_blocks)
 
     def _in(self, state: TrialState) -> Sequence[FrozenTrial]:
         return [trial for trial in self._trials if trial.state == state]
@@ -181,7 +181,7 @@ class StudyModels:
             scales: of the values, and of those that hyperparameters are fitted to; empty to derive
                 both.
         """
-        domain, shared = self._domain, self._shared_seeds
+        domain, shared = self._domain, self._shared_blocks
         finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         to_learn = self._to_learn_from(finished)
         learn = partial(self._fits.of, domain=domain)
