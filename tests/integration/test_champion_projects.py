@@ -81,3 +81,26 @@ def test_champions_move_with_the_study_that_names_their_family(
         accounts.move_study(connection, view.study_id, None)
         (left,) = champion_records.list_current(connection, projects["sound"])
     assert left.family == "other"
+
+
+def test_a_history_is_limited_and_its_newest_part_can_be_searched(database: Database) -> None:
+    Simulation(database, make_spec(name="shop", budget={"trials": 3})).run()
+    view = get_study(database, "shop")
+    first, *_ = (promote(database, view, number, "ann") for number in (0, 1))
+    with database.engine.begin() as connection:
+        today = champion_records.get_current(connection, "shop")
+        for _ in range(3):
+            champion_records.record(
+                connection,
+                "shop",
+                "kept",
+                today.configuration,
+                today.evidence,
+                "ann",
+                follows=champion_records.get_current(connection, "shop"),
+            )
+        newest = champion_records.list_history(connection, "shop", limit=2)
+        everything = champion_records.list_history(connection, "shop")
+    assert newest == everything[:2]
+    assert champion_records.find_earlier(newest) is None
+    assert champion_records.find_earlier(everything) == first

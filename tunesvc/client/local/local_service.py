@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 
+CHAMPIONS_MAX = 1_000
+"""Most champions of a family's history that are returned."""
+
 
 class LocalService:
     """See `ServiceOperations`."""
@@ -61,13 +64,15 @@ class LocalService:
             return champion_records.list_current(connection, self._among)
 
     def champion_history(self, family: str) -> ChampionHistory:
-        """Return the champions of a family, the newest first, and their announcements."""
+        """Return the newest champions of a family, the newest first, and the announcements."""
         from tunesvc.client.answers import Announcement, ChampionHistory
         from tunesvc.db.champions import champion_records, promotion_deliveries
 
         with self._database.engine.connect() as connection:
             champion_records.get_current(connection, family, self._among)
-            history = champion_records.list_history(connection, family, self._among)
+            history = champion_records.list_history(
+                connection, family, self._among, limit=CHAMPIONS_MAX
+            )
             deliveries = promotion_deliveries.list_deliveries(connection, family)
         made = (
             Announcement(

@@ -118,11 +118,15 @@ def list_current(
 
 
 def list_history(
-    connection: sa.Connection, family: str, scope: StudyScope = ALL_STUDIES
+    connection: sa.Connection,
+    family: str,
+    scope: StudyScope = ALL_STUDIES,
+    *,
+    limit: int | None = None,
 ) -> tuple[Champion, ...]:
-    """Return all champions of a family, the newest first."""
+    """Return the champions of a family, the newest first; at most `limit`, by default all."""
     query = _query(scope).where(champions.c.family == family)
-    rows = connection.execute(query.order_by(champions.c.champion_id.desc()))
+    rows = connection.execute(query.order_by(champions.c.champion_id.desc()).limit(limit))
     return tuple(_champion(row) for row in rows)
 
 
@@ -159,7 +163,7 @@ def earlier_configuration(history: Sequence[Champion], champion_id: int | None) 
 def find_earlier(history: Sequence[Champion]) -> Champion | None:
     """Return the last champion of a history with another configuration than today's.
 
-    None without one. The history is not empty, the newest first.
+    None without one. The history is not empty, the newest first, and may lack its oldest part.
     """
     today, *earlier = history
     origin = _origin(history)
@@ -172,7 +176,7 @@ def find_earlier(history: Sequence[Champion]) -> Champion | None:
 
 def _origin(history: Sequence[Champion]) -> int:
     """Return the champion with which today's configuration began to be used."""
-    begun = next(one for one in history if one.is_new)
+    begun = next((one for one in history if one.is_new), history[-1])
     return begun.champion_id if begun.restores_id is None else begun.restores_id
 
 

@@ -88,7 +88,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
     if len(study.objectives) > 1:
         front = results.numbers[charts.front_of(study.objectives, results)].tolist()
     has_running = study.counts.running or study.counts.interrupted
-    history = _champions(request, study)
+    history = () if wants_fragment(request) else _champions(request, study)
     return page(
         request,
         "study_live.html" if wants_fragment(request) else "study.html",
@@ -113,6 +113,8 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
 
 CHAMPIONS = 10
 """Most champions of a family that are listed."""
+EARLIER_MAX = 100
+"""Most champions among which one to restore is looked for."""
 
 
 def _test_result(request: Request, study: StudyView) -> TestResult | None:
@@ -122,11 +124,11 @@ def _test_result(request: Request, study: StudyView) -> TestResult | None:
 
 
 def _champions(request: Request, study: StudyView) -> tuple[Champion, ...]:
-    """Return the champions of the study's family, the newest first, if the user may see them."""
+    """Return the newest champions of the study's family that the user may see, newest first."""
     scope = viewable_studies(request, request.state.user)
     with request.app.state.database.engine.connect() as connection:
         family = family_of(study.name)
-        return champion_records.list_history(connection, family, scope)
+        return champion_records.list_history(connection, family, scope, limit=EARLIER_MAX)
 
 
 @dataclass(frozen=True, slots=True)
