@@ -123,8 +123,10 @@ def prepare(
     purpose = _purpose(database, record, kind, spec)
     with study_records.locked(database, record.study_id):
         final_id = find_final_study(database, record.study_id, kind)
-        if final_id is not None and (holder := runner(database, final_id, timeout_s=0.0)):
-            raise StudyBusy(lease.busy_message(holder.owner))
+        if final_id is not None and not _has_only(database, final_id, number):
+            # Its trials cannot be changed while it runs, or until a killed process's lease expires.
+            if holder := runner(database, final_id, timeout_s=0.0):
+                raise StudyBusy(lease.busy_message(holder.owner))
         final = _create_or_update(database, record, purpose, spec, 1)
         unfinished = _continue_one(database, final, number, started_by)
         completed = complete_trials(database, final.study_id)
@@ -138,6 +140,13 @@ def prepare(
         count = sum(not was_cancelled(trial) for trial in stored)
         final = _create_or_update(database, record, purpose, spec, count)
         return FinalTrial(final, unfinished)
+
+
+def _has_only(database: Database, final_id: int, number: int) -> bool:
+    """Return True if one trial is unfinished, and has the parameters of a trial."""
+    stored = PgStorage(database).get_all_trials(final_id, deepcopy=False)
+    unfinished = [trial for trial in stored if not trial.state.is_finished()]
+    return [trial.user_attrs.get(OF_TRIAL) for trial in unfinished] == [number]
 
 
 def _purpose(database: Database, record: StudyRecord, kind: Kind, spec: StudySpec) -> FinalRun:
