@@ -123,9 +123,10 @@ def prepare(
     purpose = _purpose(database, record, kind, spec)
     with study_records.locked(database, record.study_id):
         final_id = find_final_study(database, record.study_id, kind)
+        # Other trials cannot be stopped while it runs, or until a killed process's lease expires.
         if final_id is not None and not _has_only(database, final_id, number):
-            # Its trials cannot be changed while it runs, or until a killed process's lease expires.
-            if holder := runner(database, final_id, timeout_s=0.0):
+            holder = runner(database, final_id, timeout_s=0.0)
+            if holder is not None:
                 raise StudyBusy(lease.busy_message(holder.owner))
         final = _create_or_update(database, record, purpose, spec, 1)
         unfinished = _continue_one(database, final, number, started_by)
