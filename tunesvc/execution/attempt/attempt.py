@@ -227,8 +227,7 @@ class Attempt:
     def end_block(self, block: Block, metrics: Mapping[str, float]) -> None:
         """Report the result of a fold or repeat as a step of the trial."""
         self.relay(Reported(block.step, metrics))
-        event_log.record("said", attempt=self.launch.attempt, step=block.step)
-        failpoints.reach("said")
+        self._note_report(block.step)
 
     def await_decision(self, timeout_s: float) -> bool:
         """Wait until all reports are recorded, and return True if a request to stop has come."""
@@ -257,6 +256,10 @@ class Attempt:
         self._stretch.report(step)
         if self._stretch.is_over:
             self.stop()
+        self._note_report(step)
+
+    def _note_report(self, step: int) -> None:
+        """Record for tests that a report is in the outbox."""
         event_log.record("said", attempt=self.launch.attempt, step=step)
         failpoints.reach("said")
 
