@@ -168,6 +168,7 @@ def test_the_process_that_asks_a_cluster_gets_no_secret_of_the_server(
     assert "a-secret-of-the-server" not in environment.values()
 
 
+@pytest.mark.slow
 def test_a_server_lets_the_cluster_prepare_so_that_it_runs_no_code_of_studies(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
