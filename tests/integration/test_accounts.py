@@ -166,5 +166,5 @@ def test_secrets_are_recognised_in_text() -> None:
     assert (
         redacted("http://127.0.0.1:8088/a:b@c at 12:30") == "http://127.0.0.1:8088/a:b@c at 12:30"
     )
-    assert "abc" not in repr(accounts.NewToken(1, "abc"))
-    assert "abc" not in repr(accounts.FirstSecrets("u", "abc", "abc"))
+    assert "a secret" not in repr(accounts.NewToken(1, "a secret"))
+    assert "a secret" not in repr(accounts.FirstSecrets("u", "a secret", "a secret"))

@@ -7,7 +7,7 @@ import pytest
 from tests.support.specs import make_spec
 from tunesvc.errors import SpecError
 from tunesvc.spec.checks import find_issues
-from tunesvc.spec.hook_address import resolve
+from tunesvc.spec.sections.hook_address import resolve
 
 WITH_SECRETS = {
     "https://user:secretpw@example.org/hook": "password",

@@ -13,8 +13,8 @@ from tunesvc.search.analysis.resampled_tests import (
     degradation_p_value,
     improvement_p_value,
 )
+from tunesvc.search.analysis.samples import standard_error
 from tunesvc.spec.goals import Goal
-from tunesvc.util.samples import standard_error
 
 OLD = (0.30, 0.28, 0.33, 0.29, 0.31)
 NEW = (0.25, 0.26, 0.27, 0.24, 0.29)

@@ -21,7 +21,7 @@ from tunesvc.db.champions import champion_records, promotion_deliveries
 from tunesvc.db.champions.champion_records import Champion
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError
-from tunesvc.spec.hook_address import is_url, resolve
+from tunesvc.spec.sections.hook_address import is_url, resolve
 from tunesvc.util.json_values import plain
 
 COMMAND_S = 60.0

@@ -22,12 +22,12 @@ from tunesvc.spec.conditions import (
 )
 from tunesvc.spec.diagnostics import SpecIssue, printable
 from tunesvc.spec.entrypoint_file import entrypoint_issues, is_import_path
-from tunesvc.spec.hook_address import find_secret
 from tunesvc.spec.model import StudySpec
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
 from tunesvc.spec.scorers import scoring_issues
 from tunesvc.spec.sections.components import CLASS_FORM, NamedComponent
 from tunesvc.spec.sections.field_types import as_choice
+from tunesvc.spec.sections.hook_address import find_secret
 from tunesvc.spec.sections.parameter_types import CategoricalParameter, Parameter
 from tunesvc.spec.sections.population_keys import Stage
 from tunesvc.util.redaction import redacted

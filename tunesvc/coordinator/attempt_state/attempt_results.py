@@ -12,8 +12,8 @@ from tunesvc.coordinator.attempt_state.live_attempts import MetricTracker
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.executor import Failed, Finished, Lost, Outcome
 from tunesvc.policy import Failure, StopCause
+from tunesvc.search.analysis.samples import standard_error
 from tunesvc.spec import Constraint, StudySpec
-from tunesvc.util.samples import standard_error
 from tunesvc.util.suggestions import suggest
 
 

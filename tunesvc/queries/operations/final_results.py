@@ -38,9 +38,9 @@ from tunesvc.queries.operations.final_runs import (
 from tunesvc.queries.studies import get_study_by_id
 from tunesvc.queries.trials.attempt_events import get_curves
 from tunesvc.queries.trials.trial_table import rows_of
+from tunesvc.search.analysis.samples import standard_error
 from tunesvc.spec.goals import Goal
 from tunesvc.util.formatting import number
-from tunesvc.util.samples import standard_error
 
 _TWO_SIDED_95 = 1.96
 

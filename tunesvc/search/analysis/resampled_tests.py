@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tunesvc.search.analysis.samples import standard_error
 from tunesvc.spec.goals import Goal, orient
-from tunesvc.util.samples import standard_error
 
 PAIRS_MIN = 3
 """Fewest values for a test."""
