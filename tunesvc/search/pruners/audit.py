@@ -7,16 +7,17 @@ computed afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from optuna.study import StudyDirection
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import betaincinv
 
 from tunesvc.space.directions import orient_each
+from tunesvc.util.optuna_internals import set_system_attr
 
 AUDIT = "tunesvc:audit"
 """System attribute of an audited trial: {"step", "chance", "best"} of the overruled decision. With
@@ -37,9 +38,49 @@ class FalsePrunes:
     """Bounds of the 95 % interval of Clopper and Pearson (1934)."""
 
 
+def check_options(chance: float, startup: int, audit: float) -> None:
+    """Check the options of a pruner that stops trials with a small chance to end best.
+
+    Raises:
+        ValueError: a share is not between 0 and 1, or `startup` is below 1.
+    """
+    for name, share in (("chance", chance), ("audit", audit)):
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} ({share}) is a probability: at least 0, below 1")
+    if startup < 1:
+        text = f"startup ({startup}) is how many trials finish before one is stopped"
+        raise ValueError(f"{text}: at least 1")
+
+
 def is_audited(seed: int, number: int, share: float) -> bool:
     """Return True if the trial runs on when the pruner would stop it."""
     return bool(np.random.default_rng([seed, number]).random() < share)
+
+
+def runs_on(
+    study: Study,
+    trial: FrozenTrial,
+    decision: Callable[[], Mapping[str, Any]],
+    is_poor: bool,
+    share: float,
+    seed: int,
+) -> bool:
+    """Return True if the trial runs on as an audit, and record the decision of a new audit.
+
+    Args:
+        study: of the trial.
+        trial: the trial to decide on.
+        decision: returns the data of `AUDIT`.
+        is_poor: True if the pruner would stop it.
+        share: of such trials that run on.
+        seed: selects them.
+    """
+    if AUDIT in trial.system_attrs:
+        return True
+    if not is_poor or not is_audited(seed, trial.number, share):
+        return False
+    set_system_attr(study, trial, AUDIT, decision())
+    return True
 
 
 def false_prunes(

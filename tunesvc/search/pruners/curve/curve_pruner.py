@@ -15,7 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason, RecentEntries
-from tunesvc.search.pruners.audit import AUDIT, is_audited
+from tunesvc.search.pruners.audit import check_options, runs_on
 from tunesvc.search.pruners.curve.forecast_verdict import ForecastVerdict, chance_of
 from tunesvc.search.pruners.curve.forecasts import ForecastModel
 from tunesvc.search.pruners.curve.resume_candidates import candidates_of, resume_candidates_of
@@ -31,7 +31,6 @@ from tunesvc.search.tracking.objectives import (
 )
 from tunesvc.search.tracking.pausing import RESUMED, Alternative
 from tunesvc.search.tracking.study_history import StudyHistory, history_of
-from tunesvc.util.optuna_internals import set_system_attr
 
 CHANCE = 0.05
 """Default chance of being the best below which a trial is stopped."""
@@ -77,12 +76,7 @@ class CurvePruner(BasePruner):
         seed: int = 0,
         resume: bool = True,
     ) -> None:
-        for name, share in (("chance", chance), ("audit", audit)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} ({share}) is a probability: at least 0, below 1")
-        if startup < 1:
-            text = f"startup ({startup}) is how many trials finish before one is stopped"
-            raise ValueError(f"{text}: at least 1")
+        check_options(chance, startup, audit)
         self._chance = chance
         self._startup = startup
         self._min = min
@@ -129,26 +123,10 @@ class CurvePruner(BasePruner):
         )
         is_poor = judged.chance < self._allowed(trial)
         is_poor = is_poor and not _leads(trial, step, trials, orientations)
-        audited = self._audits(study, trial, judged, is_poor)
+        audited = runs_on(study, trial, judged.audit, is_poor, self._audit, self._seed)
         reason = judged.reason(names_of(study), self._chance, is_poor, audited)
         self._reasons[trial.number] = reason
         return is_poor and not audited
-
-    def _audits(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        judged: ForecastVerdict,
-        is_poor: bool,
-    ) -> bool:
-        """Return True if the trial runs on as an audit, and record the data of a new audit."""
-        if AUDIT in trial.system_attrs:
-            return True
-        if not is_poor or not is_audited(self._seed, trial.number, self._audit):
-            return False
-        audit = judged.audit()
-        set_system_attr(study, trial, AUDIT, audit)
-        return True
 
     @locked
     def promotion(

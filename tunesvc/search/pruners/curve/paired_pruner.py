@@ -15,7 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason, RecentEntries
-from tunesvc.search.pruners.audit import AUDIT, is_audited
+from tunesvc.search.pruners.audit import check_options, runs_on
 from tunesvc.search.pruners.curve.block_model import BlockModel
 from tunesvc.search.pruners.curve.forecast_verdict import ForecastVerdict
 from tunesvc.search.pruners.curve.forecasts import Forecast
@@ -25,7 +25,6 @@ from tunesvc.search.tracking.objectives import names_of, orientations_of, points
 from tunesvc.search.tracking.pareto import chance_to_extend
 from tunesvc.search.tracking.study_history import history_of
 from tunesvc.spec import Evaluation
-from tunesvc.util.optuna_internals import set_system_attr
 
 CHANCE = 0.05
 """Default chance of being the best below which a trial is stopped."""
@@ -65,12 +64,7 @@ class PairedPruner(BasePruner):
         audit: float = 0.01,
         seed: int = 0,
     ) -> None:
-        for name, share in (("chance", chance), ("audit", audit)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} ({share}) is a probability: at least 0, below 1")
-        if startup < 1:
-            text = f"startup ({startup}) is how many trials finish before one is stopped"
-            raise ValueError(f"{text}: at least 1")
+        check_options(chance, startup, audit)
         self.evaluation = Evaluation(folds=folds, repeats=repeats, per_trial=per_trial)
         """Tells which folds are the steps of each trial."""
         if not self.evaluation.is_stepwise:
@@ -98,21 +92,10 @@ class PairedPruner(BasePruner):
         chance = _chance(models, known, trial, front, orientations_of(study))
         verdict = ForecastVerdict(step, points[step], known, front, history.comparable, chance)
         is_poor = chance < self._chance
-        is_audit = self._audits(study, trial, verdict, is_poor)
-        reason = verdict.reason(names_of(study), self._chance, is_poor, is_audit)
+        audited = runs_on(study, trial, verdict.audit, is_poor, self._audit, self._seed)
+        reason = verdict.reason(names_of(study), self._chance, is_poor, audited)
         self._reasons[trial.number] = reason
-        return is_poor and not is_audit
-
-    def _audits(
-        self, study: Study, trial: FrozenTrial, verdict: ForecastVerdict, is_poor: bool
-    ) -> bool:
-        """Return True if the trial runs on as an audit, and record the data of a new audit."""
-        if AUDIT in trial.system_attrs:
-            return True
-        if not is_poor or not is_audited(self._seed, trial.number, self._audit):
-            return False
-        set_system_attr(study, trial, AUDIT, verdict.audit())
-        return True
+        return is_poor and not audited
 
     def explain(self, number: int) -> Reason | None:
         """Return the reason of the last decision on this trial."""
