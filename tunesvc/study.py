@@ -574,7 +574,7 @@ class Study:
 
     @property
     def model_metadata(self) -> ModelMetadata | None:
-        """What is known of the stored model of this study; None without one."""
+        """Metadata of the stored model of this study; None without one."""
         found = ModelStore.open().find(self.name)
         return found if found is not None and found.is_of(self._record().key) else None
 

@@ -147,7 +147,7 @@ class Drivers:
         return sorted({*ray.util.list_named_actors(), *actors._group_names()})
 
     def groups(self, address: str) -> list[str]:
-        """Of all placement groups that are not removed, with a name or without."""
+        """IDs of all placement groups that are not removed, with a name or without."""
         import ray
         from ray.util.placement_group import placement_group_table
 

@@ -159,7 +159,7 @@ class WatchedFamily:
 
     @property
     def hooked(self) -> list[dict[str, Any]]:
-        """What the hook got."""
+        """Calls that the hook got."""
         path = self.folder / "hook.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""What the errors mean that an objective gets from its gang's processes."""
+"""The meaning of errors that an objective gets from its gang's processes."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tunesvc.search.registry.pruner_registry import make_pruner
 from tunesvc.spec import Evaluation
 
 EFFECTS = np.array([0.3, -0.2, 0.0, -0.4, 0.3])
-"""Of folds on all trials alike: far more than trials differ."""
+"""Effects of folds on all trials alike: far more than trials differ."""
 
 
 def losses_of(mean: float, seed: int, deviation: float = 0.01) -> list[float]:

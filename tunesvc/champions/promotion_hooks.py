@@ -22,7 +22,7 @@ class PromotionHooks:
     """The hooks of a family."""
 
     addresses: Mapping[str, str]
-    """By hook: a command, a URL, or the name of a registry."""
+    """Values by hook: a command, a URL, or the name of a registry."""
     folder: str
     """Folder where a command runs."""
 

@@ -120,7 +120,7 @@ class FigureOptions:
     metric: str = ""
     """For learning curves: metric to show instead of the objective."""
     pair: bool = False
-    """For the partial dependence: on both of two parameters together."""
+    """True for the partial dependence on both of two parameters together."""
 
 
 def kinds_of(view: StudyView) -> tuple[FigureKind, ...]:

@@ -35,7 +35,7 @@ class StudyOverview:
     forecast: str | None
     """The improvement to expect; None with several objectives, or with too few trials."""
     outlook: Outlook | None
-    """What further trials would cost and bring; None before the first finished trial."""
+    """Cost and gain of further trials; None before the first finished trial."""
     audit: Audit | None
     """The measured error rate of the pruner; None if it audits nothing."""
 

@@ -26,7 +26,7 @@ _WASTED_MIN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class FirstPage:
-    """What a first page is written from."""
+    """The study and its figures, from which a first page is written."""
 
     study: StudyView
     answer: Recommendation | None
