@@ -27,6 +27,7 @@ from tunesvc.execution.executor import (
     Reported,
     Started,
 )
+from tunesvc.execution.gang.gang_reaper import REAP_S
 from tunesvc.execution.objectives.entrypoint import load_object
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.preparation.data_store import DataStore
@@ -203,6 +204,44 @@ def test_a_gang_whose_coordinator_was_killed_goes_on_and_is_taken_over(
     assert listener.outcome(launch) == Finished({"loss": 0.25, "first": 0.0})
     assert [report.step for report in listener.payloads_of(launch, Reported)] == [0, 1, 2, 3]
     listener.until(lambda _: all_ended(described))
+
+
+@pytest.mark.parametrize("also", ["nothing", "its reaper"])
+def test_a_gang_whose_coordinator_and_process_were_killed_is_removed(
+    join: Join, tmp_path: Path, also: str
+) -> None:
+    """Fault 62."""
+    driver, watcher = join(), join()
+    launch = make_launch(folder=str(tmp_path), steps=4)
+    hold(tmp_path, before=2)
+    listener = start(driver, launch, 2)
+    described = members(tmp_path)
+    if also == "its reaper":
+        (reaper,) = (one for one in processes() if one.command.startswith("ray::GangReaper"))
+        os.kill(reaper.pid, signal.SIGKILL)
+    driver.process.signal(signal.SIGKILL)
+    os.kill(listener.payloads_of(launch, Started)[0].pid, signal.SIGKILL)
+    killed_s = time.monotonic()
+    until(lambda: not watcher.names())
+    assert time.monotonic() - killed_s < 15
+    until(lambda: all_ended(described))
+
+
+def test_a_gang_that_was_taken_over_is_kept(join: Join, tmp_path: Path) -> None:
+    """As long as its process lives, its reaper leaves it alone."""
+    driver = join()
+    launch = make_launch(folder=str(tmp_path), steps=4)
+    (tmp_path / "wait-2").touch()
+    listener = start(driver, launch, 2)
+    driver.process.signal(signal.SIGKILL)
+    listener.take_over(join(), token=2)
+    deadline_s = time.monotonic() + 2 * REAP_S
+    while time.monotonic() < deadline_s:
+        listener.once(0.1)
+    assert not all_ended(members(tmp_path))
+    (tmp_path / "wait-2").unlink()
+    listener.until_ended(launch)
+    assert listener.outcome(launch) == Finished({"loss": 0.25, "first": 0.0})
 
 
 def test_gangs_wait_for_each_other_whole(join: Join, tmp_path: Path) -> None:

@@ -142,9 +142,9 @@ class Drivers:
         """Of all workers that live or come up, whosever they are, and of all gangs."""
         import ray
 
-        from tunesvc.execution.ray import actors
+        from tunesvc.execution.gang.gang_groups import group_names
 
-        return sorted({*ray.util.list_named_actors(), *actors._group_names()})
+        return sorted({*ray.util.list_named_actors(), *group_names()})
 
     def groups(self, address: str) -> list[str]:
         """IDs of all placement groups that are not removed, with a name or without."""

@@ -17,22 +17,19 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from ray.util.placement_group import (
-    PlacementGroup,
-    get_placement_group,
-    placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
-from ray.util.scheduling_strategies import (
-    NodeAffinitySchedulingStrategy,
-    PlacementGroupSchedulingStrategy,
-)
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tunesvc.data.prepared_data import PreparedData, part_path
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job, NodeInfo
+from tunesvc.execution.gang.gang_groups import (
+    find_group,
+    group_names,
+    make_group,
+    options_in_group,
+)
 from tunesvc.execution.gang.gang_home import CONCURRENCY_GROUP
 from tunesvc.execution.ray.cluster_connection import Connection, LocalResources, connect
 from tunesvc.execution.ray.probe import with_own_resources
@@ -151,7 +148,7 @@ class RayBackend:
         Includes those of other coordinators.
         """
         actors: list[str] = ray.util.list_named_actors()  # in our own namespace
-        names = [*actors, *_group_names()]
+        names = [*actors, *group_names()]
         return {name for name in names if self._named.fullmatch(name)}
 
     def find(self) -> list[RayWorker]:
@@ -161,7 +158,7 @@ class RayBackend:
         """
         found = []
         for name in self.names():
-            group = _group(name)
+            group = find_group(name)
             try:
                 found.append(RayWorker(name, ray.get_actor(name), group))
             except ValueError:  # it ended meanwhile
@@ -192,7 +189,7 @@ class RayBackend:
 
     def end_named(self, name: str) -> None:
         """End a worker by its name. Repeatable."""
-        group = _group(name)
+        group = find_group(name)
         with suppress(ValueError):  # gone already
             ray.kill(ray.get_actor(name), no_restart=True)
         if group is not None:
@@ -215,7 +212,7 @@ class RayBackend:
             "runtime_env": self._runtime_env.as_ray(),
         }
         if group is not None:
-            return {**options, **_in_gang(group)}
+            return {**options, **options_in_group(group)}
         resources = self.job.resources
         options |= {
             "num_cpus": resources.cpu,
@@ -230,14 +227,7 @@ class RayBackend:
         resources = self.job.resources
         if resources.workers == 1:
             return None
-        bundle = bundle_of(resources) or {"CPU": 0.01}  # Ray refuses an empty bundle
-        group: PlacementGroup = placement_group(
-            [bundle] * resources.workers,
-            strategy=resources.strategy,
-            name=name,
-            lifetime="detached" if name else None,
-        )
-        return group
+        return make_group(bundle_of(resources), resources.workers, resources.strategy, name)
 
     def _folder(self) -> str | None:
         """Return the user's directory for workers.
@@ -266,20 +256,6 @@ class RayBackend:
         there = os.environ.get("PYTHONPATH", "")
         entries = [str(path) for path in paths if path.is_dir()]
         return os.pathsep.join(dict.fromkeys([*entries, *filter(None, [there])]))
-
-
-def _in_gang(group: PlacementGroup) -> dict[str, Any]:
-    """Return the options of the actor that runs a gang's trial, in the first bundle.
-
-    It takes nothing of the bundle: all of them are for what the objective starts, which Ray places
-    in the group.
-    """
-    strategy = PlacementGroupSchedulingStrategy(
-        group,
-        placement_group_bundle_index=0,
-        placement_group_capture_child_tasks=True,
-    )
-    return {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": strategy}
 
 
 def _share(prepared: PreparedData) -> dict[str, Any]:
@@ -312,17 +288,3 @@ def living_nodes() -> list[NodeInfo]:
         for node in nodes
         if node["Alive"]
     ]
-
-
-def _group_names() -> list[str]:
-    """Return the names of all placement groups, except removed ones."""
-    table: dict[str, dict[str, Any]] = placement_group_table()
-    return [group["name"] for group in table.values() if group["state"] != "REMOVED"]
-
-
-def _group(name: str) -> PlacementGroup | None:
-    try:
-        group: PlacementGroup = get_placement_group(name)
-    except ValueError:
-        return None
-    return group
