@@ -26,7 +26,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.lease import default_owner
 from tunesvc.db.people import accounts
 from tunesvc.db.schema.service_tables import champions
-from tunesvc.errors import ChampionNotFound, StudyBusy, TuneError
+from tunesvc.errors import ChampionNotFound, DataError, StudyBusy, TuneError
 from tunesvc.preparation.data_store import DataStore
 from tunesvc.queries.studies import get_study
 
@@ -173,6 +173,45 @@ def test_a_champion_that_fails_on_new_data_is_challenged(family: WatchedFamily) 
     assert (result.outcome, result.champion) == ("undecided", first)
     assert result.reason.startswith("the champion fails on the folds of these data; trial")
     assert "values on folds are missing" in result.reason
+
+
+def test_a_champion_that_is_worse_without_drift_is_challenged(family: WatchedFamily) -> None:
+    """Its values on folds are there before those of the challenger."""
+    family.watch |= {"distance": 0.99}
+    family.data(0.0)
+    family.look()
+    family.data(2.0, seed=1)
+    result = family.look()
+    assert (result.outcome, result.drift.is_alarm if result.drift else None) == ("promoted", False)
+    assert "the champion is worse on these data" in result.reason
+
+
+def test_data_that_change_while_it_tunes_do_not_disturb_a_look(family: WatchedFamily) -> None:
+    family.data(0.0)
+    family.look()
+    family.data(2.0, seed=2)
+    family.before_run["shop@"] = lambda: family.data(3.0, seed=3)
+    second = family.look()
+    assert second.outcome == "promoted"
+    assert history(family)[0].configuration.params["x"] == pytest.approx(2.0, abs=0.5)
+    family.before_run.clear()
+    assert family.look().data_version != second.data_version
+    assert history(family)[0].configuration.params["x"] == pytest.approx(3.0, abs=0.5)
+
+
+@pytest.mark.slow
+def test_a_version_that_is_removed_while_it_tunes_is_named(family: WatchedFamily) -> None:
+    family.data(0.0)
+
+    def remove() -> None:
+        for manifest in list(DataStore.open().list()):
+            DataStore.open().remove(manifest)
+
+    family.before_run["shop"] = remove
+    with pytest.raises(DataError, match="uses the rows of version [0-9a-f]{12}, which was removed"):
+        family.look()
+    family.before_run.clear()
+    assert family.look().outcome == "first"
 
 
 def test_a_first_champion_that_fails_on_folds_is_not_promoted(family: WatchedFamily) -> None:

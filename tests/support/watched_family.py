@@ -7,7 +7,7 @@ So the best `x` follows the data, and folds differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from tunesvc.execution.executor import Failed, Finished, Launch, Payload, Report
 from tunesvc.execution.objectives.entrypoint import load_object
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.preparation.preparing import Preparation, prepare
-from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed
+from tunesvc.queries.operations.data_lineage import DATA_USED, ROWS_OF, DataUsed, get_rows_of
 from tunesvc.runtime.run_study import StudySource, create_or_resume
 from tunesvc.spec import StudySpec
 
@@ -49,35 +49,46 @@ class SimulatedRunner:
     """Actions before it is killed."""
     fails_on_folds: bool = False
     """True if each trial on folds fails."""
+    before_run: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    """Called before a study runs whose name begins so."""
     said: list[str] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
 
-    def prepare(self, spec: StudySpec) -> DataManifest:
+    def prepare(self, spec: StudySpec, rows_of: str = "") -> DataManifest:
         self._act()
         assert spec.data is not None
         load = partial(load_object, folder=self.folder, label="data")
         folds = None if spec.evaluation is None else spec.evaluation.folds
         task = Preparation(spec.data, self.folder, DataStore.open(), load, "", folds)
-        return prepare(task, lambda text: None)
+        return prepare(task, lambda text: None, rows_of)
 
-    def create(self, spec: StudySpec) -> StudyRecord:
+    def create(self, spec: StudySpec, version: str) -> StudyRecord:
         self._act()
         source = StudySource(None, str(self.folder))
-        return create_or_resume(self.database, spec, source, resume=True)
+        record = create_or_resume(self.database, spec, source, resume=True)
+        PgStorage(self.database).set_study_system_attr(record.study_id, ROWS_OF, version)
+        return record
 
-    def run(self, record: StudyRecord, *, quiet: bool = False) -> None:
+    def run(self, record: StudyRecord, *, for_new_trials: bool = False) -> None:
         with self.database.engine.connect() as connection:
             record = study_records.find(connection, record.name)
-        if record.state is StudyState.FINISHED:
+        if record.state is StudyState.FINISHED and not for_new_trials:
             return
         assert record.spec is not None
-        manifest = self.prepare(record.spec)
+        for name in sorted(self.before_run, key=len, reverse=True):
+            if record.name.startswith(name):
+                self.before_run[name]()
+                break
+        manifest = self.prepare(record.spec, get_rows_of(self.database, record.study_id))
         self._act()
-        rows = {name: part.rows for name, part in manifest.parts.items()}
-        used = DataUsed(manifest.version, manifest.source, rows, len(manifest.features))
+        counts = {name: part.rows for name, part in manifest.parts.items()}
+        used = DataUsed(manifest.version, manifest.source, counts, len(manifest.features))
         PgStorage(self.database).set_study_system_attr(record.study_id, DATA_USED, asdict(used))
         self._act()
-        Simulation(self.database, record.spec, partial(self._train, record.spec)).run()
+        rows = self.folder / f"{manifest.version}.parquet"
+        DataStore.open().files.get(manifest.raw.digest, rows)
+        values = pd.read_parquet(rows).a.to_numpy()
+        Simulation(self.database, record.spec, partial(self._train, record.spec, values)).run()
         self.ran.append(record.name)
         self._act()
 
@@ -85,9 +96,9 @@ class SimulatedRunner:
         self.said.append(text)
         self._act()
 
-    def _train(self, spec: StudySpec, launch: Launch) -> Iterable[tuple[float, Payload]]:
-        assert spec.data is not None
-        rows = pd.read_csv(self.folder / str(spec.data.source)).a.to_numpy()
+    def _train(
+        self, spec: StudySpec, rows: np.ndarray, launch: Launch
+    ) -> Iterable[tuple[float, Payload]]:
         x = float(launch.params["x"]) + float(launch.params.get("shift", 0.0))
         loss = 0.0
         if self.fails_on_folds and ":folds" in spec.name:
@@ -115,6 +126,7 @@ class WatchedFamily:
         self.folder = folder
         self.runner = SimulatedRunner(database, folder)
         self.fails_on_folds = False
+        self.before_run: dict[str, Callable[[], None]] = {}
         self.constants: dict[str, Any] = {}
         self.split: dict[str, Any] = {}
         self.watch: dict[str, Any] = {"budget": {"trials": 12}, "on_promote": "python hook.py"}
@@ -146,7 +158,9 @@ class WatchedFamily:
 
     def look(self, *, lives: float = float("inf"), always: bool = False) -> WatchResult:
         """Look once, with a runner that may be killed."""
-        self.runner = SimulatedRunner(self.database, self.folder, lives, self.fails_on_folds)
+        self.runner = SimulatedRunner(
+            self.database, self.folder, lives, self.fails_on_folds, self.before_run
+        )
         with locked_family(self.database, "shop"):
             return FamilyWatch(
                 self.database,

@@ -20,6 +20,7 @@ from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import was_cancelled
 from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import DataError, StudyFailed
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import get_data
@@ -84,9 +85,9 @@ class ConfigurationFolds:
             self._enqueue(missing, len(stored))
             stored = self._stored()
         if any(not stored[key].state.is_finished() for key in requested):
-            record = self._runner.create(self._folds_spec(len(stored)))
+            record = self._create(len(stored))
             with suppress(StudyFailed):  # its values are NaN: what fails here is not better
-                self._runner.run(record, quiet=True)
+                self._runner.run(record, for_new_trials=True)
             stored = self._stored()
         manifest = self._checked_manifest(len(stored))
         rows = []
@@ -110,7 +111,7 @@ class ConfigurationFolds:
         }
 
     def _enqueue(self, missing: Mapping[str, Mapping[str, Any]], stored: int) -> None:
-        record = self._runner.create(self._folds_spec(stored + len(missing)))
+        record = self._create(stored + len(missing))
         storage = PgStorage(self._database)
         origin = f"a configuration of {self._spec.name}"
         for key, params in missing.items():
@@ -120,6 +121,9 @@ class ConfigurationFolds:
                 user_attrs={CONFIGURATION: key},
             )
             storage.create_new_trial(record.study_id, template)
+
+    def _create(self, trials: int) -> StudyRecord:
+        return self._runner.create(self._folds_spec(trials), self._manifest.version)
 
     def _folds_spec(self, trials: int) -> StudySpec:
         return folds_spec(self._spec, self._manifest.version, trials)
@@ -140,7 +144,7 @@ class ConfigurationFolds:
         used = get_data(self._database, record.study_id)
         found = None if used is None else DataStore.open().find(used.version)
         if found is None:
-            found = self._runner.prepare(self._folds_spec(trials))
+            found = self._runner.prepare(self._folds_spec(trials), self._manifest.version)
         if _digests(found) != _digests(self._manifest):
             raise DataError(
                 f"{self._manifest.source} changed while it was watched, so that study "

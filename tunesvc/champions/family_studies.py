@@ -98,9 +98,9 @@ class FamilyStudies:
         used = None if record is None else get_data(self._database, record.study_id)
         return used is None or used.version == manifest.version
 
-    def tune(self, spec: StudySpec) -> Configuration:
-        """Run a study to its end; return its recommended trial."""
-        self._runner.run(self._runner.create(spec))
+    def tune(self, spec: StudySpec, manifest: DataManifest) -> Configuration:
+        """Run a study on a version of the data to its end; return its recommended trial."""
+        self._runner.run(self._runner.create(spec, manifest.version))
         return configuration_of(self._database, get_study(self._database, spec.name), None)
 
     def fold_values(self, manifest: DataManifest, **configurations: Configuration) -> FoldValues:

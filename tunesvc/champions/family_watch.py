@@ -89,7 +89,7 @@ class FamilyWatch:
         spec = family.spec
         if not family.is_first_study_on(manifest):
             spec = retune_spec(spec, manifest.version, (spec.name,))
-        configuration = family.tune(spec)
+        configuration = family.tune(spec, manifest)
         found = family.fold_values(manifest, champion=configuration)
         if found.has_failed(0):
             folds = folds_study(spec, manifest.version)

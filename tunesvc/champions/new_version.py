@@ -56,7 +56,7 @@ class NewVersion:
         study = self._champion.configuration.study
         earlier = (study,) if self._family.exists(study) else ()
         spec = retune_spec(self._family.spec, self._manifest.version, earlier)
-        return self._challenge(self._family.tune(spec), cause)
+        return self._challenge(self._family.tune(spec, self._manifest), cause)
 
     def _find_cause(self) -> str | None:
         """Return why the study is tuned again; None if it is not.

@@ -15,6 +15,7 @@ from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import TuneError
 from tunesvc.execution.driver.ray_pool import ExecutorMaker
 from tunesvc.preparation.data_store import DataManifest
+from tunesvc.queries.operations.data_lineage import ROWS_OF
 from tunesvc.queries.study_failure import find_failure
 from tunesvc.runs import run_observed
 from tunesvc.runtime.data_preparation import prepare_version
@@ -29,8 +30,12 @@ class WatchInterrupted(Exception):
 class StudyRunner(Protocol):
     """Prepares data and runs studies for a watch."""
 
-    def prepare(self, spec: StudySpec) -> DataManifest:
+    def prepare(self, spec: StudySpec, rows_of: str = "") -> DataManifest:
         """Return the version that a spec's data now are, once it is prepared.
+
+        Args:
+            spec: a spec with `data`.
+            rows_of: a version whose rows are prepared, in place of those that the source gives now.
 
         Raises:
             WatchInterrupted: meanwhile.
@@ -38,16 +43,20 @@ class StudyRunner(Protocol):
         """
         ...
 
-    def create(self, spec: StudySpec) -> StudyRecord:
-        """Store a study, or update the one of that name."""
+    def create(self, spec: StudySpec, version: str) -> StudyRecord:
+        """Store a study, or update the one of that name.
+
+        It uses the rows of a version of the data, whatever its source gives by then.
+        """
         ...
 
-    def run(self, record: StudyRecord, *, quiet: bool = False) -> None:
+    def run(self, record: StudyRecord, *, for_new_trials: bool = False) -> None:
         """Run a study to its end. Repeatable: one that has ended is left alone.
 
         Args:
             record: the study.
-            quiet: show what it waits for and what fails only.
+            for_new_trials: run it for trials that were enqueued after its end, too, and show what
+                it waits for and what fails only.
 
         Raises:
             WatchInterrupted: meanwhile; what is recorded is kept.
@@ -70,21 +79,24 @@ class LocalRunner:
     observer: Observer
     interrupt: threading.Event
 
-    def prepare(self, spec: StudySpec) -> DataManifest:
+    def prepare(self, spec: StudySpec, rows_of: str = "") -> DataManifest:
         """See `StudyRunner`."""
         folder = Path(self.source.folder or ".").resolve()
-        manifest = prepare_version(spec, folder, self.observer, self.interrupt)
+        manifest = prepare_version(spec, folder, self.observer, self.interrupt, rows_of=rows_of)
         if manifest is None:
             raise WatchInterrupted
         return manifest
 
-    def create(self, spec: StudySpec) -> StudyRecord:
+    def create(self, spec: StudySpec, version: str) -> StudyRecord:
         """See `StudyRunner`."""
-        return create_or_resume(
+        record = create_or_resume(
             self.database, spec, self.source, resume=True, observer=self.observer
         )
+        with self.database.engine.begin() as connection:
+            study_records.write_system_attr(connection, record.study_id, ROWS_OF, version)
+        return record
 
-    def run(self, record: StudyRecord, *, quiet: bool = False) -> None:
+    def run(self, record: StudyRecord, *, for_new_trials: bool = False) -> None:
         """See `StudyRunner`."""
         with self.database.engine.connect() as connection:
             state = study_records.find(connection, record.name).state
@@ -93,9 +105,10 @@ class LocalRunner:
                 f"study {record.name!r} is paused: `tune resume {record.name}` continues it, and "
                 "the watch after that continues from its result"
             )
-        if state in (StudyState.FINISHED, StudyState.STOPPED):
+        is_finished = state is StudyState.FINISHED and not for_new_trials
+        if is_finished or state is StudyState.STOPPED:
             return
-        observer = _QuietObserver(self.observer) if quiet else self.observer
+        observer = _QuietObserver(self.observer) if for_new_trials else self.observer
         interrupted = run_observed(
             self.database,
             record,

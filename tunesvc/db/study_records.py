@@ -5,6 +5,7 @@ Changes inside a running study go through `tunesvc.db.study_writer` instead.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from datetime import UTC
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.db import notifications
 from tunesvc.db.engine import json_numbers
 from tunesvc.db.engine.database import Database, checked_name
 from tunesvc.db.schema.states import StudyState
-from tunesvc.db.schema.tables import commands, deletions, leases, studies, trials
+from tunesvc.db.schema.tables import commands, deletions, leases, studies, study_attrs, trials
 from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.spec import StudySpec
 from tunesvc.util.suggestions import nearest
@@ -151,6 +153,15 @@ def _record(row: Any) -> StudyRecord:
         row.source_dir,
         row.active_s,
     )
+
+
+def write_system_attr(connection: sa.Connection, study_id: int, name: str, value: Any) -> None:
+    """Write a system attribute in the transaction of the study that it is about. Repeatable."""
+    row = {"study_id": study_id, "kind": "system", "name": name, "value": json.dumps(value)}
+    insert = pg.insert(study_attrs).values(row)
+    key = [study_attrs.c.study_id, study_attrs.c.kind, study_attrs.c.name]
+    change = {"value": insert.excluded.value}
+    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=change))
 
 
 def replace_unstarted(

@@ -41,6 +41,8 @@ class PreparationTask:
     folds: int | None = None
     refit_of: str = ""
     """A version to fit again, on training and validation part together."""
+    rows_of: str = ""
+    """A version whose stored rows are prepared, in place of those that the source gives now."""
 
 
 def main(descriptor: int) -> None:
@@ -96,7 +98,7 @@ def _prepare(task: PreparationTask, say: Callable[[str], None]) -> str:
     )
     if task.refit_of:
         return preparing.refit(preparation, task.refit_of, say).version
-    manifest = preparing.prepare(preparation, say)
+    manifest = preparing.prepare(preparation, say, task.rows_of)
     if task.scoring:
         _require_scorers(manifest, preparation.store, task.scoring)
     return manifest.version

@@ -28,7 +28,7 @@ import sklearn
 from tunesvc.artifacts.artifact_store import Artifact
 from tunesvc.data.part import TARGET_KEY, VERSION_KEY
 from tunesvc.data.prepared_data import TEST, part_of_fold
-from tunesvc.errors import DataError
+from tunesvc.errors import ArtifactMissing, DataError
 from tunesvc.preparation import column_transformer
 from tunesvc.preparation.column_statistics import describe, find_warnings
 from tunesvc.preparation.data_store import DataFile, DataInput, DataManifest, DataStore
@@ -78,15 +78,21 @@ class Preparation:
         return settings if self.folds is None else {**settings, "folds": self.folds}
 
 
-def prepare(task: Preparation, say: Say) -> DataManifest:
+def prepare(task: Preparation, say: Say, rows_of: str = "") -> DataManifest:
     """Return a version's manifest, once the version is stored.
+
+    Args:
+        task: the version to prepare.
+        say: shows what is done.
+        rows_of: a version of the same source whose stored rows are prepared; by default those that
+            the source gives now.
 
     Raises:
         DataError: the data cannot be prepared; the text has the remedy.
     """
     begun_s = time.monotonic()
     say("reading data")
-    read = _read_computed(task)
+    read = _read_stored(task, rows_of) if rows_of else _read_computed(task)
     inputs = read.inputs if read else digest_inputs(str(task.data.source), task.folder)
     version = version_of(task, inputs)
     if (found := task.store.find(version)) is not None:
@@ -99,6 +105,29 @@ def prepare(task: Preparation, say: Say) -> DataManifest:
         manifest = replace(manifest, seconds=time.monotonic() - begun_s)
         task.store.publish(manifest)
     return manifest
+
+
+def _read_stored(task: Preparation, version: str) -> SourceTable:
+    """Return the rows of a version.
+
+    Raises:
+        DataError: it was removed, or is of another source.
+    """
+    base = task.store.find(version)
+    if base is None:
+        raise DataError(
+            f"the study uses the rows of version {version}, which was removed: `tune rm` deletes "
+            "the study, and the next `tune watch` looks at today's data"
+        )
+    if base.source != str(task.data.source):
+        raise DataError(
+            f"the study uses the rows of version {version}, which are of {base.source}: give the "
+            "study another name"
+        )
+    try:
+        return _stored_rows(task, base)
+    except ArtifactMissing:
+        raise DataError(f"the rows of version {version} were removed") from None
 
 
 def _read_computed(task: Preparation) -> SourceTable | None:

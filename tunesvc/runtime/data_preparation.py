@@ -28,7 +28,7 @@ from tunesvc.execution.driver.cluster_preparation import ClusterPreparation, nee
 from tunesvc.execution.preparation_main import PreparationTask
 from tunesvc.execution.supervision.supervised_process import supervised
 from tunesvc.preparation.data_store import DataManifest, DataStore
-from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed, get_data
+from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed, get_data, get_rows_of
 from tunesvc.queries.operations.final_runs import FinalRun
 from tunesvc.spec import StudySpec
 from tunesvc.util.formatting import number
@@ -77,11 +77,13 @@ def prepare_data(
     if spec.data is None:
         return None
     store = DataStore.open()
-    manifest = None
-    if final is not None and not _is_refitted(final):
-        manifest = store.find(final.version)
+    rows_of = "" if final is not None else get_rows_of(database, record.study_id)
+    if final is not None:
+        manifest = None if _is_refitted(final) else store.find(final.version)
+    else:
+        manifest = _find_same(spec, store, rows_of)
     if manifest is None:
-        here = _task(spec, _folder(record), store, final)
+        here = _task(spec, _folder(record), store, final, rows_of)
         there = ClusterPreparation(here, spec.cluster, spec.environment, is_snapshot)
         task = there if on_cluster else here
         manifest = _prepared(task, store, spec.environment.env, observer, interrupt)
@@ -112,17 +114,47 @@ def prepare_version(
     folder: Path,
     observer: Observer,
     interrupt: threading.Event,
+    *,
+    rows_of: str = "",
+    on_cluster: bool = False,
+    is_snapshot: bool = False,
 ) -> DataManifest | None:
-    """Return the version that a spec's data now are, once it is prepared on this machine.
+    """Return the version that a spec's data now are, once it is prepared; None at an interrupt.
 
-    None at an interrupt.
+    Args:
+        spec: a spec with `data`.
+        folder: where its code is.
+        observer: sees what is done.
+        interrupt: ends the preparation.
+        rows_of: a version whose rows are prepared, in place of those that the source gives now.
+        on_cluster: let the spec's cluster prepare, so that none of its code runs here.
+        is_snapshot: give the cluster every file of the folder.
 
     Raises:
         DataError: the data cannot be prepared.
     """
     store = DataStore.open()
-    task = _task(spec, folder, store)
+    if (found := _find_same(spec, store, rows_of)) is not None:
+        return found
+    here = _task(spec, folder, store, rows_of=rows_of)
+    there = ClusterPreparation(here, spec.cluster, spec.environment, is_snapshot)
+    task = there if on_cluster else here
     return _prepared(task, store, spec.environment.env, observer, interrupt)
+
+
+def _find_same(spec: StudySpec, store: DataStore, version: str) -> DataManifest | None:
+    """Return a version that was prepared by the settings of a spec; None if it was not."""
+    found = store.find(version) if version else None
+    if found is None or spec.data is None:
+        return None
+    settings: dict[str, Any] = spec.data.model_dump(mode="json")
+    if (folds := _folds(spec)) is not None:
+        settings["folds"] = folds
+    return found if found.settings == settings else None
+
+
+def _folds(spec: StudySpec) -> int | None:
+    return None if spec.evaluation is None else spec.evaluation.folds
 
 
 def describe(manifest: DataManifest, *, with_columns: bool) -> Iterator[str]:
@@ -162,14 +194,14 @@ def _task(
     folder: Path,
     store: DataStore,
     final: FinalRun | None = None,
+    rows_of: str = "",
 ) -> PreparationTask:
     if spec.data is None:
         raise ValueError("the study has no data")
-    folds = None if spec.evaluation is None else spec.evaluation.folds
-    refit_of = ""
+    folds, refit_of = _folds(spec), ""
     if final is not None:
         folds, refit_of = final.folds, final.version if _is_refitted(final) else ""
-    return PreparationTask(spec.data, folder, store.address, spec.scoring, folds, refit_of)
+    return PreparationTask(spec.data, folder, store.address, spec.scoring, folds, refit_of, rows_of)
 
 
 def _prepared(

@@ -14,6 +14,9 @@ from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
 
 DATA_USED = "tunesvc:data"
 """System attribute of a study: what it used."""
+ROWS_OF = "tunesvc:rows_of"
+"""System attribute of a study that a watch made: the version whose rows it uses, whatever its
+source gives by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,17 @@ def get_data(database: Database, study_id: int) -> DataUsed | None:
     """Return the data that a study used; None if it has none, or has not begun."""
     row = next(iter(database.rows(_query().where(studies.c.study_id == study_id))), None)
     return None if row is None else _used(row.value)
+
+
+def get_rows_of(database: Database, study_id: int) -> str:
+    """Return the version whose rows a study uses; empty for those that its source gives."""
+    query = sa.select(study_attrs.c.value).where(
+        study_attrs.c.study_id == study_id,
+        study_attrs.c.kind == "system",
+        study_attrs.c.name == ROWS_OF,
+    )
+    row = next(iter(database.rows(query)), None)
+    return "" if row is None else str(json.loads(row.value))
 
 
 def list_studies_of_data(

@@ -6,14 +6,11 @@ they are run, resumed, shown and deleted as any study is.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.coordinator.attempt_state.launch_blocks import blocks_of
 from tunesvc.data.prepared_data import TEST
@@ -22,7 +19,6 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.frozen_trials import was_cancelled
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.ids import number_of
-from tunesvc.db.schema.tables import study_attrs
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import StudyBusy, StudyNotFound, StudyWithoutSpec, TuneError
 from tunesvc.queries.operations.data_lineage import get_data
@@ -257,25 +253,14 @@ def _create_or_update(
                 None,
                 project,
             )
-            _write_system_attr(connection, found.study_id, FINAL, asdict(purpose))
+            study_records.write_system_attr(connection, found.study_id, FINAL, asdict(purpose))
             name = FINAL_STUDY[purpose.kind]
-            _write_system_attr(connection, record.study_id, name, found.study_id)
+            study_records.write_system_attr(connection, record.study_id, name, found.study_id)
             return found
         found = study_records.get(connection, final_id)
         final_spec = _spec_of(spec, found.name, purpose.kind, trials)
         study_records.renew(connection, found, final_spec, record.source_text, record.source_dir)
         return study_records.get(connection, final_id)
-
-
-def _write_system_attr(
-    connection: sa.Connection, study_id: int, name: str, value: Mapping[str, Any] | int
-) -> None:
-    """Write an attribute in the transaction of the study that it is about."""
-    row = {"study_id": study_id, "kind": "system", "name": name, "value": json.dumps(value)}
-    insert = pg.insert(study_attrs).values(row)
-    key = [study_attrs.c.study_id, study_attrs.c.kind, study_attrs.c.name]
-    change = {"value": insert.excluded.value}
-    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=change))
 
 
 def _free_name(connection: sa.Connection, wanted: str) -> str:
