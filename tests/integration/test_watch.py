@@ -19,6 +19,7 @@ from tests.support.watched_family import Killed, WatchedFamily
 from tunesvc.champions.announcements import deliver_due, payload
 from tunesvc.champions.family_lock import locked_family
 from tunesvc.champions.promotion import export_champion, promote, roll_back
+from tunesvc.champions.watch_specs import folds_study
 from tunesvc.db import study_records
 from tunesvc.db.champions import champion_records, promotion_deliveries
 from tunesvc.db.champions.champion_records import Champion, PromotionEvidence
@@ -77,7 +78,7 @@ def test_drift_is_answered_by_a_warm_re_tune_and_a_tested_promotion(
     version = result.data_version
     assert version is not None
     study = f"shop@{version[:8]}"
-    assert family.runner.ran == [study, f"{study}:folds"]
+    assert family.runner.ran == [study, folds_study(family.spec, version)]
     spec = get_study(family.database, study).spec
     assert spec is not None
     assert (spec.warm_start, spec.budget.trials) == (("shop",), 12)
@@ -239,10 +240,10 @@ def test_a_champion_is_evaluated_with_its_own_constants(family: WatchedFamily) -
     assert first is not None
     family.constants = {"shift": 3.0}
     family.data(0.0, seed=1)
-    result = family.look()
-    assert result.outcome == "steady"
     family.watch |= {"budget": {"trials": 6}}
-    result = family.look(always=True)
+    result = family.look()
+    misfit = "the champion does not fit the study file: it has no constant shift"
+    assert result.reason.startswith(misfit)
     champion = result.champion
     assert champion is not None
     others = champion.evidence.rival_values
@@ -252,6 +253,52 @@ def test_a_champion_is_evaluated_with_its_own_constants(family: WatchedFamily) -
         assert (result.outcome, champion.configuration.constants) == ("kept", {})
         others = champion.configuration.fold_values
     assert max(others) < 1.0
+
+
+def test_a_champion_outside_of_the_space_is_compared_by_the_spec_that_it_was_tuned_with(
+    family: WatchedFamily,
+) -> None:
+    family.data(0.0)
+    first = family.look().champion
+    assert first is not None
+    (family.folder / "module.py").write_text("def function(x): ...")
+    family.parameters = {"x": {"type": "float", "min": 1.0, "max": 4.0}}
+    unchanged = family.look()
+    assert (unchanged.outcome, unchanged.champion) == ("unchanged", first)
+    assert "is outside of 1 ... 4" in unchanged.reason
+    family.data(0.0, seed=1)
+    result = family.look()
+    assert result.outcome == "kept"
+    assert result.reason.startswith("the champion does not fit the study file: x = ")
+    kept = result.champion
+    assert kept is not None
+    assert kept.configuration.params == first.configuration.params
+    assert max(kept.configuration.fold_values) < min(kept.evidence.rival_values)
+    (family.folder / "module.py").write_text("def function(z, w): ...")
+    family.data(0.0, seed=2)
+    result = family.look()
+    assert result.outcome == "undecided"
+    assert "cannot be evaluated (`function` in `module.py`" in result.reason
+
+
+def test_a_champion_that_fits_no_known_spec_is_left_to_a_user(family: WatchedFamily) -> None:
+    family.data(0.0)
+    family.look()
+    old = get_study(family.database, "shop")
+    with family.database.engine.begin() as connection:
+        study_records.remove(connection, old.study_id, "ann")
+    family.parameters = {"x": family.parameters["x"], "y": {"type": "int", "min": 1, "max": 2}}
+    family.data(2.0, seed=1)
+    for _ in range(2):
+        result = family.look()
+        assert result.outcome == "undecided"
+        assert "study file: it has no value of y; the challenger is trial" in result.reason
+        assert "tuned with is not known any more), so that no test is possible" in result.reason
+    assert family.runner.ran == []
+    assert result.data_version is not None
+    chosen = get_study(family.database, f"shop@{result.data_version[:8]}")
+    promote(family.database, chosen, None, "ann")
+    assert family.look().outcome == "unchanged"
 
 
 def test_values_on_folds_by_time_have_the_error_of_their_windows(family: WatchedFamily) -> None:

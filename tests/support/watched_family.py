@@ -127,6 +127,7 @@ class WatchedFamily:
         self.runner = SimulatedRunner(database, folder)
         self.fails_on_folds = False
         self.before_run: dict[str, Callable[[], None]] = {}
+        self.parameters: dict[str, Any] = {"x": {"type": "float", "min": -4.0, "max": 4.0}}
         self.constants: dict[str, Any] = {}
         self.split: dict[str, Any] = {}
         self.watch: dict[str, Any] = {"budget": {"trials": 12}, "on_promote": "python hook.py"}
@@ -147,7 +148,7 @@ class WatchedFamily:
         """The study file."""
         return make_spec(
             name="shop",
-            parameters={"x": {"type": "float", "min": -4.0, "max": 4.0}},
+            parameters=self.parameters,
             constants=self.constants,
             data={"source": "rows.csv", "target": "y", "split": self.split},
             sampler={"name": "tpe", "seed": 1},

@@ -1,7 +1,8 @@
 """Values of configurations on the same folds of a data version.
 
-They are in a study for the version and the constants. All configurations have the same folds and
-the same seeds, so that they can be compared in pairs. A value that is stored is not computed again.
+They are in a study for the version, the space and the constants. All configurations have the same
+folds and the same seeds, so that they can be compared in pairs. A value that is stored is not
+computed again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from tunesvc.errors import DataError, StudyFailed
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.search.optimizer import queued
-from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec, as_choices
 from tunesvc.util.formatting import number
 
@@ -57,7 +57,7 @@ class ConfigurationFolds:
         manifest: DataManifest,
         runner: StudyRunner,
     ) -> None:
-        """Take the spec of the family, with the configurations' constants, and its data."""
+        """Take the spec that all of the configurations fit, with their constants, and its data."""
         self._database = database
         self._spec = spec
         self._manifest = manifest
@@ -72,12 +72,9 @@ class ConfigurationFolds:
             configurations: parameters by the name that is shown, such as `challenger`.
 
         Raises:
-            SpecError: parameters are outside of the study's space.
             DataError: the data have changed meanwhile.
             WatchInterrupted: meanwhile.
         """
-        for params in configurations.values() if self._spec.parameters else ():
-            Space(self._spec.parameters).checked(as_choices(params))
         requested = {digest(params): params for params in configurations.values()}
         stored = self._stored()
         missing = {key: requested[key] for key in requested if key not in stored}

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from tunesvc.champions.announcements import deliver_due
 from tunesvc.champions.configuration_folds import ConfigurationFolds, FoldValues
+from tunesvc.champions.fitting_spec import fitting_spec
 from tunesvc.champions.promotion import configuration_of, record_promotion
 from tunesvc.champions.promotion_hooks import hooks_of, keep_hooks
 from tunesvc.champions.study_runner import StudyRunner
-from tunesvc.champions.watch_specs import digest, watch_options, with_constants
+from tunesvc.champions.watch_specs import folds_study, watch_options
 from tunesvc.db import study_records
 from tunesvc.db.champions import champion_records
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.db.engine.database import Database
-from tunesvc.errors import ChampionNotFound
+from tunesvc.errors import ChampionNotFound, SpecError
 from tunesvc.preparation.data_store import DataManifest
 from tunesvc.queries.operations.data_lineage import get_data
 from tunesvc.queries.studies import get_study
 from tunesvc.search.analysis.resampled_tests import corrected_error
 from tunesvc.spec import StudySpec
+from tunesvc.spec.entrypoint_file import entrypoint_issues
 from tunesvc.spec.sections.watch_keys import Watch
 from tunesvc.util.user import whoami
 
@@ -43,6 +46,7 @@ class FamilyStudies:
         self._user = user or whoami()
         self.spec = spec
         """The spec of the family."""
+        self._folder = Path(folder)
         self._hooks = hooks_of(spec, folder)
 
     @property
@@ -107,19 +111,36 @@ class FamilyStudies:
         """Return the values of configurations on the folds of a version, by the names to show.
 
         Each has the constants that it was tuned with.
+
+        Raises:
+            SpecError: one cannot be evaluated; the text says why.
         """
-        self.say(f"evaluating on {self.options.folds} folds of the data")
-        groups: dict[str, dict[str, Configuration]] = {}
+        groups: dict[str, tuple[StudySpec, dict[str, Configuration]]] = {}
         for name, one in configurations.items():
-            groups.setdefault(digest(one.constants), {})[name] = one
+            spec = self._spec_of(one)
+            study = folds_study(spec, manifest.version)
+            groups.setdefault(study, (spec, {}))[1][name] = one
+        self.say(f"evaluating on {self.options.folds} folds of the data")
         values: dict[str, tuple[float, ...]] = {}
-        for group in groups.values():
-            constants = next(iter(group.values())).constants
-            spec = with_constants(self.spec, constants)
+        for spec, group in groups.values():
             folds = ConfigurationFolds(self._database, spec, manifest, self._runner)
             found = folds.values(**{name: one.params for name, one in group.items()})
             values |= dict(zip(group, found.values, strict=True))
         return FoldValues(tuple(values[name] for name in configurations), found.ratio)
+
+    def _spec_of(self, configuration: Configuration) -> StudySpec:
+        """Return the spec that a configuration is evaluated with, of this name.
+
+        Raises:
+            SpecError: it fits none, or its objective is not in the folder any more.
+        """
+        with self._database.engine.connect() as connection:
+            record = study_records.look_up(connection, configuration.study)
+        spec = fitting_spec(self.spec, configuration, None if record is None else record.spec)
+        if spec.parameters != self.spec.parameters:
+            for issue in entrypoint_issues(spec, self._folder):
+                raise SpecError(issue.text)
+        return spec
 
     def exists(self, study: str) -> bool:
         """Return True if there is a study of that name."""

@@ -14,11 +14,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tunesvc.champions.family_studies import FamilyStudies, with_values
+from tunesvc.champions.fitting_spec import find_misfit
 from tunesvc.champions.new_version import NewVersion
 from tunesvc.champions.study_runner import StudyRunner, WatchInterrupted
 from tunesvc.champions.watch_result import OUTCOMES, WatchResult
-from tunesvc.champions.watch_specs import folds_study, retune_spec
-from tunesvc.db.champions.champion_records import PromotionEvidence
+from tunesvc.champions.watch_specs import folds_study, retune_spec, with_constants
+from tunesvc.db.champions.champion_records import Champion, PromotionEvidence
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import TuneError
 from tunesvc.preparation.data_store import DataManifest
@@ -75,7 +76,7 @@ class FamilyWatch:
         if champion is None:
             return self._promote_first(manifest)
         if champion.configuration.data_version == manifest.version:
-            return self._result("unchanged", OUTCOMES["unchanged"], manifest)
+            return self._result("unchanged", _unchanged(family.spec, champion), manifest)
         if manifest.version in family.declined_versions():
             reason = (
                 f"{OUTCOMES['declined']}: `tune champion promote` chooses a trial, and a new "
@@ -92,7 +93,8 @@ class FamilyWatch:
         configuration = family.tune(spec, manifest)
         found = family.fold_values(manifest, champion=configuration)
         if found.has_failed(0):
-            folds = folds_study(spec, manifest.version)
+            tried = with_constants(family.spec, configuration.constants)
+            folds = folds_study(tried, manifest.version)
             raise TuneError(
                 f"trial {configuration.trial_number} of {configuration.study!r}, the recommended "
                 f"one, fails on folds of the data, so that it is no champion: `tune show {folds}` "
@@ -104,3 +106,13 @@ class FamilyWatch:
 
     def _result(self, outcome: str, reason: str, manifest: DataManifest) -> WatchResult:
         return WatchResult(self._family.name, outcome, reason, manifest.version)
+
+
+def _unchanged(spec: StudySpec, champion: Champion) -> str:
+    misfit = find_misfit(spec, champion.configuration)
+    if not misfit:
+        return OUTCOMES["unchanged"]
+    return (
+        f"{OUTCOMES['unchanged']}; it does not fit the study file ({misfit}), so that the next "
+        "version of the data is tuned for"
+    )

@@ -6,12 +6,13 @@ import numpy as np
 
 from tunesvc.champions.configuration_folds import FoldValues
 from tunesvc.champions.family_studies import FamilyStudies, with_values
+from tunesvc.champions.fitting_spec import find_misfit
 from tunesvc.champions.version_drift import compare_versions
 from tunesvc.champions.watch_result import WatchResult
 from tunesvc.champions.watch_specs import retune_spec
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.drift.drift_report import DriftReport
-from tunesvc.errors import ArtifactMissing
+from tunesvc.errors import ArtifactMissing, SpecError
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.search.analysis.resampled_tests import (
     corrected_error,
@@ -56,7 +57,12 @@ class NewVersion:
         study = self._champion.configuration.study
         earlier = (study,) if self._family.exists(study) else ()
         spec = retune_spec(self._family.spec, self._manifest.version, earlier)
-        return self._challenge(self._family.tune(spec, self._manifest), cause)
+        challenger = self._family.tune(spec, self._manifest)
+        try:
+            return self._challenge(challenger, cause)
+        except SpecError as error:
+            origin = f"trial {challenger.trial_number} of {challenger.study}"
+            return self._result("undecided", f"{cause}; {_UNTESTED.format(origin, error)}")
 
     def _find_cause(self) -> str | None:
         """Return why the study is tuned again; None if it is not.
@@ -64,6 +70,9 @@ class NewVersion:
         Inputs and metric each have half of the level, so that both together have all of it.
         """
         self._drift = self._compare_inputs()
+        misfit = find_misfit(self._family.spec, self._champion.configuration)
+        if misfit:
+            return f"the champion does not fit the study file: {misfit}"
         if self._drift is None:
             return "the rows of the champion's version were removed, so that drift cannot be seen"
         if self._drift.is_alarm:
@@ -162,6 +171,10 @@ def _mean(values: tuple[float, ...]) -> str:
     return number(float(np.nanmean(values))) if np.isfinite(values).any() else "no value"
 
 
+_UNTESTED = (
+    "the challenger is {}, but the champion cannot be evaluated ({}), so that no test is possible: "
+    "`tune champion promote` decides"
+)
 _FAILS = "the champion fails on the folds of these data"
 _WITHOUT_TEST = (
     "but values on folds {}, so that no test is possible: `tune champion promote` decides"

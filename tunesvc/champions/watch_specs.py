@@ -2,8 +2,7 @@
 
 shop                        the first study of the family `shop`
 shop@1f3a9c20               the re-tune on data of version 1f3a9c20…
-shop@1f3a9c20:folds         champion and challenger on folds of that version
-shop@1f3a9c20:folds-4be0d1  those with these constants, if they have any
+shop@1f3a9c20:folds-4be0d1  configurations of one space and its constants, on folds
 """
 
 from __future__ import annotations
@@ -36,9 +35,12 @@ def study_of_version(family: str, version: str) -> str:
 
 
 def folds_study(spec: StudySpec, version: str) -> str:
-    """Return the name of the study with values of configurations with a spec's constants."""
-    name = f"{study_of_version(spec.name, version)}:folds"
-    return f"{name}-{digest(spec.constants)[:6]}" if spec.constants else name
+    """Return the name of the study with values of configurations of a spec's space and constants.
+
+    Not of another space, which a study with trials cannot have.
+    """
+    dumped = spec.model_dump(mode="json", include={"parameters", "constants"})
+    return f"{study_of_version(spec.name, version)}:folds-{digest(dumped)[:6]}"
 
 
 def with_constants(spec: StudySpec, constants: Mapping[str, Any]) -> StudySpec:
