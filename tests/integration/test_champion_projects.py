@@ -101,6 +101,11 @@ def test_a_history_is_limited_and_its_newest_part_can_be_searched(database: Data
             )
         newest = champion_records.list_history(connection, "shop", limit=2)
         everything = champion_records.list_history(connection, "shop")
+        tenures = champion_records.list_tenures(connection, "shop")
+        hidden = champion_records.list_tenures(connection, "shop", StudyScope(frozenset()))
     assert newest == everything[:2]
     assert champion_records.find_earlier(newest) is None
     assert champion_records.find_earlier(everything) == first
+    assert [(one.promoted, one.stays) for one in tenures] == [(everything[3], 3), (first, 0)]
+    assert [one.latest for one in tenures] == [everything[0], first]
+    assert hidden == ()

@@ -13,6 +13,8 @@ from tests.support.stored_studies import add, fill
 from tests.support.used_test_parts import searched, use_test_part
 from tests.web.conftest import ON_BOTH, Dashboard
 from tunesvc.champions.promotion import promote
+from tunesvc.db.champions import champion_records
+from tunesvc.db.champions.champion_records import PromotionEvidence
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed
@@ -88,6 +90,17 @@ def test_it_says_how_its_test_part_was_used(dashboard: Dashboard, database: Data
     expect(tested).to_contain_text("Used 2 times until now. Several configurations were judged")
 
 
+def stay(database: Database, times: int) -> None:
+    """Record that the champion of `shop` stays."""
+    with database.engine.begin() as connection:
+        for _ in range(times):
+            today = champion_records.get_current(connection, "shop")
+            evidence = PromotionEvidence("not shown to be better")
+            champion_records.record(
+                connection, "shop", "kept", today.configuration, evidence, "ann", follows=today
+            )
+
+
 def test_its_champion_is_shown_and_rolled_back(dashboard: Dashboard, database: Database) -> None:
     study = fill(database, 12, 0, name="shop")
     view = get_study(database, "shop")
@@ -101,6 +114,10 @@ def test_its_champion_is_shown_and_rolled_back(dashboard: Dashboard, database: D
     expect(card).to_contain_text(f"Trial {second} of shop")
     expect(card.locator("tbody tr")).to_have_count(2)
     expect(card).to_contain_text("it was first")
+    stay(database, 120)
+    page.reload()
+    expect(card.locator("tbody tr")).to_have_count(2)
+    expect(card).to_contain_text("Stayed 120 times, last")
     card.get_by_role("link", name="Roll back").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("textbox").fill("complaints")

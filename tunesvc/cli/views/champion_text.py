@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from rich.padding import Padding
@@ -53,9 +54,9 @@ def print_champion(history: ChampionHistory) -> None:
         if announced.champion_id == champion.champion_id or announced.is_due:
             console.print(Text(_describe(announced)))
     console.print()
-    for one in history.champions:
-        console.print(_line(one))
-        console.print(Padding(Text(visible(one.evidence.reason), style="dim"), (0, 0, 0, 6)))
+    for line, reason in _lines(history.champions):
+        console.print(line)
+        console.print(Padding(Text(visible(reason), style="dim"), (0, 0, 0, 6)))
     commands = [f"tune champion export {_quoted_family(champion)}"]
     if len(history.champions) > 1:
         commands.append(f"tune champion rollback {_quoted_family(champion)}")
@@ -90,6 +91,17 @@ def _facts(champion: Champion) -> Iterator[tuple[str, str]]:
     if configuration.data_version is not None:
         yield "data", configuration.data_version
     yield "reason", visible(evidence.reason)
+
+
+def _lines(champions: Sequence[Champion]) -> Iterator[tuple[Text, str]]:
+    """Yield a line and a reason for each promotion, and one of each for the times it stayed."""
+    for is_new, group in itertools.groupby(champions, lambda one: one.is_new):
+        rows = list(group)
+        if is_new:
+            yield from ((_line(one), one.evidence.reason) for one in rows)
+            continue
+        count = f"  ({len(rows)} times)" if len(rows) > 1 else ""
+        yield _line(rows[0]).append(count), rows[0].evidence.reason
 
 
 def _line(champion: Champion) -> Text:

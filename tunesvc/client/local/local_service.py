@@ -64,7 +64,7 @@ class LocalService:
             return champion_records.list_current(connection, self._among)
 
     def champion_history(self, family: str) -> ChampionHistory:
-        """Return the newest champions of a family, the newest first, and the announcements."""
+        """Return the newest champions of a family, the newest first, and their announcements."""
         from tunesvc.client.answers import Announcement, ChampionHistory
         from tunesvc.db.champions import champion_records, promotion_deliveries
 
@@ -73,7 +73,8 @@ class LocalService:
             history = champion_records.list_history(
                 connection, family, self._among, limit=CHAMPIONS_MAX
             )
-            deliveries = promotion_deliveries.list_deliveries(connection, family)
+            since = history[-1].champion_id
+            deliveries = promotion_deliveries.list_deliveries(connection, family, since=since)
         made = (
             Announcement(
                 one.champion_id,

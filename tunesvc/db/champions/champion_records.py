@@ -82,6 +82,17 @@ class Champion:
         return self.kind != "kept"
 
 
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """The time of a champion, from its promotion to the next one."""
+
+    promoted: Champion
+    latest: Champion
+    """The last row in which it stays; without one that of its promotion."""
+    stays: int
+    """Times that it beat a challenger."""
+
+
 def current(
     connection: sa.Connection, family: str, scope: StudyScope = ALL_STUDIES
 ) -> Champion | None:
@@ -128,6 +139,32 @@ def list_history(
     query = _query(scope).where(champions.c.family == family)
     rows = connection.execute(query.order_by(champions.c.champion_id.desc()).limit(limit))
     return tuple(_champion(row) for row in rows)
+
+
+def list_tenures(
+    connection: sa.Connection,
+    family: str,
+    scope: StudyScope = ALL_STUDIES,
+    *,
+    limit: int | None = None,
+) -> tuple[Tenure, ...]:
+    """Return the tenures of a family, the newest first; at most `limit`, by default all."""
+    of_family = _query(scope).where(champions.c.family == family).subquery()
+    number = of_family.c.champion_id
+    promotions = sa.func.sum(sa.case((of_family.c.kind == "kept", 0), else_=1))
+    numbered = sa.select(number, promotions.over(order_by=number).label("tenure")).subquery()
+    first, last = sa.func.min(numbered.c.champion_id), sa.func.max(numbered.c.champion_id)
+    bounds = (
+        sa.select(first, last, sa.func.count() - 1)
+        .group_by(numbered.c.tenure)
+        .order_by(first.desc())
+        .limit(limit)
+    )
+    found = connection.execute(bounds).all()
+    ids = {champion_id for opened, latest, _ in found for champion_id in (opened, latest)}
+    rows = connection.execute(sa.select(champions).where(champions.c.champion_id.in_(ids)))
+    of_id = {row.champion_id: _champion(row) for row in rows}
+    return tuple(Tenure(of_id[opened], of_id[latest], stays) for opened, latest, stays in found)
 
 
 def earlier_configuration(history: Sequence[Champion], champion_id: int | None) -> Champion:

@@ -58,13 +58,16 @@ def last_planned(connection: sa.Connection, family: str) -> tuple[str, ...]:
 
 
 def list_deliveries(
-    connection: sa.Connection, family: str, *, due: bool = False
+    connection: sa.Connection, family: str, *, due: bool = False, since: int = 0
 ) -> tuple[PromotionDelivery, ...]:
-    """Return the deliveries of a family, the oldest first; with `due` those to be made."""
+    """Return the deliveries of a family, the oldest first; with `due` those to be made.
+
+    With `since`, those of this champion and later ones only.
+    """
     query = (
         sa.select(table)
         .join(champions, champions.c.champion_id == table.c.champion_id)
-        .where(champions.c.family == family)
+        .where(champions.c.family == family, table.c.champion_id >= since)
         .order_by(table.c.champion_id, table.c.hook)
     )
     if due:

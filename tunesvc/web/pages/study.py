@@ -14,7 +14,7 @@ from tunesvc import charts
 from tunesvc.champions.watch_specs import family_of
 from tunesvc.charts import FigureKind
 from tunesvc.db.champions import champion_records
-from tunesvc.db.champions.champion_records import Champion, find_earlier
+from tunesvc.db.champions.champion_records import Tenure, find_earlier
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.queries.operations.data_lineage import (
@@ -88,7 +88,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
     if len(study.objectives) > 1:
         front = results.numbers[charts.front_of(study.objectives, results)].tolist()
     has_running = study.counts.running or study.counts.interrupted
-    history = () if wants_fragment(request) else _champions(request, study)
+    tenures = () if wants_fragment(request) else _tenures(request, study)
     return page(
         request,
         "study_live.html" if wants_fragment(request) else "study.html",
@@ -106,15 +106,15 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         metrics=names_of(database, study).other_metrics,
         data=_data(request, study),
         tested=None if wants_fragment(request) else _test_result(request, study),
-        champions=history[:CHAMPIONS],
-        can_roll_back=bool(history) and find_earlier(history) is not None,
+        tenures=tenures[:TENURES],
+        can_roll_back=_can_roll_back(tenures),
     )
 
 
-CHAMPIONS = 10
-"""Most champions of a family that are listed."""
+TENURES = 10
+"""Most tenures of a family's champions that are listed."""
 EARLIER_MAX = 100
-"""Most champions among which one to restore is looked for."""
+"""Most tenures among which a champion to restore is looked for."""
 
 
 def _test_result(request: Request, study: StudyView) -> TestResult | None:
@@ -123,12 +123,17 @@ def _test_result(request: Request, study: StudyView) -> TestResult | None:
     return get_test_result(request.app.state.database, study.study_id, scope)
 
 
-def _champions(request: Request, study: StudyView) -> tuple[Champion, ...]:
-    """Return the newest champions of the study's family that the user may see, newest first."""
+def _tenures(request: Request, study: StudyView) -> tuple[Tenure, ...]:
+    """Return the newest tenures of the family's champions that the user may see, newest first."""
     scope = viewable_studies(request, request.state.user)
     with request.app.state.database.engine.connect() as connection:
         family = family_of(study.name)
-        return champion_records.list_history(connection, family, scope, limit=EARLIER_MAX)
+        return champion_records.list_tenures(connection, family, scope, limit=EARLIER_MAX)
+
+
+def _can_roll_back(tenures: tuple[Tenure, ...]) -> bool:
+    promoted = [one.promoted for one in tenures]
+    return bool(promoted) and find_earlier(promoted) is not None
 
 
 @dataclass(frozen=True, slots=True)
