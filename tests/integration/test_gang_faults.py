@@ -228,7 +228,7 @@ def test_a_gang_whose_coordinator_and_process_were_killed_is_removed(
 
 
 def test_a_gang_that_was_taken_over_is_kept(join: Join, tmp_path: Path) -> None:
-    """As long as its process lives, its reaper leaves it alone."""
+    """Fault 62: as long as its process lives, its reaper leaves it alone."""
     driver = join()
     launch = make_launch(folder=str(tmp_path), steps=4)
     (tmp_path / "wait-2").touch()
