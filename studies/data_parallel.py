@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import ray.train
-from sklearn.datasets import load_digits
 
 import tunesvc
 from tunesvc.integrations.ray_train import run_config, scaling_config
@@ -20,6 +19,8 @@ except ModuleNotFoundError:
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """Return the data, which is prepared once for all trials."""
+    from sklearn.datasets import load_digits  # here: none of a trial's processes waits for it
+
     X, y = load_digits(return_X_y=True)
     return X.astype(np.float32), y
 

@@ -144,11 +144,24 @@ def test_ray_train_reserves_and_removes_nothing_in_a_gang(monkeypatch: pytest.Mo
     monkeypatch.setattr(DataParallelTrainer, "_initialize_and_run_controller", run)
     reserve_nothing()
     reserve_nothing()
-    own = {"PlacementGroupCleanerCallback", "FixedScalingPolicy"}
+    own = {"PlacementGroupCleanerCallback", "FixedScalingPolicy", "DatasetsCallback"}
     assert own <= names([])
     assert not own & names([GangCallback()])
     started[-1]["scaling_policy"].after_controller_start(None)  # Ray's would start an actor
     started[-1]["scaling_policy"].make_decision_for_non_running_worker_group()
+    (without,) = (one for one in started[-1]["callbacks"] if type(one).__name__ == "_NoDatasets")
+    ((provider,),) = without.before_init_train_context([object()]).values()
+    with pytest.raises(KeyError, match="'train' not found: the trainer has no `datasets`"):
+        provider.get_dataset_shard(SimpleNamespace(dataset_name="train"))
+
+
+def test_a_worker_of_ray_train_takes_a_provider_of_datasets() -> None:
+    from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
+
+    from tunesvc.execution.ray_train_internals import _NoDatasets
+
+    arguments = _NoDatasets().before_init_train_context([object()])
+    assert set(arguments) <= set(inspect.signature(RayTrainWorker.init_train_context).parameters)
 
 
 def test_a_worker_of_ray_train_keeps_its_checkpoint_in_its_context() -> None:

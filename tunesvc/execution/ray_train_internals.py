@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ray.train import Checkpoint
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import (
     PlacementGroupCleanerCallback,
 )
@@ -15,6 +16,7 @@ from ray.train.v2._internal.execution.callback import (
     ControllerCallback,
     ReportCallback,
     WorkerCallback,
+    WorkerGroupCallback,
 )
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
@@ -64,6 +66,32 @@ class _ReservedWorkers(FixedScalingPolicy):
         pass
 
 
+class _NoShards:
+    """Shards of a trainer without datasets."""
+
+    def get_dataset_shard(self, dataset_info: Any) -> Any:
+        """Raise the error of Ray Train's own provider.
+
+        Raises:
+            KeyError: always.
+        """
+        raise KeyError(
+            f"Dataset shard for {dataset_info.dataset_name!r} not found: the trainer has no "
+            "`datasets`. The study's data is `tunesvc.current_trial().data`."
+        )
+
+
+class _NoDatasets(WorkerGroupCallback):
+    """Gives workers no datasets.
+
+    Ray Train's own starts an actor for that, on which the start of the training waits.
+    """
+
+    def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
+        """Return the arguments of each worker's context."""
+        return {"dataset_shard_provider": [_NoShards()] * len(workers)}
+
+
 def reserve_nothing() -> None:
     """Let trainers of this process with a `GangCallback` use what is reserved, and keep it.
 
@@ -77,20 +105,25 @@ def reserve_nothing() -> None:
         return
 
     def run_in_gang(self: Any, **arguments: Any) -> Any:
-        return run(self, **_in_gang(self.scaling_config, arguments))
+        return run(self, **_in_gang(self, arguments))
 
     run_in_gang.reserves_nothing = True  # type: ignore[attr-defined]
     trainer._initialize_and_run_controller = run_in_gang  # type: ignore[method-assign]
 
 
-def _in_gang(scaling_config: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+def _in_gang(trainer: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a controller as a gang needs them."""
     callbacks = arguments["callbacks"]
     if not any(isinstance(one, GangCallback) for one in callbacks):
         return arguments
-    kept = [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
-    policy = _ReservedWorkers(scaling_config)
-    return {**arguments, "callbacks": kept, "scaling_policy": policy}
+    left_out: tuple[type, ...] = (PlacementGroupCleanerCallback,)
+    added = []
+    if not trainer.datasets:
+        left_out += (DatasetsCallback,)
+        added.append(_NoDatasets())
+    kept = [one for one in callbacks if not isinstance(one, left_out)]
+    policy = _ReservedWorkers(trainer.scaling_config)
+    return {**arguments, "callbacks": [*kept, *added], "scaling_policy": policy}
 
 
 def set_checkpoint(path: str) -> None:
