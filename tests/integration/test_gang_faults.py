@@ -24,6 +24,7 @@ from tunesvc.execution.executor import (
     Finished,
     Launch,
     Lost,
+    OutputLogged,
     Reported,
     Started,
 )
@@ -113,6 +114,12 @@ def next_attempt(listener: Listener, launch: Launch) -> Launch:
     return replace(launch, attempt=AttemptId(launch.attempt.trial_id, 2), checkpoint=saved.path)
 
 
+def labels(listener: Listener, launch: Launch) -> set[str]:
+    """Return the processes whose output is in the trial's log."""
+    text = "".join(one.text for one in listener.payloads_of(launch, OutputLogged))
+    return {line.split("]")[0] for line in text.splitlines() if line.startswith("[bundle")}
+
+
 def all_ended(described: list[dict[str, Any]]) -> bool:
     living = {process.pid for process in processes()}
     return not any(member["pid"] in living for member in described)
@@ -138,6 +145,7 @@ def test_a_process_on_another_node_has_the_data_and_reports_and_restores(
     listener = start(driver, launch, 2)
     first, second = described = members(tmp_path)
     assert first["node"] != second["node"]
+    listener.until(lambda heard: len(labels(heard, launch)) == 2)
     assert first["data"]["rows"] == second["data"]["rows"] > 1000
     assert first["data"]["sum"] != second["data"]["sum"]
     assert not first["data"]["copied"]

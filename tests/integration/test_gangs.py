@@ -19,7 +19,9 @@ from tunesvc.execution.executor import (
     AttrSet,
     Checkpointed,
     Finished,
+    Launch,
     Lost,
+    OutputLogged,
     Reported,
     StoppedEarly,
 )
@@ -75,12 +77,25 @@ def members(folder: Path, attempt: int = 1) -> list[dict[str, Any]]:
     return described
 
 
+def lines_of(listener: Listener, launch: Launch, stream: str) -> list[str]:
+    """Return the sorted lines of a gang's processes in the trial's log."""
+    logged = listener.payloads_of(launch, OutputLogged)
+    text = "".join(one.text for one in logged if one.stream == stream)
+    return sorted(line for line in text.splitlines() if line.startswith("["))
+
+
 def test_the_trial_works_in_every_process_of_its_gang(listen: MakeListener, tmp_path: Path) -> None:
     listener, launch = listen(), make_launch(folder=str(tmp_path), steps=3)
     listener.run(launch)
     assert listener.outcome(launch) == Finished({"loss": 1 / 3, "first": 0.0})
     assert [report.step for report in listener.payloads_of(launch, Reported)] == [0, 1, 2]
     assert [saved.step for saved in listener.payloads_of(launch, Checkpointed)] == [0, 1, 2]
+    assert lines_of(listener, launch, "stdout") == [
+        f"[bundle {rank}] member {rank} begins at 0" for rank in range(2)
+    ]
+    assert lines_of(listener, launch, "stderr") == [
+        f"[bundle {rank}] member {rank} ends" for rank in range(2)
+    ]
     pids = {member["pid"] for member in members(tmp_path)}
     assert len(pids) == 2
     assert all(len(member["devices"]) == 1 for member in members(tmp_path))

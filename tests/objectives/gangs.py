@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class Member:
         """Count from the restored step; wait for a file named after a step before it, if asked."""
         restored = self.trial.restored()
         first = 0 if restored is None else json.loads(restored.read_text()) + 1
+        print(f"member {self.rank} begins at {first}")
         if self.rank == self.reporter:
             for step in range(first, steps):
                 while Path(folder, f"wait-{step}").exists():
@@ -51,6 +53,7 @@ class Member:
                 self.trial.checkpoint(state)
         elif Path(folder, "hold").exists():
             time.sleep(600)
+        print(f"member {self.rank} ends", end="", file=sys.stderr)
         return first
 
 

@@ -13,9 +13,9 @@ from ray.exceptions import ActorUnavailableError
 from tests.support.jobs_and_events import PATIENCE_S
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import AttemptId, Event, Job, Launch, NodeInfo, Payload
+from tunesvc.execution.output.spool import Remains
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.execution.ray.worker_backend import WorkerHandle
-from tunesvc.execution.worker.spool import Remains
 from tunesvc.execution.worker.worker_protocol import (
     AdoptResponse,
     CommandKind,

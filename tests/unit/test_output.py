@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tunesvc.execution.worker.spool import REMAINS_BYTES_MAX, Spool, read_remains
+from tunesvc.execution.output.spool import REMAINS_BYTES_MAX, Spool, read_remains
 
 CLOSING = """
 import os, sys
 from pathlib import Path
-from tunesvc.execution.worker.output import OutputCapture
-from tunesvc.execution.worker.spool import Spool
+from tunesvc.execution.output.output_capture import OutputCapture
+from tunesvc.execution.output.spool import Spool
 
 capture, caught = OutputCapture(Spool(Path(sys.argv[1]))), []
 take = lambda *piece: caught.append(piece)
@@ -33,8 +33,8 @@ with open(sys.argv[2], "w") as out:
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from tunesvc.execution.worker.output import OutputCapture
-from tunesvc.execution.worker.spool import Spool
+from tunesvc.execution.output.output_capture import OutputCapture
+from tunesvc.execution.output.spool import Spool
 
 with OutputCapture(Spool(Path(sys.argv[1]))).into(lambda *piece: None):
     print("heard", flush=True)

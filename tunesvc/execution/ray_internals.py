@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,6 +47,28 @@ def log_folder() -> str | None:
     if node is None:
         return None
     return str(node.get_logs_dir_path())
+
+
+def is_worker() -> bool:
+    """Return True in a process that Ray has started for tasks and actors.
+
+    The public context does not tell it from a driver.
+    """
+    ray = sys.modules.get("ray")
+    return ray is not None and ray._private.worker.global_worker.mode == ray.WORKER_MODE
+
+
+def bundle_index() -> int | None:
+    """Return the bundle of a placement group in which this process is, or None.
+
+    The public function returns the resources without it.
+    """
+    import ray
+
+    worker: Any = ray._private.worker.global_worker
+    held = worker.core_worker.resource_ids()
+    found = (re.search(r"_group_(\d+)_[0-9a-f]+$", name) for name in held)
+    return next((int(match[1]) for match in found if match), None)
 
 
 def accelerator_counts() -> dict[str, int]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, get_context
 
 from tunesvc.errors import Pruned, TuneError
 from tunesvc.execution import ray_train_internals
+from tunesvc.execution.gang.gang_output import label_output
 from tunesvc.subprocess_trial import set_current_trial
 from tunesvc.trial import Trial, as_result
 
@@ -85,6 +86,7 @@ class TrialCallback(ray_train_internals.GangCallback):
 
     def after_controller_start(self, train_run_context: object) -> None:
         """Make the controller start its workers in the trial's placement group."""
+        label_output("controller")
         ray_train_internals.train_in_group(self._trial.placement_group)
 
     def after_report(self, training_report: Any, metrics: list[dict[str, Any]]) -> None:
@@ -105,6 +107,7 @@ class TrialCallback(ray_train_internals.GangCallback):
 
     def after_init_train_context(self) -> None:
         """Make the trial the worker's, with the checkpoint that it continues from."""
+        label_output(f"rank {get_context().get_world_rank()}")
         set_current_trial(self._trial)
         restored = self._trial.restored()
         if restored is not None and restored.is_dir():

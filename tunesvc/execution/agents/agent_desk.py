@@ -38,7 +38,7 @@ from tunesvc.execution.executor import (
     Started,
     SuggestRequested,
 )
-from tunesvc.execution.worker.spool import STREAMS
+from tunesvc.execution.output.spool import STREAMS
 from tunesvc.preparation.data_store import DataStore
 from tunesvc.trial import as_number, as_step, is_name
 from tunesvc.util.paths import is_file_name

@@ -17,7 +17,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 from tunesvc.execution.executor import AttemptId, Job
-from tunesvc.execution.worker.spool import Remains, read_remains
+from tunesvc.execution.output.spool import Remains, read_remains
 from tunesvc.execution.worker.worker_protocol import PollRequest, PollResponse, WorkerCommand
 
 _START = (

@@ -40,9 +40,10 @@ from tunesvc.execution.executor import (
     StudyRequested,
     SuggestRequested,
 )
-from tunesvc.execution.gang.gang_channel import GangChannel, GangData, GangState
+from tunesvc.execution.gang.gang_channel import GangData, GangState, open_channel
 from tunesvc.execution.gang.gang_errors import loss_in
 from tunesvc.execution.gang.gang_home import GangHome
+from tunesvc.execution.gang.gang_log import GangLog
 from tunesvc.execution.supervision import scratch
 from tunesvc.instrumentation import event_log, failpoints
 from tunesvc.spec import ParamValue
@@ -120,6 +121,7 @@ class Attempt:
         self.launch = launch
         self.worker = worker
         self.events = events
+        self.gang_log = GangLog(events.log)
         self._restored: Path | None = None
         self._checkpoints = open_checkpoints(
             job,
@@ -309,7 +311,7 @@ class Attempt:
         """Pickle as a channel to this attempt: a pipe, or in a gang calls through Ray."""
         pipe = self.open_to_children().channel
         if self.worker.gang_home is not None:
-            return GangChannel, (self.worker.gang_home, self.launch.attempt, pipe)
+            return open_channel, (self.worker.gang_home, self.launch.attempt, pipe)
         return PipeChannel, (pipe.reports, pipe.checkpoints, pipe.directory)
 
     def open_to_children(self) -> ChildProcesses:
@@ -425,6 +427,7 @@ class Attempt:
             outcome = self._outcome(run)
         error = self._children.close() if self._children is not None else None
         self._checkpoints.close()
+        self.gang_log.close(self.worker.node_id, is_failed=not isinstance(outcome, Finished))
         if error is not None and isinstance(outcome, Finished):
             return outcome_of(error, stop_requested=False)
         return outcome

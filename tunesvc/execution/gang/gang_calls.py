@@ -10,11 +10,17 @@ from typing import Any, Protocol
 
 from tunesvc.artifacts.checkpoint_archive import unpack
 from tunesvc.execution.gang.gang_archive import pack_whole
+from tunesvc.execution.gang.gang_log import GangLog
 from tunesvc.trial import Channel
 
 
 class GangAttempt(Channel, Protocol):
     """An attempt, as far as its gang may use it."""
+
+    @property
+    def gang_log(self) -> GangLog:
+        """The output of its gang's processes."""
+        ...
 
     @property
     def restored(self) -> Path | None:
@@ -38,6 +44,8 @@ def execute(attempt: GangAttempt, verb: str, values: Sequence[Any]) -> Any:
             return _checkpoint(attempt, chunks, step)
         case "set_user_attr", name, value:
             return attempt.set_user_attr(name, value)
+        case "output", process, stream, text, end:
+            return attempt.gang_log.add(process, stream, text, end)
         case ("stop_requested",):
             return attempt.stop_requested
         case ("restored",) if attempt.restored is not None:

@@ -17,10 +17,17 @@ from tunesvc.data.trial_data import TrialData, is_provided, open_data
 from tunesvc.execution.executor import AttemptId
 from tunesvc.execution.gang.gang_archive import pack_whole
 from tunesvc.execution.gang.gang_home import GangHome, is_in_ray
+from tunesvc.execution.gang.gang_output import send_output
 from tunesvc.execution.gang.shared_parts import provide_shared
 from tunesvc.execution.supervision import scratch
 from tunesvc.subprocess_trial import PipeChannel
 from tunesvc.trial import RestoredState
+
+
+def open_channel(home: GangHome, attempt: AttemptId, pipe: PipeChannel) -> GangChannel:
+    """Return the channel to an attempt, which also gets this process's output from now on."""
+    send_output(home, attempt)
+    return GangChannel(home, attempt, pipe)
 
 
 class GangChannel:
@@ -40,7 +47,7 @@ class GangChannel:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle without what belongs to this process."""
-        return GangChannel, (self._home, self._attempt, self._pipe)
+        return open_channel, (self._home, self._attempt, self._pipe)
 
     @property
     def stop_requested(self) -> bool:

@@ -31,12 +31,12 @@ from tunesvc.execution.gang.gang_groups import (
     options_in_group,
 )
 from tunesvc.execution.gang.gang_home import CONCURRENCY_GROUP
+from tunesvc.execution.output.spool import Remains, read_remains
 from tunesvc.execution.ray.cluster_connection import Connection, LocalResources, connect
 from tunesvc.execution.ray.probe import with_own_resources
 from tunesvc.execution.ray.ray_resources import amounts_of, bundle_of
 from tunesvc.execution.ray.runtime_env import RuntimeEnv
 from tunesvc.execution.ray.worker_backend import WorkerHandle
-from tunesvc.execution.worker.spool import Remains, read_remains
 from tunesvc.execution.worker.worker import Worker
 from tunesvc.execution.worker.worker_host import RayHost
 from tunesvc.preparation.data_store import place_on_this_machine

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job, NodeInfo
-from tunesvc.execution.worker.spool import Remains
+from tunesvc.execution.output.spool import Remains
 
 
 class WorkerHandle(Protocol):

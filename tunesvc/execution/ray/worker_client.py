@@ -24,6 +24,7 @@ from tunesvc.execution.executor import (
     OutputLogged,
     StoppedEarly,
 )
+from tunesvc.execution.output.spool import Remains
 from tunesvc.execution.ray.dispatch_state import (
     Assignment,
     CancelReason,
@@ -34,7 +35,6 @@ from tunesvc.execution.ray.dispatch_state import (
 from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.worker_pool import WorkerPool
 from tunesvc.execution.worker.outbox import Numbered
-from tunesvc.execution.worker.spool import Remains
 from tunesvc.execution.worker.worker_protocol import (
     CommandKind,
     PollRequest,

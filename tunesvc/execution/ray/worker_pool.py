@@ -16,12 +16,12 @@ from ray.exceptions import ActorUnavailableError
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.event_loop import EventLoop
+from tunesvc.execution.output.spool import Remains
 from tunesvc.execution.ray.dispatch_state import DispatchState, WorkerState
 from tunesvc.execution.ray.fair_share import GRACE_S, FairShares, Member
 from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.ray_resources import slots_on
 from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
-from tunesvc.execution.worker.spool import Remains
 from tunesvc.util.logs import get_logger
 
 _logger = get_logger(__name__)

@@ -12,10 +12,10 @@ from dataclasses import replace
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.attempt.out_of_memory import out_of_memory
 from tunesvc.execution.executor import Checkpointed, Failed, Job, Launch, Outcome, Started
+from tunesvc.execution.output.output_capture import OutputCapture
 from tunesvc.execution.worker.batching import BatchSignal
 from tunesvc.execution.worker.leftover_threads import describe, find_leftovers
 from tunesvc.execution.worker.outbox import Numbered, Outbox
-from tunesvc.execution.worker.output import OutputCapture
 from tunesvc.instrumentation import event_log, failpoints
 
 Execute = Callable[[Attempt], Outcome]

@@ -26,13 +26,13 @@ from tunesvc.execution.executor import AttemptId, Job, Outcome
 from tunesvc.execution.gang import gang_calls
 from tunesvc.execution.objectives.objective_process import ProcessRunner
 from tunesvc.execution.objectives.objective_runner import ObjectiveRunner
+from tunesvc.execution.output.output_capture import OutputCapture
+from tunesvc.execution.output.spool import Spool
 from tunesvc.execution.worker.batching import BATCH_WINDOW_S, BatchSignal
 from tunesvc.execution.worker.fencing import TokenFence
 from tunesvc.execution.worker.garbage import Garbage
 from tunesvc.execution.worker.objective_thread import ObjectiveThread
 from tunesvc.execution.worker.outbox import Numbered
-from tunesvc.execution.worker.output import OutputCapture
-from tunesvc.execution.worker.spool import Spool
 from tunesvc.execution.worker.worker_host import RayHost, WorkerHost
 from tunesvc.execution.worker.worker_protocol import (
     AdoptResponse,

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from tunesvc.execution.worker.spool import STREAMS, Spool
+from tunesvc.execution.output.spool import STREAMS, Spool
 from tunesvc.util.characters import storable
 
 Sink = Callable[[str, str, int], None]
@@ -28,6 +28,15 @@ BATCH_BYTES_MAX = 2**19
 """Limit per stream and read. The rest waits in the spool, where it takes no memory."""
 BACKLOG_BYTES_MAX = 2**26
 """If more is waiting, the older half is dropped."""
+
+
+_captured: list[OutputCapture] = []
+"""That of this process, if there is one."""
+
+
+def is_captured() -> bool:
+    """Return True if this process's output is captured."""
+    return bool(_captured)
 
 
 class OutputCapture:
@@ -45,14 +54,13 @@ class OutputCapture:
         faulthandler.enable(2, all_threads=True)  # a signal from outside may hit any thread
         self._sink: Sink | None = None
         self._lock = threading.Lock()
+        _captured.append(self)
         threading.Thread(target=self._run, name="tunesvc-output", daemon=True).start()
 
     @contextlib.contextmanager
     def into(self, sink: Sink) -> Iterator[None]:
         """Pass all output written inside the block to `sink`."""
-        with self._lock:
-            self._discard()
-            self._sink = sink
+        self.begin(sink)
         try:
             yield
         finally:
@@ -64,6 +72,12 @@ class OutputCapture:
             with self._lock:
                 self._read_available(final=True)
                 self._sink = None
+
+    def begin(self, sink: Sink) -> None:
+        """Pass all output from now on to `sink`."""
+        with self._lock:
+            self._discard()
+            self._sink = sink
 
     def _run(self) -> None:
         while True:

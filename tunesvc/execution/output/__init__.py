@@ -1,0 +1,1 @@
+"""The output of processes: captured at the file descriptors, and kept in files."""
