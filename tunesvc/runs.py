@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from tunesvc.callbacks import CallbackObserver
 from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentObserver
+from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_records import StudyRecord
+from tunesvc.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    ExecutorError,
+    LeaseLost,
+    StudyBusy,
+    StudyNotFound,
+    TuneError,
+)
 from tunesvc.execution.driver.ray_pool import ray_executor
 from tunesvc.queries.recommendation import answer_rows, get_recommendation
 from tunesvc.queries.rows import StudyView
@@ -76,7 +86,10 @@ def run_observed(
     standby: bool = False,
     serving: Serving | None = None,
 ) -> bool:
-    """Do the same with a view that is already open. For `serving` see `run_study`."""
+    """Do the same with a view that is already open. For `serving` see `run_study`.
+
+    If the first run is refused, the study has failed with this reason. A server tries it again.
+    """
     callbacks = limit = None
     watching: Observer = LoggingObserver(observer, record.name)
     if called := options.get("callbacks"):
@@ -103,6 +116,11 @@ def run_observed(
                 standby=standby,
                 serving=serving,
             )
+    except TuneError as error:
+        if serving is None and not isinstance(error, _NOT_REFUSED):
+            with suppress(DatabaseUnavailable), database.engine.begin() as connection:
+                study_records.refuse(connection, record.study_id, str(error))
+        raise
     finally:
         if limit is not None:
             limit.close()
@@ -117,6 +135,10 @@ def run_observed(
     if error is not None:
         raise error
     return interrupted
+
+
+_NOT_REFUSED = (StudyBusy, LeaseLost, StudyNotFound, ExecutorError, DatabaseError)
+"""Errors of a run that may well succeed the next time."""
 
 
 def _summary(database: Database, view: StudyView, interrupted: bool) -> str:

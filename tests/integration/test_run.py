@@ -216,10 +216,14 @@ def test_half_a_gpu_each_lets_four_trials_share_two_devices(run_study: RunStudy)
     assert [trial.user_attrs["together"] for trial in trials] == [4.0] * 4
 
 
-def test_a_request_that_can_never_be_met_says_what_there_is(run_study: RunStudy) -> None:
+def test_a_request_that_can_never_be_met_says_what_there_is(
+    run_study: RunStudy, database_url: str
+) -> None:
     """Fault 17."""
     with pytest.raises(UnsatisfiableRequest, match=r"99.*GPU"):
         run_study("devices", resources={"gpu": 99})
+    refused = tunesvc.load_study("study", database_url=database_url)
+    assert (refused.state, "99 GPU" in refused.reason) == ("failed", True)
     assert run_study("epochs", resources={"gpu": 1}).state == "finished", (
         "a refused study must not keep its name"
     )

@@ -173,15 +173,30 @@ def replace_unstarted(
 ) -> bool:
     """Give a study that never ran another spec and source; return whether it was possible.
 
-    It is not for a study that has run, or was made through Optuna's API.
+    It is not for a study that has run, or was made through Optuna's API. One whose first run was
+    refused has not run.
     """
     if record.spec is None:
         return False
+    has_trials = sa.exists().where(trials.c.study_id == studies.c.study_id)
+    was_refused = sa.and_(
+        studies.c.state == StudyState.FAILED, studies.c.active_s == 0, ~has_trials
+    )
     change = sa.update(studies).where(
         studies.c.study_id == record.study_id,
-        studies.c.state == StudyState.CREATED,
+        sa.or_(studies.c.state == StudyState.CREATED, was_refused),
     )
-    return connection.execute(change.values(_row(spec, source_text, source_dir))).rowcount == 1
+    row = _row(spec, source_text, source_dir) | {"state": StudyState.CREATED, "reason": ""}
+    return connection.execute(change.values(row)).rowcount == 1
+
+
+def refuse(connection: sa.Connection, study_id: int, reason: str) -> None:
+    """Record why the first run of a study was refused. A study that has run is left as it is."""
+    change = sa.update(studies).where(
+        studies.c.study_id == study_id, studies.c.state == StudyState.CREATED
+    )
+    if connection.execute(change.values(state=StudyState.FAILED, reason=reason)).rowcount:
+        notifications.notify(connection, study_id)
 
 
 def remove_failed(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
