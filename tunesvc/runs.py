@@ -116,10 +116,10 @@ def run_observed(
                 standby=standby,
                 serving=serving,
             )
-    except TuneError as error:
-        if serving is None and not isinstance(error, _NOT_REFUSED):
+    except TuneError as refusal:
+        if serving is None and not isinstance(refusal, _NOT_REFUSED):
             with suppress(DatabaseUnavailable), database.engine.begin() as connection:
-                study_records.refuse(connection, record.study_id, str(error))
+                study_records.refuse(connection, record.study_id, str(refusal))
         raise
     finally:
         if limit is not None:
