@@ -31,7 +31,6 @@ REFUSING = {
     "serve": "is the server",
     "apply": "trains on this machine, on data of the artifact store, which no server has",
     "send": "records in the database what trackers have",
-    "watch": "tunes on this machine, from files of it",
     "champion deliver": HOOKS,
     "data ls": STORE,
     "data show": STORE,
@@ -100,7 +99,6 @@ def test_every_command_runs_in_both_places_or_has_a_reason() -> None:
 OPERANDS = {
     "apply": ["digits"],
     "send": ["digits"],
-    "watch": ["x.yaml"],
     "champion deliver": ["shop"],
     "import": ["sweep.yaml"],
     "data show": ["a1b2"],

@@ -148,6 +148,7 @@ def _set_back(connection: sa.Connection, revision: str) -> None:
     """Give a database the schema that it had at revision 0008 and later, before heartbeats."""
     connection.execute(sa.text("ALTER TABLE trials DROP COLUMN heartbeat_at"))
     for table in (
+        "watches",
         "champion_deliveries",
         "champions",
         "logged_trials",

@@ -79,10 +79,10 @@ class Tune:
         return [sys.executable, "-m", "tunesvc", *self.words(arguments)]
 
     def words(self, arguments: Sequence[str]) -> list[str]:
-        """Return the words of a command; `tune run` needs its server named."""
+        """Return the words of a command; `tune run` and `tune watch` need their server named."""
         command, *others = arguments
         named = ["--server", self.env["TUNE_SERVER"]] if self.is_remote else []
-        return [command, *(named if command == "run" else ()), *others]
+        return [command, *(named if command in ("run", "watch") else ()), *others]
 
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(textwrap.dedent(text))

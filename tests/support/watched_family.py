@@ -20,12 +20,14 @@ from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
 from tunesvc.champions.family_lock import locked_family
 from tunesvc.champions.family_watch import FamilyWatch
+from tunesvc.champions.version_drift import compare_versions
 from tunesvc.champions.watch_result import WatchResult
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
+from tunesvc.drift.drift_report import DriftReport
 from tunesvc.execution.executor import Failed, Finished, Launch, Payload, Reported
 from tunesvc.execution.objectives.entrypoint import load_object
 from tunesvc.preparation.data_store import DataManifest, DataStore
@@ -33,6 +35,7 @@ from tunesvc.preparation.preparing import Preparation, prepare
 from tunesvc.queries.operations.data_lineage import DATA_USED, ROWS_OF, DataUsed, get_rows_of
 from tunesvc.runtime.run_study import StudySource, create_or_resume
 from tunesvc.spec import StudySpec
+from tunesvc.spec.sections.watch_keys import Watch
 
 
 class Killed(BaseException):
@@ -91,6 +94,10 @@ class SimulatedRunner:
         Simulation(self.database, record.spec, partial(self._train, record.spec, values)).run()
         self.ran.append(record.name)
         self._act()
+
+    def compare(self, before: DataManifest, after: DataManifest, options: Watch) -> DriftReport:
+        self._act()
+        return compare_versions(DataStore.open(), before, after, options)
 
     def say(self, text: str) -> None:
         self.said.append(text)

@@ -19,6 +19,7 @@ from tunesvc.db import study_records
 from tunesvc.db.champions import champion_records
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.db.engine.database import Database
+from tunesvc.drift.drift_report import DriftReport
 from tunesvc.errors import ChampionNotFound, SpecError
 from tunesvc.preparation.data_store import DataManifest
 from tunesvc.queries.operations.data_lineage import get_data
@@ -62,6 +63,14 @@ class FamilyStudies:
     def say(self, text: str) -> None:
         """Show a sentence to the user."""
         self._runner.say(text)
+
+    def compare(self, before: DataManifest, after: DataManifest) -> DriftReport:
+        """Return the drift between two versions of the data.
+
+        Raises:
+            ArtifactMissing: rows of a version were removed.
+        """
+        return self._runner.compare(before, after, self.options)
 
     def champion(self) -> Champion | None:
         """Return today's champion; None if there is none yet.

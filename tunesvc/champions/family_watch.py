@@ -16,7 +16,7 @@ from dataclasses import replace
 from tunesvc.champions.family_studies import FamilyStudies, with_values
 from tunesvc.champions.fitting_spec import find_misfit
 from tunesvc.champions.new_version import NewVersion
-from tunesvc.champions.study_runner import StudyRunner, WatchInterrupted
+from tunesvc.champions.study_runner import StudyRunner, WatchInterrupted, WatchWaits
 from tunesvc.champions.watch_result import OUTCOMES, WatchResult
 from tunesvc.champions.watch_specs import folds_study, retune_spec, with_constants
 from tunesvc.db.champions.champion_records import Champion, PromotionEvidence
@@ -64,6 +64,8 @@ class FamilyWatch:
         self._family.deliver()
         try:
             result = self._look()
+        except WatchWaits as waiting:
+            result = WatchResult(name, "waiting", str(waiting), waits_for=waiting.study)
         except WatchInterrupted:
             result = WatchResult(name, "interrupted", OUTCOMES["interrupted"])
         failed = self._family.deliver()

@@ -7,7 +7,6 @@ import numpy as np
 from tunesvc.champions.configuration_folds import FoldValues
 from tunesvc.champions.family_studies import FamilyStudies, with_values
 from tunesvc.champions.fitting_spec import find_misfit
-from tunesvc.champions.version_drift import compare_versions
 from tunesvc.champions.watch_result import WatchResult
 from tunesvc.champions.watch_specs import retune_spec
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
@@ -80,19 +79,12 @@ class NewVersion:
         return "asked to" if self._always else self._find_degradation()
 
     def _compare_inputs(self) -> DriftReport | None:
-        store = DataStore.open()
         version = self._champion.configuration.data_version
-        before = None if version is None else store.find(version)
+        before = None if version is None else DataStore.open().find(version)
         if before is None:
             return None
         try:
-            return compare_versions(
-                store,
-                before,
-                self._manifest,
-                level=self._options.level / 2,
-                distance=self._options.distance,
-            )
+            return self._family.compare(before, self._manifest)
         except ArtifactMissing:
             return None
 

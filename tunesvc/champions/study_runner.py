@@ -7,24 +7,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tunesvc.champions.version_drift import compare_versions
 from tunesvc.coordinator.progress_events import Observer, Progress, ProgressEvent
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
+from tunesvc.drift.drift_report import DriftReport
 from tunesvc.errors import TuneError
 from tunesvc.execution.driver.ray_pool import ExecutorMaker
-from tunesvc.preparation.data_store import DataManifest
+from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import ROWS_OF
 from tunesvc.queries.study_failure import find_failure
 from tunesvc.runs import run_observed
 from tunesvc.runtime.data_preparation import prepare_version
 from tunesvc.runtime.run_study import StudySource, create_or_resume
 from tunesvc.spec import StudySpec
+from tunesvc.spec.sections.watch_keys import Watch
 
 
 class WatchInterrupted(Exception):
     """A watch was interrupted; the next one continues."""
+
+
+class WatchWaits(WatchInterrupted):
+    """A look ends here, and continues when a study has ended; the text has the reason."""
+
+    def __init__(self, study: str, reason: str) -> None:
+        super().__init__(reason)
+        self.study = study
 
 
 class StudyRunner(Protocol):
@@ -60,7 +71,17 @@ class StudyRunner(Protocol):
 
         Raises:
             WatchInterrupted: meanwhile; what is recorded is kept.
+            WatchWaits: another process runs it.
             TuneError: it is paused, or has failed.
+        """
+        ...
+
+    def compare(self, before: DataManifest, after: DataManifest, options: Watch) -> DriftReport:
+        """Return the drift of a version of the data against an earlier one.
+
+        Raises:
+            WatchInterrupted: meanwhile.
+            ArtifactMissing: rows of a version were removed.
         """
         ...
 
@@ -122,6 +143,10 @@ class LocalRunner:
         failure = find_failure(self.database, record.name)
         if failure is not None:
             raise failure
+
+    def compare(self, before: DataManifest, after: DataManifest, options: Watch) -> DriftReport:
+        """See `StudyRunner`."""
+        return compare_versions(DataStore.open(), before, after, options)
 
     def say(self, text: str) -> None:
         """See `StudyRunner`."""

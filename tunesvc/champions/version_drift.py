@@ -10,17 +10,18 @@ import pyarrow.parquet as pq
 
 from tunesvc.drift.drift_report import DriftReport, compare_tables
 from tunesvc.preparation.data_store import DataManifest, DataStore
+from tunesvc.spec.sections.watch_keys import Watch
 
 
 def compare_versions(
     store: DataStore,
     before: DataManifest,
     after: DataManifest,
-    *,
-    level: float,
-    distance: float,
+    options: Watch,
 ) -> DriftReport:
     """Compare all rows of two versions as they were read, their features and the target.
+
+    Inputs have half of the level; the champion's metric has the other half.
 
     Raises:
         ArtifactMissing: rows of a version were removed.
@@ -32,8 +33,8 @@ def compare_versions(
         _read(store, after, columns),
         columns=sorted(columns),
         target=target,
-        level=level,
-        distance=distance,
+        level=options.level / 2,
+        distance=options.distance,
     )
 
 

@@ -15,6 +15,7 @@ OUTCOMES = {
     "kept": "the champion stays",
     "undecided": "champion and challenger cannot be compared",
     "declined": "a user has rolled back the promotion for these data",
+    "waiting": "the look continues when a study has ended",
     "interrupted": "interrupted; the next watch continues",
 }
 """Results of a look, and their meanings."""
@@ -39,3 +40,5 @@ class WatchResult:
     """The p-value that the champion is worse on these data; None if that was not tested."""
     undelivered: int = 0
     """Announcements that failed, to be tried again."""
+    waits_for: str = ""
+    """Name of the study that the look waits for; empty for none."""

@@ -152,7 +152,6 @@ _SETUP = "Set up"
 _HERE = (
     *(dashboard.dashboard, serve.serve, send.send, final_commands.apply),
     *(files.init, files.import_, files.validate, files.preview, files.schema),
-    watch.watch,
 )
 """Commands that only work on this machine, beside those of `db`."""
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from tunesvc.client.study_inputs import NewStudy, StudyPatch
     from tunesvc.db.champions.champion_records import Champion
+    from tunesvc.db.champions.served_watches import ServedWatch
     from tunesvc.queries.checkpoint_files import KeptCheckpoint
     from tunesvc.queries.comparison import Fact
     from tunesvc.queries.confirmation import Confirmation
@@ -392,6 +393,36 @@ class SubmissionOperations(Protocol):
 
         Raises:
             TuneError: servers leave this study alone, or it has nothing to confirm.
+        """
+        ...
+
+    def watch(
+        self, new: NewSubmission, *, every_s: float | None = None, always: bool = False
+    ) -> ServedWatch:
+        """Let servers watch the family of a study, in place of an earlier watch; it looks at once.
+
+        Args:
+            new: the study, whose folder's snapshot is stored.
+            every_s: time between two looks; None for a single one, or for that of the earlier
+                watch.
+            always: tune again for each new version of the data, drifted or not.
+
+        Raises:
+            SpecError: servers cannot watch it; the text has the remedy.
+            StudyExists: a study or watch of this name is in another project.
+            TuneError: its snapshot is not stored.
+        """
+        ...
+
+    def watches(self) -> tuple[ServedWatch, ...]:
+        """Return the families that servers watch, by name."""
+        ...
+
+    def unwatch(self, family: str) -> ServedWatch:
+        """Let servers watch a family no more; return its watch as it was. Its studies run on.
+
+        Raises:
+            ChampionNotFound: servers do not watch it.
         """
         ...
 

@@ -7,9 +7,10 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesvc.artifacts.snapshot import packed
+from tunesvc.champions.served.served_watch_check import require_served
 from tunesvc.client.interface import TuneClient
 from tunesvc.client.opened_client import opened_client
 from tunesvc.db.schema.states import Priority
@@ -19,6 +20,9 @@ from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.signatures import name_of
 from tunesvc.spec import StudySpec
 from tunesvc.util.provenance import provenance_of
+
+if TYPE_CHECKING:
+    from tunesvc.db.champions.served_watches import ServedWatch
 
 
 def send_study(
@@ -40,8 +44,41 @@ def send_study(
         StudyExists: the name is taken.
         SpecError: the study cannot be used.
     """
+    return client.submissions.submit(_new(client, spec, folder, text, project, priority))
+
+
+def send_watch(
+    client: TuneClient,
+    spec: StudySpec,
+    folder: Path | None,
+    *,
+    text: str | None = None,
+    every_s: float | None = None,
+    always: bool = False,
+    project: str | None = None,
+) -> ServedWatch:
+    """Send a folder, unless it is there already, and let servers watch the study's family.
+
+    Raises:
+        SnapshotError: the folder cannot be packed.
+        ArtifactStoreError: the snapshot cannot be stored.
+        SpecError: servers cannot watch the study.
+    """
+    require_served(spec)  # before a large folder is sent
+    new = _new(client, spec, folder, text, project)
+    return client.submissions.watch(new, every_s=every_s, always=always)
+
+
+def _new(
+    client: TuneClient,
+    spec: StudySpec,
+    folder: Path | None,
+    text: str | None,
+    project: str | None,
+    priority: Priority = Priority.NORMAL,
+) -> NewSubmission:
     digest = None if folder is None else send_folder(client, folder)
-    new = NewSubmission(
+    return NewSubmission(
         spec,
         text,
         digest,
@@ -49,7 +86,6 @@ def send_study(
         priority=priority,
         provenance=provenance_of(folder or Path.cwd()),
     )
-    return client.submissions.submit(new)
 
 
 def send_folder(client: TuneClient, folder: Path) -> str:

@@ -18,8 +18,10 @@ from tunesvc.db.schema.service_tables import (
     ALERTS,
     alert_targets,
     alerts,
+    champions,
     deliveries,
     submissions,
+    watches,
 )
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.schema.tables import attempts, studies, trials
@@ -173,13 +175,15 @@ _HAS_HOST = frozenset(
 
 def raise_alerts(connection: sa.Connection) -> None:
     """Raise the alerts of all new occasions, and plan their deliveries."""
-    for found in (_ended(), _stalled(), _nearly_spent()):
+    for found in (_ended(), _stalled(), _nearly_spent(), _promoted()):
         columns = ["study_id", "kind", "occasion", "text"]
         insert = pg.insert(alerts).from_select(columns, found)
         connection.execute(insert.on_conflict_do_nothing())
     due = (
         sa.select(alerts.c.alert_id, alert_targets.c.target_id)
+        .join(studies, studies.c.study_id == alerts.c.study_id)
         .join(submissions, submissions.c.study_id == alerts.c.study_id, isouter=True)
+        .join(watches, watches.c.family == studies.c.name, isouter=True)
         .join(alert_targets, _is_meant_for(alerts.c.study_id))
         .where(
             alerts.c.kind == sa.any_(alert_targets.c.kinds),
@@ -238,10 +242,16 @@ def record_delivery(connection: sa.Connection, delivery: Delivery, error: str) -
 
 
 def _is_meant_for(study_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-    """Return the condition that a target is the study's, or its user's for all studies."""
+    """Return the condition that a target is the study's, or its user's for all studies.
+
+    The user has submitted the study, or for news of promotions a watch of its family.
+    """
+    is_users_watch = sa.and_(
+        alerts.c.kind == "promoted", alert_targets.c.user_name == watches.c.submitted_by
+    )
+    is_users_study = alert_targets.c.user_name == submissions.c.submitted_by
     is_the_users = sa.and_(
-        alert_targets.c.study_id.is_(None),
-        alert_targets.c.user_name == submissions.c.submitted_by,
+        alert_targets.c.study_id.is_(None), sa.or_(is_users_study, is_users_watch)
     )
     return sa.or_(alert_targets.c.study_id == study_id, is_the_users)
 
@@ -255,6 +265,15 @@ def _watched() -> sa.ColumnElement[bool]:
     )
     of_study = sa.exists().where(alert_targets.c.study_id == studies.c.study_id)
     return sa.or_(of_study, of_user)
+
+
+def _has_target_of_watch() -> sa.ColumnElement[bool]:
+    """Return the condition that there is a target for all studies of a family's watch."""
+    return sa.exists().where(
+        watches.c.family == studies.c.name,
+        alert_targets.c.study_id.is_(None),
+        alert_targets.c.user_name == watches.c.submitted_by,
+    )
 
 
 def _ended() -> sa.Select[tuple[int, str, str, str]]:
@@ -293,6 +312,28 @@ def _stalled() -> sa.Select[tuple[int, str, str, str]]:
             attempts.c.message.is_not(None),
             _watched(),
         )
+    )
+
+
+def _promoted() -> sa.Select[tuple[int, str, str, str]]:
+    """Return new champions. Of a family whose first study was deleted, the champion's study has
+    the alert."""
+    number = sa.cast(champions.c.champion_id, sa.Text)
+    trial = sa.cast(champions.c.trial_number, sa.Text)
+    origin = sa.func.concat("champion ", number, " of ", champions.c.family, " is trial ", trial)
+    text = sa.func.concat(origin, " of ", champions.c.study, ": ", champions.c.reason)
+    first = studies.alias("first")
+    has_first = sa.exists().where(first.c.name == champions.c.family)
+    is_its = sa.or_(
+        studies.c.name == champions.c.family,
+        sa.and_(studies.c.name == champions.c.study, ~has_first),
+    )
+    return sa.select(studies.c.study_id, sa.literal("promoted"), number, text).where(
+        is_its,
+        champions.c.kind != "kept",
+        champions.c.promoted_at > sa.func.now() - LATELY,
+        sa.or_(_watched(), _has_target_of_watch()),
+        champions.c.project_id.is_not_distinct_from(studies.c.project_id),
     )
 
 

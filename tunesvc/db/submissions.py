@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.db import notifications
-from tunesvc.db.schema.service_tables import snapshots, submissions
+from tunesvc.db.schema.service_tables import snapshots, submissions, watches
 from tunesvc.db.schema.states import Priority, StudyState
 from tunesvc.db.schema.tables import leases, studies
 
@@ -218,7 +218,10 @@ def renew_snapshot(connection: sa.Connection, digest: str) -> int | None:
 
 
 def remove_unused_snapshots(connection: sa.Connection, age: timedelta) -> Sequence[str]:
-    """Remove the records of snapshots without a study that are older; return their digests."""
-    is_used = sa.exists().where(submissions.c.snapshot == snapshots.c.digest)
+    """Remove the records of older snapshots without a study or a watch; return their digests."""
+    is_used = sa.or_(
+        sa.exists().where(submissions.c.snapshot == snapshots.c.digest),
+        sa.exists().where(watches.c.snapshot == snapshots.c.digest),
+    )
     unused = sa.delete(snapshots).where(~is_used, snapshots.c.created_at < sa.func.now() - age)
     return connection.execute(unused.returning(snapshots.c.digest)).scalars().all()

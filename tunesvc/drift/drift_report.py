@@ -11,8 +11,9 @@ a threshold, too; that makes alarms rarer, never more frequent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,6 +67,13 @@ class DriftReport:
     def is_alarm(self) -> bool:
         """True if a column has drifted, came, went, or has another type."""
         return bool(self.drifted or self.changed_columns)
+
+
+def read_report(stored: Mapping[str, Any]) -> DriftReport:
+    """Return a report from its plain data, as of `dataclasses.asdict`."""
+    columns = tuple(ColumnDrift(**one) for one in stored["columns"])
+    fields = {**stored, "changed_columns": tuple(stored["changed_columns"]), "columns": columns}
+    return DriftReport(**fields)
 
 
 def compare_tables(

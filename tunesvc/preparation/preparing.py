@@ -40,10 +40,9 @@ from tunesvc.preparation.table_source import (
     SourceTable,
     call_function,
     digest_inputs,
-    is_function,
     read_files,
 )
-from tunesvc.spec.sections.data_keys import Data, FeatureStore
+from tunesvc.spec.sections.data_keys import Data, FeatureStore, is_function
 from tunesvc.util.paths import home_directory
 from tunesvc.util.suggestions import suggest
 

@@ -49,12 +49,6 @@ class SourceTable:
     """Columns that only identify rows, and are no features."""
 
 
-def is_function(source: str) -> bool:
-    """Return True for `module:function`, and False for a path or URL."""
-    module, colon, name = source.partition(":")
-    return bool(colon) and not is_url(source) and name.isidentifier() and bool(module)
-
-
 def digest_inputs(source: str, folder: Path) -> tuple[DataInput, ...]:
     """Return name, digest and size of each file of a source.
 

@@ -29,3 +29,5 @@ class NewSubmission:
     priority: Priority = Priority.NORMAL
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """See `util.provenance`."""
+    rows_of: str = ""
+    """Version of prepared data whose rows it uses; empty for those that its source gives."""

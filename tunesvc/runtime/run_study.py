@@ -149,21 +149,10 @@ def create_or_resume(
         return create(database, spec, source)
     except StudyExists:
         pass
-    with database.engine.begin() as connection:
+    with database.engine.connect() as connection:
         record = study_records.find(connection, spec.name)
-        if study_records.replace_unstarted(
-            connection,
-            record,
-            spec,
-            source.text,
-            source.folder,
-        ):
-            return study_records.find(connection, spec.name)
-        trials = study_records.trials_counted(connection, record.study_id)
     try:
-        if not resume:
-            raise StudyExists(_conflict_message(record, trials))
-        return _update_spec(database, record, spec, source)
+        return renew(database, record, spec, source, resume=resume)
     except StudyExists:
         with database.engine.begin() as connection:
             if not study_records.remove_failed(connection, record.study_id, whoami()):
@@ -179,6 +168,29 @@ def create_or_resume(
     reason = f"{cause}: this one replaces it"
     (observer or SilentObserver()).on_event(ProgressEvent("study", reason))
     return replacement
+
+
+def renew(
+    database: Database,
+    record: StudyRecord,
+    spec: StudySpec,
+    source: StudySource,
+    *,
+    resume: bool = True,
+) -> StudyRecord:
+    """Give a stored study the current spec and source: any if it never ran, else those that fit.
+
+    Raises:
+        StudyExists: its trials would no longer be comparable, or it ran and `resume` is off.
+    """
+    with database.engine.begin() as connection:
+        current = (connection, record, spec, source.text, source.folder)
+        if study_records.replace_unstarted(*current):
+            return study_records.find(connection, spec.name)
+        trials = study_records.trials_counted(connection, record.study_id)
+    if not resume:
+        raise StudyExists(_conflict_message(record, trials))
+    return _update_spec(database, record, spec, source)
 
 
 def run_study(

@@ -21,6 +21,7 @@ from tunesvc.db.people.accounts import find_project
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import ArtifactStoreUnavailable, SpecError, StudyExists, TuneError
 from tunesvc.instrumentation import failpoints
+from tunesvc.queries.operations.data_lineage import ROWS_OF
 from tunesvc.runtime import confirm
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.run_study import StudySource
@@ -31,7 +32,7 @@ from tunesvc.util.paths import home_directory
 SNAPSHOT_BYTES_MAX: Final = 120 * 10**6
 """Largest archive that is taken: `snapshot_files.BYTES_MAX`, and what tar adds."""
 UNUSED: Final = timedelta(days=1)
-"""Time after which a snapshot that no study has is deleted."""
+"""Time after which a snapshot that no study or watch has is deleted."""
 
 
 def store_snapshot(
@@ -87,17 +88,15 @@ def submit_study(
         SpecError: the spec cannot be used, or names no program that a server could run.
         TuneError: its snapshot is not stored.
     """
-    _require_runnable(new)
+    require_runnable(new)
     check(new.spec)
     with database.engine.begin() as connection:
         for earlier in new.spec.warm_start:
             study_records.find(connection, earlier)
-        if (
-            new.snapshot is not None
-            and submissions.renew_snapshot(connection, new.snapshot) is None
-        ):
-            raise TuneError(f"snapshot {new.snapshot} is not stored: upload it before the study")
+        require_snapshot(connection, new.snapshot)
         record = _create(connection, new, submitted_by)
+        if new.rows_of:
+            study_records.write_system_attr(connection, record.study_id, ROWS_OF, new.rows_of)
         submissions.submit(
             connection,
             record.study_id,
@@ -108,6 +107,16 @@ def submit_study(
         )
         failpoints.reach("submitted")
         return record
+
+
+def require_snapshot(connection: sa.Connection, digest: str | None) -> None:
+    """Keep a snapshot from collectors until the transaction has named it.
+
+    Raises:
+        TuneError: it is not stored.
+    """
+    if digest is not None and submissions.renew_snapshot(connection, digest) is None:
+        raise TuneError(f"snapshot {digest} is not stored: upload it before the study")
 
 
 def submit_repeats(
@@ -145,8 +154,12 @@ def submit_repeats(
     return prepared
 
 
-def _require_runnable(new: NewSubmission) -> None:
-    """Refuse what no server can run. The folder was looked at where it was packed."""
+def require_runnable(new: NewSubmission) -> None:
+    """Refuse what no server can run. The folder was looked at where it was packed.
+
+    Raises:
+        SpecError: the spec cannot be used, or names no program that a server could run.
+    """
     spec = new.spec
     if not spec.has_program:
         raise SpecError(
@@ -205,19 +218,35 @@ def submitted_source(
         submission = submissions.get(connection, record.study_id)
     if submission is None:
         raise TuneError(f"study {record.name!r} was not submitted: `tune run` runs it")
-    root = home_directory() / "snapshots"
-    if submission.snapshot is not None:
-        folder = unpacked(store or ArtifactStore.open(), submission.snapshot, root)
-    elif record.source_dir is not None:
+    if submission.snapshot is None and record.source_dir is not None:
         return StudySource(record.source_text, record.source_dir)
-    else:  # its program is installed where workers run
+    return snapshot_source(record.source_text, submission.snapshot, store)
+
+
+def snapshot_source(
+    text: str | None, digest: str | None, store: ArtifactStore | None = None
+) -> StudySource:
+    """Return a study file with a snapshot that is unpacked on this machine.
+
+    Args:
+        text: the study file as it was written.
+        digest: that of the snapshot; None for a program that is installed where workers run.
+        store: where the snapshot is; the one of `TUNE_ARTIFACTS` by default.
+
+    Raises:
+        ArtifactStoreError, SnapshotError: it cannot be read or unpacked.
+    """
+    root = home_directory() / "snapshots"
+    if digest is not None:
+        folder = unpacked(store or ArtifactStore.open(), digest, root)
+    else:
         folder = root / "none"
         folder.mkdir(parents=True, exist_ok=True)
-    return StudySource(record.source_text, str(folder), is_snapshot=True)
+    return StudySource(text, str(folder), is_snapshot=True)
 
 
 def collect_snapshots(database: Database, store: ArtifactStore) -> int:
-    """Delete snapshots that no study has and that are older than a day; return their number."""
+    """Delete snapshots that no study or watch has and that are older than a day; count them."""
     with database.engine.begin() as connection:
         unused = submissions.remove_unused_snapshots(connection, UNUSED)
         # Before the commit: whoever renews one of them waits for it, and then finds it gone.

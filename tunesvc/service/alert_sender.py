@@ -137,6 +137,7 @@ _TITLES = {
     "stalled": "a trial stalled",
     "target": "reached its target",
     "budget": "budget nearly spent",
+    "promoted": "new champion",
 }
 
 

@@ -116,6 +116,12 @@ def ago(time: datetime | None) -> str:
     return f"{duration(max(0.0, elapsed_s))} ago"
 
 
+def until(time: datetime) -> str:
+    """Format the time until `time`."""
+    left_s = (time - datetime.now(UTC)).total_seconds()
+    return f"in {duration(left_s)}" if left_s > 0 else "now"
+
+
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 

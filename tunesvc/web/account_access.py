@@ -191,6 +191,19 @@ def authorize_project(
     return project_id
 
 
+def require_in_project(
+    request: Request, user: User, permission: Permission, project_id: int | None
+) -> None:
+    """Refuse what a user may not do in a project that the user sees; None for no project.
+
+    Raises:
+        Forbidden: the user does not have the permission.
+    """
+    access = request.app.state.access
+    if isinstance(access, AccountAccess) and not access.allows_in(user, permission, project_id):
+        raise Forbidden(f"{user.name} may not {permission} in this project: ask its administrator")
+
+
 def project_for_study(request: Request, user: User, name: str | None) -> str | None:
     """Return the project of a new study: the named one, or the only one where the user may create.
 

@@ -168,6 +168,7 @@ def _environment() -> Environment:
         coded=code_spans,
         moment=moment,
         ago=ago,
+        until=formatting.until,
         percent=percent,
         count=count,
         shell=shlex.quote,

@@ -109,6 +109,7 @@ def serve(
     """
     from tunesvc.service.alert_sender import AlertSender
     from tunesvc.service.artifact_collector import ArtifactCollector
+    from tunesvc.service.watch_schedule import WatchSchedule
     from tunesvc.web.binding import Binding
 
     binding = Binding(host, port, tls_cert, tls_key, behind_proxy, path_prefix)
@@ -132,6 +133,8 @@ def serve(
         supervisor.start()
         stack.enter_context(AlertSender(database))
         stack.enter_context(ArtifactCollector(database))
+        if studies:  # a server that only shows studies runs no process for them either
+            stack.enter_context(WatchSchedule(database))
         _print_address(server, database, first, as_json=as_json)
         stopped.get()
         supervisor.stop()

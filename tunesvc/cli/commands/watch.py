@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunesvc.cli.chosen_client import opened_client, typed_server
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, StudyFile
 from tunesvc.cli.exits import ExitCode
 from tunesvc.cli.session import Observers, run_session, title_of
 
 if TYPE_CHECKING:
     from tunesvc.champions.watch_result import WatchResult
+    from tunesvc.db.champions.served_watches import ServedWatch
     from tunesvc.spec.yaml.document import StudyDocument
 
 
@@ -30,6 +32,16 @@ def watch(
         bool,
         typer.Option("--always", help="Tune again for each new version, drifted or not."),
     ] = False,
+    project: Annotated[
+        str | None,
+        typer.Option(help="With --server: project of the study; your only one by default."),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Let the servers of this address watch, from a snapshot of the study's folder."
+        ),
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -38,13 +50,34 @@ def watch(
 
     Without a champion, it runs the study and promotes its recommended trial. Ctrl-C ends it
     cleanly, and the next watch continues.
+
+    With `--server` it hands the watch to the servers there, and ends; `tune champion show` shows
+    it, and `tune champion unwatch` removes it.
     """
+    from tunesvc.client.sending import send_watch
     from tunesvc.runtime.imported_searchers import machine_check
     from tunesvc.spec.yaml.document import load
 
     if once and every is not None:
         raise typer.BadParameter("give either --once or --every")
     interval_s = None if every is None else _seconds(every)
+    server = server or typed_server()
+    if server is not None:
+        document = load(file, machine_check(file.absolute().parent))
+        with opened_client(None, server) as client:
+            served = send_watch(
+                client,
+                document.spec,
+                document.folder,
+                text=document.text,
+                every_s=interval_s,
+                always=always,
+                project=project,
+            )
+        _print_served(served, server, as_json=as_json, quiet=quiet)
+        return
+    if project is not None:
+        raise typer.BadParameter("--project is for --server")
 
     def look() -> ExitCode:
         document = load(file, machine_check(file.absolute().parent))
@@ -115,6 +148,16 @@ def _look(
         observer=observers.whole,
         interrupt=interrupt,
     )
+
+
+def _print_served(served: ServedWatch, server: str, *, as_json: bool, quiet: bool) -> None:
+    from tunesvc.cli.views import watch_text
+    from tunesvc.views import terminal
+
+    if as_json:
+        terminal.print_json(served)
+    elif not quiet:
+        watch_text.print_registered(served, server)
 
 
 def _print(result: WatchResult, *, as_json: bool, quiet: bool) -> None:

@@ -1,4 +1,4 @@
-"""The commands of champions: champion ls, show, promote, rollback, export, deliver."""
+"""The commands of champions: champion ls, show, promote, rollback, export, unwatch, deliver."""
 
 from __future__ import annotations
 
@@ -28,18 +28,23 @@ Reason = Annotated[str, typer.Option(help="For the history.", metavar="TEXT")]
 
 @app.command(cls=ClientCommand)
 def ls(server: ServerUrl = None, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
-    """List the champion of each family."""
-    from tunesvc.cli.views import champion_text
+    """List the champion of each family, and the families that servers watch."""
+    from tunesvc.cli.views import champion_text, watch_text
     from tunesvc.views import terminal
 
     with opened_client(database_url, server) as client:
         found = client.service.champions()
+        watches = client.submissions.watches()
     if as_json:
-        terminal.print_json(found)
-    elif found:
+        terminal.print_json({"champions": found, "watches": watches})
+        return
+    if found:
         champion_text.print_champions(found)
     else:
         typer.echo("no champions yet: `tune watch FILE`, or `tune champion promote STUDY`")
+    if watches:
+        typer.echo("\nwatched by servers:")
+        watch_text.print_watches(watches)
 
 
 @app.command(cls=ClientCommand)
@@ -49,16 +54,49 @@ def show(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Show a family's champion, the evidence for it, and the champions before it."""
-    from tunesvc.cli.views import champion_text
+    """Show a family's champion with the evidence for it, how servers watch it, and its history."""
+    from tunesvc.cli.views import champion_text, watch_text
+    from tunesvc.errors import ChampionNotFound
     from tunesvc.views import terminal
 
     with opened_client(database_url, server) as client:
-        history = client.service.champion_history(family)
+        watches = client.submissions.watches()
+        watch = next((one for one in watches if one.family == family), None)
+        try:
+            history = client.service.champion_history(family)
+        except ChampionNotFound:
+            if watch is None:
+                raise
+            history = None
     if as_json:
-        terminal.print_json(history)
+        plain = {} if history is None else terminal.plain(history)
+        terminal.print_json({**plain, "watch": watch})
+        return
+    if watch is not None:
+        watch_text.print_watch(watch)
+    if history is None:
+        typer.echo("no champion yet")
     else:
         champion_text.print_champion(history)
+
+
+@app.command(cls=ClientCommand)
+def unwatch(
+    family: Family,
+    server: ServerUrl = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Let servers watch a family no more; a study of it that runs continues."""
+    from tunesvc.cli.views import watch_text
+    from tunesvc.views import terminal
+
+    with opened_client(database_url, server) as client:
+        removed = client.submissions.unwatch(family)
+    if as_json:
+        terminal.print_json(removed)
+    else:
+        watch_text.print_removed(removed)
 
 
 @app.command(cls=ClientCommand)
@@ -173,6 +211,9 @@ def _announce(family: str, server: str | None, database_url: str | None) -> None
 
     if not _count_due(family, server, database_url):
         return
+    if _is_watched(family, server, database_url):
+        typer.echo("its hooks are called by the servers that watch it")
+        return
     if chosen_server(server) is not None:
         typer.echo("its hooks are called by the next `tune watch`, where that runs")
         return
@@ -186,3 +227,8 @@ def _count_due(family: str, server: str | None, database_url: str | None) -> int
     with opened_client(database_url, server) as client:
         announcements = client.service.champion_history(family).announcements
     return sum(one.is_due for one in announcements)
+
+
+def _is_watched(family: str, server: str | None, database_url: str | None) -> bool:
+    with opened_client(database_url, server) as client:
+        return any(one.family == family for one in client.submissions.watches())

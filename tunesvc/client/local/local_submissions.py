@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tunesvc.artifacts.artifact_store import ArtifactStore, pieces_of
 from tunesvc.artifacts.snapshot import Snapshot
+from tunesvc.champions.served.watch_registration import register_watch, remove_watch
+from tunesvc.db.champions import served_watches
+from tunesvc.db.champions.served_watches import ServedWatch
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import StudyScope
 from tunesvc.queries.rows import StudyView
@@ -59,3 +62,27 @@ class LocalSubmissions:
             submitted_by=self._user,
         )
         return get_study_by_id(self._database, record.study_id)
+
+    def watch(
+        self, new: NewSubmission, *, every_s: float | None = None, always: bool = False
+    ) -> ServedWatch:
+        """Let servers watch the family of a study; it looks at once."""
+        for earlier in new.spec.warm_start:
+            get_study(self._database, earlier, self._among)
+        return register_watch(
+            self._database,
+            new,
+            interval_s=every_s,
+            always=always,
+            submitted_by=self._user,
+            scope=self._among,
+        )
+
+    def watches(self) -> tuple[ServedWatch, ...]:
+        """Return the families that servers watch, by name."""
+        with self._database.engine.connect() as connection:
+            return served_watches.list_watches(connection, self._among)
+
+    def unwatch(self, family: str) -> ServedWatch:
+        """Let servers watch a family no more; return its watch as it was."""
+        return remove_watch(self._database, family, self._among)

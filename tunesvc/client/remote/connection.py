@@ -199,8 +199,12 @@ class ServerConnection:
 
 def study_path(study: str, *rest: object) -> str:
     """Return the path of a study or of something below it; names may contain any character."""
-    name = quote(study, safe="").replace(".", "%2E")
-    return "/".join(["/studies", name, *map(str, rest)])
+    return "/".join(["/studies", escaped(study), *map(str, rest)])
+
+
+def escaped(name: str) -> str:
+    """Return a name as a part of a path, whatever it contains."""
+    return quote(name, safe="").replace(".", "%2E")
 
 
 def _pieces(file: Path) -> Iterator[bytes]:

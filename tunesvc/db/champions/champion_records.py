@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from tunesvc.db.schema.service_tables import champions
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
-from tunesvc.drift.drift_report import ColumnDrift, DriftReport
+from tunesvc.drift.drift_report import DriftReport, read_report
 from tunesvc.errors import ChampionNotFound, StudyBusy
 from tunesvc.spec.goals import Goal
 from tunesvc.util.suggestions import suggest
@@ -283,7 +283,7 @@ def _champion(row: Any) -> Champion:
         row.standard_error,
         tuple(row.fold_values),
     )
-    drift = None if row.drift is None else _drift(row.drift)
+    drift = None if row.drift is None else read_report(row.drift)
     evidence = PromotionEvidence(row.reason, tuple(row.rival_values), row.p_value, row.level, drift)
     return Champion(
         row.champion_id,
@@ -297,9 +297,3 @@ def _champion(row: Any) -> Champion:
         row.restores_id,
         row.project_id,
     )
-
-
-def _drift(stored: Mapping[str, Any]) -> DriftReport:
-    columns = tuple(ColumnDrift(**one) for one in stored["columns"])
-    fields = {**stored, "changed_columns": tuple(stored["changed_columns"]), "columns": columns}
-    return DriftReport(**fields)

@@ -7,14 +7,18 @@ have arrived. Only the holder of the family's lock makes deliveries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from tunesvc.db.schema.service_tables import champion_deliveries as table
-from tunesvc.db.schema.service_tables import champions
+from tunesvc.db.schema.service_tables import champions, watches
+from tunesvc.db.submissions import FIRST_RETRY_S, LAST_RETRY_S
+
+ATTEMPTS_MAX = 20
+"""Attempts after which a server makes no other between two looks: nearly three hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class PromotionDelivery:
     """One of `service_tables.HOOKS`."""
     attempts: int
     """Deliveries that were begun."""
+    tried_at: datetime | None
+    """Time at which the last one was begun."""
     delivered_at: datetime | None
     error: str
     """Error of the last attempt, or the reason of the cancellation; empty without one."""
@@ -75,10 +81,30 @@ def list_deliveries(
     return tuple(PromotionDelivery(**row._mapping) for row in connection.execute(query))
 
 
+def list_due_families(connection: sa.Connection) -> Sequence[str]:
+    """Return the families that servers watch with a delivery to be made now.
+
+    A delivery that has failed is tried again later, each time less soon, and after `ATTEMPTS_MAX`
+    only by the next look.
+    """
+    delay_s = sa.func.least(FIRST_RETRY_S * sa.func.power(2, table.c.attempts - 1), LAST_RETRY_S)
+    next_at = table.c.tried_at + sa.func.make_interval(0, 0, 0, 0, 0, 0, delay_s)
+    may_be_tried = sa.func.coalesce(next_at <= sa.func.now(), True)
+    query = (
+        sa.select(champions.c.family)
+        .join(table, champions.c.champion_id == table.c.champion_id)
+        .join(watches, watches.c.family == champions.c.family)
+        .where(_is_due(), table.c.attempts < ATTEMPTS_MAX, may_be_tried)
+        .distinct()
+    )
+    return connection.execute(query).scalars().all()
+
+
 def begin(connection: sa.Connection, delivery: PromotionDelivery) -> int | None:
     """Count an attempt; return its number, from 1, or None if the delivery was cancelled."""
     change = _of(delivery).where(table.c.cancelled_at.is_(None))
-    counted = change.values(attempts=table.c.attempts + 1).returning(table.c.attempts)
+    count = {"attempts": table.c.attempts + 1, "tried_at": sa.func.now()}
+    counted = change.values(count).returning(table.c.attempts)
     attempt: int | None = connection.execute(counted).scalar()
     return attempt
 

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db import notifications
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.statements import PreparedStatement
-from tunesvc.db.schema.service_tables import champions, members, projects, tokens, users
+from tunesvc.db.schema.service_tables import champions, members, projects, tokens, users, watches
 from tunesvc.db.schema.tables import studies
 from tunesvc.errors import AccountExists, AccountNotFound, SpecError, Unauthenticated
 from tunesvc.util.redaction import SECRET_PREFIX
@@ -293,19 +293,48 @@ def set_member(
     connection.execute(insert.on_conflict_do_update(index_elements=keys, set_={"role": role}))
 
 
+def project_name(connection: sa.Connection, project_id: int | None) -> str | None:
+    """Return the name of a project; None for none."""
+    query = sa.select(projects.c.name).where(projects.c.project_id == project_id)
+    name: str | None = connection.scalar(query)
+    return name
+
+
+def why_not_operator(connection: sa.Connection, name: str, project_id: int | None) -> str:
+    """Return why a user may not submit studies to a project; empty if the user may.
+
+    A user without an account is one of the database itself, who may.
+    """
+    user = connection.execute(sa.select(users).where(users.c.name == name)).one_or_none()
+    if user is None or (user.is_admin and user.disabled_at is None):
+        return ""
+    if user.disabled_at is not None:
+        return f"user {name!r} is disabled"
+    role = sa.select(members.c.role).where(
+        members.c.project_id == project_id, members.c.user_id == user.user_id
+    )
+    if connection.scalar(role) in (Role.OPERATOR, Role.ADMIN):
+        return ""
+    return f"user {name!r} may not submit studies to its project any more"
+
+
 def move_study(connection: sa.Connection, study_id: int, project_id: int | None) -> None:
-    """Put a study into a project, or with None into none, and its champions with it. Repeatable."""
+    """Put a study into a project, or with None into none. Repeatable.
+
+    The champions and the watch of the family that is named for it move with it.
+    """
     moved = sa.select(studies.c.name, studies.c.project_id).where(studies.c.study_id == study_id)
     study = connection.execute(moved.with_for_update()).one_or_none()
     if study is None:
         return
     change = sa.update(studies).where(studies.c.study_id == study_id)
     connection.execute(change.values(project_id=project_id))
-    is_its = (
-        champions.c.family == study.name,
-        champions.c.project_id.is_not_distinct_from(study.project_id),
-    )
-    connection.execute(sa.update(champions).where(*is_its).values(project_id=project_id))
+    for table in (champions, watches):
+        is_its = (
+            table.c.family == study.name,
+            table.c.project_id.is_not_distinct_from(study.project_id),
+        )
+        connection.execute(sa.update(table).where(*is_its).values(project_id=project_id))
     notifications.notify(connection, study_id)
 
 

@@ -8,6 +8,7 @@
     agents ─ agent_launches ─ agent_events  attempts that agents run, and what they report
     agent_jobs ─ studies                  what an agent needs to run a study's attempts
     champions ─ champion_deliveries       what production uses, and where that is announced
+    watches ─ snapshots                   families that servers watch
 
 A change here needs a migration, as for `tunesvc.db.schema.tables`.
 """
@@ -234,7 +235,7 @@ agent_events = sa.Table(
     sa.Column("payload", pg.JSON, nullable=False),
 )
 
-ALERTS = ["finished", "failed", "stalled", "target", "budget"]
+ALERTS = ["finished", "failed", "stalled", "target", "budget", "promoted"]
 
 alert_targets = sa.Table(
     "alert_targets",
@@ -354,12 +355,52 @@ champion_deliveries = sa.Table(
     sa.Column("hook", sa.Text, primary_key=True),
     # begun deliveries: more than one may have arrived
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    # when the last one was begun
+    sa.Column("tried_at", Moment),
     sa.Column("delivered_at", Moment),
     # of the last attempt, or the reason of a cancellation
     sa.Column("error", sa.Text, nullable=False, server_default=""),
     # set if a newer champion has replaced it, or the study names no such hook any more
     sa.Column("cancelled_at", Moment),
     one_of("hook", HOOKS),
+)
+
+watches = sa.Table(
+    "watches",
+    metadata,
+    sa.Column("family", sa.Text, primary_key=True),
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("projects.project_id")),
+    sa.Column("spec", pg.JSON, nullable=False),
+    # the study file as it was written
+    sa.Column("source_text", sa.Text),
+    # NULL for a program that is installed where workers run
+    sa.Column("snapshot", sa.Text, sa.ForeignKey("snapshots.digest")),
+    sa.Column("provenance", pg.JSONB, nullable=False, server_default="{}"),
+    # tune again for each new version, drifted or not
+    sa.Column("always", sa.Boolean, nullable=False, server_default=sa.false()),
+    # NULL for a single look
+    sa.Column("interval_s", Double),
+    sa.Column("submitted_by", sa.Text, nullable=False),
+    # tells it from one that it replaces
+    sa.Column("submitted_at", Moment, nullable=False, server_default=NOW),
+    # NULL if there is none: the single look has ended, or the watch was stopped
+    sa.Column("look_at", Moment, server_default=NOW),
+    # the version of the look under way; NULL between looks
+    sa.Column("data_version", sa.Text),
+    # its `drift.DriftReport`, and the version that it was compared with
+    sa.Column("drift", pg.JSON),
+    sa.Column("drift_from", sa.Text),
+    # name of the study that the look under way waits for; empty for none
+    sa.Column("waits_for", sa.Text, nullable=False, server_default=""),
+    # the last look that has ended
+    sa.Column("looked_at", Moment),
+    sa.Column("outcome", sa.Text, nullable=False, server_default=""),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    # why the last look has failed, or the watch was stopped; empty without a reason
+    sa.Column("problem", sa.Text, nullable=False, server_default=""),
+    # how often in a row
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Index("ix_watches_snapshot", "snapshot"),
 )
 
 audit = sa.Table(

@@ -14,6 +14,7 @@ from pydantic import (
 
 from tunesvc.spec.sections.components import NamedComponent
 from tunesvc.spec.sections.field_types import Name, SpecModel, Text, Tuple, WrittenText, text_or
+from tunesvc.util.paths import is_url
 
 
 class Transformer(NamedComponent):
@@ -112,6 +113,12 @@ class FeatureStore(SpecModel):
     def __str__(self) -> str:
         named = self.features if isinstance(self.features, str) else ", ".join(self.features)
         return f"{named} of {self.feast}"
+
+
+def is_function(source: str) -> bool:
+    """Return True for `module:function`, and False for a path or URL."""
+    module, colon, name = source.partition(":")
+    return bool(colon) and not is_url(source) and name.isidentifier() and bool(module)
 
 
 class Data(SpecModel):

@@ -35,6 +35,11 @@ def find_secret(address: str) -> str:
     return _secret_of_url(address) if is_url(address) else _secret_of_command(address)
 
 
+def has_variable(address: str) -> bool:
+    """Return True if an address has a variable of the environment."""
+    return _VARIABLE.search(address) is not None
+
+
 def resolve(address: str, environment: Mapping[str, str]) -> str:
     """Return a URL with the values of its variables; a command as it is.
 

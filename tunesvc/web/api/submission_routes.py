@@ -1,4 +1,4 @@
-"""Routes of submissions: snapshots of folders, and studies that servers run from them."""
+"""Routes of submissions: snapshots of folders, studies that servers run from them, and watches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Body, Query, Request
 from fastapi import Path as PathParameter
@@ -16,6 +17,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from tunesvc.artifacts.snapshot import Snapshot
+from tunesvc.db.champions.served_watches import ServedWatch
 from tunesvc.db.schema.states import Priority
 from tunesvc.errors import ArtifactTooLarge, SpecError
 from tunesvc.queries.rows import StudyView
@@ -24,8 +26,9 @@ from tunesvc.runtime.submission import SNAPSHOT_BYTES_MAX
 from tunesvc.search.registry.component_check import option_issues
 from tunesvc.spec import StudySpec
 from tunesvc.spec.yaml.document import parse
-from tunesvc.web.account_access import project_for_study
-from tunesvc.web.api.api_requests import Creating, CreatingOnce, SteeringStudy
+from tunesvc.web.access import Permission
+from tunesvc.web.account_access import project_for_study, require_in_project
+from tunesvc.web.api.api_requests import Creating, CreatingOnce, SteeringStudy, Viewing
 
 router = APIRouter(tags=["submissions"])
 
@@ -143,6 +146,84 @@ def _submission(body: SubmissionBody, project: str | None) -> NewSubmission:
         priority=body.priority,
         provenance=body.provenance,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBody:
+    """A study whose data servers watch: as a file's text, or as a spec."""
+
+    source_text: str | None = None
+    """The study file, YAML."""
+    spec: StudySpec | None = None
+    """The study; by default what `source_text` says."""
+    snapshot: str | None = None
+    """Digest of the folder's archive, sent before; without it, the program is installed on
+    workers."""
+    project: str | None = None
+    """Project that it belongs to; by default the only one in which the user may create studies."""
+    every_s: float | None = None
+    """Seconds between two looks; without it a single one, or the interval of the earlier watch."""
+    always: bool = False
+    """Tune again for each new version of the data, drifted or not."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Origin of the study, such as its git commit."""
+
+
+_WATCHED = """\
+name: shop
+entrypoint: shop:train
+metric: error
+parameters:
+  C: {min: 0.01, max: 100.0, log: true}
+budget: {trials: 40}
+data: {source: "s3://bucket/shop.parquet", target: bought}
+watch: {on_promote: "https://example.org/deploy"}
+"""
+_WATCH_EXAMPLES: Any = {
+    "every hour": {
+        "value": {"source_text": _WATCHED, "snapshot": "ab" * 32, "every_s": 3600},
+    },
+}
+Family = Annotated[
+    str, PathParameter(description="Name of the study that is tuned again, with %2F for a slash.")
+]
+
+
+@router.get("/watches", response_model=tuple[ServedWatch, ...])
+def list_watches(asked: Viewing) -> Response:
+    """List the families that servers watch, by name."""
+    return asked.answer(asked.client.submissions.watches())
+
+
+@router.put("/watches/{family}", response_model=ServedWatch)
+def watch_family(
+    asked: CreatingOnce,
+    family: Family,
+    body: Annotated[WatchBody, Body(openapi_examples=_WATCH_EXAMPLES)],
+) -> Response:
+    """Let servers watch a family, in place of an earlier watch; it looks at once."""
+    project = project_for_study(asked.request, asked.user, body.project)
+    new = _submission(SubmissionBody(**_study_of(body)), project)
+    if new.spec.name != unquote(family):
+        raise SpecError(f"the study is named {new.spec.name!r}, and the path {unquote(family)!r}")
+    submissions = asked.client.submissions
+    return asked.carry_out(lambda: submissions.watch(new, every_s=body.every_s, always=body.always))
+
+
+@router.delete("/watches/{family}", response_model=ServedWatch)
+def unwatch_family(asked: CreatingOnce, family: Family) -> Response:
+    """Let servers watch a family no more; return its watch as it was. Its studies run on."""
+    name, submissions = unquote(family), asked.client.submissions
+    known = {one.family: one for one in submissions.watches()}
+    if name in known:
+        project_id = known[name].project_id
+        require_in_project(asked.request, asked.user, Permission.CREATE, project_id)
+    return asked.carry_out(lambda: submissions.unwatch(name))
+
+
+def _study_of(body: WatchBody) -> dict[str, Any]:
+    names = ("source_text", "spec", "snapshot", "provenance")
+    return {name: getattr(body, name) for name in names}
 
 
 @contextmanager

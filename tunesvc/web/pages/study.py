@@ -11,10 +11,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from tunesvc import charts
+from tunesvc.champions.watch_result import OUTCOMES
 from tunesvc.champions.watch_specs import family_of
 from tunesvc.charts import FigureKind
-from tunesvc.db.champions import champion_records
+from tunesvc.db.champions import champion_records, served_watches
 from tunesvc.db.champions.champion_records import Tenure, find_earlier
+from tunesvc.db.champions.served_watches import ServedWatch
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.queries.operations.data_lineage import (
@@ -107,6 +109,8 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         data=_data(request, study),
         tested=None if wants_fragment(request) else _test_result(request, study),
         tenures=tenures[:TENURES],
+        watch=None if wants_fragment(request) else _watch(request, study),
+        outcomes=OUTCOMES,
         can_roll_back=_can_roll_back(tenures),
     )
 
@@ -134,6 +138,13 @@ def _tenures(request: Request, study: StudyView) -> tuple[Tenure, ...]:
 def _can_roll_back(tenures: tuple[Tenure, ...]) -> bool:
     promoted = [one.promoted for one in tenures]
     return bool(promoted) and find_earlier(promoted) is not None
+
+
+def _watch(request: Request, study: StudyView) -> ServedWatch | None:
+    """Return how servers watch the study's family, if they do and the user may see it."""
+    scope = viewable_studies(request, request.state.user)
+    with request.app.state.database.engine.connect() as connection:
+        return served_watches.find(connection, family_of(study.name), scope)
 
 
 @dataclass(frozen=True, slots=True)

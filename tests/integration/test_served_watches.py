@@ -1,0 +1,312 @@
+"""Families that servers watch, on a real database: looks that wait, and what disturbs them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.served_family import ServedFamily
+from tunesvc.champions.family_lock import locked_family
+from tunesvc.champions.served.served_watch_check import require_served
+from tunesvc.champions.served.watch_registration import remove_watch
+from tunesvc.db import alerts, study_records, submissions
+from tunesvc.db.champions import promotion_deliveries, served_watches
+from tunesvc.db.engine.database import Database
+from tunesvc.db.people import accounts
+from tunesvc.db.people.personal_data import forget
+from tunesvc.db.schema.states import StudyState
+from tunesvc.errors import ChampionNotFound, SpecError, StudyExists
+from tunesvc.preparation.data_store import DataStore
+from tunesvc.runtime import study_requests
+
+
+@pytest.fixture
+def family(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServedFamily:
+    """A family without data yet."""
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TUNE_ARTIFACTS", raising=False)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    return ServedFamily(database, folder, monkeypatch)
+
+
+def test_a_look_waits_for_each_study_and_uses_one_version(family: ServedFamily) -> None:
+    """The data change during the re-tune and while it is evaluated on folds."""
+    family.data(0.0)
+    family.register()
+    watch = family.step()
+    assert (watch.waits_for, watch.problem, family.history) == ("shop", "", ())
+    assert family.step() == watch, "it is not due before the study has ended"
+    assert family.serve() == ["shop"]
+    watch = family.step()
+    assert watch.waits_for == f"shop@{str(watch.data_version)[:8]}:folds"
+    family.serve()
+    watch = family.step()
+    assert (watch.outcome, watch.waits_for, watch.data_version) == ("first", "", None)
+    assert watch.look_at is not None and watch.looked_at is not None
+    assert watch.look_at - watch.looked_at == timedelta(hours=1)
+    first = family.history[0]
+    assert first.user_name == "ann"
+
+    family.data(2.0, seed=1)
+    family.due()
+    version = family.step().data_version
+    for seed in (2, 3):
+        family.data(3.0, seed=seed)
+        family.serve()
+        watch = family.step()
+    assert watch.outcome == "promoted"
+    assert family.compared == 1, "versions are compared once for all steps of a look"
+    assert family.history[0].configuration.data_version == version
+    assert family.history[0].configuration.params["x"] == pytest.approx(2.0, abs=0.5)
+    assert family.finish().outcome in ("promoted", "kept"), "the next look sees the change"
+    assert family.history[0].configuration.data_version != version
+
+
+def test_undrifted_data_are_steady_and_the_champion_stays(family: ServedFamily) -> None:
+    family.data(0.0)
+    family.register()
+    family.finish()
+    assert family.finish().outcome == "unchanged"
+    family.data(0.0, seed=1)
+    assert family.finish().outcome == "steady"
+    assert len(family.history) == 1
+
+
+@pytest.mark.slow
+def test_looks_continue_from_what_a_dead_server_has_left(
+    family: ServedFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server dies after each statement of its looks in turn."""
+    family.data(0.0)
+    family.register()
+
+    class Killed(BaseException):
+        pass
+
+    lives = 0
+
+    def live(*_: object) -> None:
+        nonlocal lives
+        lives -= 1
+        if lives < 0:
+            raise Killed
+
+    sa.event.listen(family.database.engine, "before_cursor_execute", live)
+    deaths = 0
+    for mean, seed in ((0.0, 0), (2.0, 1)):
+        family.data(mean, seed=seed)
+        lives = 10**9
+        family.due()
+        for allowed in range(5, 2000, 7):
+            lives = allowed
+            try:
+                watch = family.step()
+            except Killed:
+                deaths += 1
+                continue
+            finally:
+                lives = 10**9
+            if watch.outcome in ("first", "promoted") and not watch.waits_for:
+                break
+            family.serve()
+    sa.event.remove(family.database.engine, "before_cursor_execute", live)
+    assert deaths > 10
+    assert [one.kind for one in family.history] == ["challenge", "first"]
+
+
+def test_one_server_at_a_time_looks(family: ServedFamily) -> None:
+    family.data(0.0)
+    family.register()
+    with locked_family(family.database, "shop"):
+        assert family.step().waits_for == "", "the other one looks"
+    assert family.step().waits_for == "shop"
+
+
+def test_what_cannot_be_prepared_is_shown_and_tried_again_later(family: ServedFamily) -> None:
+    family.register()
+    watch = family.step()
+    assert "rows.csv" in watch.problem
+    assert (watch.failures, watch.outcome) == (1, "")
+    assert watch.look_at is not None
+    family.data(0.0)
+    assert family.finish().outcome == "first"
+    assert (family.state.problem, family.state.failures) == ("", 0)
+
+
+def test_a_paused_study_keeps_its_look_waiting_and_a_deleted_one_begins_it_again(
+    family: ServedFamily,
+) -> None:
+    family.data(0.0)
+    family.register()
+    family.step()
+    with family.database.engine.begin() as connection:
+        record = study_records.find(connection, "shop")
+    study_requests.request(family.database, record.study_id, "pause", {}, "ann")
+    family.due()
+    assert family.step().waits_for == "shop"
+    with family.database.engine.begin() as connection:
+        study_records.remove(connection, record.study_id, "ann")
+    watch = family.step()
+    assert "study 'shop' was deleted" in watch.problem
+    assert watch.data_version is None
+    assert family.finish().outcome == "first"
+
+
+def test_a_version_that_is_removed_ends_the_look(family: ServedFamily) -> None:
+    family.data(0.0)
+    family.register()
+    watch = family.step()
+    store = DataStore.open()
+    for manifest in list(store.list()):
+        store.remove(manifest)
+    family.due()
+    watch = family.step()
+    assert "was removed, so that the look begins again with today's data" in watch.problem
+    with family.database.engine.connect() as connection:
+        assert study_records.find(connection, "shop").state is StudyState.STOPPED
+
+
+def test_a_single_look_ends_and_a_replaced_watch_looks_at_once(family: ServedFamily) -> None:
+    family.data(0.0)
+    family.register(every_s=None)
+    assert family.finish().look_at is None
+    before = family.register(every_s=60.0, user="bob")
+    again = family.register(every_s=None, user="bob")
+    assert (again.interval_s, again.outcome) == (60.0, "first")
+    with family.database.engine.begin() as connection:
+        assert not served_watches.begin_version(connection, before, "1f3a9c20d41b")
+    remove_watch(family.database, "shop")
+    with pytest.raises(ChampionNotFound, match="servers do not watch a family 'shop'"):
+        remove_watch(family.database, "shop")
+
+
+def test_a_watch_ends_with_its_user(family: ServedFamily) -> None:
+    family.data(0.0)
+    with family.database.engine.begin() as connection:
+        project = accounts.add_project(connection, "vision")
+        user = accounts.add_user(connection, "ann")
+        accounts.set_member(connection, project, user, accounts.Role.OPERATOR)
+    family.register(project="vision")
+    assert family.step().waits_for == "shop"
+    with family.database.engine.connect() as connection:
+        record = study_records.find(connection, "shop")
+        assert study_records.project_of(connection, record.study_id) == project
+    with family.database.engine.begin() as connection:
+        accounts.set_member(connection, project, user, accounts.Role.VIEWER)
+    family.due()
+    assert family.step().problem == "user 'ann' may not submit studies to its project any more"
+    assert family.state.is_stopped
+    with family.database.engine.begin() as connection:
+        accounts.set_member(connection, project, user, accounts.Role.OPERATOR)
+    family.register(project="vision")
+    with family.database.engine.begin() as connection:
+        accounts.disable_user(connection, "ann")
+    assert family.step().problem == "user 'ann' is disabled"
+    family.register(project="vision")
+    with family.database.engine.begin() as connection:
+        forget(connection, "ann")
+    assert family.state.problem == "the account of its user was erased"
+    assert family.state.is_stopped
+
+
+def test_a_family_stays_in_its_project_and_moves_with_its_study(family: ServedFamily) -> None:
+    family.data(0.0)
+    with family.database.engine.begin() as connection:
+        vision = accounts.add_project(connection, "vision")
+        other = accounts.add_project(connection, "other")
+    family.register(project="vision")
+    with pytest.raises(StudyExists, match="a family 'shop' in another project"):
+        family.register(project="other")
+    family.finish()
+    with family.database.engine.begin() as connection:
+        study = study_records.find(connection, "shop").study_id
+        accounts.move_study(connection, study, other)
+    assert family.state.project_id == other != vision
+    family.data(2.0, seed=1)
+    assert family.finish().outcome == "promoted"
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"data": {"source": "rows.csv"}}, "name an absolute path that workers reach"),
+        ({"watch": {"on_promote": "python deploy.py"}}, "servers run no commands: name a URL"),
+        ({"watch": {"on_promote": "$SLACK_URL"}}, "--on promoted"),
+        ({"watch": {"on_promote": "https://h/?token=$TOKEN"}}, "--on promoted"),
+        ({"watch": {"registry": "mlflow"}}, "servers send to no trackers"),
+        ({"data": None}, "needs `data`"),
+    ],
+)
+def test_what_servers_cannot_do_is_refused_with_the_remedy(
+    family: ServedFamily, changes: dict[str, object], remedy: str
+) -> None:
+    spec = family.spec.model_validate({**family.spec.model_dump(), "watch": {}, **changes})
+    with pytest.raises(SpecError, match="servers cannot watch study 'shop'") as error:
+        require_served(spec)
+    assert remedy in str(error.value)
+
+
+def test_sources_beyond_the_folder_can_be_watched(family: ServedFamily) -> None:
+    for source in ("s3://bucket/rows.csv", "rows:load", "/srv/rows.csv", "file:///srv/rows.csv"):
+        assert family.spec.data is not None
+        data = family.spec.data.model_copy(update={"source": source})
+        require_served(family.spec.model_copy(update={"data": data}))
+
+
+def test_a_snapshot_that_a_watch_names_is_kept(family: ServedFamily) -> None:
+    digest = "ab" * 32
+    with family.database.engine.begin() as connection:
+        submissions.record_snapshot(connection, digest, bytes=1, files=1, created_by="ann")
+        watch = family.register()
+        connection.execute(sa.text("UPDATE watches SET snapshot = :one"), {"one": digest})
+        assert submissions.remove_unused_snapshots(connection, timedelta(0)) == []
+        served_watches.remove(connection, watch.family)
+        assert submissions.remove_unused_snapshots(connection, timedelta(0)) == [digest]
+
+
+def test_a_rollback_is_delivered_at_once_and_a_failed_delivery_later(
+    family: ServedFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted: list[str] = []
+
+    def post(url: str, text: str) -> str:
+        posted.append(text)
+        return "the answer was 500" if len(posted) == 1 else ""
+
+    monkeypatch.setattr("tunesvc.champions.announcements._post", post)
+    family.watch |= {"on_promote": "https://example.org/deploy"}
+    family.data(0.0)
+    family.register()
+    family.finish()
+    with family.database.engine.connect() as connection:
+        assert promotion_deliveries.list_due_families(connection) == [], "it waits"
+    tried = sa.text("UPDATE champion_deliveries SET tried_at = now() - interval '1 minute'")
+    with family.database.engine.begin() as connection:
+        connection.execute(tried)
+        assert promotion_deliveries.list_due_families(connection) == ["shop"]
+    look_at = family.state.look_at
+    assert family.step().look_at == look_at, "a delivery is no look"
+    assert len(posted) == 2
+    with family.database.engine.connect() as connection:
+        assert promotion_deliveries.list_due_families(connection) == []
+
+
+def test_a_promotion_is_an_alert(family: ServedFamily) -> None:
+    family.data(0.0)
+    family.register()
+    with family.database.engine.begin() as connection:
+        alerts.add_target(connection, "ann", "json://example.org", kinds=["promoted"])
+        alerts.add_target(connection, "bob", "json://example.org", kinds=["promoted"])
+    family.finish()
+    with family.database.engine.begin() as connection:
+        alerts.raise_alerts(connection)
+        delivery = alerts.take_delivery(connection)
+        assert delivery is not None
+        assert (delivery.study, delivery.kind) == ("shop", "promoted")
+        assert delivery.text.startswith("champion 1 of shop is trial ")
+        alerts.record_delivery(connection, delivery, "")
+        assert alerts.take_delivery(connection) is None

@@ -1,0 +1,1 @@
+"""Champions of families that servers watch."""

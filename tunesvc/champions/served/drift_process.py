@@ -1,0 +1,91 @@
+"""Compares versions of data in a process of its own, which a server can end.
+
+Two versions of a million rows take most of a gigabyte, and a minute in which Python's lock is held
+for seconds. The process reads only what the artifact store has, and no code of a study.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+from dataclasses import asdict, dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from tunesvc.drift.drift_report import DriftReport, read_report
+from tunesvc.errors import ArtifactMissing, DataError, TuneError
+from tunesvc.execution.supervision.supervised_process import supervised
+from tunesvc.preparation.data_store import DataManifest
+from tunesvc.spec.sections.watch_keys import Watch
+
+_START = (
+    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    f"importlib.import_module({__name__!r}).main(int(sys.argv[1]))"
+)
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class DriftTask:
+    """The message to the process."""
+
+    store: str
+    """Address of the artifact store."""
+    before: DataManifest
+    after: DataManifest
+    options: Watch
+
+
+def compare_apart(task: DriftTask, interrupt: threading.Event) -> DriftReport | None:
+    """Return the drift between two versions; None at an interrupt.
+
+    Raises:
+        ArtifactMissing: rows of a version were removed.
+        DataError: the process has died, or cannot read the rows.
+    """
+    ours, its = Pipe()
+    arguments = [sys.executable, "-c", _START, str(its.fileno()), json.dumps(sys.path)]
+    with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as scratch:
+        # A killed process leaves its temporary files there.
+        environment = {**os.environ, "TMPDIR": scratch}
+        with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
+            its.close()
+            try:
+                ours.send(task)
+                while not ours.poll(_POLL_S):
+                    if interrupt.is_set():
+                        return None
+                answer = json.loads(ours.recv_bytes())
+            except (EOFError, OSError):
+                raise DataError(
+                    "the process that compares two versions of the data has died, perhaps because "
+                    "memory ran out"
+                ) from None
+    if "missing" in answer:
+        raise ArtifactMissing(answer["missing"])
+    if "failure" in answer:
+        raise DataError(answer["failure"])
+    return read_report(answer["drift"])
+
+
+def main(descriptor: int) -> None:
+    """Do the task that arrives at a descriptor, and answer as JSON."""
+    from tunesvc.champions.version_drift import compare_versions
+    from tunesvc.preparation.data_store import DataStore
+
+    connection = Connection(descriptor)
+    task: DriftTask = connection.recv()
+    try:
+        store = DataStore.open(task.store)
+        drift = compare_versions(store, task.before, task.after, task.options)
+        answer: dict[str, Any] = {"drift": asdict(drift)}
+    except ArtifactMissing as error:
+        answer = {"missing": str(error)}
+    except TuneError as error:
+        answer = {"failure": str(error)}
+    connection.send_bytes(json.dumps(answer).encode())

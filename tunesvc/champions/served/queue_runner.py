@@ -1,0 +1,164 @@
+"""Has servers run the studies of a watch: it queues them, and waits for none.
+
+A look ends where it would have to wait, and is repeated when that study has ended. All looks until
+its result use the version of the data that the first one has found.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tunesvc.champions.served.drift_process import DriftTask, compare_apart
+from tunesvc.champions.study_runner import WatchInterrupted, WatchWaits
+from tunesvc.coordinator.progress_events import SilentObserver
+from tunesvc.db import study_records, submissions
+from tunesvc.db.champions import served_watches
+from tunesvc.db.champions.served_watches import ServedWatch, WatchSource
+from tunesvc.db.engine.database import Database
+from tunesvc.db.people.accounts import project_name
+from tunesvc.db.schema.states import StudyState
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.drift.drift_report import DriftReport
+from tunesvc.errors import StudyExists, TuneError
+from tunesvc.execution.driver.ray_pool import is_shared
+from tunesvc.preparation.data_store import DataManifest, DataStore
+from tunesvc.queries.operations.data_lineage import ROWS_OF
+from tunesvc.queries.study_failure import find_failure
+from tunesvc.runtime import run_study
+from tunesvc.runtime.data_preparation import prepare_version
+from tunesvc.runtime.new_submission import NewSubmission
+from tunesvc.runtime.run_study import StudySource
+from tunesvc.runtime.submission import snapshot_source, submit_study
+from tunesvc.spec import StudySpec
+from tunesvc.spec.sections.watch_keys import Watch
+from tunesvc.util.logs import get_logger
+
+_logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRunner:
+    """Queues the studies of a watch, with its snapshot, project and user."""
+
+    database: Database
+    watch: ServedWatch
+    source: WatchSource
+    interrupt: threading.Event
+
+    def prepare(self, spec: StudySpec, rows_of: str = "") -> DataManifest:
+        """See `StudyRunner`. During a look it is the version that its first step has found."""
+        folder = snapshot_source(self.source.text, self.watch.snapshot).folder
+        manifest = prepare_version(
+            spec,
+            Path(folder or "."),
+            SilentObserver(),
+            self.interrupt,
+            rows_of=rows_of or self.watch.data_version or "",
+            on_cluster=is_shared(spec.cluster),
+            is_snapshot=True,
+        )
+        if manifest is None:
+            raise WatchInterrupted
+        return manifest
+
+    def compare(self, before: DataManifest, after: DataManifest, options: Watch) -> DriftReport:
+        """See `StudyRunner`. Compares once for all looks until the result, in another process."""
+        pair = (self.watch, after.version, before.version)
+        with self.database.engine.connect() as connection:
+            drift = served_watches.get_drift(connection, *pair)
+        if drift is not None:
+            return drift
+        task = DriftTask(DataStore.open().address, before, after, options)
+        drift = compare_apart(task, self.interrupt)
+        if drift is None:
+            raise WatchInterrupted
+        with self.database.engine.begin() as connection:
+            if not served_watches.record_drift(connection, *pair, drift):
+                raise WatchInterrupted
+        return drift
+
+    def create(self, spec: StudySpec, version: str) -> StudyRecord:
+        """See `StudyRunner`.
+
+        Raises:
+            WatchInterrupted: the watch was replaced or removed meanwhile.
+            StudyExists: a study of this name is of another project, or of other data.
+        """
+        with self.database.engine.begin() as connection:
+            if not served_watches.begin_version(connection, self.watch, version):
+                raise WatchInterrupted
+            record = study_records.look_up(connection, spec.name)
+            if record is not None:
+                self._check_project(study_records.project_of(connection, record.study_id), spec)
+            project = project_name(connection, self.watch.project_id)
+        if record is None:
+            new = NewSubmission(
+                spec,
+                self.source.text,
+                self.watch.snapshot,
+                project=project,
+                provenance=self.source.provenance,
+                rows_of=version,
+            )
+            return submit_study(self.database, new, submitted_by=self.watch.submitted_by)
+        source = StudySource(self.source.text, record.source_dir)
+        record = run_study.renew(self.database, record, spec, source)
+        with self.database.engine.begin() as connection:
+            study_records.write_system_attr(connection, record.study_id, ROWS_OF, version)
+        return record
+
+    def run(self, record: StudyRecord, *, for_new_trials: bool = False) -> None:
+        """See `StudyRunner`. Runs none: raises `WatchWaits` until it has ended."""
+        with self.database.engine.begin() as connection:
+            record = study_records.get(connection, record.study_id)
+            is_submitted = submissions.get(connection, record.study_id) is not None
+            has_ended = record.state.is_terminal
+            if record.state is StudyState.FINISHED and for_new_trials:
+                if not is_submitted:
+                    self._submit(connection, record.study_id)
+                submissions.requeue(connection, record.study_id)
+                has_ended, is_submitted = False, True
+        if not has_ended:
+            raise WatchWaits(record.name, _reason_to_wait(record, is_submitted=is_submitted))
+        if record.state is StudyState.STOPPED and for_new_trials:
+            raise TuneError(
+                f"study {record.name!r} was stopped: `tune resume {record.name}` continues it"
+            )
+        if record.state is StudyState.FAILED:
+            failure = find_failure(self.database, record.name)
+            raise failure or TuneError(f"study {record.name!r} failed: {record.reason}")
+
+    def _submit(self, connection: sa.Connection, study_id: int) -> None:
+        submissions.submit(
+            connection,
+            study_id,
+            snapshot=self.watch.snapshot,
+            submitted_by=self.watch.submitted_by,
+            provenance=self.source.provenance,
+        )
+
+    def say(self, text: str) -> None:
+        """Log a sentence."""
+        _logger.info("%s: %s", self.watch.family, text)
+
+    def _check_project(self, project_id: int | None, spec: StudySpec) -> None:
+        if project_id != self.watch.project_id:
+            raise StudyExists(
+                f"there is a study {spec.name!r} of another project than the watch's: rename it"
+            )
+
+
+def _reason_to_wait(record: StudyRecord, *, is_submitted: bool) -> str:
+    name = record.name
+    if record.state is StudyState.PAUSED:
+        return f"study {name!r} is paused: `tune resume {name}` continues it"
+    if not is_submitted:
+        return (
+            f"study {name!r} was started by `tune run` or `tune watch` and has not ended: continue "
+            f"it there, or `tune rm {name}` lets servers run it"
+        )
+    return f"study {name!r} runs or is queued"
