@@ -74,3 +74,9 @@ def test_a_watch_finds_drift_tunes_promotes_and_is_rolled_back(local_tune: Tune)
     hooked = (local_tune.folder / "hooked").read_text().splitlines()
     assert [json.loads(line)["attempt"] for line in hooked] == [1] * len(hooked)
     local_tune("watch", "study.yaml", "--every", "1h", "--once", code=2)
+
+
+def test_a_study_without_data_is_watched_nowhere(tune: Tune) -> None:
+    text = tune("watch", "bowl.yaml", code=2)
+    assert "needs `data`: a champion is compared on versions of it" in text
+    assert "do not watch a family 'bowl'" in tune.here("champion", "unwatch", "bowl", code=3)

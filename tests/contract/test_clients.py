@@ -320,6 +320,29 @@ def test_errors_are_the_same(
     assert vars(raised.value).items() <= vars(local.value).items()
 
 
+def test_servers_are_asked_to_watch_and_to_stop(client: TuneClient) -> None:
+    spec = make_spec(
+        name="shop/ü",
+        entrypoint="json:dumps",
+        data={"source": "s3://bucket/rows.csv"},
+        watch={"on_promote": "https://example.org"},
+    )
+    made = client.submissions.watch(NewSubmission(spec, "name: shop"), every_s=60.0, always=True)
+    assert (made.family, made.interval_s, made.always) == ("shop/ü", 60.0, True)
+    again = client.submissions.watch(NewSubmission(spec, "name: shop"))
+    assert (again.interval_s, again.always) == (60.0, False)
+    assert client.submissions.watches() == (again,)
+    with pytest.raises(SpecError, match="the interval is 1 s to 366 days"):
+        client.submissions.watch(NewSubmission(spec), every_s=0.5)
+    with pytest.raises(SpecError, match="servers cannot watch study 'test': it needs `data`"):
+        client.submissions.watch(NewSubmission(make_spec(entrypoint="json:dumps")))
+    with pytest.raises(TuneError, match="is not stored: upload it"):
+        client.submissions.watch(NewSubmission(spec, snapshot="ab" * 32))
+    assert client.submissions.unwatch("shop/ü") == again
+    with pytest.raises(ChampionNotFound, match="servers do not watch a family 'shop/ü'"):
+        client.submissions.unwatch("shop/ü")
+
+
 def test_champions_are_promoted_and_rolled_back(client: TuneClient) -> None:
     before = len(client.service.champion_history("done").champions)
     answer = client.commands.send("done", "promote", {"number": 3, "reason": "x"})

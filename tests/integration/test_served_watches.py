@@ -46,7 +46,8 @@ def test_a_look_waits_for_each_study_and_uses_one_version(family: ServedFamily) 
     family.serve()
     watch = family.step()
     assert (watch.outcome, watch.waits_for, watch.data_version) == ("first", "", None)
-    assert watch.look_at is not None and watch.looked_at is not None
+    assert watch.look_at is not None
+    assert watch.looked_at is not None
     assert watch.look_at - watch.looked_at == timedelta(hours=1)
     first = family.history[0]
     assert first.user_name == "ann"
@@ -66,6 +67,7 @@ def test_a_look_waits_for_each_study_and_uses_one_version(family: ServedFamily) 
     assert family.history[0].configuration.data_version != version
 
 
+@pytest.mark.slow
 def test_undrifted_data_are_steady_and_the_champion_stays(family: ServedFamily) -> None:
     family.data(0.0)
     family.register()
@@ -126,6 +128,7 @@ def test_one_server_at_a_time_looks(family: ServedFamily) -> None:
     assert family.step().waits_for == "shop"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_prepared_is_shown_and_tried_again_later(family: ServedFamily) -> None:
     family.register()
     watch = family.step()
@@ -137,6 +140,7 @@ def test_what_cannot_be_prepared_is_shown_and_tried_again_later(family: ServedFa
     assert (family.state.problem, family.state.failures) == ("", 0)
 
 
+@pytest.mark.slow
 def test_a_paused_study_keeps_its_look_waiting_and_a_deleted_one_begins_it_again(
     family: ServedFamily,
 ) -> None:
@@ -156,6 +160,7 @@ def test_a_paused_study_keeps_its_look_waiting_and_a_deleted_one_begins_it_again
     assert family.finish().outcome == "first"
 
 
+@pytest.mark.slow
 def test_a_version_that_is_removed_ends_the_look(family: ServedFamily) -> None:
     family.data(0.0)
     family.register()
@@ -170,6 +175,7 @@ def test_a_version_that_is_removed_ends_the_look(family: ServedFamily) -> None:
         assert study_records.find(connection, "shop").state is StudyState.STOPPED
 
 
+@pytest.mark.slow
 def test_a_single_look_ends_and_a_replaced_watch_looks_at_once(family: ServedFamily) -> None:
     family.data(0.0)
     family.register(every_s=None)
@@ -213,6 +219,7 @@ def test_a_watch_ends_with_its_user(family: ServedFamily) -> None:
     assert family.state.is_stopped
 
 
+@pytest.mark.slow
 def test_a_family_stays_in_its_project_and_moves_with_its_study(family: ServedFamily) -> None:
     family.data(0.0)
     with family.database.engine.begin() as connection:
@@ -263,11 +270,12 @@ def test_a_snapshot_that_a_watch_names_is_kept(family: ServedFamily) -> None:
         submissions.record_snapshot(connection, digest, bytes=1, files=1, created_by="ann")
         watch = family.register()
         connection.execute(sa.text("UPDATE watches SET snapshot = :one"), {"one": digest})
-        assert submissions.remove_unused_snapshots(connection, timedelta(0)) == []
+        assert submissions.remove_unused_snapshots(connection, timedelta(seconds=-1)) == []
         served_watches.remove(connection, watch.family)
-        assert submissions.remove_unused_snapshots(connection, timedelta(0)) == [digest]
+        assert submissions.remove_unused_snapshots(connection, timedelta(seconds=-1)) == [digest]
 
 
+@pytest.mark.slow
 def test_a_rollback_is_delivered_at_once_and_a_failed_delivery_later(
     family: ServedFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +303,7 @@ def test_a_rollback_is_delivered_at_once_and_a_failed_delivery_later(
         assert promotion_deliveries.list_due_families(connection) == []
 
 
+@pytest.mark.slow
 def test_a_promotion_is_an_alert(family: ServedFamily) -> None:
     family.data(0.0)
     family.register()
