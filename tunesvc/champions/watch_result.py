@@ -42,3 +42,8 @@ class WatchResult:
     """Announcements that failed, to be tried again."""
     waits_for: str = ""
     """Name of the study that the look waits for; empty for none."""
+
+    @property
+    def detail(self) -> str:
+        """The reason without what the outcome says already."""
+        return self.reason.removeprefix(OUTCOMES[self.outcome]).lstrip(": ")

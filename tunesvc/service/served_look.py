@@ -140,7 +140,7 @@ class ServedLook:
                 served_watches.wait(connection, watch, result.waits_for)
             else:
                 _logger.info("%s: %s (%s)", self._family, result.outcome, result.reason)
-                served_watches.finish(connection, watch, result.outcome, result.reason)
+                served_watches.finish(connection, watch, result.outcome, result.detail)
 
     def _fail(self, watch: ServedWatch, problem: str, *, keeps_version: bool = False) -> None:
         _logger.warning("the look at %s failed: %s", self._family, problem)

@@ -162,8 +162,8 @@ def print_result(result: WatchResult) -> None:
     console.print(
         Text.assemble((visible(result.family), "bold"), f"{data}: {OUTCOMES[result.outcome]}")
     )
-    if reason := result.reason.removeprefix(OUTCOMES[result.outcome]).lstrip(": "):
-        console.print(Text(visible(reason)))
+    if result.detail:
+        console.print(Text(visible(result.detail)))
     if result.drift is not None:
         print_drift(result.drift)
     champion = result.champion

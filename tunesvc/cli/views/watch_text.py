@@ -63,8 +63,8 @@ def print_watch(watch: ServedWatch) -> None:
     for label, text in describe_watch(watch):
         grid.add_row(*terminal.cells(label, text))
     console.print(grid)
-    if watch.detail:
-        console.print(Padding(Text(visible(watch.detail), style="dim"), (0, 0, 0, 2)))
+    if watch.reason:
+        console.print(Padding(Text(visible(watch.reason), style="dim"), (0, 0, 0, 2)))
 
 
 def describe_watch(watch: ServedWatch) -> Iterator[tuple[str, str]]:

@@ -53,6 +53,7 @@ class ServedWatch:
     outcome: str
     """Outcome of the last look, one of `watch_result.OUTCOMES`; empty before the first one."""
     reason: str
+    """Reason of the outcome; empty if that says it already."""
     problem: str
     """Why the last look has failed, or the watch was stopped; empty without a reason."""
     failures: int
