@@ -60,12 +60,12 @@ METHODS = ("cold", "shift", "scale")
 class Shifting(WarmStart):
     """A mapping without a scale."""
 
-    def _relation(
-        self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]
-    ) -> ValueMapping:
-        return ValueMapping(
-            float(np.mean([here - known for known, here in pairs])) if pairs else 0.0
-        )
+    def _mappings(self, run: Sequence[FrozenTrial]) -> dict[str, ValueMapping]:
+        shifts = {
+            study: np.mean([here - there for there, here in pairs]) if pairs else 0.0
+            for study, pairs in self._pairs(run).items()
+        }
+        return {study: ValueMapping(float(shift)) for study, shift in shifts.items()}
 
 
 def spec_of(table: tables.Table, sampler: str, seed: int) -> StudySpec:

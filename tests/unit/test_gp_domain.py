@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from tunesvc.search.samplers.gp.initial_design import spread
 from tunesvc.search.samplers.gp.model.domain import ABSENT, Domain
+from tunesvc.search.tracking.transferred import SOURCE
 
 KINDS: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1.0, log=True),
@@ -119,3 +120,24 @@ def test_spread_points_fill_the_space_evenly() -> None:
     points = np.stack([spread(domain, number, 3) for number in range(64)])
     assert np.histogram(points[:, 0], bins=8, range=(0, 1))[0].tolist() == [8] * 8
     assert sorted(np.unique(points[:, 4], return_counts=True)[1].tolist()) == [21, 21, 22]
+
+
+def test_trials_of_earlier_studies_have_points_of_their_own() -> None:
+    domain = Domain(KINDS, ["march", "april"])
+    params = {"lr": 0.01, "drop": 0.2, "width": 64, "depth": 5, "opt": "adam"}
+    own = create_trial(params=params, distributions=KINDS, value=0.0)
+    earlier = create_trial(
+        params=params, distributions=KINDS, value=0.0, system_attrs={SOURCE: "april"}
+    )
+    points = np.stack([domain.locate(own), domain.locate(earlier)])
+    assert points[:, domain.is_source].ravel().tolist() == [ABSENT, 1.0]
+    assert (domain.as_own(points) == points[0]).all()
+    assert domain.decode(points[1]) == domain.decode(points[0])
+
+
+def test_only_points_of_this_study_are_proposed() -> None:
+    domain = Domain(KINDS, ["march"])
+    rng = np.random.default_rng(0)
+    points = domain.near(domain.random(20, rng), 5, 0.3, rng)
+    assert (points[:, domain.is_source] == ABSENT).all()
+    assert (points[:, ~domain.is_source] != ABSENT).all()

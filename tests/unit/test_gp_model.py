@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from optuna.distributions import FloatDistribution
 from scipy.optimize import approx_fprime
 from scipy.stats import norm
 
 from tunesvc.search.samplers.auto_sampler import SKILL_MIN
 from tunesvc.search.samplers.gp.model import gp_model
-from tunesvc.search.samplers.gp.model.domain import ABSENT
+from tunesvc.search.samplers.gp.model.domain import ABSENT, Domain
 from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters, Posterior, fit
 from tunesvc.search.samplers.gp.model.warping import Warping
 
@@ -288,3 +289,21 @@ def test_little_is_concluded_from_one_choice_about_another_that_has_other_parame
         other = np.array([[*points[0, :2], 1.0]])
         deviations.append(float(np.sqrt(posterior.predict(other)[1][0] / known.prior)))
     assert deviations[1] > 1.1 * deviations[0]
+
+
+@pytest.mark.parametrize(("optimum", "least", "most"), [(0.3, 0.9, 1.0), (0.9, 0.0, 0.7)])
+def test_an_earlier_study_counts_as_much_as_it_agrees(
+    optimum: float, least: float, most: float
+) -> None:
+    """The earlier one has its optimum at 0.3, this one there or elsewhere."""
+    domain = Domain({"x": FloatDistribution(0.0, 1.0)}, ["before"])
+    rng = np.random.default_rng(0)
+    earlier = np.column_stack([rng.random(30), np.zeros(30)])
+    own = np.column_stack([rng.random(12), np.full(12, ABSENT)])
+    points = np.vstack([earlier, own])
+    optima = np.where(points[:, 1] == ABSENT, optimum, 0.3)
+    values = (points[:, 0] - optima) ** 2
+    values = (values - values.mean()) / values.std()
+    known = fit(points, values, np.zeros(len(points)), domain.choices, is_source=domain.is_source)
+    posterior = Posterior(known, domain.choices, points, values, np.zeros(len(points)))
+    assert least <= posterior.correlation(domain.is_source) <= most

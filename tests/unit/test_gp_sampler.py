@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
+from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 from scipy.special import ndtr
 
@@ -25,6 +27,7 @@ from tunesvc.search.samplers.gp.model.observations import Observations
 from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.scale import ValueScale
+from tunesvc.search.warm_start import SourceStudy, WarmStart
 from tunesvc.space.search_space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -300,3 +303,43 @@ def test_running_trials_are_expected_to_come_out_as_their_seed_does() -> None:
     alone = study.ask({"x": UNIT, "y": UNIT}).params
     beside = [study.ask({"x": UNIT, "y": UNIT}).params for _ in range(5)]
     assert all(bowl(optuna.trial.FixedTrial(params)) < 0.05 for params in (alone, *beside))
+
+
+@pytest.mark.parametrize("optimum", [0.3, 0.9])
+def test_an_earlier_study_helps_where_it_agrees_and_is_left_where_it_does_not(
+    optimum: float,
+) -> None:
+    """Its optimum is at 0.3. The first three trials of this study are its best ones."""
+
+    def value(params: Mapping[str, Any]) -> float:
+        return (params["x"] - optimum) ** 2 + 0.1 * (params["y"] - 0.5) ** 2
+
+    kinds = {name: {"type": "float", "min": 0.0, "max": 1.0} for name in ("x", "y")}
+    spec = make_spec(parameters=kinds)
+    space = Space(spec.parameters)
+    rng = np.random.default_rng(1)
+    earlier = []
+    for number, (x, y) in enumerate(rng.random((40, 2))):
+        loss = (x - 0.3) ** 2 + 0.1 * (y - 0.5) ** 2
+        trial = create_trial(params={"x": x, "y": y}, distributions=space.distributions, value=loss)
+        trial.number = number
+        earlier.append(trial)
+    memory = RecordingStorage("s", [StudyDirection.MINIMIZE])
+    strategy = Strategy(GPSampler(seed=0), optuna.pruners.NopPruner(), "gp", "none", 0)
+    warm_start = WarmStart(spec, space, [SourceStudy("before", spec, earlier)])
+    optimizer = Optimizer(memory, space, strategy, warm_start=warm_start)
+    optimizer.warm_up()
+    losses, correlations = [], []
+    for _ in range(14):
+        proposal = optimizer.ask()
+        losses.append(value(proposal.params))
+        optimizer.tell(proposal.number, TrialState.COMPLETE, [losses[-1]])
+        if "correlation" in proposal.details:
+            correlations.append(proposal.details["correlation"])
+            assert "; values correlate with earlier studies by 0." in proposal.reason
+    if optimum == 0.3:
+        assert min(losses[:6]) < 1e-3
+        assert correlations[-1] > 0.85
+    else:
+        assert min(losses) < 5e-3
+        assert correlations[-1] < 0.8

@@ -4,7 +4,8 @@ Their finished trials look to the sampler like this study's own, and count for n
 the budget, the pruner or any reader. Two studies rarely agree on the value of a configuration
 (another data set, longer training). So the new study begins with the best earlier configurations,
 and their results here map earlier values to this study's (`ValueMapping`). The mapping is fixed
-once those trials have finished, because a sampler may cache what it was shown.
+once those trials have finished, because a sampler may cache what it was shown. How far the mapped
+values agree with this study's is for the sampler to learn: the Gaussian process does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.search.tracking.objectives import is_candidate
 from tunesvc.search.tracking.pausing import PAUSED
+from tunesvc.search.tracking.transferred import SOURCE
 from tunesvc.search.value_mapping import ValueMapping
 from tunesvc.space.directions import direction_of
 from tunesvc.space.search_space import Space
@@ -142,18 +144,22 @@ class WarmStart:
         return self.transferred[index].study, self.transferred[index].number
 
     def _mappings(self, run: Sequence[FrozenTrial]) -> dict[str, ValueMapping]:
-        """Fit a mapping of values for each earlier study, by configurations that both have run."""
+        """Fit a mapping of values for each earlier study."""
+        mappings = {}
+        for study, found in self._pairs(run).items():
+            earlier = [one.value for one in self.transferred if one.study == study]
+            mappings[study] = ValueMapping.of(found, earlier, self._direction)
+        return mappings
+
+    def _pairs(self, run: Sequence[FrozenTrial]) -> dict[str, list[tuple[float, float]]]:
+        """Return (value there, value here) of configurations that both have run, by study."""
         known = {(one.study, one.number): one.value for one in self.transferred}
         pairs: dict[str, list[tuple[float, float]]] = {study: [] for study in self.counts}
         for trial in run:
             study, number = trial.system_attrs[TRANSFERRED]
             if is_candidate(trial) and (study, number) in known:
                 pairs[study].append((known[study, number], trial.values[0]))
-        mappings = {}
-        for study, found in pairs.items():
-            earlier = [one.value for one in self.transferred if one.study == study]
-            mappings[study] = ValueMapping.of(found, earlier, self._direction)
-        return mappings
+        return pairs
 
     def _frozen(
         self,
@@ -169,6 +175,7 @@ class WarmStart:
                 params=dict(one.params),
                 distributions=distributions,
                 value=value,
+                system_attrs={SOURCE: one.study},
             )
             renumber(trial, -1 - index, -1 - index)
             made.append(trial)

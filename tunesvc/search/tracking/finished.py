@@ -101,14 +101,3 @@ def forecasts_in(study: Study) -> object:
     It is equal as long as they stay the same. Caches of such trials are rebuilt when it changes.
     """
     return getattr(study, "forecasts", None)
-
-
-def split(
-    trials: Sequence[FrozenTrial],
-) -> tuple[Sequence[FrozenTrial], Sequence[FrozenTrial]]:
-    """Return the transferred trials, with negative numbers, and the study's own."""
-    transferred = next(
-        (place for place, trial in enumerate(trials) if trial.number >= 0),
-        len(trials),
-    )
-    return (trials[:transferred], trials[transferred:]) if transferred else ((), trials)

@@ -18,9 +18,10 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.tracking.finished import FinishedTrials, resumed_in, split
+from tunesvc.search.tracking.finished import FinishedTrials, resumed_in
 from tunesvc.search.tracking.objectives import is_feasible, orientations_of
 from tunesvc.search.tracking.pareto import dominates
+from tunesvc.search.tracking.transferred import split
 
 _STEPS_MAX = 64
 """Most steps with cached values; a pruner asks about a few levels."""

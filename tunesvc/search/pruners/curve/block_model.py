@@ -22,9 +22,10 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import stdtr, stdtrit
 
 from tunesvc.search.pruners.curve.block_effects import BlockEffects, learn_effects
-from tunesvc.search.tracking.finished import FinishedTrials, split
+from tunesvc.search.tracking.finished import FinishedTrials
 from tunesvc.search.tracking.objectives import seen_by
 from tunesvc.search.tracking.scale import WORST, ValueScale
+from tunesvc.search.tracking.transferred import split
 from tunesvc.space.directions import goal_of
 from tunesvc.spec import Evaluation
 from tunesvc.spec.goals import orient

@@ -33,8 +33,8 @@ from tunesvc.search.pruners.curve.features import (
     reached_by,
 )
 from tunesvc.search.pruners.curve.regression import DOF, Kernel, Regression
-from tunesvc.search.tracking.finished import split
 from tunesvc.search.tracking.scale import WORST, ValueScale
+from tunesvc.search.tracking.transferred import split
 from tunesvc.space.directions import goal_of
 from tunesvc.spec.goals import orient
 

@@ -26,16 +26,19 @@ from tunesvc.search.samplers.gp.model.study_models import ObjectiveModel, StudyM
 from tunesvc.search.samplers.gp.model.warping import Warping
 from tunesvc.search.study_lock import locked
 from tunesvc.search.study_storage import shown_as_infeasible
+from tunesvc.search.tracking.transferred import source_of
 from tunesvc.search.training_seeds import groups, turn
 from tunesvc.util.optuna_internals import cached_trials
 
-VERSION = "gp 14"
+VERSION = "gp 15"
 """Version; it changes when the same seed and history give another proposal."""
 _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 ACQUISITION = "acquisition"
 """Key of a reason's details: the logarithm of the improvement that is expected."""
 SKILL = "skill"
 """Key of a reason's details: how much better than a constant the model predicts held-out trials."""
+CORRELATION = "correlation"
+"""Key of a reason's details: that of values with those of earlier studies, if there are any."""
 _NEAREST = 3
 _STARTS = 5
 
@@ -107,8 +110,9 @@ class GPSampler(BaseSampler):
         if not search_space:
             self._explain_start(trial.number, 0)
             return {}
-        domain = Domain(search_space)
         found = cached_trials(study)
+        sources = {name for name in map(source_of, found) if name is not None}
+        domain = Domain(search_space, sorted(sources))
         trials = [shown_as_infeasible(other) or other for other in found]
         others = [other for other in trials if other.number != trial.number]
         others = [other for other in others if other.state in _TEACHING]
@@ -142,7 +146,7 @@ class GPSampler(BaseSampler):
         if feasibility is not None and not is_any_kept:
             self._explain_infeasible(number, models.ended)
             space = WholeSpace(domain, Warping.identity(len(domain)))
-            return maximise(feasibility, space, feasibility.starts(_STARTS), rng)[0]
+            return maximise(feasibility, space, domain.as_own(feasibility.starts(_STARTS)), rng)[0]
         if not self._teach(objectives):
             self._explain_start(number, models.ended)
             return spread(domain, number, self._seed % 2**32)
@@ -153,7 +157,7 @@ class GPSampler(BaseSampler):
         plan = self._plan(number, models, objectives, feasibility, domain, rng)
         region = region or WholeSpace(domain, plan.acquisition.warping)
         point, value = maximise(plan.acquisition, region, plan.starts, rng)
-        self._explain(number, plan, point, value)
+        self._explain(number, plan, point, value, domain)
         return point
 
     def _teach(self, objectives: Sequence[ObjectiveModel]) -> bool:
@@ -183,7 +187,7 @@ class GPSampler(BaseSampler):
         (seed,) = models.seeds_of([number])
         first = objectives[0]
         tried, failed = models.tried(first), models.failed(first)
-        candidates = first.every.points[first.every.is_candidate]
+        candidates = domain.as_own(first.every.points[first.every.is_candidate])
         if len(objectives) > 1:
             front = FrontAcquisition(
                 [objective.posterior for objective in objectives],
@@ -197,8 +201,9 @@ class GPSampler(BaseSampler):
             )
             return _Plan(objectives, front, front.starts(_STARTS))
         seen, posterior = first.seen, first.posterior
-        means = posterior.mean(seen.points)
-        candidates = seen.points[seen.is_candidate]
+        points = domain.as_own(seen.points)
+        means = posterior.mean(points)
+        candidates = points[seen.is_candidate]
         incumbents = Incumbents.of(candidates, means[seen.is_candidate])
         if len(models.running):
             posterior, incumbents = imagine(posterior, candidates, models.running, feasibility, rng)
@@ -212,7 +217,7 @@ class GPSampler(BaseSampler):
             is_deterministic=first.every.repeats.agree is True,
         )
         best = np.argsort(means, kind="stable")[:_STARTS]
-        return _Plan(objectives, single, seen.points[best])
+        return _Plan(objectives, single, points[best])
 
     # --- reasons ---
 
@@ -236,6 +241,7 @@ class GPSampler(BaseSampler):
         plan: _Plan,
         point: np.ndarray,
         value: float,
+        domain: Domain,
     ) -> None:
         predictions = [objective.predict(point) for objective in plan.objectives]
         is_repeated = bool((plan.objectives[0].seen.points == point).all(axis=1).any())
@@ -249,6 +255,11 @@ class GPSampler(BaseSampler):
             "nearest": nearest,
             SKILL: max(objective.observed.skill() for objective in plan.objectives),
         }
+        transfer = ""
+        if domain.is_source.any():
+            correlation = plan.objectives[0].posterior.correlation(domain.is_source)
+            details[CORRELATION] = correlation
+            transfer = f"; values correlate with earlier studies by {correlation:.2f}"
         seeds = groups(np.array([number]), self._shared_blocks)
         pairs = zip(plan.objectives, predictions, strict=True)
         units = [objective.in_units(*prediction, seeds) for objective, prediction in pairs]
@@ -267,7 +278,7 @@ class GPSampler(BaseSampler):
             again = f"again{self._on_block(number)}, to tell its value from noise"
             details[REPEATS] = nearest[0]["number"]
             why = f"the parameters of trial {nearest[0]['number']} {again}"
-        self._reasons[number] = Reason(f"{phase}: {why}{expectation}", details)
+        self._reasons[number] = Reason(f"{phase}: {why}{expectation}{transfer}", details)
 
     def _on_block(self, number: int) -> str:
         if self._shared_blocks is None:

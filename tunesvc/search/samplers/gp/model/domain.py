@@ -1,6 +1,8 @@
 """A search space as a box: numbers as 0..1, choices as indices, and the conditions of parameters.
 
-A point is a row with one entry per parameter. Entries of absent parameters are `ABSENT`.
+A point is a row with one entry per parameter. Entries of absent parameters are `ABSENT`. With
+trials of earlier studies, one more entry is the index of a trial's study, `ABSENT` for an own
+trial. The model treats it as a choice, and so learns how much values there say about values here.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.samplers.gp.model.warping import Warping
+from tunesvc.search.tracking.transferred import SOURCE, source_of
 from tunesvc.spec.rounding import nearest_step, snap_to_bounds
 
 ABSENT = -1.0
@@ -28,12 +31,21 @@ _MIDDLE = 0.5
 
 
 class Domain:
-    """All parameters of the trials, each with its latest distribution."""
+    """All parameters of the trials, each with its latest distribution, and their studies."""
 
-    def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
+    def __init__(
+        self,
+        distributions: Mapping[str, BaseDistribution],
+        sources: Sequence[str] = (),
+    ) -> None:
+        """Take the parameters, and the names of the earlier studies that trials are of."""
         self.distributions = dict(distributions)
-        self.names = list(distributions)
-        self._kinds = list(distributions.values())
+        if sources:
+            self.distributions[SOURCE] = CategoricalDistribution(sources)
+        self.names = list(self.distributions)
+        self._kinds = list(self.distributions.values())
+        self.is_source = np.array([name == SOURCE for name in self.names], dtype=bool)
+        """True for the entry of a trial's study; shape (entries of a point,)."""
         self.is_choice = np.array(
             [isinstance(kind, CategoricalDistribution) for kind in self._kinds],
             dtype=bool,
@@ -63,10 +75,19 @@ class Domain:
     def decode(self, point: np.ndarray) -> dict[str, Any]:
         """Return a value for every parameter, absent ones included."""
         pairs = zip(point, self.distributions.items(), strict=True)
-        return {name: _from_unit(place, kind) for place, (name, kind) in pairs}
+        return {name: _from_unit(place, kind) for place, (name, kind) in pairs if name != SOURCE}
+
+    def locate(self, trial: FrozenTrial) -> np.ndarray:
+        """Return the point of a trial of this or an earlier study."""
+        source = source_of(trial)
+        return self.encode(trial.params if source is None else {**trial.params, SOURCE: source})
+
+    def as_own(self, points: np.ndarray) -> np.ndarray:
+        """Return the points of the same configurations in this study."""
+        return np.where(self.is_source, ABSENT, points)
 
     def snap(self, points: np.ndarray) -> np.ndarray:
-        """Return the nearest points with existing values; shape (n, parameters)."""
+        """Return the nearest points with existing values in this study; shape (n, parameters)."""
         steps = np.maximum(self.sizes - 1, 1)
         is_stepped = ~self.is_choice & np.isfinite(self.sizes)
         snapped = points.clip(0.0, None)
@@ -78,7 +99,7 @@ class Domain:
                 snapped[:, j] = [_to_unit(value, kind) for value in values]
             else:
                 snapped[:, j] = np.round(snapped[:, j] * steps[j]) / steps[j]
-        return self.without_absent(snapped)
+        return self.without_absent(self.as_own(snapped))
 
     def learn_conditions(self, trials: Sequence[FrozenTrial]) -> None:
         """Find, for each parameter that some trials lack, the choice that decides on it.
@@ -89,7 +110,7 @@ class Domain:
         if not trials:
             return
         has = np.array([[name in trial.params for name in self.names] for trial in trials])
-        points = np.stack([self.encode(trial.params) for trial in trials])
+        points = np.stack([self.locate(trial) for trial in trials])
         found = (self._find_rule(child, has, points) for child in range(len(self)))
         counts = has.sum(axis=0)
         rules = [rule for rule in found if rule is not None]

@@ -52,7 +52,7 @@ class Feasibility:
             if not (~(excess <= 0) & is_judged).any():
                 continue
             if not len(points):
-                points = np.stack([domain.encode(trial.params) for trial in trials])
+                points = np.stack([domain.locate(trial) for trial in trials])
             models.append(_model(points, _scaled(excess, is_judged), domain, fit))
         if not models:
             return None

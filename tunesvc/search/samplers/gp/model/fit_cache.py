@@ -45,7 +45,7 @@ class FitCache:
         *,
         jumps: bool = False,
     ) -> Hyperparameters:
-        arrays = (points, values, variances, seeds, domain.decides)
+        arrays = (points, values, variances, seeds, domain.decides, domain.is_source)
         key = b"".join(array.tobytes() for array in arrays) + bytes([jumps])
         known = self._fits.get(key)
         if known is None:
@@ -56,6 +56,7 @@ class FitCache:
                 domain.choices,
                 seeds,
                 decides=domain.decides,
+                is_source=domain.is_source,
                 jumps=jumps,
             )
             while len(self._fits) > _FITS_MAX:

@@ -70,6 +70,10 @@ _LENGTH_OF_DECIDING = np.log(0.6)
 """Mode of the same for a choice that decides which parameters exist, such as that of a model: what
 is known of one model says little of another, and one that was tried once with poor parameters would
 be given up."""
+_LENGTH_OF_SOURCES = np.log(2.5)
+"""Mode of the same for the study that a trial is of. Values of two studies correlate by 0.88 then,
+and by what explains them best once there are some of both (Bonilla, Chai and Williams 2008,
+"Multi-task Gaussian process prediction", with equal correlations that are not negative)."""
 _FEW_PARAMETERS = 8
 """With more, length scales grow with the root of their number, as distances do (Hvarfner et al.
 2024, "Vanilla Bayesian optimization performs great in high dimensions")."""
@@ -111,6 +115,7 @@ def fit(
     seeds: np.ndarray | None = None,
     *,
     decides: np.ndarray | None = None,
+    is_source: np.ndarray | None = None,
     jumps: bool = False,
 ) -> Hyperparameters:
     """Return the most probable hyperparameters, from a fixed start, so that only data counts.
@@ -123,6 +128,7 @@ def fit(
         seeds: equal where observations share a training seed; shape (n,). None: all differ.
         decides: True for choices on which the existence of other parameters depends; shape
             (parameters,).
+        is_source: True for the entry of a trial's study; shape (parameters,).
         jumps: True if the function may have steps, like violations of a constraint; for
             observations that share no seeds.
     """
@@ -133,6 +139,8 @@ def fit(
     lengths[:, 0] += 0.5 * np.log(max(columns / _FEW_PARAMETERS, 1.0))
     if decides is not None:
         lengths[decides, 0] = _LENGTH_OF_DECIDING
+    if is_source is not None:
+        lengths[is_source, 0] = _LENGTH_OF_SOURCES
     priors = np.vstack([lengths, _SIGNAL, of_flat[:, :3], np.tile(_WARP, (2 * numbers, 1))])
     start = np.concatenate(
         [-2 * lengths[:, 0], [_SIGNAL[0]], _FLAT_START[: len(of_flat)], np.zeros(2 * numbers)]
@@ -318,6 +326,15 @@ class Posterior:
         """Return the estimated effect of each seed on all points alike; shape (seeds,)."""
         out: np.ndarray = self.known.shift * (seeds[:, None] == self._seeds) @ self._weights
         return out
+
+    def correlation(self, is_source: np.ndarray) -> float:
+        """Return the correlation of this study's values with an earlier study's.
+
+        Args:
+            is_source: True for the entry of a trial's study; shape (parameters,).
+        """
+        smooth, _ = matern(self.known.weights[is_source].sum())
+        return self.known.signal * float(smooth) / self.known.prior
 
     def distances(self, point: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Return distances from a point to others, in length scales; shape (points,)."""

@@ -15,6 +15,7 @@ from tunesvc.search.samplers.gp.model.gp_model import Hyperparameters
 from tunesvc.search.samplers.gp.model.repeats import Repeats
 from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.tracking.scale import ValueScale
+from tunesvc.search.tracking.transferred import source_of
 from tunesvc.search.training_seeds import groups
 
 OBSERVED_MAX = 400
@@ -37,7 +38,8 @@ class Observations:
     seeds: np.ndarray
     """Equal numbers for trials that share a training seed."""
     is_candidate: np.ndarray
-    """True if the trial may be recommended: finished and feasible."""
+    """True if the trial may be recommended: an own one that is finished and feasible. While there
+    is none, those of earlier studies count."""
     unit: float
     centre: float
     """A value on the scale is `centre + unit * value`."""
@@ -140,21 +142,26 @@ def observe(
     observed = [trial for trial, _, _ in seen]
     is_complete = [trial.state == TrialState.COMPLETE for trial in observed]
     raw = [t.values[0] if done else np.nan for t, done in zip(observed, is_complete, strict=True)]
-    complete = zip(observed, is_complete, strict=True)
-    is_candidate = [done and is_feasible(trial) for trial, done in complete]
     numbers = np.array([trial.number for trial in observed])
     return Observations(
         numbers,
-        np.stack([domain.encode(trial.params) for trial in observed]),
+        np.stack([domain.locate(trial) for trial in observed]),
         (np.array([value for _, value, _ in seen]) - centre) / unit,
         np.array(raw),
         np.array([variance for _, _, variance in seen]) / unit**2,
         groups(numbers, shared_blocks),
-        np.array(is_candidate),
+        _candidates(observed),
         unit,
         centre,
         scale,
     )
+
+
+def _candidates(trials: Sequence[FrozenTrial]) -> np.ndarray:
+    is_good = [trial.state == TrialState.COMPLETE and is_feasible(trial) for trial in trials]
+    is_own = [source_of(trial) is None for trial in trials]
+    own = np.array(is_good) & np.array(is_own)
+    return own if own.any() else np.array(is_good)
 
 
 Learn = Callable[[Observations], Hyperparameters]

@@ -100,7 +100,7 @@ class StudyModels:
 
     def points(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
         """Return trials as points; shape (trials, parameters)."""
-        rows = [self._domain.encode(trial.params) for trial in trials]
+        rows = [self._domain.locate(trial) for trial in trials]
         return np.array(rows).reshape(-1, len(self._domain))
 
     def objectives(self) -> Sequence[ObjectiveModel]:
