@@ -18,10 +18,10 @@ if TYPE_CHECKING:
         rollback,
         watch,
     )
+    from tunesvc.client.model_loading import load_model
     from tunesvc.client.remote.http_client import Client
     from tunesvc.decorator import Choice, Float, Int, tunable
     from tunesvc.errors import Pruned, StudyFailed, TuneError
-    from tunesvc.models.trained_model import load_model
     from tunesvc.preparation.fitted_preparation import load_preparation
     from tunesvc.search.pruners.asha import AshaPruner
     from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
@@ -58,7 +58,7 @@ _HOMES = {
     "delete_study": "tunesvc.api",
     "list_champions": "tunesvc.champions.champion_functions",
     "load_champion": "tunesvc.champions.champion_functions",
-    "load_model": "tunesvc.models.trained_model",
+    "load_model": "tunesvc.client.model_loading",
     "load_preparation": "tunesvc.preparation.fitted_preparation",
     "load_study": "tunesvc.api",
     "promote": "tunesvc.champions.champion_functions",

@@ -17,7 +17,7 @@ from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import StudyFailed, StudyNotFound, TuneError
 from tunesvc.execution.objectives.ray_tune_space import nested
 from tunesvc.models.model_store import ModelMetadata, ModelStore
-from tunesvc.models.trained_model import TrainedModel, load_model
+from tunesvc.models.trained_model import TrainedModel
 from tunesvc.plots import Plots
 from tunesvc.queries.checkpoint_files import find_best_checkpoint, open_checkpoint
 from tunesvc.queries.confirmation import Confirmation, get_confirmation
@@ -570,7 +570,7 @@ class Study:
             replace=replace,
             function=function,
         )
-        return None if metadata is None else load_model(metadata.study)
+        return None if metadata is None else TrainedModel(ModelStore.open().fetch(metadata.study))
 
     @property
     def model_metadata(self) -> ModelMetadata | None:

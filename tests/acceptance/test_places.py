@@ -29,7 +29,6 @@ REFUSING = {
     "schema": "prints what this version of the program reads",
     "dashboard": "serves the database; a server has its own pages",
     "serve": "is the server",
-    "apply": "trains on this machine, on data of the artifact store, which no server has",
     "send": "records in the database what trackers have",
     "champion deliver": HOOKS,
     "data ls": STORE,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.support.specs import make_spec
-from tunesvc.db import study_records
+from tunesvc.db import study_records, submissions
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.study_records import StudyRecord
+from tunesvc.execution.attempt.checkpoints import Checkpoints
 from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed
+from tunesvc.queries.operations.final_runs import FINAL
 from tunesvc.runtime.finals import final_study
 
 DATA = {"source": "shop.csv", "target": "bought"}
@@ -46,3 +50,49 @@ def use_test_part(database: Database, record: StudyRecord, number: int, value: f
     storage.set_study_system_attr(final.study_id, DATA_USED, attrs)
     for trial in storage.get_all_trials(final.study_id, states=(TrialState.WAITING,)):
         complete(storage, final, trial_id(final.study_id, trial.number), value)
+
+
+def submitted(database: Database, name: str, **spec: Any) -> StudyRecord:
+    """Store a study with two complete trials that a server has run."""
+    record = searched(database, name, version=name, test_rows=name, **spec)
+    with database.engine.begin() as connection:
+        submissions.submit(connection, record.study_id, submitted_by="ann")
+        submissions.requeue(connection, record.study_id)
+    _end(database, record.study_id)
+    return record
+
+
+def end_final_run(
+    database: Database, name: str, number: int, value: float = 0.3, saved: Path | None = None
+) -> None:
+    """Do what a server does with a final run, but for the training: `saved` is its model."""
+    storage = PgStorage(database)
+    final_id = storage.get_study_id_from_name(name)
+    trial = trial_id(final_id, number)
+    attrs = storage.get_study_system_attrs(final_id)
+    if attrs[FINAL]["kind"] == "test":
+        searched_attrs = storage.get_study_system_attrs(attrs[FINAL]["study_id"])
+        storage.set_study_system_attr(final_id, DATA_USED, searched_attrs[DATA_USED])
+    if saved is not None:
+        folder = saved.parent / "checkpoints" / str(final_id)
+        kept = Checkpoints(folder, number, 1).save(saved, 0)
+        row = {"trial": trial, "path": str(kept)}
+        with database.engine.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "INSERT INTO attempts (trial_id, number, token, state, checkpoint) "
+                    "VALUES (:trial, 1, 1, 'finished', :path)"
+                ),
+                row,
+            )
+    storage.set_trial_state_values(trial, TrialState.RUNNING)
+    storage.set_trial_state_values(trial, TrialState.COMPLETE, [value])
+    _end(database, final_id)
+
+
+def _end(database: Database, study_id: int) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE studies SET state = 'finished', ended_at = now() WHERE study_id = :id"),
+            {"id": study_id},
+        )

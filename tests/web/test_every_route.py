@@ -95,6 +95,8 @@ EXPECTED: dict[str, str] = {
     f"GET {API}/watches": USER,
     f"PUT {API}/watches/{{family}}": OPERATOR,
     f"DELETE {API}/watches/{{family}}": OPERATOR,
+    f"POST {API}/studies/{{study}}/test": OPERATOR,
+    f"POST {API}/studies/{{study}}/model": OPERATOR,
     f"POST {API}/links/redeem": EVERYBODY,
     f"PUT {API}/studies/{{study}}/project": ADMIN,
     f"GET {API}/me": USER,

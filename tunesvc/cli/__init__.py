@@ -150,7 +150,7 @@ _STEER = "Steer"
 _SETUP = "Set up"
 
 _HERE = (
-    *(dashboard.dashboard, serve.serve, send.send, final_commands.apply),
+    *(dashboard.dashboard, serve.serve, send.send),
     *(files.init, files.import_, files.validate, files.preview, files.schema),
 )
 """Commands that only work on this machine, beside those of `db`."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, StudyName
+from tunesvc.cli import served_final_commands
+from tunesvc.cli.chosen_client import chosen_server
+from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, ServerUrl, StudyName
 from tunesvc.cli.exits import ExitCode
+from tunesvc.cli.final_output import no_model, print_model, print_test
 from tunesvc.cli.session import run_session
 
 if TYPE_CHECKING:
     from tunesvc.models.model_store import ModelMetadata
-    from tunesvc.queries.operations.final_results import TestResult
     from tunesvc.study import Study
 
 
@@ -37,6 +38,7 @@ def apply(
         bool,
         typer.Option("--replace", help="Replace the model of another study of the same name."),
     ] = False,
+    server: ServerUrl = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -45,20 +47,32 @@ def apply(
 
     The preparation is fitted on training and validation part together, the model is trained on them
     and evaluated on the test part. `tunesvc.load_model("STUDY").predict(rows)` uses both, in any
-    process that reaches the artifact store, or in the folder of `--out`.
+    process that reaches the artifact store or server, or in the folder of `--out`.
 
     The training is a study of its own, `STUDY:apply`. Ctrl-C stops it cleanly, and the same command
-    continues it.
+    continues it. A server trains and stores the model of a submitted study, also after Ctrl-C.
     """
-    if train:
+    if replace and not train:
+        raise typer.BadParameter("--replace is for training: add --train")
+    if trial is not None and not train:
+        raise typer.BadParameter("--trial is for training: add --train")
+    address = chosen_server(server)
+    if address is not None:
+        served_final_commands.apply_and_print(
+            study,
+            address,
+            train=train,
+            trial=trial,
+            out=out,
+            replace=replace,
+            as_json=as_json,
+            quiet=quiet,
+        )
+    elif train:
         options = {"out": out, "replace": replace}
         _train(study, database_url, trial, options, as_json=as_json, quiet=quiet)
-        return
-    if replace:
-        raise typer.BadParameter("--replace is for training: add --train")
-    if trial is not None:
-        raise typer.BadParameter("--trial is for training: add --train")
-    _show_stored(study, out, database_url, as_json=as_json)
+    else:
+        _show_stored(study, out, database_url, as_json=as_json)
 
 
 def _show_stored(study: str, out: Path | None, database_url: str | None, *, as_json: bool) -> None:
@@ -68,9 +82,7 @@ def _show_stored(study: str, out: Path | None, database_url: str | None, *, as_j
     loaded = api.load_study(study, database_url=database_url)
     metadata = loaded.model_metadata
     if metadata is None:
-        raise typer.BadParameter(
-            f"study {study!r} has no trained model yet: add --train, which trains one"
-        )
+        raise no_model(study)
     if out is not None:
         write_folder(study, out)
     _print_model(loaded, metadata, out, as_json=as_json)
@@ -86,7 +98,6 @@ def test_and_print(
 ) -> None:
     """Evaluate a study's recommended trial on the test part unless that was done, and print it."""
     from tunesvc import api
-    from tunesvc.views import final_text, terminal
 
     loaded = api.load_study(study, database_url=database_url)
     before = loaded.test_result
@@ -103,14 +114,8 @@ def test_and_print(
     if result is None:
         _end_interrupted(f"tune best {study} --test")
         return
-    recommended = loaded.best_trial.number
     is_new = before is None or before.at != result.at
-    if as_json:
-        terminal.print_json(_test_json(result, recommended, is_new=is_new))
-        return
-    terminal.out().print(final_text.test_result(result, recommended, is_new=is_new))
-    if recommended == result.trial:
-        terminal.out().print(final_text.next_stages(study))
+    print_test(result, loaded.best_trial.number, is_new=is_new, as_json=as_json)
 
 
 def _train(
@@ -152,30 +157,9 @@ def _print_model(
 ) -> None:
     """Print what a stored model is."""
     from tunesvc.models.model_store import ModelStore
-    from tunesvc.views import final_text, terminal
 
-    store = ModelStore.open().address
-    if as_json:
-        folder = None if out is None else str(out)
-        terminal.print_json({**asdict(metadata), "store": store, "folder": folder})
-        return
     uses = study.test_uses if metadata.test is not None else ()
-    terminal.out().print(final_text.trained_model(metadata, store, out, uses))
-
-
-def _test_json(result: TestResult, recommended: int, *, is_new: bool) -> dict[str, Any]:
-    from tunesvc.views import terminal
-
-    return {
-        **terminal.plain(result),
-        "optimism": result.optimism,
-        "interval": result.interval,
-        "is_clean": result.is_clean,
-        "verdict": result.verdict,
-        "caution": result.caution,
-        "is_new": is_new,
-        "recommended": recommended,
-    }
+    print_model(metadata, ModelStore.open().address, out, uses, as_json=as_json)
 
 
 def _end_interrupted(command: str) -> None:

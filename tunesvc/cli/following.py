@@ -55,13 +55,19 @@ def watch(
     *,
     as_json: bool,
     quiet: bool,
+    title: str = "",
 ) -> dict[str, FollowedStudy]:
-    """Show the progress of studies until all have ended or are paused, or until Ctrl-C."""
+    """Show the progress of studies until all have ended or are paused, or until Ctrl-C.
+
+    The view's title describes each study by default.
+    """
     from tunesvc.client.followed_study import FollowedStudy
 
     seen = {view.name: view for view in studies}
     titles = {name: title_of(view.spec) if view.spec else name for name, view in seen.items()}
     titles |= {name: name for name in refused}
+    if title:
+        titles = dict.fromkeys(titles, title)
     left: list[str] = []
     try:
         with (

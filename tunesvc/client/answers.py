@@ -27,6 +27,15 @@ class BestTrials:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestedFinal:
+    """A final run that a server runs: a study of its own, and its trial."""
+
+    study: StudyView
+    trial: int
+    """Number of its trial that runs, or waits."""
+
+
+@dataclass(frozen=True, slots=True)
 class StudyOverview:
     """A study with its answer and its newest trials."""
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         BestTrials,
         ChampionHistory,
         FigureData,
+        RequestedFinal,
         ServerInfo,
         StudyNews,
         StudyOverview,
@@ -40,12 +41,14 @@ if TYPE_CHECKING:
     from tunesvc.client.study_inputs import NewStudy, StudyPatch
     from tunesvc.db.champions.champion_records import Champion
     from tunesvc.db.champions.served_watches import ServedWatch
+    from tunesvc.models.model_store import StoredModel
     from tunesvc.queries.checkpoint_files import KeptCheckpoint
     from tunesvc.queries.comparison import Fact
     from tunesvc.queries.confirmation import Confirmation
     from tunesvc.queries.explain.explanation import Explanation
     from tunesvc.queries.health import Health
     from tunesvc.queries.operations.cluster_view import ClusterView
+    from tunesvc.queries.operations.final_results import TestResult, TestUse
     from tunesvc.queries.operations.study_diagnosis import Diagnosis
     from tunesvc.queries.study_replay import StudyReplay
     from tunesvc.queries.trials.population_tree import Schedule
@@ -306,6 +309,38 @@ class InsightOperations(Protocol):
         """Return the repeats of a study's finalists so far; None if it was never confirmed."""
         ...
 
+    def test_result(self, study: str) -> TestResult | None:
+        """Return the newest result on the test part; None if it was never used for this study."""
+        ...
+
+    def test_uses(self, study: str) -> tuple[TestUse, ...]:
+        """Return all uses of the test part of a study's data, the first one first.
+
+        Only those by studies that the user may view.
+        """
+        ...
+
+    def model(self, study: str, final_trial: int | None = None) -> StoredModel | None:
+        """Return the stored model of a study; None if there is none.
+
+        Args:
+            study: Name of the study.
+            final_trial: `trial` of `submissions.apply`: None is returned until its model is stored.
+
+        Raises:
+            TuneError: the model of that trial could not be stored.
+        """
+        ...
+
+    def fetch_model(self, study: str) -> Path:
+        """Return the folder of the stored model on this machine, for `TrainedModel`.
+
+        Raises:
+            DataError: there is none.
+            ArtifactDamaged: it arrived with another digest.
+        """
+        ...
+
     def replay(self, study: str) -> StudyReplay:
         """Repeat every decision of a study from what is stored, and compare."""
         ...
@@ -423,6 +458,38 @@ class SubmissionOperations(Protocol):
 
         Raises:
             ChampionNotFound: servers do not watch it.
+        """
+        ...
+
+    def test(self, study: str, *, again: bool = False) -> RequestedFinal | None:
+        """Queue the evaluation of the recommended trial on the test part; return the final run.
+
+        None if a result is recorded and `again` is off: `insights.test_result` has it. One that has
+        not ended is continued.
+
+        Raises:
+            TuneError: servers leave this study alone, or it has no test part or no result.
+            StudyBusy: it runs with another trial.
+        """
+        ...
+
+    def apply(
+        self, study: str, number: int | None = None, *, replace: bool = False
+    ) -> RequestedFinal:
+        """Queue the training of the final model, and return the final run.
+
+        A server then stores the model, for `insights.model`. A training of the same trial that has
+        not ended is continued.
+
+        Args:
+            study: Name of the study.
+            number: Trial whose parameters are trained; the recommended one by default.
+            replace: Store the model also if another study of the same name has one.
+
+        Raises:
+            TuneError: servers leave this study alone, or it has no result.
+            DataError: another study of the same name has a model, and `replace` is off.
+            StudyBusy: it runs with another trial.
         """
         ...
 

@@ -38,6 +38,7 @@ Point = Literal[
     # a server
     "taking",  # it has chosen a study from the queue
     "leaving",  # a coordinator stops in order, its lease is not yet released
+    "stored",  # a final model is in the artifact store, and no row says so
     # a worker
     "begun",  # it has an attempt and has not started the objective
     "said",  # a report is in its outbox

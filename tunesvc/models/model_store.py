@@ -18,7 +18,7 @@ import secrets
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,17 @@ class ModelMetadata:
         return self.study_key in ("", study_key)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """The newest model of a study in a store."""
+
+    metadata: ModelMetadata
+    digest: str
+    """SHA-256 of its archive, in hexadecimal."""
+    bytes: int
+    """Size of its archive."""
+
+
 class ModelStore:
     """Trained models in an artifact store."""
 
@@ -102,7 +113,7 @@ class ModelStore:
             archive = Path(scratch, "model.tar")
             with tarfile.open(archive, "w") as tar:
                 for path in sorted(folder.iterdir()):
-                    tar.add(path, path.name)
+                    tar.add(path, path.name, filter=_without_origin)
             digest = self._files.put_file(archive).digest
         content = json.dumps({**asdict(metadata), "digest": digest}).encode()
         self._objects.publish(_key(metadata.study), content)
@@ -130,6 +141,24 @@ class ModelStore:
         found = self._entry(study)
         return None if found is None else _metadata(found)
 
+    def find_stored(self, study: str) -> StoredModel | None:
+        """Return the newest model of a study with its archive's size; None if there is none."""
+        found = self._entry(study)
+        if found is None:
+            return None
+        digest = str(found["digest"])
+        archive = self._files.find(digest)
+        return None if archive is None else StoredModel(_metadata(found), digest, archive.bytes)
+
+    def read(self, digest: str) -> Iterator[bytes]:
+        """Return a model's archive in pieces; the last step checks the digest of all.
+
+        Raises:
+            ArtifactMissing: at once, the store has none of that digest.
+            ArtifactDamaged: at the end, its content is not what was put.
+        """
+        return self._files.read(digest)
+
     def fetch(self, study: str) -> Path:
         """Return the folder of the newest model of a study on this machine, whole.
 
@@ -140,30 +169,10 @@ class ModelStore:
         if found is None:
             raise DataError(
                 f"there is no trained model of a study {study!r} in {self.address}: "
-                f"`tune apply {study} --train` trains one"
+                f"`{final_command(study, 'apply')}` trains one"
             )
         digest = str(found["digest"])
-        folder = home_directory() / "models" / digest[:_DIGITS]
-        if not folder.exists():
-            self._unpack(digest, folder)
-        return folder
-
-    def _unpack(self, digest: str, folder: Path) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
-        archive = partial.with_suffix(".tar")
-        try:
-            self._files.get(digest, archive)
-            with tarfile.open(archive) as tar:
-                tar.extractall(partial, filter="data")
-            if not folder.exists():
-                partial.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster
-                raise
-        finally:
-            archive.unlink(missing_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
+        return place_model(digest, lambda archive: self._files.get(digest, archive))
 
     def _entry(self, study: str) -> dict[str, Any] | None:
         try:
@@ -171,6 +180,62 @@ class ModelStore:
         except ArtifactMissing:
             return None
         return found
+
+
+def require_stored(study: str, found: StoredModel | None, digest: str | None = None) -> StoredModel:
+    """Return a study's stored model.
+
+    Raises:
+        DataError: there is none.
+        ArtifactMissing: it is another one than that of a digest.
+    """
+    if found is None:
+        raise DataError(
+            f"study {study!r} has no trained model: `{final_command(study, 'apply')}` trains one"
+        )
+    if digest not in (None, found.digest):
+        raise ArtifactMissing(
+            f"study {study!r} has another model by now than that of digest {digest}: ask again"
+        )
+    return found
+
+
+def place_model(digest: str, write: Callable[[Path], None]) -> Path:
+    """Return the folder of a model on this machine, whole.
+
+    Args:
+        digest: of the model's archive.
+        write: writes the archive to a file; called if the folder is not there yet.
+    """
+    folder = home_directory() / "models" / digest[:_DIGITS]
+    if not folder.exists():
+        _unpack(write, folder)
+    return folder
+
+
+def _unpack(write: Callable[[Path], None], folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    archive = partial.with_suffix(".tar")
+    try:
+        write(archive)
+        with tarfile.open(archive) as tar:
+            tar.extractall(partial, filter="data")
+        if not folder.exists():
+            partial.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was faster
+            raise
+    finally:
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _without_origin(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Leave out times and owners, so that equal models have equal archives."""
+    member.mtime = member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
 
 
 def write_metadata(folder: Path, metadata: ModelMetadata) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesvc.errors import DataError
 from tunesvc.models.model_file import ModelNeeds, read_model, read_needs, row_of
-from tunesvc.models.model_store import ModelMetadata, ModelStore, read_metadata
+from tunesvc.models.model_store import ModelMetadata, read_metadata
 from tunesvc.preparation.fitted_preparation import FittedPreparation, read_preparation
 
 if TYPE_CHECKING:
@@ -125,20 +125,3 @@ class TrainedModel:
                 "`evaluation: {scoring: ...}`, gives one that predicts"
             )
         return self._needs
-
-
-def load_model(named: str | Path, store: str | None = None) -> TrainedModel:
-    """Return the model that `tune apply STUDY --train` trained last, by the study's name.
-
-    It is unpickled on first use: load only models that you trust.
-
-    Args:
-        named: name of the study, or a folder that `--out` has written.
-        store: address of the artifact store; `TUNE_ARTIFACTS` by default.
-
-    Raises:
-        DataError: there is none.
-    """
-    if isinstance(named, Path) or Path(named).is_dir():
-        return TrainedModel(Path(named))
-    return TrainedModel(ModelStore.open(store).fetch(named))

@@ -101,6 +101,15 @@ def final_command(study: str, kind: str) -> str:
     return f"tune best {name} --test" if kind == "test" else f"tune apply {name} --train"
 
 
+def no_result_message(study: str, final: str, kind: str, reason: str) -> str:
+    """Return the error of a final run that has ended without a result."""
+    why = f": {reason}" if reason else ""
+    return (
+        f"the trial of {final!r} has no result{why}. `tune show {shlex.quote(final)}` has its "
+        f"state, and `{final_command(study, kind)}` runs it again"
+    )
+
+
 def confirm_command(study: str, *, has_program: bool) -> str:
     """Return the command that runs a study's finalists again."""
     if has_program:

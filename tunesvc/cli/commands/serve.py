@@ -109,6 +109,7 @@ def serve(
     """
     from tunesvc.service.alert_sender import AlertSender
     from tunesvc.service.artifact_collector import ArtifactCollector
+    from tunesvc.service.model_keeper import ModelKeeper
     from tunesvc.service.watch_schedule import WatchSchedule
     from tunesvc.web.binding import Binding
 
@@ -135,6 +136,7 @@ def serve(
         stack.enter_context(ArtifactCollector(database))
         if studies:  # a server that only shows studies runs no process for them either
             stack.enter_context(WatchSchedule(database))
+        stack.enter_context(ModelKeeper(database))
         _print_address(server, database, first, as_json=as_json)
         stopped.get()
         supervisor.stop()

@@ -239,7 +239,8 @@ def best(
 
     `--test` trains it as before and evaluates it on the test part of the study's data, which no
     trial has read. That happens once, as the study `STUDY:test`: later calls show what is recorded.
-    Ctrl-C stops it cleanly, and the same command continues it.
+    Ctrl-C stops it cleanly, and the same command continues it. A server evaluates a submitted
+    study; that continues there after Ctrl-C.
     """
     if test or again:
         _test(study, server, database_url, test=test, again=again, as_json=as_json, quiet=quiet)
@@ -277,15 +278,16 @@ def _test(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from tunesvc.cli.final_commands import test_and_print
+    from tunesvc.cli import final_commands, served_final_commands
 
     if not test:
         raise typer.BadParameter("--again is for --test")
-    if chosen_server(server) is not None:
-        raise typer.BadParameter(
-            "--test trains on this machine only: run it where the study ran, with --database-url"
+    if (address := chosen_server(server)) is not None:
+        served_final_commands.test_and_print(
+            study, address, again=again, as_json=as_json, quiet=quiet
         )
-    test_and_print(study, database_url, again=again, as_json=as_json, quiet=quiet)
+        return
+    final_commands.test_and_print(study, database_url, again=again, as_json=as_json, quiet=quiet)
 
 
 def _answer_json(rows: Sequence[TrialRow], answer: Recommendation | None) -> dict[str, Any] | None:

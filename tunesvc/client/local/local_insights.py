@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesvc.db.engine.database import Database
@@ -14,9 +15,11 @@ from tunesvc.queries.studies import get_study
 
 if TYPE_CHECKING:
     from tunesvc.client.answers import BestTrials, FigureData, StudyOverview
+    from tunesvc.models.model_store import StoredModel
     from tunesvc.queries.confirmation import Confirmation
     from tunesvc.queries.explain.explanation import Explanation
     from tunesvc.queries.health import Health
+    from tunesvc.queries.operations.final_results import TestResult, TestUse
     from tunesvc.queries.operations.study_diagnosis import Diagnosis
     from tunesvc.queries.study_replay import StudyReplay
     from tunesvc.queries.trials.population_tree import Schedule
@@ -102,6 +105,38 @@ class LocalInsights:
         from tunesvc.queries.confirmation import get_confirmation
 
         return get_confirmation(self._database, self._view(study).name)
+
+    def test_result(self, study: str) -> TestResult | None:
+        """Return the newest result on the test part."""
+        from tunesvc.queries.operations.final_results import get_test_result
+
+        return get_test_result(self._database, self._view(study).study_id, self._among)
+
+    def test_uses(self, study: str) -> tuple[TestUse, ...]:
+        """Return all uses of the test part of a study's data, the first one first."""
+        from tunesvc.queries.operations.data_lineage import get_data
+        from tunesvc.queries.operations.final_results import list_test_uses
+
+        data = get_data(self._database, self._view(study).study_id)
+        if data is None:
+            return ()
+        return list_test_uses(self._database, data.version, data.test_rows, self._among)
+
+    def model(self, study: str, final_trial: int | None = None) -> StoredModel | None:
+        """Return the stored model of a study."""
+        from tunesvc.db import study_records
+        from tunesvc.runtime.finals.served_finals import get_stored_model
+
+        with self._database.engine.connect() as connection:
+            record = study_records.get(connection, self._view(study).study_id)
+        return get_stored_model(self._database, record, final_trial)
+
+    def fetch_model(self, study: str) -> Path:
+        """Return the folder of the stored model on this machine."""
+        from tunesvc.models.model_store import ModelStore, require_stored
+
+        require_stored(study, self.model(study))
+        return ModelStore.open().fetch(study)
 
     def replay(self, study: str) -> StudyReplay:
         """Repeat every decision of a study from what is stored, and compare."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from tunesvc.artifacts.artifact_store import ArtifactStore, pieces_of
 from tunesvc.artifacts.snapshot import Snapshot
 from tunesvc.champions.served.watch_registration import register_watch, remove_watch
+from tunesvc.client.answers import RequestedFinal
 from tunesvc.db.champions import served_watches
 from tunesvc.db.champions.served_watches import ServedWatch
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import StudyScope
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study, get_study_by_id, get_study_id
+from tunesvc.runtime.finals.final_study import FinalTrial
+from tunesvc.runtime.finals.served_finals import submit_apply, submit_test
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.submission import (
     has_snapshot,
@@ -86,3 +89,26 @@ class LocalSubmissions:
     def unwatch(self, family: str) -> ServedWatch:
         """Let servers watch a family no more; return its watch as it was."""
         return remove_watch(self._database, family, self._among)
+
+    def test(self, study: str, *, again: bool = False) -> RequestedFinal | None:
+        """Queue the evaluation on the test part; return the final run."""
+        study_id = get_study_id(self._database, study, self._among)
+        final = submit_test(self._database, study_id, again=again, submitted_by=self._user)
+        return None if final is None else self._requested(final)
+
+    def apply(
+        self, study: str, number: int | None = None, *, replace: bool = False
+    ) -> RequestedFinal:
+        """Queue the training of the final model, and return the final run."""
+        final = submit_apply(
+            self._database,
+            get_study_id(self._database, study, self._among),
+            number=number,
+            replace=replace,
+            submitted_by=self._user,
+        )
+        return self._requested(final)
+
+    def _requested(self, final: FinalTrial) -> RequestedFinal:
+        view = get_study_by_id(self._database, final.record.study_id)
+        return RequestedFinal(view, final.number)

@@ -6,6 +6,7 @@ carried out once.
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from tunesvc.client.problems import MEDIA_TYPE, Problem, to_error
 from tunesvc.client.remote.event_source import ServerEvent, read_events
 from tunesvc.client.wire_format import decode, encode
-from tunesvc.errors import DatabaseUnavailable, ServerError, TuneError
+from tunesvc.errors import ArtifactDamaged, DatabaseUnavailable, ServerError, TuneError
 
 T = TypeVar("T")
 
@@ -96,6 +97,23 @@ class ServerConnection:
                 timeout=httpx.Timeout(UPLOAD_S, connect=CONNECT_S),
             )
         )
+
+    def download(self, path: str, file: Path, digest: str) -> None:
+        """Write what is at a path to a file, in pieces.
+
+        Raises:
+            ArtifactDamaged: it has another SHA-256 than `digest`.
+        """
+        found = hashlib.sha256()
+        with self.stream(path) as response, file.open("wb") as content:
+            for piece in response.iter_bytes():
+                found.update(piece)
+                content.write(piece)
+        if found.hexdigest() != digest:
+            raise ArtifactDamaged(
+                f"content of digest {digest} arrived from {self.url} with digest "
+                f"{found.hexdigest()}: try again"
+            )
 
     def events(self, path: str, after: str = "", **query: object) -> Iterator[ServerEvent]:
         """Yield events, and reconnect where the connection is lost, without losing one.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tunesvc.client.remote.connection import ServerConnection, study_path
 
 if TYPE_CHECKING:
     from tunesvc.client.answers import BestTrials, FigureData, StudyOverview
+    from tunesvc.models.model_store import StoredModel
     from tunesvc.queries.confirmation import Confirmation
     from tunesvc.queries.explain.explanation import Explanation
     from tunesvc.queries.health import Health
+    from tunesvc.queries.operations.final_results import TestResult, TestUse
     from tunesvc.queries.operations.study_diagnosis import Diagnosis
     from tunesvc.queries.study_replay import StudyReplay
     from tunesvc.queries.trials.population_tree import Schedule
@@ -67,6 +70,38 @@ class HttpInsights:
 
         path = study_path(study, "confirmation")
         return self._connection.get(Confirmation | None, path)  # type: ignore[arg-type]
+
+    def test_result(self, study: str) -> TestResult | None:
+        """Return the newest result on the test part."""
+        from tunesvc.queries.operations.final_results import TestResult
+
+        kind: Any = TestResult | None
+        found: TestResult | None = self._connection.get(kind, study_path(study, "test"))
+        return found
+
+    def test_uses(self, study: str) -> tuple[TestUse, ...]:
+        """Return all uses of the test part of a study's data, the first one first."""
+        from tunesvc.queries.operations.final_results import TestUse
+
+        return self._connection.get(tuple[TestUse, ...], study_path(study, "test", "uses"))
+
+    def model(self, study: str, final_trial: int | None = None) -> StoredModel | None:
+        """Return the stored model of a study."""
+        from tunesvc.models.model_store import StoredModel
+
+        kind: Any = StoredModel | None
+        found: StoredModel | None = self._connection.get(
+            kind, study_path(study, "model"), final_trial=final_trial
+        )
+        return found
+
+    def fetch_model(self, study: str) -> Path:
+        """Return the folder of the stored model on this machine."""
+        from tunesvc.models.model_store import place_model, require_stored
+
+        digest = require_stored(study, self.model(study)).digest
+        path = study_path(study, "models", digest)
+        return place_model(digest, lambda archive: self._connection.download(path, archive, digest))
 
     def replay(self, study: str) -> StudyReplay:
         """Repeat every decision of a study from what is stored, and compare."""

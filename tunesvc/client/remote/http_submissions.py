@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesvc.artifacts.artifact_store import checked_digest
 from tunesvc.artifacts.snapshot import Snapshot
+from tunesvc.client.answers import RequestedFinal
 from tunesvc.client.remote.connection import ServerConnection, escaped, study_path
 from tunesvc.queries.rows import StudyView
 from tunesvc.runtime.new_submission import NewSubmission
@@ -59,6 +60,21 @@ class HttpSubmissions:
         from tunesvc.db.champions.served_watches import ServedWatch
 
         return self._connection.delete(ServedWatch, _watch_path(family))
+
+    def test(self, study: str, *, again: bool = False) -> RequestedFinal | None:
+        """Queue the evaluation on the test part; return the final run."""
+        kind: Any = RequestedFinal | None
+        found: RequestedFinal | None = self._connection.post(
+            kind, study_path(study, "test"), {"again": again}
+        )
+        return found
+
+    def apply(
+        self, study: str, number: int | None = None, *, replace: bool = False
+    ) -> RequestedFinal:
+        """Queue the training of the final model, and return the final run."""
+        body = {"trial": number, "replace": replace}
+        return self._connection.post(RequestedFinal, study_path(study, "model"), body)
 
 
 def _study(new: NewSubmission) -> dict[str, Any]:

@@ -12,11 +12,18 @@ from tunesvc.artifacts.checkpoint_archive import unpack_into
 from tunesvc.data.prepared_data import TEST
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
-from tunesvc.errors import TuneError
+from tunesvc.errors import ArtifactTooLarge, TuneError
+from tunesvc.instrumentation import failpoints
 from tunesvc.models.model_store import ModelMetadata, ModelStore, write_metadata
 from tunesvc.preparation.fitted_preparation import write_preparation
-from tunesvc.queries.checkpoint_files import list_checkpoints, open_checkpoint
+from tunesvc.queries.checkpoint_files import (
+    KeptCheckpoint,
+    find_best_checkpoint,
+    list_checkpoints,
+    open_checkpoint,
+)
 from tunesvc.queries.operations.data_lineage import get_data
+from tunesvc.queries.operations.final_models import MODEL, ModelRecord
 from tunesvc.queries.operations.final_runs import (
     BY,
     OF_TRIAL,
@@ -27,12 +34,22 @@ from tunesvc.queries.operations.final_runs import (
 )
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study_by_id
+from tunesvc.queries.trials.attempt_events import list_attempts
+from tunesvc.util.formatting import size
 
 
 def store_model(
-    database: Database, final_id: int, number: int, study_key: str, *, replace: bool
+    database: Database,
+    final_id: int,
+    number: int,
+    study_key: str,
+    *,
+    replace: bool,
+    bytes_max: int | None = None,
 ) -> ModelMetadata:
     """Store the model of a complete trial of a final run, with its preparation. May be repeated.
+
+    Copies files, and unpickles none. That it is stored is recorded with the final run.
 
     Args:
         database: where the final run is stored.
@@ -40,19 +57,21 @@ def store_model(
         number: of its trial.
         study_key: key of the study that was searched.
         replace: also if another study of the same name has a model.
+        bytes_max: the largest model that is taken.
 
     Raises:
         TuneError: the trial has saved nothing.
         DataError: another study of the same name has a model, and `replace` is off.
+        ArtifactTooLarge: the model is larger than `bytes_max`.
     """
     view = get_study_by_id(database, final_id)
-    saved = list_checkpoints(database, view, number)
-    if not saved:
-        raise TuneError(
-            f"the objective of {view.name!r} has run and saved no model: return the fitted model, "
-            "with `evaluation: {scoring: ...}`, or save it with `trial.checkpoint(path)`"
+    newest = _newest_checkpoint(database, view, number)
+    if bytes_max is not None and newest.bytes > bytes_max:
+        raise ArtifactTooLarge(
+            f"the model of {view.name!r} has {size(newest.bytes)}, and a server stores at "
+            f"most {size(bytes_max)}: save less, or copy it with `tune artifacts "
+            f"{view.name} {number} --to DIR`"
         )
-    newest = saved[-1]  # the last one is what the training ended with
     archive = open_checkpoint(database, view, number, newest.checkpoint).archive()
     with tempfile.TemporaryDirectory(prefix="tunesvc-model-") as scratch:
         folder = Path(scratch, "model")
@@ -63,7 +82,33 @@ def store_model(
         if metadata.preparation_version:
             write_preparation(folder, metadata.preparation_version)
         ModelStore.open().put(folder, metadata, replace=replace)
+    failpoints.reach("stored")
+    write_record(database, final_id, ModelRecord(number))
     return metadata
+
+
+def _newest_checkpoint(database: Database, view: StudyView, number: int) -> KeptCheckpoint:
+    """Return what the training ended with.
+
+    Raises:
+        TuneError: the trial has saved nothing, or this machine does not have it.
+    """
+    saved = list_checkpoints(database, view, number)
+    if saved:
+        return saved[-1]
+    attempts = list_attempts(database, view.study_id, numbers=[number])
+    if any(attempt.checkpoint for attempt in attempts):
+        find_best_checkpoint(database, view, number)  # says where it was
+    raise TuneError(
+        f"the objective of {view.name!r} has run and saved no model: return the fitted model, "
+        "with `evaluation: {scoring: ...}`, or save it with `trial.checkpoint(path)`"
+    )
+
+
+def write_record(database: Database, final_id: int, record: ModelRecord) -> None:
+    """Record with a final run that a model is stored, or why it could not be."""
+    fields = dataclasses.asdict(record)
+    PgStorage(database).set_study_system_attr(final_id, MODEL, fields)
 
 
 def write_folder(study: str, out: Path) -> Path:

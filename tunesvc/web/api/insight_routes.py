@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from fastapi.responses import HTMLResponse, Response
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from tunesvc.charts import FigureKind
 from tunesvc.client.answers import BestTrials, FigureData, StudyOverview
+from tunesvc.models.model_store import StoredModel, require_stored
 from tunesvc.queries.confirmation import Confirmation
 from tunesvc.queries.explain.explanation import Explanation
 from tunesvc.queries.health import Health
+from tunesvc.queries.operations.final_results import TestResult, TestUse
 from tunesvc.queries.operations.study_diagnosis import Diagnosis
 from tunesvc.queries.study_replay import StudyReplay
 from tunesvc.queries.trials.population_tree import Schedule
 from tunesvc.search.replay import PrunerComparison, ReplayedProposal
-from tunesvc.web.api.api_requests import ViewingStudy
+from tunesvc.web.api.api_requests import ViewingStudy, unstored_answer
 from tunesvc.web.api.trial_routes import NumberOrNone
+from tunesvc.web.downloads import model_response
 from tunesvc.web.render import attachment
 
 router = APIRouter(prefix="/studies/{study}", tags=["insights"])
@@ -65,6 +68,44 @@ def diagnose(asked: ViewingStudy) -> Response:
 def get_confirmation(asked: ViewingStudy) -> Response:
     """Return the repeats of the finalists so far; null if they were never repeated."""
     return asked.answer(asked.client.insights.confirmation(asked.study))
+
+
+FinalTrial = Annotated[
+    int | None,
+    Query(ge=0, lt=2**31, description="Trial of the final run: null until its model is stored."),
+]
+Digest = Annotated[
+    str,
+    Path(pattern="^[0-9a-f]{64}$", description="SHA-256 of the archive, in hexadecimal."),
+]
+
+
+@router.get("/test", response_model=TestResult | None)
+def get_test_result(asked: ViewingStudy) -> Response:
+    """Return the newest result on the test part; null if the study was never evaluated on it."""
+    return unstored_answer(asked.client.insights.test_result(asked.study))
+
+
+@router.get("/test/uses", response_model=tuple[TestUse, ...])
+def list_test_uses(asked: ViewingStudy) -> Response:
+    """List all uses of the study's test part by studies that the user may see, the first first."""
+    return unstored_answer(asked.client.insights.test_uses(asked.study))
+
+
+@router.get("/model", response_model=StoredModel | None)
+def get_model(asked: ViewingStudy, final_trial: FinalTrial = None) -> Response:
+    """Return what the stored model is, and the digest of its archive; null if there is none."""
+    return unstored_answer(asked.client.insights.model(asked.study, final_trial))
+
+
+@router.get("/models/{digest}", response_class=StreamingResponse)
+def get_model_archive(asked: ViewingStudy, digest: Digest) -> Response:
+    """Return the stored model and its preparation as a tar archive with that SHA-256.
+
+    Both are pickled: load them only if you trust the people who may submit this study.
+    """
+    found = require_stored(asked.study, asked.client.insights.model(asked.study), digest)
+    return model_response(found, asked.study)
 
 
 @router.get("/replay", response_model=StudyReplay)

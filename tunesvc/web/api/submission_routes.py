@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from tunesvc.artifacts.snapshot import Snapshot
+from tunesvc.client.answers import RequestedFinal
 from tunesvc.db.champions.served_watches import ServedWatch
 from tunesvc.db.schema.states import Priority
 from tunesvc.errors import ArtifactTooLarge, SpecError
@@ -128,6 +129,60 @@ def confirm_study(asked: SteeringStudy, body: ConfirmationBody) -> Response:
     """Queue repeats of the best trials with other seeds, and return the study that they are."""
     confirm = asked.client.submissions.confirm
     return asked.carry_out(lambda: confirm(asked.study, top=body.top, repeats=body.repeats), 201)
+
+
+@dataclass(frozen=True, slots=True)
+class TestBody:
+    """An evaluation on the test part."""
+
+    again: bool = False
+    """Evaluate although a result is recorded; that is recorded as a further use."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyBody:
+    """A training of the final model."""
+
+    trial: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Trial whose parameters are trained; the recommended one by default."""
+    replace: bool = False
+    """Store the model also if another study of the same name has one."""
+
+
+_TEST_EXAMPLES: Any = {
+    "once": {"value": {}},
+    "once more": {"value": {"again": True}},
+}
+_APPLY_EXAMPLES: Any = {
+    "the recommended trial": {"value": {}},
+    "another trial": {"value": {"trial": 17}},
+}
+
+
+@router.post("/studies/{study}/test", response_model=RequestedFinal | None, status_code=201)
+def test_study(
+    asked: SteeringStudy,
+    body: Annotated[TestBody, Body(openapi_examples=_TEST_EXAMPLES)],
+) -> Response:
+    """Queue the evaluation of the recommended trial on the test part; return the final run.
+
+    Null if a result is recorded already and `again` is false.
+    """
+    test = asked.client.submissions.test
+    return asked.carry_out(lambda: test(asked.study, again=body.again), 201)
+
+
+@router.post("/studies/{study}/model", response_model=RequestedFinal, status_code=201)
+def train_model(
+    asked: SteeringStudy,
+    body: Annotated[ApplyBody, Body(openapi_examples=_APPLY_EXAMPLES)],
+) -> Response:
+    """Queue the training of the final model on training and validation part; return the final run.
+
+    Once it has ended, a server stores the model.
+    """
+    apply = asked.client.submissions.apply
+    return asked.carry_out(lambda: apply(asked.study, body.trial, replace=body.replace), 201)
 
 
 def _submission(body: SubmissionBody, project: str | None) -> NewSubmission:

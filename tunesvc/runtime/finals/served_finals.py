@@ -1,0 +1,180 @@
+"""Final runs on servers: queues them for a submitted study, and stores the models they train.
+
+A server only copies files: the study's code runs in workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from tunesvc import errors
+from tunesvc.db import study_records, submissions
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.db.submissions import Submission
+from tunesvc.errors import ArtifactStoreUnavailable, DatabaseUnavailable, TuneError
+from tunesvc.models.model_store import ModelStore, StoredModel
+from tunesvc.queries.operations.final_models import REPLACES, ModelRecord, get_model_record
+from tunesvc.queries.operations.final_runs import (
+    Kind,
+    complete_trials,
+    find_final_study,
+    get_final_run,
+)
+from tunesvc.runtime.finals.final_study import FinalTrial
+from tunesvc.runtime.finals.final_trials import prepare_apply, prepare_test, require_objective
+from tunesvc.runtime.finals.model_export import store_model, write_record
+from tunesvc.util.formatting import final_command
+
+MODEL_BYTES_MAX: Final = 10 * 10**9
+"""Largest model that a server stores."""
+
+
+def submit_test(
+    database: Database, study_id: int, *, again: bool, submitted_by: str
+) -> FinalTrial | None:
+    """Queue the evaluation of a submitted study on its test part. Repeatable.
+
+    None if a result is recorded already, and `again` is off.
+
+    Raises:
+        TuneError: servers leave this study alone, or it has no test part or no result.
+        StudyBusy: the final run is running with another trial.
+    """
+    record, submission = _submitted(database, study_id, "test")
+    final = prepare_test(database, record, again=again, started_by=submitted_by)
+    if final is not None:
+        _queue(database, final, submission, submitted_by)
+    return final
+
+
+def submit_apply(
+    database: Database,
+    study_id: int,
+    *,
+    number: int | None,
+    replace: bool,
+    submitted_by: str,
+) -> FinalTrial:
+    """Queue the training of a submitted study's final model. Repeatable.
+
+    A server stores the model when the training has ended, see `store_finished`.
+
+    Raises:
+        TuneError: servers leave this study alone, or it has no result.
+        DataError: another study of the same name has a model, and `replace` is off.
+        StudyBusy: the final run is running with another trial.
+    """
+    record, submission = _submitted(database, study_id, "apply")
+    final = prepare_apply(database, record, number=number, replace=replace, started_by=submitted_by)
+    _queue(database, final, submission, submitted_by)
+    return final
+
+
+def store_finished(database: Database, final_id: int) -> None:
+    """Store the model of a final run's newest complete trial, or record why it cannot be.
+
+    May be repeated, and done by several servers at once: equal models have equal archives.
+
+    Raises:
+        StudyNotFound: the final run was deleted.
+        ArtifactStoreUnavailable, DatabaseUnavailable: try again.
+    """
+    run = get_final_run(database, final_id)
+    completed = complete_trials(database, final_id)
+    if run is None or not completed:
+        return
+    newest = completed[-1]
+    with _recorded_errors(database, final_id, newest.number):
+        with database.engine.connect() as connection:
+            record = study_records.get(connection, run.study_id)
+        store_model(
+            database,
+            final_id,
+            newest.number,
+            record.key,
+            replace=bool(newest.system_attrs.get(REPLACES)),
+            bytes_max=MODEL_BYTES_MAX,
+        )
+
+
+def get_stored_model(
+    database: Database, record: StudyRecord, final_trial: int | None = None
+) -> StoredModel | None:
+    """Return the stored model of a study; None if there is none.
+
+    Args:
+        database: where the study is stored.
+        record: the study.
+        final_trial: return None until the model of this trial of the final run is stored.
+
+    Raises:
+        TuneError: the model of that trial could not be stored.
+    """
+    if final_trial is not None:
+        final_id = find_final_study(database, record.study_id, "apply")
+        kept = None if final_id is None else get_model_record(database, final_id)
+        if kept is None or kept.trial < final_trial:
+            return None
+        if kept.error:
+            raise _error_of(kept)
+    found = ModelStore.open().find_stored(record.name)
+    # Names outlive studies in the store, and the other one may be of another project.
+    return found if found is not None and found.metadata.study_key == record.key else None
+
+
+def _submitted(database: Database, study_id: int, kind: Kind) -> tuple[StudyRecord, Submission]:
+    with database.engine.connect() as connection:
+        record = study_records.get(connection, study_id)
+        submission = submissions.get(connection, study_id)
+    require_objective(record, kind)
+    if submission is None:
+        raise TuneError(
+            f"study {record.name!r} was not submitted, so servers do not have its folder: "
+            f"`{final_command(record.name, kind)} --database-url URL` where it ran does it there"
+        )
+    return record, submission
+
+
+def _queue(
+    database: Database, final: FinalTrial, submission: Submission, submitted_by: str
+) -> None:
+    """Have servers run a final run from the snapshot of the study that was searched."""
+    with database.engine.begin() as connection:
+        submissions.submit(
+            connection,
+            final.record.study_id,
+            snapshot=submission.snapshot,
+            priority=submission.priority,
+            submitted_by=submitted_by,
+            provenance=submission.provenance,
+        )
+        submissions.requeue(connection, final.record.study_id)
+
+
+@contextmanager
+def _recorded_errors(database: Database, final_id: int, number: int) -> Iterator[None]:
+    """Record an error with the final run, for the client that waits for the model."""
+    try:
+        yield
+    except DatabaseUnavailable:
+        raise
+    except ArtifactStoreUnavailable as error:
+        write_record(database, final_id, _record_of(number, error, is_retried=True))
+        raise
+    except TuneError as error:
+        write_record(database, final_id, _record_of(number, error))
+
+
+def _record_of(number: int, error: TuneError, *, is_retried: bool = False) -> ModelRecord:
+    return ModelRecord(number, type(error).__name__, str(error), is_retried)
+
+
+def _error_of(kept: ModelRecord) -> TuneError:
+    """Return the exception that was recorded, with its complete text."""
+    kind = getattr(errors, kept.error, TuneError)
+    error: TuneError = kind.__new__(kind, kept.message)
+    error.args = (kept.message,)
+    return error
