@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from tests.support.served_family import ServedFamily
 from tunesvc.champions.family_lock import locked_family
+from tunesvc.champions.served.drift_process import DriftTask, compare_apart
 from tunesvc.champions.served.served_watch_check import require_served
 from tunesvc.champions.served.watch_registration import remove_watch
 from tunesvc.db import alerts, study_records, submissions
@@ -18,9 +20,10 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.people import accounts
 from tunesvc.db.people.personal_data import forget
 from tunesvc.db.schema.states import StudyState
-from tunesvc.errors import ChampionNotFound, SpecError, StudyExists
+from tunesvc.errors import ArtifactMissing, ChampionNotFound, SpecError, StudyExists
 from tunesvc.preparation.data_store import DataStore
 from tunesvc.runtime import study_requests
+from tunesvc.spec.sections.watch_keys import Watch
 
 
 @pytest.fixture
@@ -319,3 +322,37 @@ def test_a_promotion_is_an_alert(family: ServedFamily) -> None:
         assert delivery.text.startswith("champion 1 of shop is trial ")
         alerts.record_delivery(connection, delivery, "")
         assert alerts.take_delivery(connection) is None
+
+
+@pytest.mark.slow
+def test_versions_are_compared_in_a_process_that_can_be_ended(family: ServedFamily) -> None:
+    assert family.spec.data is not None
+    made = []
+    for mean in (0.0, 2.0):
+        family.data(mean, seed=int(mean))
+        made.append(family.prepare())
+    task = DriftTask(DataStore.open().address, made[0], made[1], Watch())
+    drift = compare_apart(task, threading.Event())
+    assert drift is not None
+    assert [one.column for one in drift.drifted] == ["a"]
+    interrupt = threading.Event()
+    interrupt.set()
+    assert compare_apart(task, interrupt) is None
+    DataStore.open().remove(made[0])
+    with pytest.raises(ArtifactMissing):
+        compare_apart(task, threading.Event())
+
+
+@pytest.mark.slow
+def test_a_study_of_this_name_of_another_project_is_left_alone(family: ServedFamily) -> None:
+    family.data(0.0)
+    family.register()
+    with family.database.engine.begin() as connection:
+        project = accounts.add_project(connection, "other")
+        study_records.create(connection, family.spec, project_id=project)
+    assert "a study 'shop' of another project than the watch's" in family.step().problem
+    with family.database.engine.begin() as connection:
+        accounts.move_study(connection, study_records.find(connection, "shop").study_id, None)
+    family.due()
+    watch = family.step()
+    assert (watch.waits_for, watch.problem) == ("shop", "")

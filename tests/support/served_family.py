@@ -69,6 +69,10 @@ class ServedFamily(WatchedFamily):
             submitted_by=user,
         )
 
+    def prepare(self) -> DataManifest:
+        """Prepare today's data."""
+        return self._prepare(self.spec, self.folder)
+
     def step(self) -> ServedWatch:
         """Let a server look, if it is due; return the watch after it."""
         ServedLook(self.database, "shop", threading.Event()).run()

@@ -21,7 +21,8 @@ class AlertOperations(Protocol):
         Args:
             url: address as Apprise reads it, such as `slack://TOKEN/CHANNEL`.
             study: name of the study; None for all studies that the user submits.
-            kinds: `finished`, `failed`, `stalled`, `target` or `budget`; all by default.
+            kinds: `finished`, `failed`, `stalled`, `target`, `budget` or `promoted`; by default
+                all.
 
         Raises:
             SpecError: Apprise does not know the address, or a kind does not exist.

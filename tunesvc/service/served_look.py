@@ -18,7 +18,14 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.people.accounts import why_not_operator
 from tunesvc.db.schema.states import StudyState
-from tunesvc.errors import ArtifactStoreError, DatabaseUnavailable, StudyBusy, TuneError
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.errors import (
+    ArtifactStoreError,
+    DatabaseUnavailable,
+    StudyBusy,
+    StudyExists,
+    TuneError,
+)
 from tunesvc.preparation.data_store import DataStore
 from tunesvc.runtime import study_requests
 from tunesvc.util.logs import get_logger
@@ -78,6 +85,7 @@ class ServedLook:
             if self._has_to_wait(watch):
                 return
             require_served(source.spec)
+            self._require_project(watch)
             runner = QueueRunner(self._database, watch, source, self._interrupt)
             result = FamilyWatch(
                 self._database,
@@ -99,37 +107,49 @@ class ServedLook:
         else:
             self._record(watch, result)
 
+    def _require_project(self, watch: ServedWatch) -> None:
+        """Refuse to touch a study of the family's name that another project has made meanwhile.
+
+        Raises:
+            StudyExists: there is one.
+        """
+        with self._database.engine.connect() as connection:
+            study = study_records.look_up(connection, self._family)
+            if study is None:
+                return
+            project_id = study_records.project_of(connection, study.study_id)
+        if project_id != watch.project_id:
+            raise StudyExists(
+                f"there is a study {self._family!r} of another project than the watch's: rename it"
+            )
+
     def _has_to_wait(self, watch: ServedWatch) -> bool:
         """Return True if the look under way cannot continue yet; end it if it never will."""
         if watch.data_version is None:
             return False
+        study = None
+        if watch.waits_for:
+            with self._database.engine.connect() as connection:
+                study = study_records.look_up(connection, watch.waits_for)
+        problem = ""
         if DataStore.open().find(watch.data_version) is None:
-            self._stop_study(watch)
+            self._stop(study, watch.submitted_by)
             problem = f"version {watch.data_version} of the data was removed"
-        else:
-            study = None
-            if watch.waits_for:
-                with self._database.engine.connect() as connection:
-                    study = study_records.look_up(connection, watch.waits_for)
-            if study is None and watch.waits_for:
-                problem = f"study {watch.waits_for!r} was deleted"
-            elif study is not None and not study.state.is_terminal:
-                with self._database.engine.begin() as connection:
-                    served_watches.wait(connection, watch, watch.waits_for)
-                return True
-            else:
-                return False
+        elif watch.waits_for and study is None:
+            problem = f"study {watch.waits_for!r} was deleted"
+        elif study is None or study.state.is_terminal:
+            return False
         with self._database.engine.begin() as connection:
-            restarted = f"{problem}, so that the look begins again with today's data"
-            served_watches.restart(connection, watch, restarted)
+            if problem:
+                restarted = f"{problem}, so that the look begins again with today's data"
+                served_watches.restart(connection, watch, restarted)
+            else:
+                served_watches.wait(connection, watch, watch.waits_for)
         return True
 
-    def _stop_study(self, watch: ServedWatch) -> None:
-        """Stop the study of a version that is there no more."""
-        with self._database.engine.connect() as connection:
-            study = study_records.look_up(connection, watch.waits_for)
+    def _stop(self, study: StudyRecord | None, user: str) -> None:
+        """Stop a study whose version of the data is there no more."""
         if study is not None and study.state in (StudyState.CREATED, StudyState.RUNNING):
-            user = watch.submitted_by
             study_requests.request(self._database, study.study_id, "stop", {}, user)
 
     def _record(self, watch: ServedWatch, result: WatchResult) -> None:

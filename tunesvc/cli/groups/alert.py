@@ -34,8 +34,8 @@ def add_target(
         typer.Option(
             "--on",
             metavar="KIND",
-            help="finished, failed, stalled, target or budget (nearly spent); may be repeated. "
-            "All by default.",
+            help="finished, failed, stalled, target, budget (nearly spent) or promoted (a new "
+            "champion); may be repeated. All by default.",
         ),
     ] = None,
     server: ServerUrl = None,
