@@ -41,6 +41,8 @@ class MlflowLogger(TrialLogger):
         self._experiment = experiment
         self._experiment_id: str | None = None
         self._client: Any = None
+        self._with_params: set[str] = set()
+        """Runs that have their parameters, which never change, and have not ended."""
 
     def open(self, study: LoggedStudy) -> str:
         """Load MLflow. The server is asked with the first trial only."""
@@ -73,11 +75,15 @@ class MlflowLogger(TrialLogger):
         ended = trial.ended_at or trial.started_at
         if trial.is_finished:
             metrics += _split(_metrics(trial.results, ended, trial.last_step), _METRICS)
-        params, tags = _split(_params(trial), _PARAMS), _split(_tags(trial), _TAGS)
+        new = [] if run in self._with_params else _params(trial)
+        params, tags = _split(new, _PARAMS), _split(_tags(trial), _TAGS)
         for batch in zip_longest(metrics, params, tags, fillvalue=()):
             self._client.log_batch(run, *batch)
         if trial.is_finished:
             self._client.set_terminated(run, _STATUS[trial.state], _ms(ended))
+            self._with_params.discard(run)
+        elif new:
+            self._with_params.add(run)
         return run
 
     def _create(self, trial: LoggedTrial) -> str:
