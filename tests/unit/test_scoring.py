@@ -19,7 +19,7 @@ from tests.support.prepared_data import prepared_data
 from tunesvc.charts.predictions_chart import predictions
 from tunesvc.data.trial_data import TrialData
 from tunesvc.errors import BadReport, DataError, SpecError
-from tunesvc.evaluation.judging import judge
+from tunesvc.evaluation.model_scores import score_model
 from tunesvc.evaluation.prediction_summary import (
     CLASSES_MAX,
     PREDICTIONS,
@@ -129,7 +129,7 @@ def test_scores_and_confusion_are_those_of_scikit_learn(read: Read) -> None:
     model = LogisticRegression().fit(rows, y)
     attrs: dict[str, str] = {}
     names = ("roc_auc", "accuracy", "neg_log_loss", "f1_macro")
-    found = judge(model, trial_of(data), names, attrs.__setitem__)
+    found = score_model(model, trial_of(data), names, attrs.__setitem__)
     rows, y = data.validation
     assert found == {name: get_scorer(name)(model, rows, y) for name in names}
     (summary,) = map(json.loads, attrs.values())
@@ -147,7 +147,7 @@ def test_a_model_trained_with_names_is_scored_with_names(read: Read) -> None:
     data = read("flowers", "kind")
     trial = trial_of(data)
     model = with_names(0.0, trial)
-    (value,) = judge(model, trial, ("accuracy",), lambda name, value: None).values()
+    (value,) = score_model(model, trial, ("accuracy",), lambda name, value: None).values()
     frame = data.validation.pandas()
     assert value == model.score(frame[["c", "a", "b"]], frame["kind"])
 
@@ -196,7 +196,7 @@ class Plain:
 
 def test_anything_with_predict_is_a_model(read: Read) -> None:
     data = read("flowers", "kind")
-    (value,) = judge(Plain(), trial_of(data), ("accuracy",), lambda *_: None).values()
+    (value,) = score_model(Plain(), trial_of(data), ("accuracy",), lambda *_: None).values()
     rows, y = data.validation
     assert value == (Plain().predict(rows) == y).mean()
 
@@ -212,15 +212,15 @@ def test_anything_with_predict_is_a_model(read: Read) -> None:
 )
 def test_what_is_no_model_is_refused(read: Read, returned: Any, text: str) -> None:
     with pytest.raises(BadReport, match=text):
-        judge(returned, trial_of(read("flowers", "kind")), ("accuracy",), lambda *_: None)
+        score_model(returned, trial_of(read("flowers", "kind")), ("accuracy",), lambda *_: None)
 
 
 def test_a_model_without_probabilities_is_refused_with_a_remedy(read: Read) -> None:
     data = read("flowers", "kind")
     model = LinearSVC().fit(*data.train)
     with pytest.raises(BadReport, match=r"`neg_log_loss` cannot score .*LinearSVC.*Calibrated"):
-        judge(model, trial_of(data), ("neg_log_loss",), lambda *_: None)
-    assert judge(model, trial_of(data), ("roc_auc",), lambda *_: None)["roc_auc"] > 0.5
+        score_model(model, trial_of(data), ("neg_log_loss",), lambda *_: None)
+    assert score_model(model, trial_of(data), ("roc_auc",), lambda *_: None)["roc_auc"] > 0.5
 
 
 def test_the_standard_error_of_accuracy_is_the_binomial_one(read: Read) -> None:
@@ -240,7 +240,7 @@ def test_a_confusion_matrix_is_drawn_with_its_numbers(read: Read) -> None:
     data = read("flowers", "kind")
     attrs: dict[str, str] = {}
     model = LogisticRegression().fit(*data.train)
-    (accuracy,) = judge(model, trial_of(data), ("accuracy",), attrs.__setitem__).values()
+    (accuracy,) = score_model(model, trial_of(data), ("accuracy",), attrs.__setitem__).values()
     (summary,) = map(json.loads, attrs.values())
     chart = predictions(summary)
     assert chart.title == "Confusion matrix"
@@ -256,7 +256,7 @@ def test_a_confusion_matrix_is_drawn_with_its_numbers(read: Read) -> None:
 def test_residuals_are_drawn_around_zero(read: Read) -> None:
     data = read("houses", "price")
     attrs: dict[str, str] = {}
-    judge(Ridge().fit(*data.train), trial_of(data), ("r2",), attrs.__setitem__)
+    score_model(Ridge().fit(*data.train), trial_of(data), ("r2",), attrs.__setitem__)
     (summary,) = map(json.loads, attrs.values())
     chart = predictions(summary)
     assert chart.title == "Residuals"
@@ -282,7 +282,7 @@ def test_residuals_are_binned_and_outliers_stay_at_the_edge(read: Read) -> None:
     data = read("houses", "price")
     model = Ridge().fit(*data.train)
     attrs: dict[str, str] = {}
-    judge(model, trial_of(data), ("r2",), attrs.__setitem__)
+    score_model(model, trial_of(data), ("r2",), attrs.__setitem__)
     (summary,) = map(json.loads, attrs.values())
     rows, y = data.validation
     residual = y - model.predict(rows)
@@ -299,7 +299,7 @@ def test_a_column_of_text_goes_to_models_with_names_only(read: Read) -> None:
     data = read("houses", "price")
     assert isinstance(data.train.pandas(), pd.DataFrame)
     model = Ridge().fit(data.train.pandas()[list("abcd")], data.train.y)
-    (value,) = judge(model, trial_of(data), ("r2",), lambda *_: None).values()
+    (value,) = score_model(model, trial_of(data), ("r2",), lambda *_: None).values()
     assert 0.5 < value < 1
 
 

@@ -10,17 +10,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
 from tests.support.prepared_data import prepared_data
 from tests.support.recording_channel import RecordingChannel
 from tunesvc import Pruned, StudySpec, Trial
-from tunesvc.evaluation.judging import judge
+from tunesvc.evaluation.model_scores import score_model
 from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.executor import AttemptId, Job, Launch, Reported
 from tunesvc.execution.objectives.adapters import prepare
@@ -199,6 +201,22 @@ def test_the_decorated_function_is_a_plain_function_and_a_study() -> None:
     assert set(spec.parameters) == {"lr", "alpha", "schedule"}
 
 
+def test_the_cancer_study_has_five_folds_that_are_prepared_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path))
+    spec = spec_of("cancer")
+    data, found = prepared_data(spec, STUDIES), []
+    for fold in range(5):
+        trial = Trial(resources=AssignedResources(open_data=partial(data.of_fold, fold)))
+        features, _ = trial.data.train
+        assert abs(np.mean(features, axis=0)).max() < 1e-6
+        model = objective_of(spec)(cost=2.0, gamma=0.02, trial=trial)
+        found.append(score_model(model, trial, spec.scoring, lambda *_: None)["roc_auc"])
+    assert len(set(found)) > 1
+    assert 0.98 < sum(found) / 5 < 1
+
+
 def test_the_shop_study_learns_from_prepared_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +226,7 @@ def test_the_shop_study_learns_from_prepared_data(
 
     def accuracy(knots: int, degree: int) -> float:
         model = objective_of(spec)(cost=1.0, knots=knots, degree=degree, trial=trial)
-        return judge(model, trial, spec.scoring, lambda *_: None)["accuracy"]
+        return score_model(model, trial, spec.scoring, lambda *_: None)["accuracy"]
 
     found = accuracy(12, 3)
     assert found > 0.75

@@ -1,1 +1,1 @@
-"""Judges fitted models by scikit-learn's scorers. The worker loads it; imports no Ray."""
+"""Scores fitted models by scikit-learn's scorers. The worker loads it; imports no Ray."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from tunesvc.config_classes.config_function import ConfigFunction, with_config
 from tunesvc.errors import BadReport
-from tunesvc.evaluation.judging import judge, judge_final, store_model
+from tunesvc.evaluation.model_scores import score_final, score_model, store_model
 from tunesvc.execution.attempt.attempt import Attempt, Run
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.entrypoint import Objective
@@ -78,8 +78,8 @@ def _judged(model: object, attempt: Attempt) -> Mapping[str, float]:
     """Return the scores of a returned model; store it if the run is there for that."""
     job, trial = attempt.job, attempt.trial()
     if job.final is None:
-        return judge(model, trial, job.scoring, attempt.set_system_attr)
-    scores = judge_final(model, trial, job.scoring, attempt.set_system_attr)
+        return score_model(model, trial, job.scoring, attempt.set_system_attr)
+    scores = score_final(model, trial, job.scoring, attempt.set_system_attr)
     if job.final == "apply":
         store_model(model, trial)
     return scores

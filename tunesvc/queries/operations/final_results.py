@@ -21,7 +21,7 @@ from tunesvc.data.prepared_data import TEST
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.tables import reports, studies, study_attrs, trial_attrs, trials
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
-from tunesvc.evaluation.judging import FINAL_SCORES
+from tunesvc.evaluation.model_scores import FINAL_SCORES
 from tunesvc.queries.operations.data_lineage import DATA_USED, get_data
 from tunesvc.queries.operations.final_runs import (
     BY,

@@ -1,6 +1,6 @@
-"""Judges the model that an objective returned: its scores, and a summary of its predictions.
+"""Scores the model that an objective returned, and makes a summary of its predictions.
 
-Imports scikit-learn when it judges.
+Imports scikit-learn when it is called.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SetAttr = Callable[[str, str], None]
 """Sets a system attribute of the trial; its value is JSON."""
 
 
-def judge(
+def score_model(
     returned: object,
     trial: Trial,
     scoring: tuple[str, ...],
@@ -40,7 +40,7 @@ def judge(
     return _scores(returned, trial.data.validation, scoring, set_for_fold, "validation part")
 
 
-def judge_final(
+def score_final(
     model: object,
     trial: Trial,
     scoring: tuple[str, ...],
@@ -51,7 +51,7 @@ def judge_final(
     Without a test part these are scores on the validation part.
 
     Raises:
-        BadReport, DataError: see `judge`.
+        BadReport, DataError: see `score_model`.
     """
     require_model(model, scoring)
     part = open_test(trial.data)
