@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tunesvc
+from tests.support.accounts import make_team, serving_accounts
 from tests.support.used_test_parts import end_final_run, searched, submitted
 from tunesvc.artifacts.object_store import ObjectStore
 from tunesvc.cli import app
@@ -34,6 +35,8 @@ from tunesvc.errors import (
     StudyNotFound,
     TuneError,
 )
+from tunesvc.instrumentation import failpoints
+from tunesvc.instrumentation.failpoints import FailpointReached
 from tunesvc.models.model_store import ModelStore
 from tunesvc.queries.operations.final_models import list_unstored_models
 from tunesvc.queries.rows import StudyStatus
@@ -133,7 +136,7 @@ def test_what_cannot_have_a_final_run_is_refused_with_the_remedy(
         (
             lambda one: one.submissions.test(name),
             TuneError,
-            rf"was not submitted.*`tune best {name} --test --database-url URL`",
+            rf"was not submitted.*run `tune best {name} --test` where it ran, without a server",
         ),
         (lambda one: one.submissions.apply(name), TuneError, "was not submitted"),
         (
@@ -179,6 +182,55 @@ def test_a_model_is_stored_without_its_client_and_fetched_whole(
     assert (folder / "model" / "model.pkl").read_bytes() == original.read_bytes()
     assert not (home / "opened").exists(), "nothing was unpickled"
     assert client.insights.fetch_model(name) == folder
+
+
+def test_a_death_before_the_record_stores_the_same_archive_again(
+    shared_database: Database, server: DashboardServer, name: str, home: Path
+) -> None:
+    submitted(shared_database, name)
+    client = LocalClient(shared_database, "ada")
+    final = client.submissions.apply(name)
+    end_final_run(shared_database, f"{name}:apply", final.trial, 0.3, saved_model(home))
+    failpoints.arm("stored:raise")
+    try:
+        with pytest.raises(FailpointReached):
+            ModelKeeper(shared_database).store_due()
+    finally:
+        failpoints.arm(None)
+    first = ModelStore.open().find_stored(name)
+    assert client.insights.model(name, final.trial) is None
+    assert ModelKeeper(shared_database).store_due() == 1
+    assert client.insights.model(name, final.trial) == first
+
+
+def test_a_viewer_sees_the_result_and_copies_the_model(
+    shared_database: Database,
+    server: DashboardServer,
+    name: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    team = make_team(shared_database)
+    team.own(submitted(shared_database, name).study_id)
+    with serving_accounts(shared_database) as (served, _):
+        place = ("--server", served.url)
+        monkeypatch.setenv("TUNE_TOKEN", team.secrets["viewer"])
+        assert "may not steer" in tune("best", name, "--test", *place, code=8)
+        assert "may not steer" in tune("apply", name, "--train", *place, code=8)
+        with Client(served.url, team.secrets["operator"]) as operator:
+            operator.submissions.test(name)
+            final = operator.submissions.apply(name)
+        assert final.study.submission is not None
+        assert final.study.submission.submitted_by == "operator"
+        end_final_run(shared_database, f"{name}:test", 0, 0.3)
+        end_final_run(shared_database, f"{name}:apply", 0, 0.3, saved_model(home))
+        ModelKeeper(shared_database).store_due()
+        assert "test 0.3" in tune("best", name, "--test", *place)
+        assert "may not steer" in tune("best", name, "--test", "--again", *place, code=8)
+        tune("apply", name, "--out", str(home / "copy"), *place)
+        assert (home / "copy" / "model" / "model.pkl").exists()
+        monkeypatch.setenv("TUNE_TOKEN", team.secrets["outsider"])
+        tune("apply", name, *place, code=3)
 
 
 def test_a_model_of_an_earlier_study_of_that_name_is_not_shown(

@@ -40,7 +40,7 @@ from tunesvc.testing.simulated_executor import Script
 ONCE: tuple[Point, ...] = ("leased", "recovered", "adopted")
 """Reached once by each coordinator."""
 WORKERS: tuple[Point, ...] = ("begun", "said", "ending")
-SERVERS: tuple[Point, ...] = ("taking", "leaving")
+SERVERS: tuple[Point, ...] = ("taking", "leaving", "stored")
 SUBMITTING: tuple[Point, ...] = ("uploaded", "recorded", "submitted")
 AGAIN = [point for point in POINTS if point not in (*ONCE, *WORKERS, *SERVERS, *SUBMITTING)]
 NAMES = count()

@@ -83,6 +83,7 @@ def test_it_says_how_its_test_part_was_used(dashboard: Dashboard, database: Data
     use_test_part(database, first, 1)
     page = dashboard.open(f"/studies/{first.study_id}")
     tested = page.locator("#tested")
+    expect(page.locator("#model")).to_contain_text("none yet. tune apply first --train trains it")
     expect(tested).to_contain_text("Test part: trial 1, validation 0.25, test 0.3")
     expect(tested).to_contain_text("Used 1 time until now")
     use_test_part(database, other, 0)

@@ -13,7 +13,7 @@ from tunesvc.cli.chosen_client import opened_client
 from tunesvc.cli.exits import ExitCode
 from tunesvc.cli.final_output import no_model, print_model, print_test
 from tunesvc.cli.following import watch
-from tunesvc.errors import StudyFailed, TuneError
+from tunesvc.errors import Forbidden, StudyFailed, TuneError
 from tunesvc.util.formatting import final_command, no_result_message
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def test_and_print(study: str, server: str, *, again: bool, as_json: bool, quiet
     """Have a server evaluate a study on its test part unless that was done, and print it."""
     with opened_client(None, server) as client:
         before = client.insights.test_result(study)
-        final = client.submissions.test(study, again=again)
+        final = _test(client, study, again=again, is_recorded=before is not None)
         if final is not None:
             _follow(client, study, "test", final, quiet=quiet or as_json)
         result = client.insights.test_result(study)
@@ -39,6 +39,22 @@ def test_and_print(study: str, server: str, *, again: bool, as_json: bool, quiet
     recommended = result.trial if recommendation is None else recommendation.number
     is_new = before is None or before.at != result.at
     print_test(result, recommended, is_new=is_new, as_json=as_json)
+
+
+def _test(
+    client: TuneClient, study: str, *, again: bool, is_recorded: bool
+) -> RequestedFinal | None:
+    """Have a study evaluated unless that was done; return the final run.
+
+    Raises:
+        Forbidden: the user may not have it evaluated, and there is no result to show.
+    """
+    try:
+        return client.submissions.test(study, again=again)
+    except Forbidden:
+        if again or not is_recorded:
+            raise
+        return None
 
 
 def apply_and_print(

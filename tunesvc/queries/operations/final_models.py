@@ -11,7 +11,12 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.service_tables import submissions
 from tunesvc.db.schema.tables import study_attrs, trials
-from tunesvc.queries.operations.final_runs import FINAL
+from tunesvc.queries.operations.final_runs import (
+    FINAL,
+    OF_TRIAL,
+    complete_trials,
+    find_final_study,
+)
 
 MODEL = "tunesvc:model"
 """System attribute of a final run: the fields of `ModelRecord`."""
@@ -42,6 +47,16 @@ def get_model_record(database: Database, final_id: int) -> ModelRecord | None:
     )
     row = next(iter(database.rows(query)), None)
     return None if row is None else ModelRecord(**json.loads(row.value))
+
+
+def find_modelled_trial(database: Database, study_id: int) -> int | None:
+    """Return the number of the trial of a study whose model is stored; None without one."""
+    final_id = find_final_study(database, study_id, "apply")
+    record = None if final_id is None else get_model_record(database, final_id)
+    if final_id is None or record is None or record.error:
+        return None
+    trained = complete_trials(database, final_id)
+    return next((one.user_attrs[OF_TRIAL] for one in trained if one.number == record.trial), None)
 
 
 def list_unstored_models(database: Database) -> tuple[int, ...]:

@@ -132,8 +132,9 @@ def _submitted(database: Database, study_id: int, kind: Kind) -> tuple[StudyReco
     require_objective(record, kind)
     if submission is None:
         raise TuneError(
-            f"study {record.name!r} was not submitted, so servers do not have its folder: "
-            f"`{final_command(record.name, kind)} --database-url URL` where it ran does it there"
+            f"study {record.name!r} was not submitted, so servers do not have its folder: run "
+            f"`{final_command(record.name, kind)}` where it ran, without a server "
+            "(`--database-url URL`, or after `tune logout`)"
         )
     return record, submission
 

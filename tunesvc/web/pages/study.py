@@ -14,6 +14,7 @@ from tunesvc import charts
 from tunesvc.champions.watch_result import OUTCOMES
 from tunesvc.champions.watch_specs import family_of
 from tunesvc.charts import FigureKind
+from tunesvc.data.prepared_data import TEST
 from tunesvc.db.champions import champion_records, served_watches
 from tunesvc.db.champions.champion_records import Tenure, find_earlier
 from tunesvc.db.champions.served_watches import ServedWatch
@@ -25,7 +26,9 @@ from tunesvc.queries.operations.data_lineage import (
     get_data,
     list_studies_of_data,
 )
+from tunesvc.queries.operations.final_models import find_modelled_trial
 from tunesvc.queries.operations.final_results import TestResult, get_test_result
+from tunesvc.queries.operations.final_runs import get_final_run
 from tunesvc.queries.recommendation import recommend_by_model, with_repeats
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.study_summary import (
@@ -108,6 +111,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         metrics=names_of(database, study).other_metrics,
         data=_data(request, study),
         tested=None if wants_fragment(request) else _test_result(request, study),
+        stages=None if wants_fragment(request) else _last_stages(request, study),
         tenures=tenures[:TENURES],
         watch=None if wants_fragment(request) else _watch(request, study),
         outcomes=OUTCOMES,
@@ -145,6 +149,27 @@ def _watch(request: Request, study: StudyView) -> ServedWatch | None:
     scope = viewable_studies(request, request.state.user)
     with request.app.state.database.engine.connect() as connection:
         return served_watches.find(connection, family_of(study.name), scope)
+
+
+@dataclass(frozen=True, slots=True)
+class LastStages:
+    """The stages that may follow a study's search, and its trained model."""
+
+    may_test: bool
+    """True if the study has ended with a result, and has a test part."""
+    model_of: int | None
+    """Number of the trial whose model is stored; None without one."""
+    quoted: str
+    """The study's name as a text in Python."""
+
+
+def _last_stages(request: Request, study: StudyView) -> LastStages:
+    database = request.app.state.database
+    data = get_data(database, study.study_id)
+    has_test_part = data is not None and TEST in data.rows
+    has_result = study.is_at_rest and study.counts.complete > 0
+    may_test = has_test_part and has_result and get_final_run(database, study.study_id) is None
+    return LastStages(may_test, find_modelled_trial(database, study.study_id), repr(study.name))
 
 
 @dataclass(frozen=True, slots=True)
