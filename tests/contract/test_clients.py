@@ -347,8 +347,12 @@ def test_champions_are_promoted_and_rolled_back(client: TuneClient) -> None:
     before = len(client.service.champion_history("done").champions)
     answer = client.commands.send("done", "promote", {"number": 3, "reason": "x"})
     assert answer.endswith("of done is trial 3 of done")
+    request = client.commands.page("done", limit=1).rows[0]
+    assert (request.kind, request.text) == ("promote", "make trial 3 the champion of done")
+    assert (request.asked_by, request.done_at is None) == (client.service.info().user, False)
     assert client.service.champion_history("done").current.evidence.reason == "x"
     client.commands.send("done", "rollback", {"reason": "y"})
+    assert client.commands.page("done", limit=1).rows[0].text.startswith("restore champion ")
     history = client.service.champion_history("done").champions
     assert len(history) == before + 2
     assert (history[0].kind, history[0].configuration.trial_number) == ("rollback", 2)

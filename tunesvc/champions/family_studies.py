@@ -11,12 +11,12 @@ import numpy as np
 from tunesvc.champions.announcements import deliver_due
 from tunesvc.champions.configuration_folds import ConfigurationFolds, FoldValues
 from tunesvc.champions.fitting_spec import fitting_spec
-from tunesvc.champions.promotion import configuration_of, record_promotion
+from tunesvc.champions.promotion import configuration_of
 from tunesvc.champions.promotion_hooks import hooks_of, keep_hooks
 from tunesvc.champions.study_runner import StudyRunner
 from tunesvc.champions.watch_specs import folds_study, watch_options
 from tunesvc.db import study_records
-from tunesvc.db.champions import champion_records
+from tunesvc.db.champions import champion_records, promotion_deliveries
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.db.engine.database import Database
 from tunesvc.drift.drift_report import DriftReport
@@ -164,11 +164,24 @@ class FamilyStudies:
         follows: Champion | None,
     ) -> Champion:
         """Record a promotion, or that a champion stays, and plan its announcements."""
-        champion = (self.name, kind, configuration, evidence)
         with self._database.engine.begin() as connection:
-            return record_promotion(
-                connection, champion, self._user, follows, self._hooks.addresses
+            study, project_id = study_records.look_up(connection, self.name), None
+            if study is not None:
+                project_id = study_records.project_of(connection, study.study_id)
+            champion_id = champion_records.record(
+                connection,
+                self.name,
+                kind,
+                configuration,
+                evidence,
+                self._user,
+                follows=follows,
+                project_id=project_id,
             )
+            made = champion_records.get_current(connection, self.name)
+            if made.is_new:
+                promotion_deliveries.plan(connection, champion_id, self._hooks.addresses)
+        return made
 
     def deliver(self) -> int:
         """Announce what is due to the hooks of the study file; return the number that failed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from tunesvc.champions.promotion_hooks import plan_by_hand
 from tunesvc.champions.watch_specs import family_of
 from tunesvc.db import study_records
-from tunesvc.db.champions import champion_records, promotion_deliveries
+from tunesvc.db.champions import champion_records
 from tunesvc.db.champions.champion_records import Champion, Configuration, PromotionEvidence
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_scope import ALL_STUDIES, StudyScope
@@ -20,6 +20,8 @@ from tunesvc.queries.recommendation import find_best_trial
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.trials.trial_table import rows_of
 
+OnRecord = Callable[[Any, int], None]
+"""Called with connection and command id in the transaction that records a request."""
 _OTHER_PROJECT = "{!r} is not a family of the study's project"
 
 
@@ -32,8 +34,9 @@ def promote(
     family: str | None = None,
     reason: str = "",
     scope: StudyScope = ALL_STUDIES,
+    on_record: OnRecord = lambda connection, command_id: None,
 ) -> Champion:
-    """Make a trial the champion of its family.
+    """Make a trial the champion of its family, and log the request.
 
     Args:
         database: of the study.
@@ -43,6 +46,7 @@ def promote(
         family: by default the one of the study's name.
         reason: for the history.
         scope: studies that the user may view.
+        on_record: see `OnRecord`.
 
     Raises:
         TuneError: the study has several metrics, or the trial has no value.
@@ -68,6 +72,12 @@ def promote(
             project_id=project_id,
         )
         plan_by_hand(connection, champion_id, family)
+        payload = {"number": configuration.trial_number, "family": family, "reason": reason}
+        answer = f"champion {champion_id}"
+        command_id = study_records.request(
+            connection, view.study_id, "promote", payload, user, answer
+        )
+        on_record(connection, command_id)
         return champion_records.get_current(connection, family, scope)
 
 
@@ -80,8 +90,9 @@ def roll_back(
     reason: str = "",
     scope: StudyScope = ALL_STUDIES,
     view: StudyView | None = None,
+    on_record: OnRecord = lambda connection, command_id: None,
 ) -> Champion:
-    """Restore an earlier champion.
+    """Restore an earlier champion, and log the request.
 
     Args:
         database: of the family.
@@ -90,7 +101,9 @@ def roll_back(
         champion_id: the one to restore; by default the last one with another configuration.
         reason: for the history.
         scope: studies that the user may view.
-        view: a study that the user may change; the family has to be of its project.
+        view: a study that the user may change; the family has to be of its project. The request
+            is logged there, without one in the study that the family is named for.
+        on_record: see `OnRecord`.
 
     Raises:
         ChampionNotFound: there is no such champion.
@@ -114,6 +127,14 @@ def roll_back(
             restores_id=restored.champion_id,
         )
         plan_by_hand(connection, new_id, family)
+        study = study_records.look_up(connection, family) if view is None else view
+        if study is not None:
+            payload = {"champion": restored.champion_id, "family": family, "reason": reason}
+            answer = f"champion {new_id}"
+            command_id = study_records.request(
+                connection, study.study_id, "rollback", payload, user, answer
+            )
+            on_record(connection, command_id)
         return champion_records.get_current(connection, family, scope)
 
 
@@ -124,6 +145,8 @@ def carry_out(
     payload: Mapping[str, Any],
     user: str,
     scope: StudyScope = ALL_STUDIES,
+    *,
+    on_record: OnRecord = lambda connection, command_id: None,
 ) -> str:
     """Promote a trial of a study, or restore a champion of its family; return the answer.
 
@@ -140,7 +163,16 @@ def carry_out(
     if not (is_number and isinstance(family, str) and isinstance(reason, str)):
         raise SpecError(f"`{named}` is a whole number, `family` and `reason` are text")
     if kind == "promote":
-        made = promote(database, view, number, user, family=family, reason=reason, scope=scope)
+        made = promote(
+            database,
+            view,
+            number,
+            user,
+            family=family,
+            reason=reason,
+            scope=scope,
+            on_record=on_record,
+        )
     else:
         made = roll_back(
             database,
@@ -150,44 +182,10 @@ def carry_out(
             reason=reason,
             scope=scope,
             view=view,
+            on_record=on_record,
         )
     of = f"trial {made.configuration.trial_number} of {made.configuration.study}"
     return f"champion {made.champion_id} of {made.family} is {of}"
-
-
-def record_promotion(
-    connection: sa.Connection,
-    champion: tuple[str, str, Configuration, PromotionEvidence],
-    user: str,
-    follows: Champion | None,
-    hooks: Iterable[str],
-) -> Champion:
-    """Record what a watch has decided, and plan its deliveries, in one transaction.
-
-    Args:
-        connection: in a transaction.
-        champion: family, kind, configuration and evidence.
-        user: of the watch.
-        follows: the champion that it replaces, or that stays.
-        hooks: those that announce it.
-    """
-    family, kind, configuration, evidence = champion
-    study = study_records.look_up(connection, family)
-    project_id = None if study is None else study_records.project_of(connection, study.study_id)
-    champion_id = champion_records.record(
-        connection,
-        family,
-        kind,
-        configuration,
-        evidence,
-        user,
-        follows=follows,
-        project_id=project_id,
-    )
-    made = champion_records.get_current(connection, family)
-    if made.is_new:
-        promotion_deliveries.plan(connection, champion_id, hooks)
-    return made
 
 
 def _check_project(family: str, champion: Champion | None, project_id: int | None) -> None:

@@ -34,7 +34,15 @@ class LocalCommands:
             from tunesvc.champions.promotion import carry_out
 
             view = get_study(self._database, study, self._among)
-            return carry_out(self._database, view, kind, payload or {}, self._user, self._among)
+            return carry_out(
+                self._database,
+                view,
+                kind,
+                payload or {},
+                self._user,
+                self._among,
+                on_record=self._on_command,
+            )
         from tunesvc.runtime import study_requests  # imports what runs studies
 
         study_id = get_study_id(self._database, study, self._among)

@@ -311,6 +311,7 @@ COMMANDS = [
     *("pause", "resume", "stop", "extend", "parallelism", "widen"),
     *("enqueue", "retry", "stop_trial"),
     *("tag", "note", "priority"),
+    *("promote", "rollback"),
 ]
 
 commands = sa.Table(

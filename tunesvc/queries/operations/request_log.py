@@ -76,6 +76,10 @@ def describe(kind: str, payload: Mapping[str, Any]) -> str:
             return f"enqueue {formatting.parameters(payload.get('params', {})) or 'a trial'}"
         case "retry" | "stop_trial":
             return f"{kind.removesuffix('_trial')} trial {number}"
+        case "promote":
+            return f"make trial {number} the champion of {payload.get('family')}"
+        case "rollback":
+            return f"restore champion {payload.get('champion')} of {payload.get('family')}"
         case "priority":
             return f"priority {payload.get('priority')}"
         case "tag":
