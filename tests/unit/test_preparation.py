@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.decomposition import PCA
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from tests.support.data_home import ENCODE, STANDARDIZE, Home, people
 from tests.support.prepared_data import prepared_data
 from tunesvc.data.part import Part
 from tunesvc.data.prepared_data import node_folder, node_folders, part_path
@@ -27,50 +24,14 @@ from tunesvc.data.trial_data import TrialData, open_data
 from tunesvc.errors import DataError
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.objectives.entrypoint import load_object
-from tunesvc.preparation.data_difference import ChangedValue, compare
-from tunesvc.preparation.data_store import DataManifest, DataStore, place_on_this_machine
-from tunesvc.preparation.fitted_preparation import load_preparation
+from tunesvc.preparation.data_store import DataManifest, place_on_this_machine
 from tunesvc.preparation.preparing import Preparation, prepare
 from tunesvc.preparation.splitting import split_rows
-from tunesvc.runtime.data_preparation import describe
 from tunesvc.spec.sections.data_keys import Data, DataSplit
 from tunesvc.spec.yaml.document import load
 from tunesvc.trial import AssignedResources, Trial
 
 Prepare = Callable[..., DataManifest]
-
-
-class Home:
-    """A study's folder and the artifact store of its user."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.names: dict[str, Any] = {}
-        self.said: list[str] = []
-
-    @property
-    def store(self) -> DataStore:
-        return DataStore.open()
-
-    def write(self, name: str, frame: pd.DataFrame) -> Path:
-        path = self.folder / name
-        writer = frame.to_csv if name.endswith(".csv") else frame.to_parquet
-        writer(path, index=False)
-        return path
-
-    def load(self, import_path: str) -> Any:
-        if import_path in self.names:
-            return self.names[import_path]
-        return load_object(import_path, self.folder, import_path)
-
-    def prepare(self, code: str = "", **data: Any) -> DataManifest:
-        parsed = Data.model_validate_json(json.dumps(data))
-        task = Preparation(parsed, self.folder, self.store, self.load, code)
-        return prepare(task, self.said.append)
-
-    def read(self, manifest: DataManifest) -> TrialData:
-        prepared = manifest.prepared(self.store.address)
-        return TrialData(manifest.version, place_on_this_machine(prepared))
 
 
 @pytest.fixture
@@ -80,21 +41,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     folder = tmp_path / "study"
     folder.mkdir()
     return Home(folder)
-
-
-def people(rows: int = 100) -> pd.DataFrame:
-    """Rows in which the mean of `age` drifts, so that every part has another."""
-    return pd.DataFrame(
-        {
-            "age": np.arange(rows, dtype=float),
-            "city": ["Rome", "Oslo", "Bonn", "Kyiv"] * (rows // 4),
-            "bought": np.arange(rows) % 2,
-        }
-    )
-
-
-STANDARDIZE = [{"columns": ["age"], "apply": [{"name": "standardize"}]}]
-ENCODE = [*STANDARDIZE, {"columns": ["city"], "apply": [{"name": "encode"}]}]
 
 
 def test_nothing_is_learned_from_other_parts_than_the_training_part(home: Home) -> None:
@@ -411,50 +357,12 @@ def test_what_does_not_fit_into_memory_is_refused_while_it_is_read(
         home.prepare(source="large.csv")
 
 
-def test_columns_are_described_and_what_spoils_a_study_is_said(home: Home) -> None:
-    rows = people().assign(flat=1, copy=lambda f: f.bought.map({0: "no", 1: "yes"}))
-    rows["price"] = ["unknown" if row == 1 else str(row * 1.5) for row in range(100)]
-    rows.loc[90:, "age"] = np.nan
-    home.write("people.csv", pd.concat([rows, rows.head(60)]))
-    manifest = home.prepare(source="people.csv", target="bought")
-    said = "\n".join(manifest.warnings)
-    assert "column 'flat' is constant (1): drop it" in said
-    assert "column 'copy' has one value for each value of the target" in said
-    assert "column 'price' is text, because" in said
-    assert "rows of the validation part are in the training part, too" in said
-    assert "gaps remain in age" in said
-    age = next(one for one in manifest.columns if one["name"] == "age")
-    assert age["count"] + age["missing"] == manifest.parts["train"].rows
-    assert {"mean", "deviation", "min", "max", "distinct"} <= set(age)
-    city = next(one for one in manifest.columns if one["name"] == "city")
-    assert sum(count for _, count in city["top"]) == city["count"]
-
-
-def test_the_first_columns_are_described_before_the_first_trial(home: Home) -> None:
-    rows = people().assign(rate=np.inf, **{f"c{number}": 1.5 for number in range(20)})
-    home.write("people.parquet", rows)
-    manifest = home.prepare(source="people.parquet", target="bought")
-    assert any("60 infinite values" in text for text in manifest.warnings)
-    lines = list(describe(manifest, with_columns=True))
-    assert "60 train, 20 validation, 20 test rows of 23 features" in lines[0]
-    assert "  city (string): 60 values, 4 distinct, most often " in lines[2].replace("large_", "")
-    assert "mean inf, deviation nan, inf to inf" in lines[4]
-    assert lines[-1] == f"  and 12 columns more: `tune data show {manifest.version}`"
-    assert list(describe(manifest, with_columns=False)) == lines[:1]
-
-
 def test_empty_text_is_a_gap_and_na_is_a_country(home: Home) -> None:
     home.write("people.csv", people().assign(land=["NA", None, "IT", "FI"] * 25))
     manifest = home.prepare(source="people.csv", target="bought")
     land = next(one for one in manifest.columns if one["name"] == "land")
     assert land["missing"] > 0
     assert "NA" in dict(land["top"])
-
-
-def test_a_clean_table_gives_no_warning(home: Home) -> None:
-    rng = np.random.default_rng(0)
-    home.write("clean.csv", pd.DataFrame(rng.normal(size=(200, 3)), columns=["a", "b", "c"]))
-    assert home.prepare(source="clean.csv", target="c").warnings == []
 
 
 def test_the_snippets_of_the_guide_run(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,35 +390,6 @@ def test_the_snippets_of_the_guide_run(home: Home, monkeypatch: pytest.MonkeyPat
         prepared_data(load(home.folder / "study.yaml").spec, home.folder)
 
 
-def test_a_difference_names_rows_and_columns(home: Home) -> None:
-    first = people().assign(id=range(100))
-    later = first.assign(note="x").drop(columns="city")
-    later.loc[7, "age"] = 70.5
-    later.loc[9, "bought"] = 0
-    moved = pd.concat([first.tail(1), first.head(99)])
-    shorter = first.drop(index=[3, 5])
-    versions = []
-    for number, frame in enumerate((first, later, moved, shorter)):
-        home.write(f"{number}.csv", frame)
-        versions.append(home.prepare(source=f"{number}.csv", target="bought"))
-    found = compare(home.store, versions[0], versions[1])
-    assert (found.added_columns, found.removed_columns) == (["note"], ["city"])
-    assert found.changed_columns == {"age": 1, "bought": 1}
-    assert found.changed_rows == [7, 9]
-    assert found.changed[0] == ChangedValue(7, "age", 7.0, 70.5)
-    assert compare(home.store, versions[0], versions[2]).is_empty
-    assert compare(home.store, versions[0], versions[3]).removed_rows == [3, 5]
-    assert compare(home.store, versions[3], versions[0], "id").added_rows == [3, 5]
-    lists = [first.assign(near=[[0, last]] * 100) for last in (1, 2)]
-    home.names |= {"m:first": lambda: lists[0], "m:last": lambda: lists[1]}
-    nested = [home.prepare(source=f"m:{name}", drop=["near"]) for name in ("first", "last")]
-    assert compare(home.store, *nested).changed_columns == {"near": 100}
-    with pytest.raises(DataError, match="no column 'idd' in both versions, did you mean `id`"):
-        compare(home.store, versions[0], versions[3], "idd")
-    with pytest.raises(DataError, match="column 'bought' is no key"):
-        compare(home.store, versions[0], versions[3], "bought")
-
-
 def test_a_removed_version_leaves_the_files_that_others_have(home: Home) -> None:
     home.write("people.csv", people())
     first = home.prepare(source="people.csv", target="bought", steps=ENCODE)
@@ -521,99 +400,3 @@ def test_a_removed_version_leaves_the_files_that_others_have(home: Home) -> None
     assert home.store.files.exists(second.raw.digest)
     assert not home.store.files.exists(first.preparation.digest)
     assert home.prepare(source="people.csv", target="bought", steps=ENCODE).version == first.version
-
-
-def test_production_gives_a_row_the_bits_of_the_batch_in_a_fresh_process(home: Home) -> None:
-    """The process has no database, and an import of one would fail."""
-    steps = [
-        {"columns": ["age"], "apply": [{"name": "impute"}, {"name": "standardize"}]},
-        {
-            "columns": ["city"],
-            "apply": [{"name": "impute", "strategy": "most_frequent"}, {"name": "encode"}],
-        },
-    ]
-    rows = people(40)
-    rows.loc[::7, "age"] = np.nan
-    rows.loc[::9, "city"] = None
-    home.write("people.csv", rows)
-    manifest = home.prepare(source="people.csv", target="bought", steps=steps)
-    assert not manifest.by_row
-    home.store.name_study("people", manifest.version)
-    program = """
-import json, sys
-sys.modules["sqlalchemy"] = sys.modules["psycopg2"] = sys.modules["ray"] = None
-import pandas as pd, tunesvc
-rows = pd.read_csv("people.csv")
-prepared = tunesvc.load_preparation("people")
-batch = prepared.transform(rows)
-single = [prepared.transform(row).iloc[0] for row in rows.to_dict("records")]
-assert list(batch.columns) == prepared.features
-print(json.dumps([batch.to_numpy().tobytes().hex(), "".join(row.to_numpy().tobytes().hex() for row in single)]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=home.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    batch, single = json.loads(done.stdout)
-    assert batch == single
-    train = home.read(manifest).train.X
-    there = np.frombuffer(bytes.fromhex(batch)).reshape(len(rows), -1)
-    assert {row.tobytes() for row in np.ascontiguousarray(train)} <= {
-        row.tobytes() for row in there
-    }
-
-
-def test_a_transformer_that_mixes_rows_is_used_row_by_row(home: Home) -> None:
-    """Products of matrices give other bits for a row than for a batch."""
-    rng = np.random.default_rng(0)
-    table = pd.DataFrame(rng.normal(size=(60, 40)), columns=[f"c{n}" for n in range(40)])
-    home.write("wide.csv", table)
-    home.names["m:Pca"] = PCA
-    manifest = home.prepare(source="wide.csv", transformer="m:Pca")
-    assert manifest.by_row
-    assert any("rows are transformed one by one" in text for text in manifest.warnings)
-    prepared = load_preparation(manifest.version)
-    train = home.read(manifest).train.X
-    batch = prepared.transform(pd.read_csv(home.folder / "wide.csv")).to_numpy()
-    assert {row.tobytes() for row in np.ascontiguousarray(train)} <= {
-        row.tobytes() for row in batch
-    }
-
-
-def test_rows_of_production_are_checked(home: Home) -> None:
-    home.write("people.csv", people())
-    manifest = home.prepare(source="people.csv", target="bought", steps=ENCODE)
-    prepared = load_preparation(manifest.version[:6])
-    assert prepared.transform({"age": 3, "city": "Paris", "other": 1}).shape == (1, 5)
-    with pytest.raises(DataError, match="the rows lack city"):
-        prepared.transform([{"age": 3}])
-    with pytest.raises(DataError, match="column 'age' needs int64|column 'age' needs double"):
-        prepared.transform({"age": "old", "city": "Rome"})
-    with pytest.raises(DataError, match="rows are a str: give a mapping"):
-        prepared.transform("Rome")
-    with pytest.raises(DataError, match="no version 'none' of prepared data"):
-        load_preparation("none")
-
-
-def test_rows_of_production_have_the_types_of_the_source(home: Home) -> None:
-    """Categories of numbers, moments of a zone, and decimals are no text."""
-    table = people().assign(
-        kind=pd.Categorical(np.arange(100) % 3),
-        at=pd.date_range("2026-01-01", periods=100, tz="UTC"),
-        price=[Decimal(row) / 8 for row in range(100)],
-    )
-    home.names["m:table"] = lambda: table
-    manifest = home.prepare(source="m:table", target="bought", drop=["city"])
-    prepared = load_preparation(manifest.version)
-    train = home.read(manifest).train.pandas().drop(columns="bought")
-    rows = table[table.age.isin(train.age)].drop(columns="bought")
-    pd.testing.assert_frame_equal(prepared.transform(rows), train)
-    row = {"age": 1.0, "kind": 2, "at": table["at"][0], "price": Decimal("0.5")}
-    assert prepared.transform(row)["kind"].tolist() == [2.0]
-    assert prepared.transform(row | {"price": 0.5})["price"].tolist() == [0.5]
-    with pytest.raises(DataError, match="column 'price' needs decimal"):
-        prepared.transform(row | {"price": "cheap"})
