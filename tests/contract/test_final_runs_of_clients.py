@@ -26,6 +26,7 @@ from tunesvc.client.interface import TuneClient
 from tunesvc.client.local.local_client import LocalClient
 from tunesvc.client.remote.http_client import Client
 from tunesvc.db.engine.database import Database
+from tunesvc.db.study_records import project_of
 from tunesvc.errors import (
     ArtifactDamaged,
     ArtifactStoreUnavailable,
@@ -231,6 +232,19 @@ def test_a_viewer_sees_the_result_and_copies_the_model(
         assert (home / "copy" / "model" / "model.pkl").exists()
         monkeypatch.setenv("TUNE_TOKEN", team.secrets["outsider"])
         tune("apply", name, *place, code=3)
+
+
+def test_final_runs_move_with_their_study(shared_database: Database, name: str) -> None:
+    record = submitted(shared_database, name)
+    client = LocalClient(shared_database, "ada")
+    final = client.submissions.test(name)
+    assert final is not None
+    client.accounts.add_project(f"project-of-{name}")
+    client.accounts.move_study(name, f"project-of-{name}")
+    with shared_database.engine.connect() as connection:
+        project = project_of(connection, record.study_id)
+        assert project is not None
+        assert project_of(connection, final.study.study_id) == project
 
 
 def test_a_model_of_an_earlier_study_of_that_name_is_not_shown(

@@ -88,7 +88,7 @@ def test_it_says_how_its_test_part_was_used(dashboard: Dashboard, database: Data
     expect(tested).to_contain_text("Used 1 time until now")
     use_test_part(database, other, 0)
     page.reload()
-    expect(tested).to_contain_text("Used 2 times until now. Several configurations were judged")
+    expect(tested).to_contain_text("Used 2 times until now. Several configurations were evaluated")
 
 
 def stay(database: Database, times: int) -> None:

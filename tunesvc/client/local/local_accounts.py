@@ -18,6 +18,7 @@ from tunesvc.errors import AccountNotFound, SpecError
 from tunesvc.queries.operations import account_rows as rows
 from tunesvc.queries.operations.account_rows import MemberRow, ProjectRow, TokenRow, UserRow
 from tunesvc.queries.operations.audit_entries import AuditEntry, list_audit
+from tunesvc.queries.operations.final_runs import FINAL_STUDY, find_final_study
 from tunesvc.queries.rows import RowPage
 from tunesvc.queries.studies import get_study_id
 
@@ -135,12 +136,15 @@ class LocalAccounts:
             stored.set_member(connection, project_id, user_id, role)
 
     def move_study(self, study: str, project: str | None) -> None:
-        """Put a study into a project, or with None into none. Repeatable."""
+        """Put a study and its final runs into a project, or with None into none. Repeatable."""
         study_id = get_study_id(self._database, study, self._among)
+        finals = [find_final_study(self._database, study_id, kind) for kind in FINAL_STUDY]
         self._record(f"move study to {project or 'no project'}", study)
         with self._database.engine.begin() as connection:
             project_id = None if project is None else stored.find_project(connection, project)
-            stored.move_study(connection, study_id, project_id)
+            for moved in (study_id, *finals):
+                if moved is not None:
+                    stored.move_study(connection, moved, project_id)
 
     def set_share(
         self,
