@@ -16,7 +16,7 @@ from tests.support.servers import servers_of, wait_until
 from tunesvc.client.local.local_client import LocalClient
 from tunesvc.client.sending import send_study
 from tunesvc.db.engine.database import Database
-from tunesvc.spec import StudySpec
+from tunesvc.spec.yaml.document import parse
 
 OBJECTIVES = Path(__file__).parent.parent / "objectives"
 SPEC: dict[str, Any] = {
@@ -51,7 +51,7 @@ def test_a_server_gives_the_numbers_of_a_local_run_although_client_and_server_di
     client = LocalClient(database, "ada")
     with servers_of(database, tmp_path, None) as servers:
         server = servers.start(TUNE_FAILPOINT="stored:kill")
-        send_study(client, StudySpec.model_validate({"name": "there", **SPEC}), folder)
+        send_study(client, parse(json.dumps({"name": "there", **SPEC})), folder)
         servers.wait_until_finished("there")
         command = [sys.executable, "-m", "tunesvc", "best", "there", "--test", "--json"]
         environment = os.environ | {"TUNE_SERVER": server.url, "TUNE_TOKEN": _token(server.log)}
