@@ -48,7 +48,26 @@ def test_a_gang_is_shown_with_all_its_resources_and_workers(database: Database) 
     running(database, parallelism=1, resources={"cpu": 1, "workers": 3})
     seen = get_cluster(database)
     (row,) = seen.nodes[0].held
-    assert (row.cpus, row.workers, seen.has_gangs) == (3, 3, True)
+    assert (row.cpus, row.workers, row.workers_here) == (3, 3, 3)
+
+
+def test_each_node_of_a_gang_shows_its_part(database: Database) -> None:
+    simulation = running(database, parallelism=1, resources={"cpu": 2, "workers": 3})
+    writer = StudyWriter.open(database, simulation.record.study_id)
+    nodes = [node(key, {"CPU": 4.0}) for key in ("n1", "n2", "n3")]
+    writer.commit(StudyChanges(nodes=nodes))
+    simulation.sql("UPDATE attempts SET bundle_nodes = ARRAY['n1', 'n3', 'n1'], node = '10.0.0.1'")
+    seen = get_cluster(database)
+    parts = {one.key: [(row.workers_here, row.cpus) for row in one.held] for one in seen.nodes}
+    assert parts == {"n1": [(2, 4.0)], "n2": [], "n3": [(1, 2.0)]}
+    assert seen.elsewhere == ()
+
+
+def test_a_gang_whose_nodes_are_all_gone_is_elsewhere(database: Database) -> None:
+    simulation = running(database, parallelism=1, resources={"cpu": 1, "workers": 2})
+    simulation.sql("UPDATE attempts SET bundle_nodes = ARRAY['lost', 'lost']")
+    seen = get_cluster(database)
+    assert [row.trial_number for row in seen.elsewhere] == [0]
 
 
 def test_nodes_that_are_gone_are_forgotten_and_shared_ones_listed_once(database: Database) -> None:

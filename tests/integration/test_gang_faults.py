@@ -145,6 +145,8 @@ def test_a_process_on_another_node_has_the_data_and_reports_and_restores(
     listener = start(driver, launch, 2)
     first, second = described = members(tmp_path)
     assert first["node"] != second["node"]
+    (started,) = listener.payloads_of(launch, Started)
+    assert set(started.bundle_nodes) == {first["node"], second["node"]}
     listener.until(lambda heard: len(labels(heard, launch)) == 2)
     assert first["data"]["rows"] == second["data"]["rows"] > 1000
     assert first["data"]["sum"] != second["data"]["sum"]

@@ -23,6 +23,7 @@ from tunesvc.execution.executor import (
     Lost,
     OutputLogged,
     Reported,
+    Started,
     StoppedEarly,
 )
 from tunesvc.execution.ray.ray_executor import RayExecutor
@@ -96,6 +97,8 @@ def test_the_trial_works_in_every_process_of_its_gang(listen: MakeListener, tmp_
     assert lines_of(listener, launch, "stderr") == [
         f"[bundle {rank}] member {rank} ends" for rank in range(2)
     ]
+    (started,) = listener.payloads_of(launch, Started)
+    assert started.bundle_nodes == tuple(member["node"] for member in members(tmp_path))
     pids = {member["pid"] for member in members(tmp_path)}
     assert len(pids) == 2
     assert all(len(member["devices"]) == 1 for member in members(tmp_path))

@@ -123,6 +123,7 @@ class EventHandler:
             started.pid,
             started.devices,
             started.code,
+            started.bundle_nodes,
         )
         changes.started.append(row)
         self._check_code(live, started.code, changes)

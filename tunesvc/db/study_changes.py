@@ -39,6 +39,7 @@ class StartRecord(NamedTuple):
     pid: int
     devices: tuple[str, ...]
     code: str
+    bundle_nodes: tuple[str, ...] = ()
 
 
 class Report(NamedTuple):

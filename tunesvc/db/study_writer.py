@@ -320,7 +320,8 @@ class _BatchSql:
             f"""UPDATE attempts a SET state = 'running', started_at = now(),
                        node = b.node, pid = b.pid,
                        devices = string_to_array(nullif(b.devices, ''), ','),
-                       code = nullif(b.code, '')
+                       code = nullif(b.code, ''),
+                       bundle_nodes = string_to_array(nullif(b.bundle_nodes, ''), ',')
                 FROM b WHERE {_LIVE}""",
             {
                 "number": "bigint",
@@ -329,6 +330,7 @@ class _BatchSql:
                 "pid": "bigint",
                 "devices": "text",
                 "code": "text",
+                "bundle_nodes": "text",
             },
             [_started_row(started) for started in changes.started],
         )
@@ -569,8 +571,8 @@ def _compiled(sql: str) -> str:
 
 
 def _started_row(started: StartRecord) -> tuple[Any, ...]:
-    number, attempt, node, pid, devices, code = started
-    return number, attempt, node, pid, ",".join(devices), code
+    *values, devices, code, bundle_nodes = started
+    return *values, ",".join(devices), code, ",".join(bundle_nodes)
 
 
 def _report_row(report: Report) -> tuple[Any, ...]:

@@ -145,6 +145,8 @@ class Started:
     """The accelerators assigned to it, named as in CUDA_VISIBLE_DEVICES."""
     code: str = ""
     """A digest of the objective's source code as this attempt runs it. Empty if unknown."""
+    bundle_nodes: tuple[str, ...] = ()
+    """Keys of the nodes of its gang's bundles, as `NodeInfo` has them. Empty without a gang."""
 
 
 @dataclass(frozen=True, slots=True)

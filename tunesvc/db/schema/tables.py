@@ -235,6 +235,8 @@ attempts = sa.Table(
     sa.Column("node", sa.Text),
     sa.Column("pid", sa.BigInteger),
     sa.Column("devices", pg.ARRAY(sa.Text)),
+    # of a gang: nodes.key of each bundle's node
+    sa.Column("bundle_nodes", pg.ARRAY(sa.Text)),
     # digest of the objective's source as this attempt ran it
     sa.Column("code", sa.Text),
     # class of the failure, as `policy` names it

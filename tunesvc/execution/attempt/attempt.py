@@ -93,6 +93,8 @@ class WorkerInfo:
     """Folder on that node that keeps the worker's output, see `spool`."""
     gang_home: GangHome | None = None
     """The worker as its gang's processes call it. None without a gang."""
+    bundle_nodes: tuple[str, ...] = ()
+    """Ray's IDs of the nodes of its gang's bundles."""
 
 
 class Attempt:

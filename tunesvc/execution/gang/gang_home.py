@@ -64,3 +64,11 @@ def is_in_ray() -> bool:
     """Return True in a process of Ray, such as an actor; False in one that it has started."""
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
+
+
+def nodes_of_bundles(group: Any) -> tuple[str, ...]:
+    """Return Ray's ID of each bundle's node. All bundles are placed."""
+    from ray.util.placement_group import placement_group_table
+
+    nodes: dict[int, str] = placement_group_table(group)["bundles_to_node_id"]
+    return tuple(nodes[index] for index in sorted(nodes))

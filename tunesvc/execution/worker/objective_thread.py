@@ -71,6 +71,7 @@ class ObjectiveThread:
                 worker.pid,
                 worker.devices,
                 source_digest,
+                worker.bundle_nodes,
             )
         )
         if note:

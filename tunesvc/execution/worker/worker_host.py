@@ -18,7 +18,7 @@ from tunesvc.data.prepared_data import PreparedData
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.executor import Job
-from tunesvc.execution.gang.gang_home import GangHome
+from tunesvc.execution.gang.gang_home import GangHome, nodes_of_bundles
 from tunesvc.execution.gang.shared_parts import provide_shared
 
 _END_S = 5.0
@@ -78,10 +78,12 @@ class RayHost:
 
         context = ray.get_runtime_context()
         group, home = None, None
+        bundle_nodes: tuple[str, ...] = ()
         if job.resources.workers > 1:
             group = ray.util.get_current_placement_group()
             name = context.get_actor_name() or ""
             home = GangHome(name, context.namespace, context.get_node_id())
+            bundle_nodes = nodes_of_bundles(group)
         node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         devices = tuple(context.get_accelerator_ids().get("GPU", ()))
         return WorkerInfo(
@@ -92,6 +94,7 @@ class RayHost:
             context.get_node_id(),
             spool,
             home,
+            bundle_nodes,
         )
 
     def spool_folder(self) -> Path:

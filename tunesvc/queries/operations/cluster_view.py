@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -52,7 +52,18 @@ class OccupancyRow:
     gpus: float
     since: datetime
     workers: int = 1
-    """Workers of its gang, some of them perhaps on other nodes."""
+    """Workers of its gang."""
+    bundle_nodes: tuple[str, ...] = ()
+    """Keys of the nodes of its gang's bundles. Empty without a gang."""
+    workers_here: int = 1
+    """Workers of its gang on the node that lists it; `cpus` and `gpus` are theirs."""
+
+    def on_node(self, key: str) -> OccupancyRow:
+        """Return the part of its gang that is on a node."""
+        here = self.bundle_nodes.count(key)
+        share = here / len(self.bundle_nodes)
+        cpus, gpus = self.cpus * share, self.gpus * share
+        return replace(self, cpus=cpus, gpus=gpus, workers_here=here)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,7 @@ class NodeRow:
     studies: tuple[str, ...]
     """Studies whose coordinators record it."""
     held: tuple[OccupancyRow, ...]
-    """Attempts that run on it."""
+    """Attempts that run on it, of gangs the part that does."""
 
     @property
     def is_stale(self) -> bool:
@@ -120,12 +131,6 @@ class ClusterView:
     """Attempts that run on unknown nodes."""
     waiting: tuple[QueuedRow, ...]
     coordinators: tuple[CoordinatorRow, ...]
-
-    @property
-    def has_gangs(self) -> bool:
-        """True if a trial that runs has several workers."""
-        held = [row for node in self.nodes for row in node.held]
-        return any(row.workers > 1 for row in (*held, *self.elsewhere))
 
     def total(self, name: str) -> tuple[float, float]:
         """Return the used and the total amount of a resource on nodes that are not stale."""
@@ -190,6 +195,7 @@ def live_attempts() -> sa.Select[Any]:
             attempts.c.state,
             attempts.c.node.label("address"),
             attempts.c.devices,
+            attempts.c.bundle_nodes,
             attempts.c.cpus,
             attempts.c.gpus,
             attempts.c.opened_at,
@@ -242,10 +248,14 @@ def _place_on_nodes(
         study_ids = {row.study_id for row in rows}
         here = []
         for one in running:
-            is_here = one.study_id in study_ids and one.address == rows[0].address
-            if is_here and one not in placed:
+            if one.study_id not in study_ids:
+                continue
+            if rows[0].key in one.bundle_nodes:
+                here.append(one.on_node(rows[0].key))
+                placed.add(one)
+            elif one.address == rows[0].address and one not in placed and not one.bundle_nodes:
                 here.append(one)
-        placed.update(here)
+                placed.add(one)
         names = {row.name for row in rows if row.is_visible}
         nodes.append(_node(rows, tuple(sorted(names)), tuple(here)))
     return _without_former_nodes(nodes), placed
@@ -273,13 +283,16 @@ def _without_former_nodes(nodes: Sequence[NodeRow]) -> tuple[NodeRow, ...]:
 
 
 def _running(row: Any) -> OccupancyRow:
+    workers = (row.resources or {}).get("workers", 1)
     return from_row(
         OccupancyRow,
         row,
         trial_number=number_of(row.trial_id),
         devices=tuple(row.devices or ()),
         since=row.started_at or row.opened_at,
-        workers=(row.resources or {}).get("workers", 1),
+        workers=workers,
+        bundle_nodes=tuple(row.bundle_nodes or ()),
+        workers_here=workers,
     )
 
 
