@@ -53,9 +53,10 @@ def test_a_gang_is_shown_with_all_its_resources_and_workers(database: Database) 
 
 def test_each_node_of_a_gang_shows_its_part(database: Database) -> None:
     simulation = running(database, parallelism=1, resources={"cpu": 2, "workers": 3})
-    writer = StudyWriter.open(database, simulation.record.study_id)
-    nodes = [node(key, {"CPU": 4.0}) for key in ("n1", "n2", "n3")]
-    writer.commit(StudyChanges(nodes=nodes))
+    simulation.sql("""INSERT INTO nodes (study_id, key, address, host, total, free)
+                      SELECT study_id, n.key, '10.0.0.1', n.key, total, free
+                      FROM nodes, unnest(ARRAY['n1', 'n2', 'n3']) AS n (key)""")
+    simulation.sql("DELETE FROM nodes WHERE key NOT LIKE 'n_'")
     simulation.sql("UPDATE attempts SET bundle_nodes = ARRAY['n1', 'n3', 'n1'], node = '10.0.0.1'")
     seen = get_cluster(database)
     parts = {one.key: [(row.workers_here, row.cpus) for row in one.held] for one in seen.nodes}
