@@ -70,6 +70,8 @@ def test_a_trial_survives_a_worker_of_ray_train_and_another_is_pruned(
     assert {attempt for attempt, *_ in steps} == {1, 2}
     assert min(step for attempt, step, _ in steps if attempt == 2) > 0, "it did not start over"
     assert len(reported(study, pruned.number)) < 6
+    assert "Traceback" not in study.logs(pruned.number), "a stop is no error"
+    assert "[rank 1]" in study.logs(killed.number)
 
     watcher = Elsewhere(Drivers)
     assert watcher.call("groups", cluster.call("address")) == []

@@ -32,6 +32,17 @@ def test_nodes_their_trials_and_the_queue_are_there(
     expect(page.get_by_role("region", name="Coordinators")).to_contain_text("head:7")
 
 
+def test_a_node_shows_its_part_of_a_gang(dashboard: Dashboard, database: Database) -> None:
+    simulation = running(database, parallelism=1, resources={"cpu": 1, "workers": 3})
+    simulation.sql("""INSERT INTO nodes (study_id, key, address, host, total, free)
+                      SELECT study_id, 'n2', '10.0.0.2', 'second', total, free FROM nodes""")
+    simulation.sql("""UPDATE attempts SET bundle_nodes =
+                      ARRAY(SELECT key FROM nodes WHERE key <> 'n2') || ARRAY['n2', 'n2']""")
+    page = dashboard.open("/cluster")
+    for name, part in (("simulated", "1 of gang of 3"), ("second", "2 of gang of 3")):
+        expect(page.get_by_role("region", name=name, exact=True)).to_contain_text(part)
+
+
 def test_a_machine_is_there_once_whatever_ran_on_it_before(
     dashboard: Dashboard, database: Database
 ) -> None:

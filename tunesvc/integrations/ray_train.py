@@ -6,6 +6,7 @@ the trial's, where their resources are reserved already.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -103,6 +104,8 @@ class TrialCallback(ray_train_internals.GangCallback):
             with training_report.checkpoint.as_directory() as folder:
                 self._trial.checkpoint(folder, step)
         if self._trial.should_stop:
+            # Ray Train would log this as an error of the controller, which ends with it.
+            logging.getLogger("ray.train").setLevel(logging.CRITICAL)
             raise Pruned(f"trial {self._trial.number} was asked to stop after step {step}")
 
     def after_init_train_context(self) -> None:
