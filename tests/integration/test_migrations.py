@@ -147,6 +147,7 @@ def _catalogue(engine: sa.Engine) -> list[tuple[object, ...]]:
 def _set_back(connection: sa.Connection, revision: str) -> None:
     """Give a database the schema that it had at revision 0008 and later, before heartbeats."""
     connection.execute(sa.text("ALTER TABLE trials DROP COLUMN heartbeat_at"))
+    connection.execute(sa.text("ALTER TABLE attempts DROP COLUMN bundle_nodes"))
     for table in (
         "watches",
         "champion_deliveries",
