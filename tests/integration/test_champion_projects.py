@@ -7,7 +7,7 @@ import pytest
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
 from tunesvc.champions.promotion import promote, roll_back
-from tunesvc.db.champions import champion_records
+from tunesvc.db.champions import champion_records, champion_tenures
 from tunesvc.db.engine.database import Database
 from tunesvc.db.people import accounts
 from tunesvc.db.study_scope import StudyScope
@@ -101,8 +101,8 @@ def test_a_history_is_limited_and_its_newest_part_can_be_searched(database: Data
             )
         newest = champion_records.list_history(connection, "shop", limit=2)
         everything = champion_records.list_history(connection, "shop")
-        tenures = champion_records.list_tenures(connection, "shop")
-        hidden = champion_records.list_tenures(connection, "shop", StudyScope(frozenset()))
+        tenures = champion_tenures.list_tenures(connection, "shop")
+        hidden = champion_tenures.list_tenures(connection, "shop", StudyScope(frozenset()))
     assert newest == everything[:2]
     assert champion_records.find_earlier(newest) is None
     assert champion_records.find_earlier(everything) == first

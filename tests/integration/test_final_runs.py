@@ -115,12 +115,14 @@ def becomes_a_model(study: Study, parts: dict[str, Any], tmp_path: Path) -> None
         import numpy as np, tunesvc
         from on_models import flowers
         table = flowers()
-        for named in ("flowers", sys.argv[1]):
-            model = tunesvc.load_model(named)
-            batch = model.predict_proba(table)
-            rows = [model.predict_proba(dict(row)) for _, row in table.iterrows()]
-            assert np.array_equal(batch, np.concatenate(rows))
-            assert np.array_equal(batch[5:7], model.predict_proba(table[5:7]))
+        model = tunesvc.load_model("flowers")
+        batch = model.predict_proba(table)
+        rows = [model.predict_proba(dict(row)) for _, row in table.iterrows()]
+        assert np.array_equal(batch, np.concatenate(rows))
+        assert np.array_equal(batch[5:7], model.predict_proba(table[5:7]))
+        copy = tunesvc.load_model(sys.argv[1])
+        assert np.array_equal(batch, copy.predict_proba(table))
+        assert np.array_equal(batch[:1], copy.predict_proba(dict(table.iloc[0])))
         assert not {"sqlalchemy", "psycopg2", "ray", "optuna"} & set(sys.modules)
         print(list(model.predict({"a": 3.0, "b": 1, "c": 0})), model.metadata.trial)
     """

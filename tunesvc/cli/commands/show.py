@@ -29,6 +29,7 @@ from tunesvc.util.characters import visible
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from tunesvc.client.answers import BestTrials
     from tunesvc.client.interface import TuneClient
     from tunesvc.queries.rows import LogRow, StudyRow, StudyView, TrialRow
     from tunesvc.queries.trials.population_tree import Schedule
@@ -245,13 +246,19 @@ def best(
     if test or again:
         _test(study, server, database_url, test=test, again=again, as_json=as_json, quiet=quiet)
         return
-    from tunesvc.views import study_text, terminal
-
     with opened_client(database_url, server) as client:
         if schedule:
             typer.echo(_schedule(client.insights.schedule(study), as_json=as_json), nl=False)
             return
         best_trials = client.insights.best(study)
+    _print_best(best_trials, study, yaml=yaml, as_json=as_json)
+    if not best_trials.rows:
+        raise typer.Exit(1)
+
+
+def _print_best(best_trials: BestTrials, study: str, *, yaml: bool, as_json: bool) -> None:
+    from tunesvc.views import study_text, terminal
+
     view, rows, answer = best_trials.study, best_trials.rows, best_trials.recommendation
     if as_json:
         several = len(view.objectives) > 1
@@ -264,8 +271,6 @@ def best(
         console.print(study_text.best(view, rows, console.width, answer))
     else:
         terminal.err().print(f"{terminal.markup(study)} has no complete, feasible trial yet.")
-    if not rows:
-        raise typer.Exit(1)
 
 
 def _test(

@@ -82,24 +82,13 @@ class Champion:
         return self.kind != "kept"
 
 
-@dataclass(frozen=True, slots=True)
-class Tenure:
-    """The time of a champion, from its promotion to the next one."""
-
-    promoted: Champion
-    latest: Champion
-    """The last row in which it stays; without one that of its promotion."""
-    stays: int
-    """Times that it beat a challenger."""
-
-
 def current(
     connection: sa.Connection, family: str, scope: StudyScope = ALL_STUDIES
 ) -> Champion | None:
     """Return the champion of a family; None if it has none."""
-    newest = _query(scope).where(champions.c.family == family)
-    row = connection.execute(newest.order_by(champions.c.champion_id.desc()).limit(1)).first()
-    return None if row is None else _champion(row)
+    query = _query_current(scope).where(champions.c.family == family)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else champion_of(row)
 
 
 def get_current(
@@ -122,10 +111,8 @@ def list_current(
     connection: sa.Connection, scope: StudyScope = ALL_STUDIES
 ) -> tuple[Champion, ...]:
     """Return the champion of each family, by name."""
-    followers = champions.alias("followers")
-    has_follower = sa.exists().where(followers.c.previous_id == champions.c.champion_id)
-    query = _query(scope).where(~has_follower).order_by(champions.c.family)
-    return tuple(_champion(row) for row in connection.execute(query))
+    query = _query_current(scope).order_by(champions.c.family)
+    return tuple(champion_of(row) for row in connection.execute(query))
 
 
 def list_history(
@@ -136,35 +123,9 @@ def list_history(
     limit: int | None = None,
 ) -> tuple[Champion, ...]:
     """Return the champions of a family, the newest first; at most `limit`, by default all."""
-    query = _query(scope).where(champions.c.family == family)
+    query = select_champions(scope).where(champions.c.family == family)
     rows = connection.execute(query.order_by(champions.c.champion_id.desc()).limit(limit))
-    return tuple(_champion(row) for row in rows)
-
-
-def list_tenures(
-    connection: sa.Connection,
-    family: str,
-    scope: StudyScope = ALL_STUDIES,
-    *,
-    limit: int | None = None,
-) -> tuple[Tenure, ...]:
-    """Return the tenures of a family, the newest first; at most `limit`, by default all."""
-    of_family = _query(scope).where(champions.c.family == family).subquery()
-    number = of_family.c.champion_id
-    promotions = sa.func.sum(sa.case((of_family.c.kind == "kept", 0), else_=1))
-    numbered = sa.select(number, promotions.over(order_by=number).label("tenure")).subquery()
-    first, last = sa.func.min(numbered.c.champion_id), sa.func.max(numbered.c.champion_id)
-    bounds = (
-        sa.select(first, last, sa.func.count() - 1)
-        .group_by(numbered.c.tenure)
-        .order_by(first.desc())
-        .limit(limit)
-    )
-    found = connection.execute(bounds).all()
-    ids = {champion_id for opened, latest, _ in found for champion_id in (opened, latest)}
-    rows = connection.execute(sa.select(champions).where(champions.c.champion_id.in_(ids)))
-    of_id = {row.champion_id: _champion(row) for row in rows}
-    return tuple(Tenure(of_id[opened], of_id[latest], stays) for opened, latest, stays in found)
+    return tuple(champion_of(row) for row in rows)
 
 
 def earlier_configuration(history: Sequence[Champion], champion_id: int | None) -> Champion:
@@ -263,14 +224,23 @@ def record(
         ) from None
 
 
-def _query(scope: StudyScope) -> sa.Select[Any]:
+def select_champions(scope: StudyScope) -> sa.Select[Any]:
+    """Return the query of the rows that a scope shows."""
     query = sa.select(champions)
     if scope.projects is None:
         return query
     return query.where(champions.c.project_id.in_(scope.projects))
 
 
-def _champion(row: Any) -> Champion:
+def _query_current(scope: StudyScope) -> sa.Select[Any]:
+    """Return the query of the champions that none follows: one of each family."""
+    followers = champions.alias("followers")
+    has_follower = sa.exists().where(followers.c.previous_id == champions.c.champion_id)
+    return select_champions(scope).where(~has_follower)
+
+
+def champion_of(row: Any) -> Champion:
+    """Return a row as a champion."""
     configuration = Configuration(
         row.study,
         row.trial_number,

@@ -15,8 +15,9 @@ from tunesvc.champions.watch_result import OUTCOMES
 from tunesvc.champions.watch_specs import family_of
 from tunesvc.charts import FigureKind
 from tunesvc.data.prepared_data import TEST
-from tunesvc.db.champions import champion_records, served_watches
-from tunesvc.db.champions.champion_records import Tenure, find_earlier
+from tunesvc.db.champions import champion_tenures, served_watches
+from tunesvc.db.champions.champion_records import find_earlier
+from tunesvc.db.champions.champion_tenures import Tenure
 from tunesvc.db.champions.served_watches import ServedWatch
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
@@ -136,7 +137,7 @@ def _tenures(request: Request, study: StudyView) -> tuple[Tenure, ...]:
     scope = viewable_studies(request, request.state.user)
     with request.app.state.database.engine.connect() as connection:
         family = family_of(study.name)
-        return champion_records.list_tenures(connection, family, scope, limit=EARLIER_MAX)
+        return champion_tenures.list_tenures(connection, family, scope, limit=EARLIER_MAX)
 
 
 def _can_roll_back(tenures: tuple[Tenure, ...]) -> bool:
