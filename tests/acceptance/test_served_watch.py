@@ -29,7 +29,7 @@ OBJECTIVE = """
     def train(x, trial):
         time.sleep(0.3)
         X, y = trial.data.validation
-        return float((x - np.asarray(X["a"]).mean()) ** 2)
+        return float((x - np.asarray(X)[:, 0].mean()) ** 2)
 """
 PATIENCE_S = 400.0
 

@@ -14,6 +14,7 @@ from tunesvc.champions.family_lock import locked_family
 from tunesvc.champions.served.drift_process import DriftTask, compare_apart
 from tunesvc.champions.served.served_watch_check import require_served
 from tunesvc.champions.served.watch_registration import remove_watch
+from tunesvc.champions.watch_specs import folds_study
 from tunesvc.db import alerts, study_records, submissions
 from tunesvc.db.champions import promotion_deliveries, served_watches
 from tunesvc.db.engine.database import Database
@@ -45,7 +46,7 @@ def test_a_look_waits_for_each_study_and_uses_one_version(family: ServedFamily) 
     assert family.step() == watch, "it is not due before the study has ended"
     assert family.serve() == ["shop"]
     watch = family.step()
-    assert watch.waits_for == f"shop@{str(watch.data_version)[:8]}:folds"
+    assert watch.waits_for == folds_study(family.spec, str(watch.data_version))
     family.serve()
     watch = family.step()
     assert (watch.outcome, watch.waits_for, watch.data_version) == ("first", "", None)

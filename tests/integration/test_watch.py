@@ -215,6 +215,26 @@ def test_a_version_that_is_removed_while_it_tunes_is_named(family: WatchedFamily
     assert family.look().outcome == "first"
 
 
+@pytest.mark.slow
+def test_a_study_of_equal_rows_of_another_source_is_learned_from(family: WatchedFamily) -> None:
+    """As of a study that `tune run` has ended, before its file named an absolute path."""
+    family.data(0.0)
+    version = str(family.look().data_version)
+    with family.database.engine.begin() as connection:
+        connection.execute(sa.text("TRUNCATE champions CASCADE"))
+        folds = study_records.find(connection, folds_study(family.spec, version))
+        study_records.remove(connection, folds.study_id, "ann")
+    family.source = str(family.folder / "rows.csv")
+    result = family.look()
+    assert result.outcome == "first"
+    assert result.champion is not None
+    study = result.champion.configuration.study
+    assert study == f"shop@{str(result.data_version)[:8]}"
+    spec = get_study(family.database, study).spec
+    assert spec is not None
+    assert spec.warm_start == ("shop",)
+
+
 def test_a_first_champion_that_fails_on_folds_is_not_promoted(family: WatchedFamily) -> None:
     family.data(0.0)
     family.fails_on_folds = True

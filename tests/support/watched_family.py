@@ -136,6 +136,7 @@ class WatchedFamily:
         self.before_run: dict[str, Callable[[], None]] = {}
         self.parameters: dict[str, Any] = {"x": {"type": "float", "min": -4.0, "max": 4.0}}
         self.constants: dict[str, Any] = {}
+        self.source = "rows.csv"
         self.split: dict[str, Any] = {}
         self.watch: dict[str, Any] = {"budget": {"trials": 12}, "on_promote": "python hook.py"}
         (folder / "hook.py").write_text(
@@ -157,7 +158,7 @@ class WatchedFamily:
             name="shop",
             parameters=self.parameters,
             constants=self.constants,
-            data={"source": "rows.csv", "target": "y", "split": self.split},
+            data={"source": self.source, "target": "y", "split": self.split},
             sampler={"name": "tpe", "seed": 1},
             budget={"trials": 24},
             parallelism=4,

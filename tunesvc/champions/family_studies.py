@@ -105,11 +105,17 @@ class FamilyStudies:
         return declined
 
     def is_first_study_on(self, manifest: DataManifest) -> bool:
-        """Return False if the study of the family's name has used another version."""
+        """Return False if the study of the family's name has used other data.
+
+        Also rows that are equal, of a source or with settings that the study file had before.
+        """
         with self._database.engine.connect() as connection:
             record = study_records.look_up(connection, self.name)
         used = None if record is None else get_data(self._database, record.study_id)
-        return used is None or used.version == manifest.version
+        if record is None or used is None:
+            return True
+        is_same = record.spec is not None and record.spec.data == self.spec.data
+        return is_same and used.version == manifest.version
 
     def tune(self, spec: StudySpec, manifest: DataManifest) -> Configuration:
         """Run a study on a version of the data to its end; return its recommended trial."""

@@ -171,7 +171,8 @@ def _files(source: str, folder: Path) -> Iterator[tuple[Any, str]]:
     except Exception as error:  # each file system has exceptions of its own
         raise DataError(f"source {source!r} cannot be opened: {_line(error)}") from error
     if not paths:
-        place = "" if is_url(source) else f" in {folder}"
+        is_relative = not is_url(source) and not Path(source).expanduser().is_absolute()
+        place = f" in {folder}" if is_relative else ""
         raise DataError(
             f"source: there is no file {source!r}{place}. Write a path from the study file's "
             "folder, a URL, or `module:function`"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tunesvc.artifacts.artifact_store import ArtifactStore, pieces_of
 from tunesvc.artifacts.snapshot import Snapshot
 from tunesvc.champions.served.watch_registration import register_watch, remove_watch
@@ -21,6 +23,9 @@ from tunesvc.runtime.submission import (
     submit_repeats,
     submit_study,
 )
+
+if TYPE_CHECKING:
+    from tunesvc.db.champions.served_watches import ServedWatch
 
 
 class LocalSubmissions:
@@ -70,6 +75,7 @@ class LocalSubmissions:
         self, new: NewSubmission, *, every_s: float | None = None, always: bool = False
     ) -> ServedWatch:
         """Let servers watch the family of a study; it looks at once."""
+
         for earlier in new.spec.warm_start:
             get_study(self._database, earlier, self._among)
         return register_watch(
@@ -83,11 +89,13 @@ class LocalSubmissions:
 
     def watches(self) -> tuple[ServedWatch, ...]:
         """Return the families that servers watch, by name."""
+
         with self._database.engine.connect() as connection:
             return served_watches.list_watches(connection, self._among)
 
     def unwatch(self, family: str) -> ServedWatch:
         """Let servers watch a family no more; return its watch as it was."""
+
         return remove_watch(self._database, family, self._among)
 
     def test(self, study: str, *, again: bool = False) -> RequestedFinal | None:
