@@ -76,6 +76,7 @@ class ServedLook:
         if is_due:
             self._look(watch, source)
         else:
+            require_served(source.spec)  # no command of a user, whatever the row says
             hooks = hooks_of(source.spec, None)
             deliver_due(self._database, self._family, self._log, hooks)
 
@@ -87,13 +88,15 @@ class ServedLook:
             require_served(source.spec)
             self._require_project(watch)
             runner = QueueRunner(self._database, watch, source, self._interrupt)
-            result = FamilyWatch(
+            family = FamilyWatch(
                 self._database,
                 source.spec,
                 runner,
                 user=watch.submitted_by,
                 always=watch.always,
-            ).look()
+            )
+            with translate_unavailable():
+                result = family.look()
         except DatabaseUnavailable:
             raise
         except ArtifactStoreError as error:

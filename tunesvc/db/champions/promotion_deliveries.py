@@ -95,6 +95,8 @@ def list_due_families(connection: sa.Connection) -> Sequence[str]:
         .join(table, champions.c.champion_id == table.c.champion_id)
         .join(watches, watches.c.family == champions.c.family)
         .where(_is_due(), table.c.attempts < ATTEMPTS_MAX, may_be_tried)
+        # not of a watch that was stopped
+        .where(sa.or_(watches.c.look_at.is_not(None), watches.c.problem == ""))
         .distinct()
     )
     return connection.execute(query).scalars().all()
