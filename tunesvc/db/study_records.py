@@ -164,6 +164,12 @@ def write_system_attr(connection: sa.Connection, study_id: int, name: str, value
     connection.execute(insert.on_conflict_do_update(index_elements=key, set_=change))
 
 
+def remove_system_attr(connection: sa.Connection, study_id: int, name: str) -> None:
+    """Remove a system attribute of a study, if it has it."""
+    is_it = (study_attrs.c.study_id == study_id, study_attrs.c.kind == "system")
+    connection.execute(sa.delete(study_attrs).where(*is_it, study_attrs.c.name == name))
+
+
 def replace_unstarted(
     connection: sa.Connection,
     record: StudyRecord,

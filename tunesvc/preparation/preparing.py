@@ -83,7 +83,7 @@ def prepare(task: Preparation, say: Say, rows_of: str = "") -> DataManifest:
     Args:
         task: the version to prepare.
         say: shows what is done.
-        rows_of: a version of the same source whose stored rows are prepared; by default those that
+        rows_of: a version of the same study whose stored rows are prepared; by default those that
             the source gives now.
 
     Raises:
@@ -110,18 +110,13 @@ def _read_stored(task: Preparation, version: str) -> SourceTable:
     """Return the rows of a version.
 
     Raises:
-        DataError: it was removed, or is of another source.
+        DataError: it was removed.
     """
     base = task.store.find(version)
     if base is None:
         raise DataError(
             f"the study uses the rows of version {version}, which was removed: `tune rm` deletes "
             "the study, and the next `tune watch` looks at today's data"
-        )
-    if base.source != str(task.data.source):
-        raise DataError(
-            f"the study uses the rows of version {version}, which are of {base.source}: give the "
-            "study another name"
         )
     try:
         return _stored_rows(task, base)

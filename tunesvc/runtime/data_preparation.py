@@ -143,14 +143,17 @@ def prepare_version(
 
 
 def _find_same(spec: StudySpec, store: DataStore, version: str) -> DataManifest | None:
-    """Return a version that was prepared by the settings of a spec; None if it was not."""
+    """Return a version that was prepared by the settings of a spec; None if it was not.
+
+    Its rows count, and not the source that has given them.
+    """
     found = store.find(version) if version else None
     if found is None or spec.data is None:
         return None
     settings: dict[str, Any] = spec.data.model_dump(mode="json")
     if (folds := _folds(spec)) is not None:
         settings["folds"] = folds
-    return found if found.settings == settings else None
+    return found if {**found.settings, "source": None} == {**settings, "source": None} else None
 
 
 def _folds(spec: StudySpec) -> int | None:

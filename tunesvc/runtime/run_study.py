@@ -46,6 +46,7 @@ from tunesvc.execution.driver.ray_pool import ExecutorMaker, is_shared
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.interpreter import Interpreter
 from tunesvc.execution.objectives.pickled_function import pickle_function
+from tunesvc.queries.operations.data_lineage import ROWS_OF
 from tunesvc.queries.operations.final_runs import FinalRun, get_final_run
 from tunesvc.queries.warm_start_source import load_warm_start
 from tunesvc.runtime.checkpoint_locations import checkpoint_root, delete_checkpoints
@@ -186,6 +187,8 @@ def renew(
     with database.engine.begin() as connection:
         current = (connection, record, spec, source.text, source.folder)
         if study_records.replace_unstarted(*current):
+            if record.spec is not None and record.spec.data != spec.data:
+                study_records.remove_system_attr(connection, record.study_id, ROWS_OF)
             return study_records.find(connection, spec.name)
         trials = study_records.trials_counted(connection, record.study_id)
     if not resume:
