@@ -62,7 +62,7 @@ def run(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> R
 
 
 def test_trials_share_the_object_store_and_later_studies_the_version(
-    run: RunStudy, tmp_path: Path, database_url: str
+    run: RunStudy, tmp_path: Path, database: Database, database_url: str
 ) -> None:
     study = run()
     attributes = [trial.user_attrs for trial in study.optuna().trials]
@@ -72,7 +72,11 @@ def test_trials_share_the_object_store_and_later_studies_the_version(
     assert "plasma" in place
     (manifest,) = DataStore.open().list()
     begun = manifest.created_at
-    run(name="another", budget=1)
+    assert study.view.spec is not None
+    another = study.view.spec.model_copy(update={"name": "another"})
+    with database.engine.begin() as connection:
+        record = study_records.create(connection, another, None, str(tmp_path))
+    prepare_data(database, record, another, SilentObserver(), threading.Event())
     (manifest,) = DataStore.open().list()
     assert manifest.created_at == begun
     (tmp_path / "on_data.py").write_text(
