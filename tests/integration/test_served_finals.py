@@ -38,6 +38,7 @@ SPEC: dict[str, Any] = {
 
 @pytest.mark.slow
 @pytest.mark.fault
+@pytest.mark.timeout(480)  # two servers and a local run start a Ray each
 def test_a_server_gives_the_numbers_of_a_local_run_although_client_and_server_die(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
