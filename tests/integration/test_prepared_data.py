@@ -23,7 +23,7 @@ from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import DataError
 from tunesvc.preparation.data_store import DataStore
-from tunesvc.runtime.data_preparation import prepare_data
+from tunesvc.runtime.data_preparation import prepare_data, prepare_version
 from tunesvc.study import Study
 
 OBJECTIVES = Path(__file__).parent.parent / "objectives"
@@ -166,10 +166,43 @@ def test_the_process_that_asks_a_cluster_gets_no_secret_of_the_server(
     with database.engine.begin() as connection:
         record = study_records.create(connection, spec, None, str(tmp_path))
     with pytest.raises(DataError, match="ended without a result"):
-        prepare_data(database, record, spec, SilentObserver(), threading.Event(), on_cluster=True)
+        prepare_data(database, record, spec, SilentObserver(), threading.Event(), is_served=True)
     (environment,) = started
     assert environment["RAY_AUTH_MODE"] == "token"
     assert "a-secret-of-the-server" not in environment.values()
+
+
+@pytest.mark.parametrize(("is_served", "is_inherited"), [(True, False), (False, True)])
+def test_code_of_a_study_gets_no_secret_of_a_server_without_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_served: bool, is_inherited: bool
+) -> None:
+    started: list[Mapping[str, str]] = []
+
+    @contextmanager
+    def recorded(_: object, environment: Mapping[str, str], *__: object) -> Iterator[None]:
+        started.append(environment)
+        yield
+
+    monkeypatch.setattr("tunesvc.runtime.data_preparation.supervised", recorded)
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AWS_PROFILE", "of the store")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in (
+        *("TUNE_DATABASE_URL", "TUNE_TOKEN", "TUNE_OIDC_CLIENT_SECRET"),
+        *("PGPASSWORD", "RAY_AUTH_TOKEN"),
+    ):
+        monkeypatch.setenv(name, "a-secret-of-the-server")
+    spec = make_spec(
+        data={"source": "on_data:people", "target": "bought"},
+        environment={"env": {"REGION": "north"}},
+    )
+    with pytest.raises(DataError, match="ended without a result"):
+        prepare_version(spec, tmp_path, SilentObserver(), threading.Event(), is_served=is_served)
+    (environment,) = started
+    assert (environment["REGION"], environment["AWS_PROFILE"]) == ("north", "of the store")
+    assert environment["TMPDIR"] != str(tmp_path)
+    assert ("a-secret-of-the-server" in environment.values()) is is_inherited
 
 
 @pytest.mark.slow
@@ -187,4 +220,4 @@ def test_a_server_lets_the_cluster_prepare_so_that_it_runs_no_code_of_studies(
     with database.engine.begin() as connection:
         record = study_records.create(connection, spec, None, str(tmp_path))
     with pytest.raises(DataError, match="raised RuntimeError: in task [0-9a-f]{48}"):
-        prepare_data(database, record, spec, SilentObserver(), threading.Event(), on_cluster=True)
+        prepare_data(database, record, spec, SilentObserver(), threading.Event(), is_served=True)

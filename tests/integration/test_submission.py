@@ -21,6 +21,7 @@ from tunesvc.errors import (
     StudyExists,
     TuneError,
 )
+from tunesvc.execution.executor import Executor, Job
 from tunesvc.instrumentation import failpoints
 from tunesvc.instrumentation.failpoints import FailpointReached, Point
 from tunesvc.queries.studies import list_queue
@@ -97,6 +98,10 @@ def submit(
     return submit_study(database, new, submitted_by="ann")
 
 
+def no_executor(job: Job, spec: StudySpec) -> Executor:
+    raise AssertionError("no executor is made")
+
+
 def test_a_submitted_study_waits_with_its_origin(
     database: Database, store: ArtifactStore, folder: Path
 ) -> None:
@@ -153,6 +158,22 @@ def test_a_study_without_a_program_is_refused(database: Database, folder: Path) 
         submit_study(database, NewSubmission(spec, folder=str(folder)), submitted_by="ann")
 
 
+def test_a_server_with_a_cluster_refuses_a_study_of_its_own_machine(
+    database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load(folder / "study.yaml").spec.model_copy(update={"cluster": "local"})
+    new = NewSubmission(spec, STUDY, folder=str(folder))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    record = submit_study(database, new, submitted_by="ada")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(SpecError, match="has `cluster: local`, and the servers' cluster is 10"):
+        submit_study(database, new, submitted_by="ada")
+    source = submitted_source(database, record)
+    serving = Serving(lambda coordinator: None)
+    with pytest.raises(SpecError, match="Leave `cluster` out"):  # it was submitted before
+        run_study(database, record, source, make_executor=no_executor, serving=serving)
+
+
 def test_a_study_whose_sampler_a_server_would_have_to_import_is_refused(
     database: Database, store: ArtifactStore, folder: Path
 ) -> None:
@@ -167,7 +188,7 @@ def test_a_study_whose_sampler_a_server_would_have_to_import_is_refused(
             database,
             record,
             StudySource(STUDY, str(folder)),
-            make_executor=lambda job, spec: pytest.fail("no executor is made"),
+            make_executor=no_executor,
             serving=Serving(lambda coordinator: None),
         )
 

@@ -24,7 +24,12 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import DataError
-from tunesvc.execution.driver.cluster_preparation import ClusterPreparation, needed_variables
+from tunesvc.execution.driver.cluster_preparation import (
+    ClusterPreparation,
+    needed_variables,
+    study_variables,
+)
+from tunesvc.execution.driver.ray_pool import is_shared
 from tunesvc.execution.preparation_main import PreparationTask
 from tunesvc.execution.supervision.supervised_process import supervised
 from tunesvc.preparation.data_store import DataManifest, DataStore
@@ -55,7 +60,7 @@ def prepare_data(
     interrupt: threading.Event,
     *,
     final: FinalRun | None = None,
-    on_cluster: bool = False,
+    is_served: bool = False,
     is_snapshot: bool = False,
 ) -> PreparedData | None:
     """Return a study's data once it is prepared; None without `data`, and at an interrupt.
@@ -68,7 +73,8 @@ def prepare_data(
         interrupt: ends the preparation.
         final: set for a final run, which gets the version of the study that was searched; to
             `apply` it, the one that is fitted on its training and validation part together.
-        on_cluster: let the study's cluster prepare, so that none of its code runs here.
+        is_served: a server asks. A shared cluster prepares, so that none of the study's code runs
+            here; a process of this machine gets no secret of the server.
         is_snapshot: give the cluster every file of the study's folder.
 
     Raises:
@@ -84,9 +90,9 @@ def prepare_data(
         manifest = _find_same(spec, store, rows_of)
     if manifest is None:
         here = _task(spec, _folder(record), store, final, rows_of)
-        there = ClusterPreparation(here, spec.cluster, spec.environment, is_snapshot)
-        task = there if on_cluster else here
-        manifest = _prepared(task, store, spec.environment.env, observer, interrupt)
+        task = _place(here, spec, is_snapshot=is_snapshot) if is_served else here
+        variables = _environment(task, spec.environment.env, is_served=is_served)
+        manifest = _prepared(task, store, variables, observer, interrupt)
     if manifest is None:
         return None
     if final is not None and final.version not in (manifest.version, manifest.refit_of):
@@ -116,7 +122,7 @@ def prepare_version(
     interrupt: threading.Event,
     *,
     rows_of: str = "",
-    on_cluster: bool = False,
+    is_served: bool = False,
     is_snapshot: bool = False,
 ) -> DataManifest | None:
     """Return the version that a spec's data now are, once it is prepared; None at an interrupt.
@@ -127,7 +133,7 @@ def prepare_version(
         observer: sees what is done.
         interrupt: ends the preparation.
         rows_of: a version whose rows are prepared, in place of those that the source gives now.
-        on_cluster: let the spec's cluster prepare, so that none of its code runs here.
+        is_served: see `prepare_data`.
         is_snapshot: give the cluster every file of the folder.
 
     Raises:
@@ -137,9 +143,28 @@ def prepare_version(
     if (found := _find_same(spec, store, rows_of)) is not None:
         return found
     here = _task(spec, folder, store, rows_of=rows_of)
-    there = ClusterPreparation(here, spec.cluster, spec.environment, is_snapshot)
-    task = there if on_cluster else here
-    return _prepared(task, store, spec.environment.env, observer, interrupt)
+    task = _place(here, spec, is_snapshot=is_snapshot) if is_served else here
+    variables = _environment(task, spec.environment.env, is_served=is_served)
+    return _prepared(task, store, variables, observer, interrupt)
+
+
+def _place(here: PreparationTask, spec: StudySpec, *, is_snapshot: bool) -> Task:
+    """Return the task of a server: for the cluster, if that is a shared one."""
+    if not is_shared(spec.cluster):
+        return here
+    return ClusterPreparation(here, spec.cluster, spec.environment, is_snapshot)
+
+
+def _environment(task: Task, variables: Mapping[str, str], *, is_served: bool) -> dict[str, str]:
+    """Return the variables of the process that does a task.
+
+    The study's own may make Python run its code, and so are for a process that runs it anyway.
+    """
+    if isinstance(task, ClusterPreparation):
+        return needed_variables(os.environ)
+    inherited = study_variables(os.environ) if is_served else {**os.environ}
+    inherited.pop("TMPDIR", None)
+    return {**inherited, **variables}
 
 
 def _find_same(spec: StudySpec, store: DataStore, version: str) -> DataManifest | None:
@@ -248,16 +273,12 @@ def _published(store: DataStore, version: str) -> DataManifest:
 def _process(task: Task, variables: Mapping[str, str]) -> Iterator[tuple[Connection, Path]]:
     """Start the process; yield the connection to it, and the file of its output."""
     ours, its = Pipe()
-    is_here = isinstance(task, PreparationTask)
-    main = _HERE if is_here else _ON_CLUSTER
+    main = _HERE if isinstance(task, PreparationTask) else _ON_CLUSTER
     arguments = [sys.executable, "-u", "-c", _START, str(its.fileno()), json.dumps(sys.path), main]
     with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as scratch:
         output = Path(scratch, "output")
-        # The study's variables may make Python run code of the study, and so are for a process that
-        # runs it anyway.
-        inherited = {**os.environ} if is_here else needed_variables(os.environ)
         # A killed process leaves its temporary files there.
-        environment = {**inherited, "TMPDIR": scratch, **(variables if is_here else {})}
+        environment = {"TMPDIR": scratch, **variables}
         with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
             its.close()
             with suppress(BrokenPipeError):  # it has ended: reading from it shows that

@@ -42,7 +42,11 @@ from tunesvc.errors import (
 )
 from tunesvc.execution.agents.agent_executor import AgentExecutor
 from tunesvc.execution.agents.executor_choice import with_agents
-from tunesvc.execution.driver.ray_pool import ExecutorMaker, is_shared
+from tunesvc.execution.driver.ray_pool import (
+    ExecutorMaker,
+    is_shared,
+    require_cluster_of_servers,
+)
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.interpreter import Interpreter
 from tunesvc.execution.objectives.pickled_function import pickle_function
@@ -226,6 +230,8 @@ def run_study(
     observer = observer or SilentObserver()
     interrupt = interrupt or threading.Event()
     run = _Run(database, source, observer, interrupt, standby, serving)
+    if serving is not None:
+        require_cluster_of_servers(_spec_of(record))  # it may be older than the server's cluster
     make_executor = with_agents(database, make_executor)
     # Before Ray starts, which takes seconds.
     _require_objective(_spec_of(record), source)
@@ -499,7 +505,7 @@ def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
 def _prepared(record: StudyRecord, run: _Run) -> PreparedData | None:
     """Have the study's data prepared; None when interrupted.
 
-    A server has a shared cluster prepare it, since it runs no code of studies.
+    A server has a shared cluster prepare it, since it runs no code of studies itself.
 
     Raises:
         DataError: the data cannot be prepared, or are not those of the study's trials.
@@ -514,7 +520,7 @@ def _prepared(record: StudyRecord, run: _Run) -> PreparedData | None:
         run.observer,
         run.interrupt,
         final=run.final,
-        on_cluster=run.serving is not None and is_shared(spec.cluster),
+        is_served=run.serving is not None,
         is_snapshot=run.source.is_snapshot,
     )
 

@@ -20,6 +20,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.people.accounts import find_project
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import ArtifactStoreUnavailable, SpecError, StudyExists, TuneError
+from tunesvc.execution.driver.ray_pool import require_cluster_of_servers
 from tunesvc.instrumentation import failpoints
 from tunesvc.queries.operations.data_lineage import ROWS_OF
 from tunesvc.runtime import confirm
@@ -169,6 +170,7 @@ def require_runnable(new: NewSubmission) -> None:
     if issues := find_issues(spec):
         raise SpecError("\n".join(map(str, issues)))
     require_no_imports(spec)
+    require_cluster_of_servers(spec)
     if spec.loggers:
         raise SpecError(
             "loggers: servers send to no trackers, whose addresses and keys are yours: leave it "

@@ -24,7 +24,7 @@ from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.drift.drift_report import DriftReport
 from tunesvc.errors import StudyExists, TuneError
-from tunesvc.execution.driver.ray_pool import is_shared
+from tunesvc.execution.driver.ray_pool import require_cluster_of_servers
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import ROWS_OF
 from tunesvc.queries.study_failure import find_failure
@@ -51,6 +51,7 @@ class QueueRunner:
 
     def prepare(self, spec: StudySpec, rows_of: str = "") -> DataManifest:
         """See `StudyRunner`. During a look it is the version that its first step has found."""
+        require_cluster_of_servers(spec)
         folder = snapshot_source(self.source.text, self.watch.snapshot).folder
         manifest = prepare_version(
             spec,
@@ -58,7 +59,7 @@ class QueueRunner:
             SilentObserver(),
             self.interrupt,
             rows_of=rows_of or self.watch.data_version or "",
-            on_cluster=is_shared(spec.cluster),
+            is_served=True,
             is_snapshot=True,
         )
         if manifest is None:

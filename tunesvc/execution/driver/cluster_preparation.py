@@ -30,6 +30,13 @@ _VARIABLES = frozenset(
     }
 )
 _PREFIXES = ("RAY_", "LC_")
+_OF_STUDIES = frozenset(
+    {
+        *("TUNE_HOME", "TUNE_ARTIFACTS", "TUNE_DATA_MEMORY", "VIRTUAL_ENV"),
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    }
+)
+_PREFIXES_OF_STUDIES = ("LC_", "AWS_", "AZURE_", "GOOGLE_", "GCS_", "S3_", "FSSPEC_")
 
 
 def needed_variables(variables: Mapping[str, str]) -> dict[str, str]:
@@ -41,6 +48,19 @@ def needed_variables(variables: Mapping[str, str]) -> dict[str, str]:
         name: text
         for name, text in variables.items()
         if name in _VARIABLES or name.startswith(_PREFIXES)
+    }
+
+
+def study_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those of a server that code of studies gets where it prepares data.
+
+    These are the system's and those that stores and sources of data need. No database address,
+    token or secret of the server.
+    """
+    return {
+        name: text
+        for name, text in variables.items()
+        if name in _VARIABLES | _OF_STUDIES or name.startswith(_PREFIXES_OF_STUDIES)
     }
 
 

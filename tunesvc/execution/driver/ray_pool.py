@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tunesvc.errors import MachineBusy
+from tunesvc.errors import MachineBusy, SpecError
 from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.driver.machine_claims import Demand, Machine, MachineClaim
@@ -96,6 +96,20 @@ def ray_executor(job: Job, spec: StudySpec) -> Executor:
 def is_shared(address: str | None) -> bool:
     """Return True for a cluster, which others may use too. False for a local Ray."""
     return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+
+def require_cluster_of_servers(spec: StudySpec) -> None:
+    """Refuse `cluster: local` where RAY_ADDRESS names a cluster: it would run on a server's host.
+
+    Raises:
+        SpecError: the study has it.
+    """
+    if spec.cluster == "local" and is_shared(None):
+        raise SpecError(
+            f"study {spec.name!r} has `cluster: local`, and the servers' cluster is "
+            f"{os.environ['RAY_ADDRESS']}: they run no code of studies on their own machines. "
+            "Leave `cluster` out"
+        )
 
 
 def _launch_ray(
