@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from tests.support.served_family import ServedFamily
+from tunesvc.champions import announcements
 from tunesvc.champions.family_lock import locked_family
+from tunesvc.champions.served import queue_runner
 from tunesvc.champions.served.drift_process import DriftTask, compare_apart
 from tunesvc.champions.served.served_watch_check import require_served
 from tunesvc.champions.served.watch_registration import remove_watch
 from tunesvc.champions.watch_specs import folds_study
 from tunesvc.db import alerts, study_records, submissions
-from tunesvc.db.champions import promotion_deliveries, served_watches
+from tunesvc.db.champions import champion_records, promotion_deliveries, served_watches
 from tunesvc.db.engine.database import Database
 from tunesvc.db.people import accounts
 from tunesvc.db.people.personal_data import forget
@@ -221,6 +224,55 @@ def test_a_watch_ends_with_its_user(family: ServedFamily) -> None:
         forget(connection, "ann")
     assert family.state.problem == "the account of its user was erased"
     assert family.state.is_stopped
+
+
+def test_a_user_that_is_erased_during_a_look_is_named_no_more(
+    family: ServedFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family.data(0.0)
+    with family.database.engine.begin() as connection:
+        accounts.add_user(connection, "ann", is_admin=True)
+    family.register()
+    prepare = queue_runner.prepare_version
+
+    def erase_and_prepare(*arguments: Any, **options: Any) -> object:
+        with family.database.engine.begin() as connection:
+            forget(connection, "ann")
+        return prepare(*arguments, **options)
+
+    monkeypatch.setattr(queue_runner, "prepare_version", erase_and_prepare)
+    watch = family.step()
+    assert watch.is_stopped
+    assert watch.problem == accounts.ERASED
+    with family.database.engine.connect() as connection:
+        assert study_records.look_up(connection, "shop") is None
+        assert accounts.why_not_operator(connection, watch.submitted_by, None) == accounts.ERASED
+
+
+def test_a_look_at_a_watch_that_is_replaced_promotes_nothing(
+    family: ServedFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted: list[str] = []
+    monkeypatch.setattr(announcements, "_post", lambda url, text: posted.append(url) or "")
+    family.data(0.0)
+    family.watch |= {"on_promote": "https://example.org/old"}
+    family.register()
+    for _ in range(2):
+        family.step()
+        family.serve()
+    record = champion_records.record
+
+    def replace_and_record(*arguments: Any, **options: Any) -> int:
+        monkeypatch.setattr(champion_records, "record", record)
+        family.watch |= {"on_promote": "https://example.org/new"}
+        family.register()
+        return record(*arguments, **options)
+
+    monkeypatch.setattr(champion_records, "record", replace_and_record)
+    assert family.step().outcome == ""
+    assert family.history == ()
+    assert family.finish().outcome == "first"
+    assert posted == ["https://example.org/new"]
 
 
 @pytest.mark.slow

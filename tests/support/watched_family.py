@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sqlalchemy as sa
 
 from tests.support.simulation import Simulation
 from tests.support.specs import make_spec
@@ -98,6 +99,9 @@ class SimulatedRunner:
     def compare(self, before: DataManifest, after: DataManifest, options: Watch) -> DriftReport:
         self._act()
         return compare_versions(DataStore.open(), before, after, options)
+
+    def is_current(self, connection: sa.Connection, *, lock: bool = False) -> bool:
+        return True
 
     def say(self, text: str) -> None:
         self.said.append(text)

@@ -13,7 +13,7 @@ from tunesvc.champions.configuration_folds import ConfigurationFolds, FoldValues
 from tunesvc.champions.fitting_spec import fitting_spec
 from tunesvc.champions.promotion import configuration_of
 from tunesvc.champions.promotion_hooks import hooks_of, keep_hooks
-from tunesvc.champions.study_runner import StudyRunner
+from tunesvc.champions.study_runner import StudyRunner, WatchInterrupted
 from tunesvc.champions.watch_specs import folds_study, watch_options
 from tunesvc.db import study_records
 from tunesvc.db.champions import champion_records, promotion_deliveries
@@ -169,7 +169,11 @@ class FamilyStudies:
         evidence: PromotionEvidence,
         follows: Champion | None,
     ) -> Champion:
-        """Record a promotion, or that a champion stays, and plan its announcements."""
+        """Record a promotion, or that a champion stays, and plan its announcements.
+
+        Raises:
+            WatchInterrupted: the watch was replaced or removed meanwhile; nothing is recorded.
+        """
         with self._database.engine.begin() as connection:
             study, project_id = study_records.look_up(connection, self.name), None
             if study is not None:
@@ -187,11 +191,19 @@ class FamilyStudies:
             made = champion_records.get_current(connection, self.name)
             if made.is_new:
                 promotion_deliveries.plan(connection, champion_id, self._hooks.addresses)
+            # last: a move of the study to another project locks champions before watches
+            if not self._runner.is_current(connection, lock=True):
+                raise WatchInterrupted
         return made
 
     def deliver(self) -> int:
-        """Announce what is due to the hooks of the study file; return the number that failed."""
+        """Announce what is due to the hooks of the study file; return the number that failed.
+
+        Announces nothing if the watch was replaced or removed: its hooks are those of before.
+        """
         with self._database.engine.begin() as connection:
+            if not self._runner.is_current(connection):
+                return 0
             keep_hooks(connection, self.spec)
         return deliver_due(self._database, self.name, self.say, self._hooks)
 

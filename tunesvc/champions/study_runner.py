@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import sqlalchemy as sa
+
 from tunesvc.champions.version_drift import compare_versions
 from tunesvc.coordinator.progress_events import Observer, Progress, ProgressEvent
 from tunesvc.db import study_records
@@ -85,6 +87,15 @@ class StudyRunner(Protocol):
         """
         ...
 
+    def is_current(self, connection: sa.Connection, *, lock: bool = False) -> bool:
+        """Return False if the watch was replaced or removed; with `lock`, it cannot be meanwhile.
+
+        Args:
+            connection: in a transaction.
+            lock: keep the watch as it is until the transaction ends.
+        """
+        ...
+
     def say(self, text: str) -> None:
         """Show a sentence to the user."""
         ...
@@ -147,6 +158,10 @@ class LocalRunner:
     def compare(self, before: DataManifest, after: DataManifest, options: Watch) -> DriftReport:
         """See `StudyRunner`."""
         return compare_versions(DataStore.open(), before, after, options)
+
+    def is_current(self, connection: sa.Connection, *, lock: bool = False) -> bool:
+        """See `StudyRunner`. Always: it is the process that looks."""
+        return True
 
     def say(self, text: str) -> None:
         """See `StudyRunner`."""

@@ -76,6 +76,9 @@ class ServedLook:
         if is_due:
             self._look(watch, source)
         else:
+            with self._database.engine.connect() as connection:
+                if not served_watches.is_current(connection, watch):
+                    return  # it was due, and replaced meanwhile
             require_served(source.spec)  # no command of a user, whatever the row says
             hooks = hooks_of(source.spec, None)
             deliver_due(self._database, self._family, self._log, hooks)

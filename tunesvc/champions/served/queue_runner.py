@@ -142,6 +142,10 @@ class QueueRunner:
             provenance=self.source.provenance,
         )
 
+    def is_current(self, connection: sa.Connection, *, lock: bool = False) -> bool:
+        """See `StudyRunner`."""
+        return served_watches.is_current(connection, self.watch, lock=lock)
+
     def say(self, text: str) -> None:
         """Log a sentence."""
         _logger.info("%s: %s", self.watch.family, text)

@@ -160,6 +160,13 @@ def list_due(connection: sa.Connection) -> Sequence[str]:
     return connection.execute(query).scalars().all()
 
 
+def is_current(connection: sa.Connection, watch: ServedWatch, *, lock: bool = False) -> bool:
+    """Return False if a watch was replaced or removed; with `lock`, it cannot be until the end."""
+    query = sa.select(watches.c.family).where(_is(watch))
+    found = query.with_for_update(read=True) if lock else query
+    return connection.execute(found).scalar() is not None
+
+
 def is_due(connection: sa.Connection, watch: ServedWatch) -> bool:
     """Return True if the next look of a watch may begin; False if it was replaced, too."""
     query = sa.select(sa.true()).where(_is(watch), _is_due())
@@ -180,15 +187,7 @@ def begin_version(connection: sa.Connection, watch: ServedWatch, version: str) -
 def record_drift(
     connection: sa.Connection, watch: ServedWatch, version: str, before: str, drift: DriftReport
 ) -> bool:
-    """Keep the drift of the version of the look under way; return False if it was replaced.
-
-    Args:
-        connection: in a transaction.
-        watch: the watch.
-        version: of the data.
-        before: the version that it was compared with.
-        drift: the result.
-    """
+    """Keep the drift of a version against the one before; return False if it was replaced."""
     values = {"data_version": version, "drift": asdict(drift), "drift_from": before}
     return _change(connection, watch, **values)
 
@@ -274,7 +273,9 @@ def _change(connection: sa.Connection, watch: ServedWatch, **values: Any) -> boo
 
 
 def _is(watch: ServedWatch) -> sa.ColumnElement[bool]:
-    return sa.and_(watches.c.family == watch.family, watches.c.submitted_at == watch.submitted_at)
+    """Return the condition on the row of a watch. It is another one once its user was erased."""
+    names = ("family", "submitted_at", "submitted_by")
+    return sa.and_(*(watches.c[name] == getattr(watch, name) for name in names))
 
 
 def _is_due() -> sa.ColumnElement[bool]:

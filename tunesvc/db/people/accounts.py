@@ -33,6 +33,9 @@ TOKEN_LASTS = timedelta(days=90)
 MAX_LABEL = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _BOOTSTRAP_LOCK = 0x74756E66
+FORMER = "former user "
+"""How the pseudonym of an erased user begins. No name of a user has a space."""
+ERASED = "the account of its user was erased"
 
 
 class Role(StrEnum):
@@ -303,8 +306,10 @@ def project_name(connection: sa.Connection, project_id: int | None) -> str | Non
 def why_not_operator(connection: sa.Connection, name: str, project_id: int | None) -> str:
     """Return why a user may not submit studies to a project; empty if the user may.
 
-    A user without an account is one of the database itself, who may.
+    A user without an account is one of the database itself, who may, unless it was erased.
     """
+    if name.startswith(FORMER):
+        return ERASED
     user = connection.execute(sa.select(users).where(users.c.name == name)).one_or_none()
     if user is None or (user.is_admin and user.disabled_at is None):
         return ""

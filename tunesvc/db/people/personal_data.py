@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from tunesvc.db.people.accounts import ERASED, FORMER
 from tunesvc.db.schema.service_tables import alert_targets, audit, tokens, users, watches
 from tunesvc.db.schema.tables import metadata, trial_attrs
 from tunesvc.errors import AccountNotFound
@@ -79,10 +80,10 @@ def forget(connection: sa.Connection, name: str) -> str:
         raise AccountNotFound(f"nothing here names a user {name!r}")
     user_id = connection.scalar(sa.select(users.c.user_id).where(users.c.name == name))
     next_id = sa.func.nextval(sa.func.pg_get_serial_sequence("users", "user_id"))
-    pseudonym = f"former user {user_id or connection.scalar(sa.select(next_id))}"
+    pseudonym = f"{FORMER}{user_id or connection.scalar(sa.select(next_id))}"
     connection.execute(sa.delete(alert_targets).where(alert_targets.c.user_name == name))
     ended = sa.update(watches).where(watches.c.submitted_by == name)
-    connection.execute(ended.values(look_at=None, problem="the account of its user was erased"))
+    connection.execute(ended.values(look_at=None, problem=ERASED))
     connection.execute(sa.delete(tokens).where(tokens.c.user_id == user_id))
     connection.execute(sa.delete(users).where(users.c.name == name))
     mentioned = sa.func.regexp_replace(audit.c.subject, _mentions(name), rf"\1{pseudonym}", "g")
