@@ -6,6 +6,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
@@ -24,7 +25,13 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.people import accounts
 from tunesvc.db.people.personal_data import forget
 from tunesvc.db.schema.states import StudyState
-from tunesvc.errors import ArtifactMissing, ChampionNotFound, SpecError, StudyExists
+from tunesvc.errors import (
+    ArtifactMissing,
+    ChampionNotFound,
+    DatabaseUnavailable,
+    SpecError,
+    StudyExists,
+)
 from tunesvc.preparation.data_store import DataStore
 from tunesvc.runtime import study_requests
 from tunesvc.spec.sections.watch_keys import Watch
@@ -273,6 +280,30 @@ def test_a_look_at_a_watch_that_is_replaced_promotes_nothing(
     assert family.history == ()
     assert family.finish().outcome == "first"
     assert posted == ["https://example.org/new"]
+
+
+def test_errors_of_the_database_and_unexpected_ones_keep_the_version(
+    family: ServedFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family.data(0.0)
+    family.register()
+    version = family.step().data_version
+    assert version is not None
+    family.serve()
+    lost = sa.exc.OperationalError("SELECT 1", {}, Exception("closed"))
+    for error in (lost, ValueError("SELECT secret")):
+        look_up = Mock(side_effect=error)
+        with monkeypatch.context() as patch:
+            patch.setattr("tunesvc.service.served_look.study_records.look_up", look_up)
+            if error is lost:
+                with pytest.raises(DatabaseUnavailable):
+                    family.step()
+                assert family.state.failures == 0
+            else:
+                family.step()
+        assert look_up.called
+        assert family.state.data_version == version
+    assert family.state.problem == "an unexpected ValueError: the server's log has more"
 
 
 @pytest.mark.slow

@@ -86,20 +86,10 @@ class ServedLook:
     def _look(self, watch: ServedWatch, source: WatchSource) -> None:
         """Look, and record what came of it."""
         try:
-            if self._has_to_wait(watch):
-                return
-            require_served(source.spec)
-            self._require_project(watch)
-            runner = QueueRunner(self._database, watch, source, self._interrupt)
-            family = FamilyWatch(
-                self._database,
-                source.spec,
-                runner,
-                user=watch.submitted_by,
-                always=watch.always,
-            )
             with translate_unavailable():
-                result = family.look()
+                if self._has_to_wait(watch):
+                    return
+                result = self._find_result(watch, source)
         except DatabaseUnavailable:
             raise
         except ArtifactStoreError as error:
@@ -109,9 +99,20 @@ class ServedLook:
         except Exception as error:
             # A fault of one watch must not end the others; it is shown with the watch.
             _logger.exception("the look at %s failed", self._family)
-            self._fail(watch, f"{type(error).__name__}: {error}")
+            # Its text may hold a statement with its values: that is for the log.
+            problem = f"an unexpected {type(error).__name__}: the server's log has more"
+            self._fail(watch, problem, keeps_version=True)
         else:
             self._record(watch, result)
+
+    def _find_result(self, watch: ServedWatch, source: WatchSource) -> WatchResult:
+        require_served(source.spec)
+        self._require_project(watch)
+        runner = QueueRunner(self._database, watch, source, self._interrupt)
+        family = FamilyWatch(
+            self._database, source.spec, runner, user=watch.submitted_by, always=watch.always
+        )
+        return family.look()
 
     def _require_project(self, watch: ServedWatch) -> None:
         """Refuse to touch a study of the family's name that another project has made meanwhile.
