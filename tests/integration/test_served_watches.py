@@ -240,7 +240,7 @@ def test_a_user_that_is_erased_during_a_look_is_named_no_more(
     with family.database.engine.begin() as connection:
         accounts.add_user(connection, "ann", is_admin=True)
     family.register()
-    prepare = queue_runner.prepare_version
+    prepare = family._prepare
 
     def erase_and_prepare(*arguments: Any, **options: Any) -> object:
         with family.database.engine.begin() as connection:
@@ -260,7 +260,12 @@ def test_a_look_at_a_watch_that_is_replaced_promotes_nothing(
     family: ServedFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     posted: list[str] = []
-    monkeypatch.setattr(announcements, "_post", lambda url, text: posted.append(url) or "")
+
+    def post(url: str, _: str) -> str:
+        posted.append(url)
+        return ""
+
+    monkeypatch.setattr(announcements, "_post", post)
     family.data(0.0)
     family.watch |= {"on_promote": "https://example.org/old"}
     family.register()

@@ -45,7 +45,12 @@ class ServedLook:
     def __init__(self, database: Database, family: str, interrupt: threading.Event) -> None:
         self._database = database
         self._family = family
-        self._interrupt = interrupt
+        self.interrupt = interrupt
+        """Ends the look."""
+        self.problem = ""
+        """Reason of the interrupt, if it is shown with the watch."""
+        self.watch: ServedWatch | None = None
+        """The watch, once it is known."""
 
     def run(self) -> None:
         """Look if it is due, and make deliveries that are due.
@@ -55,13 +60,20 @@ class ServedLook:
         Raises:
             DatabaseUnavailable: what is recorded is continued later.
         """
+        self._run_locked(looks=True)
+
+    def deliver(self) -> None:
+        """Make deliveries that are due, and look at nothing. See `run`."""
+        self._run_locked(looks=False)
+
+    def _run_locked(self, *, looks: bool) -> None:
         try:
             with translate_unavailable(), locked_family(self._database, self._family):
-                self._run()
+                self._run(looks=looks)
         except StudyBusy as busy:
             _logger.debug("%s", busy)
 
-    def _run(self) -> None:
+    def _run(self, *, looks: bool) -> None:
         with self._database.engine.begin() as connection:
             watch = served_watches.find(connection, self._family)
             source = None if watch is None else served_watches.get_source(connection, watch)
@@ -72,7 +84,8 @@ class ServedLook:
                 _logger.warning("watch of %s is stopped: %s", self._family, problem)
                 served_watches.stop(connection, watch, problem)
                 return
-            is_due = served_watches.is_due(connection, watch)
+            is_due = looks and served_watches.is_due(connection, watch)
+        self.watch = watch
         if is_due:
             self._look(watch, source)
         else:
@@ -108,7 +121,7 @@ class ServedLook:
     def _find_result(self, watch: ServedWatch, source: WatchSource) -> WatchResult:
         require_served(source.spec)
         self._require_project(watch)
-        runner = QueueRunner(self._database, watch, source, self._interrupt)
+        runner = QueueRunner(self._database, watch, source, self.interrupt)
         family = FamilyWatch(
             self._database, source.spec, runner, user=watch.submitted_by, always=watch.always
         )
@@ -161,6 +174,8 @@ class ServedLook:
 
     def _record(self, watch: ServedWatch, result: WatchResult) -> None:
         if result.outcome == "interrupted":
+            if self.problem:
+                self._fail(watch, self.problem, keeps_version=True)
             return
         with self._database.engine.begin() as connection:
             if result.waits_for:
