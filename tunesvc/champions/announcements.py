@@ -6,11 +6,13 @@ which is above 1 if an earlier announcement may have arrived. Call this with the
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from tunesvc.util.json_values import plain
 COMMAND_S = 60.0
 """Longest time that a command may take."""
 ANSWER_S = 10.0
-"""Longest time that a URL may take."""
+"""Longest time until the status of a URL's answer is there."""
 _TAIL_CHARS = 300
 
 
@@ -126,11 +128,30 @@ def _run(command: str, folder: Path, text: str) -> str:
 
 
 def _post(url: str, text: str) -> str:
+    """Post JSON; return the error, empty if there was none.
+
+    In a thread of its own: the caller's may have an event loop, such as a notebook's.
+    """
+    with ThreadPoolExecutor(1, "hook") as thread:
+        return thread.submit(asyncio.run, _post_in_time(url, text)).result()
+
+
+async def _post_in_time(url: str, text: str) -> str:
+    """Post JSON, and read the status of the answer alone.
+
+    Limits of httpx are for each read, so that a slow answer could take any time.
+    """
     import httpx
 
     headers = {"content-type": "application/json"}
     try:
-        answer = httpx.post(url, content=text, headers=headers, timeout=ANSWER_S)
+        async with (
+            asyncio.timeout(ANSWER_S),
+            httpx.AsyncClient(timeout=ANSWER_S) as client,
+            client.stream("POST", url, content=text, headers=headers) as answer,
+        ):
+            return "" if answer.is_success else f"the answer was {answer.status_code}"
+    except TimeoutError:
+        return f"no answer within {ANSWER_S:g} s"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"no answer: {type(error).__name__}"  # its text may quote the URL, with a password
-    return "" if answer.is_success else f"the answer was {answer.status_code}"
