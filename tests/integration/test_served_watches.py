@@ -33,6 +33,7 @@ from tunesvc.errors import (
     StudyExists,
 )
 from tunesvc.preparation.data_store import DataStore
+from tunesvc.queries.studies import get_study
 from tunesvc.runtime import study_requests
 from tunesvc.spec.sections.watch_keys import Watch
 
@@ -132,6 +133,63 @@ def test_looks_continue_from_what_a_dead_server_has_left(
     sa.event.remove(family.database.engine, "before_cursor_execute", live)
     assert deaths > 10
     assert [one.kind for one in family.history] == ["challenge", "first"]
+
+
+def test_a_champion_outside_the_space_is_evaluated_with_the_code_of_the_snapshot(
+    family: ServedFamily,
+) -> None:
+    family.data(0.0)
+    family.pack("def train(x): return x\n")
+    family.register()
+    assert family.finish().outcome == "first"
+    family.parameters = {"x": {"type": "float", "min": 2.0, "max": 4.0}}
+    family.data(3.0, seed=1)
+    family.register()
+    assert family.finish().outcome == "promoted"
+
+
+def test_a_challenger_is_evaluated_although_the_champion_fails_on_the_folds(
+    family: ServedFamily,
+) -> None:
+    family.data(0.0)
+    family.register()
+    family.finish()
+    family.data(0.0, seed=1)
+    family.due()
+    folds = family.step().waits_for
+    family.fails_on_folds = True
+    family.serve()
+    family.fails_on_folds = False
+    assert family.step().waits_for != folds
+    family.serve()
+    assert family.step().waits_for == folds
+    assert family.serve() == [folds]
+    watch = family.step()
+    assert (watch.outcome, watch.problem) == ("undecided", "")
+    counts = get_study(family.database, folds).counts
+    assert (counts.failed, counts.complete) == (1, 1)
+
+
+def test_mended_code_of_a_watch_replaces_what_has_failed(family: ServedFamily) -> None:
+    family.data(0.0)
+    family.pack("def train(x): raise ValueError\n")
+    family.register()
+    family.step()
+    with family.database.engine.begin() as connection:
+        study = study_records.find(connection, "shop")
+        connection.exec_driver_sql("UPDATE studies SET state = 'failed', active_s = 1")
+    problem = family.step().problem
+    assert "`tune resume shop` tries again, and `tune watch` with mended code" in problem
+    mended = family.pack("def train(x): return x\n")
+    family.register()
+    assert family.step().waits_for == "shop"
+    with family.database.engine.begin() as connection:
+        replaced = study_records.find(connection, "shop")
+        submission = submissions.get(connection, replaced.study_id)
+    assert replaced.study_id != study.study_id
+    assert submission is not None
+    assert submission.snapshot == mended
+    assert family.finish().outcome == "first"
 
 
 def test_one_server_at_a_time_looks(family: ServedFamily) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.watched_family import SimulatedRunner, WatchedFamily
+from tunesvc.artifacts.artifact_store import ArtifactStore, pieces_of
+from tunesvc.artifacts.snapshot import packed
 from tunesvc.champions.served import queue_runner
 from tunesvc.champions.served.drift_process import DriftTask
 from tunesvc.champions.served.watch_registration import register_watch
@@ -29,6 +31,7 @@ from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.preparation.preparing import Preparation, prepare
 from tunesvc.queries.studies import list_queue
 from tunesvc.runtime.new_submission import NewSubmission
+from tunesvc.runtime.submission import store_snapshot
 from tunesvc.service.served_look import ServedLook
 from tunesvc.spec import StudySpec
 
@@ -40,6 +43,8 @@ class ServedFamily(WatchedFamily):
         super().__init__(database, folder)
         self.watch = {"budget": {"trials": 12}}
         self.compared = 0
+        self.entrypoint = "json:dumps"
+        self.snapshot: str | None = None
         patch.setattr(queue_runner, "prepare_version", self._prepare)
         patch.setattr(queue_runner, "compare_apart", self._compare)
 
@@ -50,7 +55,7 @@ class ServedFamily(WatchedFamily):
         assert spec.data is not None
         source = str(self.folder / "rows.csv")
         data = spec.data.model_copy(update={"source": source})
-        return spec.model_copy(update={"data": data, "entrypoint": "json:dumps"})
+        return spec.model_copy(update={"data": data, "entrypoint": self.entrypoint})
 
     def register(
         self,
@@ -63,11 +68,30 @@ class ServedFamily(WatchedFamily):
         """Register the watch, as `tune watch --server` does."""
         return register_watch(
             self.database,
-            NewSubmission(self.spec, "name: shop", project=project),
+            NewSubmission(self.spec, "name: shop", self.snapshot, project=project),
             interval_s=every_s,
             always=always,
             submitted_by=user,
         )
+
+    def pack(self, code: str) -> str:
+        """Store a snapshot of a folder with `train.py`, for `register`; return its digest."""
+        folder = self.folder / "code"
+        folder.mkdir(exist_ok=True)
+        (folder / "train.py").write_text(code)
+        self.entrypoint = "train:train"
+        with packed(folder) as snapshot:
+            self.snapshot = snapshot.digest
+            with snapshot.archive.open("rb") as archive:
+                store_snapshot(
+                    self.database,
+                    ArtifactStore.open(),
+                    snapshot.digest,
+                    pieces_of(archive),
+                    files=snapshot.files,
+                    created_by="ann",
+                )
+        return snapshot.digest
 
     def prepare(self) -> DataManifest:
         """Prepare today's data."""

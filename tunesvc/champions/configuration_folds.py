@@ -77,8 +77,8 @@ class ConfigurationFolds:
         """
         requested = {digest(params): params for params in configurations.values()}
         stored = self._stored()
-        missing = {key: requested[key] for key in requested if key not in stored}
-        if missing:
+        # More than once if a failed study is replaced.
+        while missing := {key: requested[key] for key in requested if key not in stored}:
             self._enqueue(missing, len(stored))
             stored = self._stored()
         if any(not stored[key].state.is_finished() for key in requested):

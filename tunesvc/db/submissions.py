@@ -92,6 +92,17 @@ def get(connection: sa.Connection, study_id: int) -> Submission | None:
     return None if row is None else _submission(row)
 
 
+def set_snapshot(
+    connection: sa.Connection,
+    study_id: int,
+    snapshot: str | None,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Let servers run a submitted study from another snapshot when they take it the next time."""
+    change = sa.update(submissions).where(submissions.c.study_id == study_id)
+    connection.execute(change.values(snapshot=snapshot, provenance=dict(provenance)))
+
+
 def set_priority(connection: sa.Connection, study_id: int, priority: Priority) -> bool:
     """Give a submitted study another priority; return False for another study."""
     change = sa.update(submissions).where(submissions.c.study_id == study_id)

@@ -123,7 +123,12 @@ class ServedLook:
         self._require_project(watch)
         runner = QueueRunner(self._database, watch, source, self.interrupt)
         family = FamilyWatch(
-            self._database, source.spec, runner, user=watch.submitted_by, always=watch.always
+            self._database,
+            source.spec,
+            runner,
+            folder=runner.folder,
+            user=watch.submitted_by,
+            always=watch.always,
         )
         return family.look()
 

@@ -29,6 +29,7 @@ from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import ROWS_OF
 from tunesvc.queries.study_failure import find_failure
 from tunesvc.runtime import run_study
+from tunesvc.runtime.checkpoint_locations import delete_checkpoints
 from tunesvc.runtime.data_preparation import prepare_version
 from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.run_study import StudySource
@@ -49,13 +50,17 @@ class QueueRunner:
     source: WatchSource
     interrupt: threading.Event
 
+    @property
+    def folder(self) -> str:
+        """Folder of the watch's snapshot, unpacked on this machine."""
+        return snapshot_source(self.source.text, self.watch.snapshot).folder or "."
+
     def prepare(self, spec: StudySpec, rows_of: str = "") -> DataManifest:
         """See `StudyRunner`. During a look it is the version that its first step has found."""
         require_cluster_of_servers(spec)
-        folder = snapshot_source(self.source.text, self.watch.snapshot).folder
         manifest = prepare_version(
             spec,
-            Path(folder or "."),
+            Path(self.folder),
             SilentObserver(),
             self.interrupt,
             rows_of=rows_of or self.watch.data_version or "",
@@ -83,7 +88,7 @@ class QueueRunner:
         return drift
 
     def create(self, spec: StudySpec, version: str) -> StudyRecord:
-        """See `StudyRunner`.
+        """See `StudyRunner`. Replaces a failed study without results if the watch has other code.
 
         Raises:
             WatchInterrupted: the watch was replaced or removed meanwhile.
@@ -96,6 +101,7 @@ class QueueRunner:
             if record is not None:
                 self._check_project(study_records.project_of(connection, record.study_id), spec)
             project = project_name(connection, self.watch.project_id)
+        record = None if record is None else self._renew(record, spec)
         if record is None:
             new = NewSubmission(
                 spec,
@@ -106,11 +112,41 @@ class QueueRunner:
                 rows_of=version,
             )
             return submit_study(self.database, new, submitted_by=self.watch.submitted_by)
-        source = StudySource(self.source.text, record.source_dir)
-        record = run_study.renew(self.database, record, spec, source)
         with self.database.engine.begin() as connection:
             study_records.write_system_attr(connection, record.study_id, ROWS_OF, version)
         return record
+
+    def _renew(self, record: StudyRecord, spec: StudySpec) -> StudyRecord | None:
+        """Give a stored study the current spec and code; return None if it was removed instead.
+
+        Raises:
+            StudyExists: it has results of another spec.
+        """
+        with self.database.engine.connect() as connection:
+            submission = submissions.get(connection, record.study_id)
+        has_other_code = submission is None or submission.snapshot != self.watch.snapshot
+        if has_other_code and self._remove_failed(record):
+            return None
+        try:
+            source = StudySource(self.source.text, record.source_dir)
+            record = run_study.renew(self.database, record, spec, source)
+        except StudyExists:
+            if self._remove_failed(record):
+                return None
+            raise
+        has_results = record.state in (StudyState.FINISHED, StudyState.STOPPED)
+        if submission is not None and has_other_code and not has_results:
+            with self.database.engine.begin() as connection:
+                self._set_snapshot(connection, record.study_id)
+        return record
+
+    def _remove_failed(self, record: StudyRecord) -> bool:
+        with self.database.engine.begin() as connection:
+            user = self.watch.submitted_by
+            if not study_records.remove_failed(connection, record.study_id, user):
+                return False
+        delete_checkpoints(record)
+        return True
 
     def run(self, record: StudyRecord, *, for_new_trials: bool = False) -> None:
         """See `StudyRunner`. Runs none: raises `WatchWaits` until it has ended."""
@@ -118,8 +154,10 @@ class QueueRunner:
             record = study_records.get(connection, record.study_id)
             is_submitted = submissions.get(connection, record.study_id) is not None
             has_ended = record.state.is_terminal
-            if record.state is StudyState.FINISHED and for_new_trials:
-                if not is_submitted:
+            if record.state in (StudyState.FINISHED, StudyState.FAILED) and for_new_trials:
+                if is_submitted:
+                    self._set_snapshot(connection, record.study_id)
+                else:
                     self._submit(connection, record.study_id)
                 submissions.requeue(connection, record.study_id)
                 has_ended, is_submitted = False, True
@@ -131,7 +169,10 @@ class QueueRunner:
             )
         if record.state is StudyState.FAILED:
             failure = find_failure(self.database, record.name)
-            raise failure or TuneError(f"study {record.name!r} failed: {record.reason}")
+            raise TuneError(
+                f"{failure or record.reason}. `tune resume {record.name}` tries again, and `tune "
+                "watch` with mended code replaces it"
+            )
 
     def _submit(self, connection: sa.Connection, study_id: int) -> None:
         submissions.submit(
@@ -141,6 +182,10 @@ class QueueRunner:
             submitted_by=self.watch.submitted_by,
             provenance=self.source.provenance,
         )
+
+    def _set_snapshot(self, connection: sa.Connection, study_id: int) -> None:
+        code = (self.watch.snapshot, self.source.provenance)
+        submissions.set_snapshot(connection, study_id, *code)
 
     def is_current(self, connection: sa.Connection, *, lock: bool = False) -> bool:
         """See `StudyRunner`."""
