@@ -16,7 +16,7 @@ from tunesvc.errors import SpecError
 from tunesvc.execution.driver.ray_pool import RayPool
 from tunesvc.queries.studies import get_study, list_studies
 from tunesvc.run_options import RunOptions, check_names
-from tunesvc.runs import open_view, run_observed
+from tunesvc.runs import open_view, refusal_recorded, run_observed
 from tunesvc.runtime.imported_searchers import Searchers, machine_check
 from tunesvc.runtime.interrupts import interruptible
 from tunesvc.runtime.run_study import StudySource, create_or_resume
@@ -81,7 +81,8 @@ def run(
             study = Study(record.name, database)
             for point in () if study.trials else points:
                 study.enqueue(point)
-            interrupted = run_observed(database, record, source, options, observer, interrupt)
+            with refusal_recorded(database, record):
+                interrupted = run_observed(database, record, source, options, observer, interrupt)
             return Study(record.name, database, interrupted=interrupted)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from tunesvc.callbacks import CallbackObserver
 from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentObserver
@@ -18,6 +18,7 @@ from tunesvc.errors import (
     LeaseLost,
     StudyBusy,
     StudyNotFound,
+    StudyWithoutSpec,
     TuneError,
 )
 from tunesvc.execution.driver.ray_pool import ray_executor
@@ -86,10 +87,7 @@ def run_observed(
     standby: bool = False,
     serving: Serving | None = None,
 ) -> bool:
-    """Do the same with a view that is already open. For `serving` see `run_study`.
-
-    If the first run is refused, the study has failed with this reason. A server tries it again.
-    """
+    """Do the same with a view that is already open. For `serving` see `run_study`."""
     callbacks = limit = None
     watching: Observer = LoggingObserver(observer, record.name)
     if called := options.get("callbacks"):
@@ -116,11 +114,6 @@ def run_observed(
                 standby=standby,
                 serving=serving,
             )
-    except TuneError as refusal:
-        if serving is None and not isinstance(refusal, _NOT_REFUSED):
-            with suppress(DatabaseUnavailable), database.engine.begin() as connection:
-                study_records.refuse(connection, record.study_id, str(refusal))
-        raise
     finally:
         if limit is not None:
             limit.close()
@@ -137,7 +130,30 @@ def run_observed(
     return interrupted
 
 
-_NOT_REFUSED = (StudyBusy, LeaseLost, StudyNotFound, ExecutorError, DatabaseError)
+@contextmanager
+def refusal_recorded(database: Database, record: StudyRecord) -> Iterator[None]:
+    """Record why the first run of a study is refused: it has failed with this reason.
+
+    It is for a caller that has just created or renewed the study. Another one, such as `tune
+    resume`, may lack what the process that runs the study has.
+    """
+    try:
+        yield
+    except TuneError as refusal:
+        if not isinstance(refusal, _NOT_REFUSED):
+            with suppress(DatabaseUnavailable), database.engine.begin() as connection:
+                study_records.refuse(connection, record.study_id, str(refusal))
+        raise
+
+
+_NOT_REFUSED = (
+    StudyBusy,
+    StudyWithoutSpec,
+    LeaseLost,
+    StudyNotFound,
+    ExecutorError,
+    DatabaseError,
+)
 """Errors of a run that may well succeed the next time."""
 
 

@@ -43,7 +43,7 @@ from tunesvc.queries.trials.population_tree import get_schedule
 from tunesvc.queries.trials.trial_results import get_results
 from tunesvc.queries.trials.trial_table import get_trial, list_trials
 from tunesvc.run_options import RunOptions, check_names
-from tunesvc.runs import run_record
+from tunesvc.runs import refusal_recorded, run_record
 from tunesvc.runtime import confirm, study_requests
 from tunesvc.runtime.run_study import StudySource, move
 from tunesvc.spec.units import parse_duration_s
@@ -483,7 +483,8 @@ class Study:
             )
         record = confirm.prepare(self._database, record, top=top, repeats=repeats)
         source = StudySource(record.source_text, record.source_dir, function)
-        run_record(self._database, record, source, {"check": False, **options})
+        with refusal_recorded(self._database, record):
+            run_record(self._database, record, source, {"check": False, **options})
         found = self.confirmation
         if found is None:
             raise StudyNotFound(f"the study {record.name!r} was deleted meanwhile")

@@ -21,7 +21,8 @@ from tunesvc.execution.driver.ray_pool import ExecutorMaker
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import ROWS_OF
 from tunesvc.queries.study_failure import find_failure
-from tunesvc.runs import run_observed
+from tunesvc.run_options import RunOptions
+from tunesvc.runs import refusal_recorded, run_observed
 from tunesvc.runtime.data_preparation import prepare_version
 from tunesvc.runtime.run_study import StudySource, create_or_resume
 from tunesvc.spec import StudySpec
@@ -141,14 +142,15 @@ class LocalRunner:
         if is_finished or state is StudyState.STOPPED:
             return
         observer = _QuietObserver(self.observer) if for_new_trials else self.observer
-        interrupted = run_observed(
-            self.database,
-            record,
-            self.source,
-            {"make_executor": self.make_executor, "check": False, "observer": observer},
-            observer,
-            self.interrupt,
-        )
+        options: RunOptions = {
+            "make_executor": self.make_executor,
+            "check": False,
+            "observer": observer,
+        }
+        with refusal_recorded(self.database, record):
+            interrupted = run_observed(
+                self.database, record, self.source, options, observer, self.interrupt
+            )
         if interrupted:
             raise WatchInterrupted
         failure = find_failure(self.database, record.name)

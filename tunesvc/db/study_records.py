@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db import notifications
 from tunesvc.db.engine import json_numbers
 from tunesvc.db.engine.database import Database, checked_name
+from tunesvc.db.schema.service_tables import submissions
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.schema.tables import commands, deletions, leases, studies, study_attrs, trials
 from tunesvc.errors import StudyExists, StudyNotFound
@@ -180,28 +181,37 @@ def replace_unstarted(
     """Give a study that never ran another spec and source; return whether it was possible.
 
     It is not for a study that has run, or was made through Optuna's API. One whose first run was
-    refused has not run.
+    refused has not run. Trials that are enqueued remain.
     """
     if record.spec is None:
         return False
-    has_trials = sa.exists().where(trials.c.study_id == studies.c.study_id)
-    was_refused = sa.and_(
-        studies.c.state == StudyState.FAILED, studies.c.active_s == 0, ~has_trials
+    has_run = sa.exists().where(
+        trials.c.study_id == studies.c.study_id, trials.c.state != "waiting"
     )
+    was_refused = sa.and_(studies.c.state == StudyState.FAILED, studies.c.active_s == 0, ~has_run)
     change = sa.update(studies).where(
         studies.c.study_id == record.study_id,
         sa.or_(studies.c.state == StudyState.CREATED, was_refused),
     )
-    row = _row(spec, source_text, source_dir) | {"state": StudyState.CREATED, "reason": ""}
+    row = _row(spec, source_text, source_dir)
+    row |= {"state": StudyState.CREATED, "reason": "", "ended_at": None}
     return connection.execute(change.values(row)).rowcount == 1
 
 
 def refuse(connection: sa.Connection, study_id: int, reason: str) -> None:
-    """Record why the first run of a study was refused. A study that has run is left as it is."""
+    """Record why the first run of a study was refused.
+
+    A study is left as it is if it has run, was submitted, or was made through Optuna's API.
+    """
+    is_submitted = sa.exists().where(submissions.c.study_id == studies.c.study_id)
     change = sa.update(studies).where(
-        studies.c.study_id == study_id, studies.c.state == StudyState.CREATED
+        studies.c.study_id == study_id,
+        studies.c.state == StudyState.CREATED,
+        studies.c.spec.is_not(None),
+        ~is_submitted,
     )
-    if connection.execute(change.values(state=StudyState.FAILED, reason=reason)).rowcount:
+    row = {"state": StudyState.FAILED, "reason": reason, "ended_at": sa.func.now()}
+    if connection.execute(change.values(row)).rowcount:
         notifications.notify(connection, study_id)
 
 

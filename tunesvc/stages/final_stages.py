@@ -14,7 +14,7 @@ from tunesvc.models.model_store import ModelMetadata
 from tunesvc.queries.operations.final_results import TestResult, get_test_result
 from tunesvc.queries.operations.final_runs import Kind, complete_trials
 from tunesvc.run_options import RunOptions
-from tunesvc.runs import run_record
+from tunesvc.runs import refusal_recorded, run_record
 from tunesvc.runtime.finals import model_export
 from tunesvc.runtime.finals.final_study import FinalTrial
 from tunesvc.runtime.finals.final_trials import prepare_apply, prepare_test
@@ -111,7 +111,9 @@ def _run(
     """
     final = trial.record
     source = StudySource(final.source_text, final.source_dir, function)
-    if run_record(database, final, source, options):
+    with refusal_recorded(database, final):
+        interrupted = run_record(database, final, source, options)
+    if interrupted:
         return False
     completed = [one.number for one in complete_trials(database, final.study_id)]
     if trial.number not in completed:
