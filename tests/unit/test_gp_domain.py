@@ -123,14 +123,16 @@ def test_spread_points_fill_the_space_evenly() -> None:
 
 
 def test_trials_of_earlier_studies_have_points_of_their_own() -> None:
-    domain = Domain(KINDS, ["march", "april"])
+    domain = Domain(KINDS, ["april", "march"])
     params = {"lr": 0.01, "drop": 0.2, "width": 64, "depth": 5, "opt": "adam"}
     own = create_trial(params=params, distributions=KINDS, value=0.0)
     earlier = create_trial(
         params=params, distributions=KINDS, value=0.0, system_attrs={SOURCE: "april"}
     )
     points = np.stack([domain.locate(own), domain.locate(earlier)])
-    assert points[:, domain.is_source].ravel().tolist() == [ABSENT, 1.0]
+    # april, march, this study
+    assert points[:, domain.is_source].tolist() == [[ABSENT, ABSENT, 0.0], [0.0, ABSENT, ABSENT]]
+    assert domain.differing("march").tolist() == [False] * 5 + [False, True, True]
     assert (domain.as_own(points) == points[0]).all()
     assert domain.decode(points[1]) == domain.decode(points[0])
 

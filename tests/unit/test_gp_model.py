@@ -302,8 +302,22 @@ def test_an_earlier_study_counts_as_much_as_it_agrees(
     own = np.column_stack([rng.random(12), np.full(12, ABSENT)])
     points = np.vstack([earlier, own])
     optima = np.where(points[:, 1] == ABSENT, optimum, 0.3)
-    values = (points[:, 0] - optima) ** 2
-    values = (values - values.mean()) / values.std()
+    values = standardised((points[:, 0] - optima) ** 2)
     known = fit(points, values, np.zeros(len(points)), domain.choices, is_source=domain.is_source)
     posterior = Posterior(known, domain.choices, points, values, np.zeros(len(points)))
-    assert least <= posterior.correlation(domain.is_source) <= most
+    assert least <= posterior.correlation(domain.differing("before")) <= most
+
+
+def test_earlier_studies_that_agree_with_each_other_may_disagree_with_this_one() -> None:
+    """Two have their optimum at 0.2, this one has it at 0.8."""
+    domain = Domain({"x": FloatDistribution(0.0, 1.0)}, ["april", "march"])
+    rng = np.random.default_rng(0)
+    entries = [[0.0, ABSENT, ABSENT]] * 30 + [[ABSENT, 0.0, ABSENT]] * 30
+    entries += [[ABSENT, ABSENT, 0.0]] * 10
+    points = np.column_stack([rng.random(70), entries])
+    optima = np.where(points[:, 3] == ABSENT, 0.2, 0.8)
+    values = standardised((points[:, 0] - optima) ** 2)
+    known = fit(points, values, np.zeros(70), domain.choices, is_source=domain.is_source)
+    posterior = Posterior(known, domain.choices, points, values, np.zeros(70))
+    between = posterior.correlation(np.array([False, True, True, False]))
+    assert posterior.correlation(domain.differing("march")) < 0.8 < between

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -305,9 +306,9 @@ def test_running_trials_are_expected_to_come_out_as_their_seed_does() -> None:
     assert all(bowl(optuna.trial.FixedTrial(params)) < 0.05 for params in (alone, *beside))
 
 
-@pytest.mark.parametrize("optimum", [0.3, 0.9])
+@pytest.mark.parametrize(("optimum", "size"), [(0.3, 40), (0.9, 40), (0.9, 200)])
 def test_an_earlier_study_helps_where_it_agrees_and_is_left_where_it_does_not(
-    optimum: float,
+    optimum: float, size: int
 ) -> None:
     """Its optimum is at 0.3. The first three trials of this study are its best ones."""
 
@@ -319,7 +320,7 @@ def test_an_earlier_study_helps_where_it_agrees_and_is_left_where_it_does_not(
     space = Space(spec.parameters)
     rng = np.random.default_rng(1)
     earlier = []
-    for number, (x, y) in enumerate(rng.random((40, 2))):
+    for number, (x, y) in enumerate(rng.random((size, 2))):
         loss = (x - 0.3) ** 2 + 0.1 * (y - 0.5) ** 2
         trial = create_trial(params={"x": x, "y": y}, distributions=space.distributions, value=loss)
         trial.number = number
@@ -334,9 +335,9 @@ def test_an_earlier_study_helps_where_it_agrees_and_is_left_where_it_does_not(
         proposal = optimizer.ask()
         losses.append(value(proposal.params))
         optimizer.tell(proposal.number, TrialState.COMPLETE, [losses[-1]])
-        if "correlation" in proposal.details:
-            correlations.append(proposal.details["correlation"])
-            assert "; values correlate with earlier studies by 0." in proposal.reason
+        if "correlations" in proposal.details:
+            correlations.append(proposal.details["correlations"]["before"])
+            assert re.search(r"; values correlate by 0\.\d\d with those of before", proposal.reason)
     if optimum == 0.3:
         assert min(losses[:6]) < 1e-3
         assert correlations[-1] > 0.85

@@ -37,8 +37,8 @@ ACQUISITION = "acquisition"
 """Key of a reason's details: the logarithm of the improvement that is expected."""
 SKILL = "skill"
 """Key of a reason's details: how much better than a constant the model predicts held-out trials."""
-CORRELATION = "correlation"
-"""Key of a reason's details: that of values with those of earlier studies, if there are any."""
+CORRELATIONS = "correlations"
+"""Key of a reason's details: those of values with values of earlier studies, by their names."""
 _NEAREST = 3
 _STARTS = 5
 
@@ -111,11 +111,11 @@ class GPSampler(BaseSampler):
             self._explain_start(trial.number, 0)
             return {}
         found = cached_trials(study)
-        sources = {name for name in map(source_of, found) if name is not None}
-        domain = Domain(search_space, sorted(sources))
         trials = [shown_as_infeasible(other) or other for other in found]
         others = [other for other in trials if other.number != trial.number]
         others = [other for other in others if other.state in _TEACHING]
+        sources = {name for name in map(source_of, others) if name is not None}
+        domain = Domain(search_space, sorted(sources))
         domain.learn_conditions([other for other in others if other.state.is_finished()])
         shared, fewest = self._shared_blocks, self._n_startup_trials
         models = StudyModels(study, others, domain, self._fits, shared, fewest)
@@ -146,7 +146,7 @@ class GPSampler(BaseSampler):
         if feasibility is not None and not is_any_kept:
             self._explain_infeasible(number, models.ended)
             space = WholeSpace(domain, Warping.identity(len(domain)))
-            return maximise(feasibility, space, domain.as_own(feasibility.starts(_STARTS)), rng)[0]
+            return maximise(feasibility, space, feasibility.starts(_STARTS), rng)[0]
         if not self._teach(objectives):
             self._explain_start(number, models.ended)
             return spread(domain, number, self._seed % 2**32)
@@ -255,11 +255,12 @@ class GPSampler(BaseSampler):
             "nearest": nearest,
             SKILL: max(objective.observed.skill() for objective in plan.objectives),
         }
+        correlations = plan.objectives[0].correlations(domain)
         transfer = ""
-        if domain.is_source.any():
-            correlation = plan.objectives[0].posterior.correlation(domain.is_source)
-            details[CORRELATION] = correlation
-            transfer = f"; values correlate with earlier studies by {correlation:.2f}"
+        if correlations:
+            details[CORRELATIONS] = correlations
+            named = [f"{one:.2f} with those of {name}" for name, one in correlations.items()]
+            transfer = f"; values correlate by {' and by '.join(named)}"
         seeds = groups(np.array([number]), self._shared_blocks)
         pairs = zip(plan.objectives, predictions, strict=True)
         units = [objective.in_units(*prediction, seeds) for objective, prediction in pairs]

@@ -1,8 +1,9 @@
 """A search space as a box: numbers as 0..1, choices as indices, and the conditions of parameters.
 
 A point is a row with one entry per parameter. Entries of absent parameters are `ABSENT`. With
-trials of earlier studies, one more entry is the index of a trial's study, `ABSENT` for an own
-trial. The model treats it as a choice, and so learns how much values there say about values here.
+trials of earlier studies, each of these studies has one more entry: 0 for its trials, `ABSENT` for
+others. With several, this study has one, too. The model treats the entries as choices, and so
+learns how much values of each study say about values here, and of each other.
 """
 
 from __future__ import annotations
@@ -39,13 +40,17 @@ class Domain:
         sources: Sequence[str] = (),
     ) -> None:
         """Take the parameters, and the names of the earlier studies that trials are of."""
+        self.sources = tuple(sources)
+        """Names of the earlier studies."""
+        studies = [*sources, None] if len(sources) > 1 else list(sources)
         self.distributions = dict(distributions)
-        if sources:
-            self.distributions[SOURCE] = CategoricalDistribution(sources)
+        self.distributions |= {_entry(study): CategoricalDistribution([0]) for study in studies}
         self.names = list(self.distributions)
         self._kinds = list(self.distributions.values())
-        self.is_source = np.array([name == SOURCE for name in self.names], dtype=bool)
-        """True for the entry of a trial's study; shape (entries of a point,)."""
+        self.is_source = np.array([name.startswith(SOURCE) for name in self.names], dtype=bool)
+        """True for entries of studies; shape (entries of a point,)."""
+        self._own = np.array([0.0 if name == _entry(None) else ABSENT for name in self.names])
+        """Entries of this study's points, where `is_source`."""
         self.is_choice = np.array(
             [isinstance(kind, CategoricalDistribution) for kind in self._kinds],
             dtype=bool,
@@ -67,6 +72,7 @@ class Domain:
     def encode(self, params: Mapping[str, Any]) -> np.ndarray:
         """Return a point; values outside a range that was narrowed since lie on its border."""
         row = []
+        params = {**params, _entry(None): 0}
         for name, kind in self.distributions.items():
             has_value = name in params and _is_known(params[name], kind)
             row.append(_to_unit(params[name], kind) if has_value else ABSENT)
@@ -75,16 +81,25 @@ class Domain:
     def decode(self, point: np.ndarray) -> dict[str, Any]:
         """Return a value for every parameter, absent ones included."""
         pairs = zip(point, self.distributions.items(), strict=True)
-        return {name: _from_unit(place, kind) for place, (name, kind) in pairs if name != SOURCE}
+        values = {name: _from_unit(place, kind) for place, (name, kind) in pairs}
+        return {name: value for name, value in values.items() if not name.startswith(SOURCE)}
 
     def locate(self, trial: FrozenTrial) -> np.ndarray:
         """Return the point of a trial of this or an earlier study."""
+        point = self.encode(trial.params)
         source = source_of(trial)
-        return self.encode(trial.params if source is None else {**trial.params, SOURCE: source})
+        if source is None:
+            return point
+        of_source = [0.0 if name == _entry(source) else ABSENT for name in self.names]
+        return np.where(self.is_source, of_source, point)
 
     def as_own(self, points: np.ndarray) -> np.ndarray:
         """Return the points of the same configurations in this study."""
-        return np.where(self.is_source, ABSENT, points)
+        return np.where(self.is_source, self._own, points)
+
+    def differing(self, source: str) -> np.ndarray:
+        """Return True for the entries in which an earlier study differs from this one."""
+        return np.isin(self.names, [_entry(source), _entry(None)])
 
     def snap(self, points: np.ndarray) -> np.ndarray:
         """Return the nearest points with existing values in this study; shape (n, parameters)."""
@@ -214,6 +229,11 @@ class _InactiveRule:
     child: int
     parent: int
     off: list[float]
+
+
+def _entry(study: str | None) -> str:
+    """Return the name of the entry of a study; None for this one."""
+    return SOURCE if study is None else f"{SOURCE}:{study}"
 
 
 def draw_alone(seed: int, number: int, name: str, kind: BaseDistribution) -> Any:

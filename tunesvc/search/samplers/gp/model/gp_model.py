@@ -71,9 +71,10 @@ _LENGTH_OF_DECIDING = np.log(0.6)
 is known of one model says little of another, and one that was tried once with poor parameters would
 be given up."""
 _LENGTH_OF_SOURCES = np.log(2.5)
-"""Mode of the same for the study that a trial is of. Values of two studies correlate by 0.88 then,
-and by what explains them best once there are some of both (Bonilla, Chai and Williams 2008,
-"Multi-task Gaussian process prediction", with equal correlations that are not negative)."""
+"""Mode of the same for the entry of a study. Values of an only earlier study correlate by 0.88
+then, and by what explains them best once there are some of both (a process of several tasks, as of
+Bonilla, Chai and Williams 2008, "Multi-task Gaussian process prediction", with a weight for each
+study, and so no negative correlations)."""
 _FEW_PARAMETERS = 8
 """With more, length scales grow with the root of their number, as distances do (Hvarfner et al.
 2024, "Vanilla Bayesian optimization performs great in high dimensions")."""
@@ -128,7 +129,7 @@ def fit(
         seeds: equal where observations share a training seed; shape (n,). None: all differ.
         decides: True for choices on which the existence of other parameters depends; shape
             (parameters,).
-        is_source: True for the entry of a trial's study; shape (parameters,).
+        is_source: True for entries of studies; shape (parameters,).
         jumps: True if the function may have steps, like violations of a constraint; for
             observations that share no seeds.
     """
@@ -136,7 +137,8 @@ def fit(
     columns, numbers = len(choices), data.numbers.shape[1]
     of_flat = (_FLAT_OF_STEPS if jumps else _FLAT)[: len(data.flat)]
     lengths = np.where(data.is_choice[:, None], _LENGTH_OF_CHOICES, _LENGTH)
-    lengths[:, 0] += 0.5 * np.log(max(columns / _FEW_PARAMETERS, 1.0))
+    parameters = columns if is_source is None else int((~is_source).sum())
+    lengths[:, 0] += 0.5 * np.log(max(parameters / _FEW_PARAMETERS, 1.0))
     if decides is not None:
         lengths[decides, 0] = _LENGTH_OF_DECIDING
     if is_source is not None:
@@ -327,13 +329,13 @@ class Posterior:
         out: np.ndarray = self.known.shift * (seeds[:, None] == self._seeds) @ self._weights
         return out
 
-    def correlation(self, is_source: np.ndarray) -> float:
-        """Return the correlation of this study's values with an earlier study's.
+    def correlation(self, differing: np.ndarray) -> float:
+        """Return the correlation of values of one configuration in two studies.
 
         Args:
-            is_source: True for the entry of a trial's study; shape (parameters,).
+            differing: True for the entries in which they differ; shape (parameters,).
         """
-        smooth, _ = matern(self.known.weights[is_source].sum())
+        smooth, _ = matern(self.known.weights[differing].sum())
         return self.known.signal * float(smooth) / self.known.prior
 
     def distances(self, point: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ class Observations:
         )
 
     def thinned(self, limit: int) -> Observations:
-        """Return at most so many observations."""
+        """Return at most so many observations, or one more to have a candidate."""
         if len(self) <= limit:
             return self
         order = np.argsort(self.values, kind="stable")
@@ -82,7 +82,11 @@ class Observations:
         first = np.union1d(best, newest)
         rest = np.setdiff1d(order, first)
         even = rest[np.linspace(0, len(rest) - 1, limit - len(first)).astype(int)]
-        return self.part(np.union1d(first, even))
+        chosen = np.union1d(first, even)
+        candidates = order[self.is_candidate[order]]
+        if len(candidates) and not self.is_candidate[chosen].any():
+            chosen = np.union1d(chosen, candidates[:1])
+        return self.part(chosen)
 
     def part(self, places: np.ndarray) -> Observations:
         """Return the observations at these places."""

@@ -26,6 +26,7 @@ from tunesvc.search.samplers.gp.model.observations import (
 from tunesvc.search.samplers.gp.model.trade_off import trade_off_scales
 from tunesvc.search.tracking.objectives import seen_by
 from tunesvc.search.tracking.scale import ValueScale
+from tunesvc.search.tracking.transferred import split
 from tunesvc.search.training_seeds import groups
 
 _FITTED_MAX = 150
@@ -58,6 +59,15 @@ class ObjectiveModel:
         """Return a prediction for a trial with this seed in the objective's units."""
         (shift,) = self.posterior.shifts(seeds)
         return self.seen.in_units(float(mean + shift), deviation)
+
+    def correlations(self, domain: Domain) -> dict[str, float]:
+        """Return the learned correlation with each earlier study, by name.
+
+        Empty while the trials of one side have no values.
+        """
+        has_own = (self.every.numbers >= 0).any()
+        names = domain.sources if has_own else ()
+        return {name: self.posterior.correlation(domain.differing(name)) for name in names}
 
     def nearest(self, point: np.ndarray, count: int) -> list[dict[str, float]]:
         """Return the observed trials nearest to a point, and their distances in length scales."""
@@ -138,8 +148,12 @@ class StudyModels:
         return self._fitted(whole.every, seen, self._fits.of(seen, self._domain))
 
     def feasibility(self) -> Feasibility | None:
-        """Return the models of constraints; None while none was violated."""
-        ended = [trial for trial in self._trials if trial.state.is_finished()][-OBSERVED_MAX:]
+        """Return the models of constraints; None while none was violated.
+
+        Those of earlier studies are not known.
+        """
+        _, own = split(self._trials)
+        ended = [trial for trial in own if trial.state.is_finished()][-OBSERVED_MAX:]
         milestone = _milestone(len(ended))
         learned = slice(max(0, milestone - _FITTED_MAX), milestone)
 
@@ -199,10 +213,11 @@ class StudyModels:
     def _to_learn_from(self, finished: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Return the finished trials that hyperparameters are fitted to; empty while too few.
 
-        They are fitted again whenever finished trials have grown by a tenth.
+        They are fitted again whenever own finished trials have grown by a tenth.
         """
-        count = _milestone(len(finished))
-        return finished[:count] if count >= self._fewest else ()
+        transferred, own = split(finished)
+        learned = [*transferred, *own[: _milestone(len(own))]]
+        return learned if len(learned) >= self._fewest else ()
 
     def _fitted(
         self, every: Observations, seen: Observations, known: Hyperparameters
