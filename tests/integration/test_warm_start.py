@@ -140,7 +140,9 @@ def test_a_study_made_with_plain_optuna_is_carried_or_warned_about_at_the_start(
         first.params
         == optuna.load_study(storage=PgStorage(database), study_name="plain").best_params
     )
-    warning = "warm start: nothing is carried: 0 trials from contrary (left out: 5 another goal)"
+    warning = (
+        "warm start: nothing is transferred: 0 trials from contrary (left out: 5 another goal)"
+    )
     assert simulation.recorder.texts("warning") == [warning]
 
 

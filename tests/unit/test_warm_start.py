@@ -11,7 +11,7 @@ from tests.support.specs import make_spec
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.search.warm_start import (
     BEST,
-    TRANSFERRED,
+    ENQUEUED_FROM,
     TRANSFERRED_MAX,
     SourceStudy,
     WarmStart,
@@ -87,7 +87,9 @@ def test_the_best_are_run_first_and_tell_how_all_values_follow_from_the_earlier_
     assert [one.value for one in first] == [0.1, 0.2, 0.3]
 
     run = [
-        create_trial(state=TrialState.RUNNING, system_attrs={TRANSFERRED: [one.study, one.number]})
+        create_trial(
+            state=TrialState.RUNNING, system_attrs={ENQUEUED_FROM: [one.study, one.number]}
+        )
         for one in first
     ]
     assert [(trial.number, trial.state) for trial in warm_start.shown(run)] == [
@@ -112,7 +114,8 @@ def test_nothing_is_concluded_as_long_as_all_that_were_run_first_are_paused() ->
     warm_start = WarmStart(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
     run = [
         create_trial(
-            state=TrialState.PRUNED, system_attrs={TRANSFERRED: [one.study, one.number], PAUSED: 1}
+            state=TrialState.PRUNED,
+            system_attrs={ENQUEUED_FROM: [one.study, one.number], PAUSED: 1},
         )
         for one in warm_start.first()
     ]
@@ -159,6 +162,6 @@ def test_a_study_that_teaches_nothing_is_warned_about() -> None:
     warm_start = WarmStart(SPEC, Space(SPEC.parameters), [silent, useful])
     assert (
         warm_start.warning
-        == "warm start: nothing is carried: 0 trials from before (left out: 2 another metric)"
+        == "warm start: nothing is transferred: 0 trials from before (left out: 2 another metric)"
     )
     assert WarmStart(SPEC, Space(SPEC.parameters), [useful]).warning == ""

@@ -67,7 +67,7 @@ from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.search.strategy import Strategy
 from tunesvc.search.study_storage import RecordingStorage
-from tunesvc.search.warm_start import TRANSFERRED
+from tunesvc.search.warm_start import ENQUEUED_FROM
 from tunesvc.space.directions import direction_of, orient_each
 from tunesvc.space.search_space import Space, widened
 from tunesvc.spec import StudySpec
@@ -687,7 +687,7 @@ def _recording_storage(
 
 
 def _is_enqueued(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.WAITING and TRANSFERRED not in trial.system_attrs
+    return trial.state == TrialState.WAITING and ENQUEUED_FROM not in trial.system_attrs
 
 
 def _refit(

@@ -43,7 +43,7 @@ from tunesvc.search.study_storage import (
 )
 from tunesvc.search.tracking.lineage import PARENT
 from tunesvc.search.tracking.pausing import Alternative
-from tunesvc.search.warm_start import TRANSFERRED, WarmStart
+from tunesvc.search.warm_start import ENQUEUED_FROM, WarmStart
 from tunesvc.space.search_space import Space
 from tunesvc.spec import Evaluation, ParamValue
 from tunesvc.trial import is_name
@@ -177,7 +177,7 @@ class Optimizer:
             )
             self.memory.set_trial_system_attr(
                 number,
-                TRANSFERRED,
+                ENQUEUED_FROM,
                 [one.study, one.number],
             )
 

@@ -9,7 +9,7 @@ from tunesvc.search.proposals import configuration
 from tunesvc.search.study_storage import FAILURE
 from tunesvc.search.tracking.lineage import PARENT
 from tunesvc.search.tracking.pausing import RESUMED
-from tunesvc.search.warm_start import TRANSFERRED
+from tunesvc.search.warm_start import ENQUEUED_FROM
 from tunesvc.spec import ParamValue
 from tunesvc.util.optuna_internals import clear_trial_cache
 from tunesvc.util.optuna_keys import CONSTRAINT, FIXED_PARAMS, OLD_CONSTRAINTS
@@ -44,7 +44,7 @@ class ReplayedOptimizer(Optimizer):
                 TrialState.RUNNING,
             )
             trial = self.trial(recorded.number)
-        for key in {FIXED_PARAMS, TRANSFERRED, PARENT} & recorded.system_attrs.keys():
+        for key in {FIXED_PARAMS, ENQUEUED_FROM, PARENT} & recorded.system_attrs.keys():
             self.memory.set_trial_system_attr(
                 recorded.number,
                 key,

@@ -32,7 +32,7 @@ BEST = 3
 """Number of the best earlier configurations that run first."""
 TRANSFERRED_MAX = 200
 """Most trials of one earlier study that are shown: the best, and an even sample of the others."""
-TRANSFERRED = "tunesvc:carried"
+ENQUEUED_FROM = "tunesvc:carried"
 """System attribute of a trial that was enqueued from an earlier study:
 its name and number there."""
 
@@ -93,7 +93,7 @@ class WarmStart:
         """Studies without a trial to transfer, and why; empty if there are none."""
         if not self._without_trials:
             return ""
-        return f"warm start: nothing is carried: {'; '.join(self._without_trials)}"
+        return f"warm start: nothing is transferred: {'; '.join(self._without_trials)}"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -127,7 +127,7 @@ class WarmStart:
         """
         if self._shown is not None:
             return self._shown
-        run = [trial for trial in trials if TRANSFERRED in trial.system_attrs]
+        run = [trial for trial in trials if ENQUEUED_FROM in trial.system_attrs]
         is_paused = any(PAUSED in trial.system_attrs for trial in run)
         may_complete = is_paused and not any(map(is_candidate, run))
         if may_complete or not all(trial.state.is_finished() for trial in run):
@@ -156,7 +156,7 @@ class WarmStart:
         known = {(one.study, one.number): one.value for one in self.transferred}
         pairs: dict[str, list[tuple[float, float]]] = {study: [] for study in self.counts}
         for trial in run:
-            study, number = trial.system_attrs[TRANSFERRED]
+            study, number = trial.system_attrs[ENQUEUED_FROM]
             if is_candidate(trial) and (study, number) in known:
                 pairs[study].append((known[study, number], trial.values[0]))
         return pairs
