@@ -245,6 +245,14 @@ def test_a_version_that_is_removed_ends_the_look(family: ServedFamily) -> None:
     assert "was removed, so that the look begins again with today's data" in watch.problem
     with family.database.engine.connect() as connection:
         assert study_records.find(connection, "shop").state is StudyState.STOPPED
+    assert family.step().waits_for == "shop", "the same version comes again, and has no result yet"
+    with family.database.engine.connect() as connection:
+        assert study_records.find(connection, "shop").state is StudyState.RUNNING
+    assert family.finish().outcome == "first"
+    with family.database.engine.begin() as connection:
+        study = study_records.find(connection, "shop")
+        assert study.state is StudyState.FINISHED
+        assert study_records.trials_counted(connection, study.study_id) == 24
 
 
 @pytest.mark.slow

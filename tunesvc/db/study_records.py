@@ -165,10 +165,11 @@ def write_system_attr(connection: sa.Connection, study_id: int, name: str, value
     connection.execute(insert.on_conflict_do_update(index_elements=key, set_=change))
 
 
-def remove_system_attr(connection: sa.Connection, study_id: int, name: str) -> None:
-    """Remove a system attribute of a study, if it has it."""
+def remove_system_attr(connection: sa.Connection, study_id: int, name: str) -> bool:
+    """Remove a system attribute of a study; return False if it does not have it."""
     is_it = (study_attrs.c.study_id == study_id, study_attrs.c.kind == "system")
-    connection.execute(sa.delete(study_attrs).where(*is_it, study_attrs.c.name == name))
+    gone = sa.delete(study_attrs).where(*is_it, study_attrs.c.name == name)
+    return connection.execute(gone).rowcount == 1
 
 
 def replace_unstarted(

@@ -8,7 +8,7 @@ from tunesvc.champions.announcements import deliver_due
 from tunesvc.champions.family_lock import locked_family
 from tunesvc.champions.family_watch import FamilyWatch
 from tunesvc.champions.promotion_hooks import hooks_of
-from tunesvc.champions.served.queue_runner import QueueRunner
+from tunesvc.champions.served.queue_runner import STOPPED_BY_LOOK, QueueRunner
 from tunesvc.champions.served.served_watch_check import require_served
 from tunesvc.champions.watch_result import WatchResult
 from tunesvc.db import study_records
@@ -175,6 +175,8 @@ class ServedLook:
     def _stop(self, study: StudyRecord | None, user: str) -> None:
         """Stop a study whose version of the data is there no more."""
         if study is not None and study.state in (StudyState.CREATED, StudyState.RUNNING):
+            with self._database.engine.begin() as connection:
+                study_records.write_system_attr(connection, study.study_id, STOPPED_BY_LOOK, True)
             study_requests.request(self._database, study.study_id, "stop", {}, user)
 
     def _record(self, watch: ServedWatch, result: WatchResult) -> None:

@@ -40,6 +40,10 @@ from tunesvc.util.logs import get_logger
 
 _logger = get_logger(__name__)
 
+STOPPED_BY_LOOK = "tunesvc:stopped_by_look"
+"""System attribute of a study that a look has stopped, because its data were removed: if the same
+version comes again, the study continues."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueueRunner:
@@ -154,7 +158,12 @@ class QueueRunner:
             record = study_records.get(connection, record.study_id)
             is_submitted = submissions.get(connection, record.study_id) is not None
             has_ended = record.state.is_terminal
-            if record.state in (StudyState.FINISHED, StudyState.FAILED) and for_new_trials:
+            ended = (StudyState.FINISHED, StudyState.FAILED)
+            runs_again = record.state in ended and for_new_trials
+            if record.state is StudyState.STOPPED:
+                attr = (connection, record.study_id, STOPPED_BY_LOOK)
+                runs_again = study_records.remove_system_attr(*attr)
+            if runs_again:
                 if is_submitted:
                     self._set_snapshot(connection, record.study_id)
                 else:
