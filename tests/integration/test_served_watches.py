@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from tests.support.served_family import ServedFamily
 from tunesvc.champions import announcements
@@ -19,6 +20,8 @@ from tunesvc.champions.served.drift_process import DriftTask, compare_apart
 from tunesvc.champions.served.served_watch_check import require_served
 from tunesvc.champions.served.watch_registration import remove_watch
 from tunesvc.champions.watch_specs import folds_study
+from tunesvc.cli import app
+from tunesvc.client.local.local_client import LocalClient
 from tunesvc.db import alerts, study_records, submissions
 from tunesvc.db.champions import champion_records, promotion_deliveries, served_watches
 from tunesvc.db.engine.database import Database
@@ -387,12 +390,32 @@ def test_a_family_stays_in_its_project_and_moves_with_its_study(family: ServedFa
     with pytest.raises(StudyExists, match="a family 'shop' in another project"):
         family.register(project="other")
     family.finish()
-    with family.database.engine.begin() as connection:
-        study = study_records.find(connection, "shop").study_id
-        accounts.move_study(connection, study, other)
-    assert family.state.project_id == other != vision
     family.data(2.0, seed=1)
+    family.due()
+    assert family.step().waits_for.startswith("shop@"), "it moves during a look"
+    LocalClient(family.database, "ann").accounts.move_study("shop", "other")
+    assert family.state.project_id == other != vision
     assert family.finish().outcome == "promoted"
+
+
+def test_all_studies_of_a_family_move_with_the_first(
+    database: Database, family: ServedFamily
+) -> None:
+    """Others that are named like them stay."""
+    moving = ("shop", "shop@1f3a9c20", "shop@1f3a9c20:folds-4be0d1")
+    staying = ("shop@1f3a9c20-mine", "shopping", "shop2@1f3a9c20")
+    with database.engine.begin() as connection:
+        other = accounts.add_project(connection, "other")
+        for name in (*moving, *staying):
+            spec = family.spec.model_copy(update={"name": name})
+            study_records.create(connection, spec, None, None)
+    LocalClient(database, "ann").accounts.move_study("shop", "other")
+    with database.engine.connect() as connection:
+        found = {name: study_records.find(connection, name) for name in (*moving, *staying)}
+        projects = {
+            name: study_records.project_of(connection, one.study_id) for name, one in found.items()
+        }
+    assert projects == dict.fromkeys(moving, other) | dict.fromkeys(staying)
 
 
 @pytest.mark.parametrize(
@@ -459,6 +482,29 @@ def test_a_rollback_is_delivered_at_once_and_a_failed_delivery_later(
     assert len(posted) == 2
     with family.database.engine.connect() as connection:
         assert promotion_deliveries.list_due_families(connection) == []
+
+
+def test_deliveries_of_a_stopped_watch_wait_and_say_so(
+    family: ServedFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunesvc.champions.announcements._post", lambda url, text: "down")
+    family.watch |= {"on_promote": "https://example.org/deploy"}
+    family.data(0.0)
+    family.register()
+    family.finish()
+    url = ("--database-url", family.database.url)
+    shown = CliRunner().invoke(app, ["champion", "show", "shop", *url])
+    assert "its hooks wait" not in shown.output
+    with family.database.engine.begin() as connection:
+        served_watches.stop(connection, family.state, "user 'ann' is disabled")
+    waits = "its hooks wait, since its watch was stopped (user 'ann' is disabled): `tune watch"
+    shown = CliRunner().invoke(app, ["champion", "show", "shop", *url])
+    assert waits in shown.output
+    monkeypatch.setattr(
+        "tunesvc.cli.groups.champion.chosen_server", lambda server: "https://tune.example.org"
+    )
+    promoted = CliRunner().invoke(app, ["champion", "promote", "shop", "3", *url])
+    assert waits in promoted.output
 
 
 @pytest.mark.slow

@@ -141,6 +141,17 @@ def project_of(connection: sa.Connection, study_id: int) -> int | None:
     return found
 
 
+def list_beside(connection: sa.Connection, study_id: int) -> dict[str, int]:
+    """Return the studies of its project whose names begin with a study's name, itself too."""
+    own = studies.alias("own")
+    query = sa.select(studies.c.name, studies.c.study_id).where(
+        own.c.study_id == study_id,
+        sa.func.starts_with(studies.c.name, own.c.name),
+        studies.c.project_id.is_not_distinct_from(own.c.project_id),
+    )
+    return {row.name: row.study_id for row in connection.execute(query)}
+
+
 def _record(row: Any) -> StudyRecord:
     spec = None if row.spec is None else StudySpec.model_validate_json(json_numbers.dump(row.spec))
     return StudyRecord(

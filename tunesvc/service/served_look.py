@@ -145,7 +145,8 @@ class ServedLook:
             project_id = study_records.project_of(connection, study.study_id)
         if project_id != watch.project_id:
             raise StudyExists(
-                f"there is a study {self._family!r} of another project than the watch's: rename it"
+                f"there is a study {self._family!r} of another project than the watch's: "
+                f"`tune project move {self._family} PROJECT` moves it there, or rename it"
             )
 
     def _has_to_wait(self, watch: ServedWatch) -> bool:

@@ -207,7 +207,8 @@ class QueueRunner:
     def _check_project(self, project_id: int | None, spec: StudySpec) -> None:
         if project_id != self.watch.project_id:
             raise StudyExists(
-                f"there is a study {spec.name!r} of another project than the watch's: rename it"
+                f"there is a study {spec.name!r} of another project than the watch's: "
+                f"`tune project move {spec.name} PROJECT` moves it there, or rename it"
             )
 
 

@@ -13,6 +13,7 @@ from tunesvc.util.characters import visible
 
 if TYPE_CHECKING:
     from tunesvc.client.interface import TuneClient
+    from tunesvc.db.champions.served_watches import ServedWatch
 
 app = typer.Typer(help="The configurations that production uses.", no_args_is_help=True)
 
@@ -78,6 +79,8 @@ def show(
         typer.echo("no champion yet")
     else:
         champion_text.print_champion(history)
+        if watch is not None and watch.is_stopped and any(a.is_due for a in history.announcements):
+            typer.echo(f"\n! {watch_text.describe_waiting(watch)}")
 
 
 @app.command(cls=ClientCommand)
@@ -207,14 +210,19 @@ def _study_of(client: TuneClient, family: str) -> str:
 def _announce(family: str, server: str | None, database_url: str | None) -> None:
     """Announce what is due, or say which command does: hooks are run beside a database only."""
     from tunesvc.champions.champion_functions import deliver_promotions
+    from tunesvc.cli.views import watch_text
     from tunesvc.errors import StudyBusy
 
     if not _count_due(family, server, database_url):
         return
-    if _is_watched(family, server, database_url):
+    watch = _find_watch(family, server, database_url)
+    if watch is not None and not watch.is_stopped:
         typer.echo("its hooks are called by the servers that watch it")
         return
     if chosen_server(server) is not None:
+        if watch is not None:
+            typer.echo(watch_text.describe_waiting(watch))
+            return
         typer.echo("its hooks are called by the next `tune watch`, where that runs")
         return
     try:
@@ -229,6 +237,7 @@ def _count_due(family: str, server: str | None, database_url: str | None) -> int
     return sum(one.is_due for one in announcements)
 
 
-def _is_watched(family: str, server: str | None, database_url: str | None) -> bool:
+def _find_watch(family: str, server: str | None, database_url: str | None) -> ServedWatch | None:
+    """Return how servers watch a family; None if they do not."""
     with opened_client(database_url, server) as client:
-        return any(one.family == family for one in client.submissions.watches())
+        return next((one for one in client.submissions.watches() if one.family == family), None)

@@ -78,6 +78,16 @@ def describe_watch(watch: ServedWatch) -> Iterator[tuple[str, str]]:
         yield "problem", visible(watch.problem)
 
 
+def describe_waiting(watch: ServedWatch) -> str:
+    """Return why the hooks of a family whose watch was stopped are not called, and the remedy."""
+    family = shlex.quote(watch.family)
+    return (
+        f"its hooks wait, since its watch was stopped ({visible(watch.problem)}): "
+        "`tune watch FILE --server URL` by a user who may submit starts it again, or "
+        f"`tune champion deliver {family}` beside the database calls them"
+    )
+
+
 def describe_interval(watch: ServedWatch) -> str:
     """Return how often servers look."""
     if watch.interval_s is None:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import tunesvc.db.people.accounts as stored
+from tunesvc.champions.watch_specs import family_of
 from tunesvc.client.account_operations import TOKEN_DAYS, IssuedSecret, OwnAccount
 from tunesvc.client.local.keyset import key_of, page_of
+from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.people import audit_log, personal_data, shares
 from tunesvc.db.people.accounts import LINK_LASTS, Role, TokenKind
@@ -136,13 +138,20 @@ class LocalAccounts:
             stored.set_member(connection, project_id, user_id, role)
 
     def move_study(self, study: str, project: str | None) -> None:
-        """Put a study and its final runs into a project, or with None into none. Repeatable."""
+        """Put a study into a project, or with None into none. Repeatable.
+
+        Its final runs, and the studies of the family that is named for it, move with it.
+        """
         study_id = get_study_id(self._database, study, self._among)
-        finals = [find_final_study(self._database, study_id, kind) for kind in FINAL_STUDY]
+        with self._database.engine.connect() as connection:
+            beside = study_records.list_beside(connection, study_id)
+        family = [study_id, *(beside[name] for name in beside if family_of(name) == study != name)]
+        kinds = [(one, kind) for one in family for kind in FINAL_STUDY]
+        finals = [find_final_study(self._database, one, kind) for one, kind in kinds]
         self._record(f"move study to {project or 'no project'}", study)
         with self._database.engine.begin() as connection:
             project_id = None if project is None else stored.find_project(connection, project)
-            for moved in (study_id, *finals):
+            for moved in (*family, *finals):
                 if moved is not None:
                     stored.move_study(connection, moved, project_id)
 
