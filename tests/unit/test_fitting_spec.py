@@ -46,6 +46,21 @@ def test_a_spec_with_another_metric_or_of_another_configuration_is_not_used() ->
             fitting_spec(spec, CHAMPION, tuned_with)
     with pytest.raises(SpecError, match="for another metric"):
         fitting_spec(spec, CHAMPION, make_spec(metrics=[{"name": "error"}]))
-    found = fitting_spec(spec, CHAMPION, make_spec(name="shop@1", entrypoint="old:train"))
-    assert (found.name, found.entrypoint) == (spec.name, "old:train")
-    assert found.constants == {"epochs": 10}
+
+
+def test_a_champion_that_no_longer_fits_keeps_its_space_and_program_and_nothing_else() -> None:
+    today: dict[str, Any] = {"seed": 7, "cluster": "new:6379", "agents": "also"}
+    today |= {"resources": {"gpu": 1}, "environment": {"env": {"A": "1"}}, "retries": {"lost": 4}}
+    spec = make_spec(parameters={"x": X}, **today)
+    old = make_spec(name="shop@1", entrypoint="old:train", seed=1, cluster="gone:6379")
+    found = fitting_spec(spec, CHAMPION, old)
+    assert found == spec.model_copy(
+        update={
+            "parameters": old.parameters,
+            "entrypoint": "old:train",
+            "constants": CHAMPION.constants,
+        }
+    )
+    program = make_spec(entrypoint=None, command=["python", "old.py"])
+    found = fitting_spec(spec, CHAMPION, program)
+    assert (found.entrypoint, found.command) == (None, program.command)

@@ -1,7 +1,9 @@
 """The spec with which a champion is evaluated on new data. Pure.
 
 It is the one of the study file, with the constants that the champion was tuned with. If the file's
-space has changed so that the champion is no more in it, it is the one that it was tuned with.
+space has changed so that the champion is no more in it, it also has the space and the program that
+the champion was tuned with. Seeds, cluster, resources and limits are those of the file: the values
+of champion and challenger are compared in pairs, and an earlier cluster may be gone.
 """
 
 from __future__ import annotations
@@ -41,8 +43,12 @@ def fitting_spec(
         raise SpecError("the spec that it was tuned with is not known any more")
     if [(one.name, one.goal) for one in tuned_with.metrics] != metrics:
         raise SpecError("it was tuned for another metric")
-    own = {"name": spec.name, "data": spec.data, "watch": spec.watch}
-    return with_constants(tuned_with.model_copy(update=own), configuration.constants)
+    earlier = {name: getattr(tuned_with, name) for name in _OF_CONFIGURATION}
+    return with_constants(spec.model_copy(update=earlier), configuration.constants)
+
+
+_OF_CONFIGURATION = ("parameters", "entrypoint", "command")
+"""Keys that decide which configurations a study can evaluate."""
 
 
 def _misfit_of_params(spec: StudySpec, configuration: Configuration) -> str:
