@@ -37,7 +37,7 @@ def prepare(objective: Objective, *, is_scored: bool = False) -> Run:
 
     Args:
         objective: what the study names.
-        is_scored: True if it returns a model, which scorers judge.
+        is_scored: True if it returns a model, which scorers evaluate.
 
     Raises:
         EntrypointError: it has a form that returns no model.
@@ -67,14 +67,14 @@ def _result(call: Call, attempt: Attempt) -> Mapping[str, float]:
     if inspect.isgenerator(returned):
         returned = _exhaust(returned, attempt.trial())
     if attempt.job.scoring and not (returned is None and attempt.noticed_stop):
-        return _judged(returned, attempt)
+        return _scored(returned, attempt)
     metrics, attributes = as_result(returned, attempt.job.metrics)
     for name, value in attributes.items():
         attempt.set_user_attr(name, as_json(name, value))
     return metrics
 
 
-def _judged(model: object, attempt: Attempt) -> Mapping[str, float]:
+def _scored(model: object, attempt: Attempt) -> Mapping[str, float]:
     """Return the scores of a returned model; store it if the run is there for that."""
     job, trial = attempt.job, attempt.trial()
     if job.final is None:
