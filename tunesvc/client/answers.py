@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from tunesvc.db.champions.champion_records import Champion
+from tunesvc.db.champions.champion_tenures import Tenure
 from tunesvc.queries.cost.outlook import Outlook
 from tunesvc.queries.explain.pruning_audit import Audit
 from tunesvc.queries.rows import StudyView, TrialRow
@@ -81,7 +82,10 @@ class ChampionHistory:
 
     champions: tuple[Champion, ...]
     """The newest first."""
+    tenures: tuple[Tenure, ...]
+    """The newest first."""
     announcements: tuple[Announcement, ...]
+    """Those of the tenures, and all that are due; the oldest first."""
 
     @property
     def current(self) -> Champion:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         StudyOverview,
     )
     from tunesvc.client.study_inputs import NewStudy, StudyPatch
-    from tunesvc.db.champions.champion_records import Champion
+    from tunesvc.db.champions.champion_tenures import Tenure
     from tunesvc.db.champions.served_watches import ServedWatch
     from tunesvc.models.model_store import StoredModel
     from tunesvc.queries.checkpoint_files import KeptCheckpoint
@@ -513,8 +513,8 @@ class ServiceOperations(Protocol):
         """Return how submitted studies share the cluster, and why one waits."""
         ...
 
-    def champions(self) -> tuple[Champion, ...]:
-        """Return the champion of each family, by name."""
+    def champions(self) -> tuple[Tenure, ...]:
+        """Return the tenure of each family's champion, by name."""
         ...
 
     def champion_history(self, family: str) -> ChampionHistory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 from rich.padding import Padding
@@ -11,6 +10,7 @@ from rich.text import Text
 from tunesvc.champions.watch_result import OUTCOMES, WatchResult
 from tunesvc.client.answers import Announcement, ChampionHistory
 from tunesvc.db.champions.champion_records import Champion
+from tunesvc.db.champions.champion_tenures import Tenure
 from tunesvc.drift.drift_report import ColumnDrift, DriftReport
 from tunesvc.util import formatting
 from tunesvc.util.characters import visible
@@ -20,45 +20,47 @@ COLUMNS = 8
 """Most columns of a drift report that are shown, beside those that have drifted."""
 
 
-def print_champions(champions: Sequence[Champion]) -> None:
-    """Print the champion of each family."""
+def print_champions(tenures: Sequence[Tenure]) -> None:
+    """Print the champion of each family, by its tenure."""
     heads = (">number", "family", "study", ">trial", "metric", ">value", "data", "since")
-    lines = [
-        (
-            one.champion_id,
-            visible(one.family),
-            visible(one.configuration.study),
-            one.configuration.trial_number,
-            one.configuration.metric,
-            describe_value(one),
-            one.configuration.data_version or "–",
-            formatting.ago(one.promoted_at),
-        )
-        for one in champions
-    ]
-    console = terminal.out()
+    console, lines = terminal.out(), [_cells(tenure) for tenure in tenures]
     console.print(terminal.fitted(heads, lines, console.width, ("metric", "since")))
+
+
+def _cells(tenure: Tenure) -> tuple[object, ...]:
+    champion = tenure.latest
+    configuration = champion.configuration
+    return (
+        champion.champion_id,
+        visible(champion.family),
+        visible(configuration.study),
+        configuration.trial_number,
+        configuration.metric,
+        describe_value(champion),
+        configuration.data_version or "–",
+        formatting.ago(tenure.promoted.promoted_at),
+    )
 
 
 def print_champion(history: ChampionHistory) -> None:
     """Print a family's champion, its evidence, its announcements and its history."""
-    console, champion = terminal.out(), history.current
+    console, champion, tenure = terminal.out(), history.current, history.tenures[0]
     grid = terminal.table("", "")
     grid.show_header = False
-    for label, text in _facts(champion):
+    for label, text in _facts(tenure):
         grid.add_row(*terminal.cells(label, text))
     console.print(grid)
     if champion.evidence.drift is not None:
         print_drift(champion.evidence.drift)
     for announced in history.announcements:
-        if announced.champion_id == champion.champion_id or announced.is_due:
+        if announced.champion_id == tenure.promoted.champion_id or announced.is_due:
             console.print(Text(_describe(announced)))
     console.print()
-    for line, reason in _lines(history.champions):
+    for line, reason in _lines(history.tenures):
         console.print(line)
         console.print(Padding(Text(visible(reason), style="dim"), (0, 0, 0, 6)))
     commands = [f"tune champion export {_quoted_family(champion)}"]
-    if len(history.champions) > 1:
+    if len(history.tenures) > 1:
         commands.append(f"tune champion rollback {_quoted_family(champion)}")
     console.print(Text("\n" + "\n".join(commands), style="cyan"))
 
@@ -78,11 +80,12 @@ def describe_value(champion: Champion) -> str:
     return text if error is None else f"{text} ± {error:.2g} (corrected)"
 
 
-def _facts(champion: Champion) -> Iterator[tuple[str, str]]:
+def _facts(tenure: Tenure) -> Iterator[tuple[str, str]]:
+    champion = tenure.latest
     configuration, evidence = champion.configuration, champion.evidence
     yield "family", visible(champion.family)
     yield "champion", f"{champion.champion_id}, {champion.kind}, by {champion.user_name}"
-    yield "since", formatting.ago(champion.promoted_at)
+    yield "since", formatting.ago(tenure.promoted.promoted_at)
     yield "configuration", f"trial {configuration.trial_number} of {visible(configuration.study)}"
     yield "parameters", visible(formatting.parameters(configuration.params))
     folds = len(configuration.fold_values)
@@ -93,15 +96,13 @@ def _facts(champion: Champion) -> Iterator[tuple[str, str]]:
     yield "reason", visible(evidence.reason)
 
 
-def _lines(champions: Sequence[Champion]) -> Iterator[tuple[Text, str]]:
+def _lines(tenures: Sequence[Tenure]) -> Iterator[tuple[Text, str]]:
     """Yield a line and a reason for each promotion, and one of each for the times it stayed."""
-    for is_new, group in itertools.groupby(champions, lambda one: one.is_new):
-        rows = list(group)
-        if is_new:
-            yield from ((_line(one), one.evidence.reason) for one in rows)
-            continue
-        count = f"  ({len(rows)} times)" if len(rows) > 1 else ""
-        yield _line(rows[0]).append(count), rows[0].evidence.reason
+    for tenure in tenures:
+        if tenure.stays:
+            count = f"  ({tenure.stays} times)" if tenure.stays > 1 else ""
+            yield _line(tenure.latest).append(count), tenure.latest.evidence.reason
+        yield _line(tenure.promoted), tenure.promoted.evidence.reason
 
 
 def _line(champion: Champion) -> Text:

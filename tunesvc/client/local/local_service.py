@@ -15,14 +15,14 @@ from tunesvc.queries.studies import get_study_id, list_queue, names_by_id
 
 if TYPE_CHECKING:
     from tunesvc.client.answers import ChampionHistory, ServerInfo, StudyNews
-    from tunesvc.db.champions.champion_records import Champion
+    from tunesvc.db.champions.champion_tenures import Tenure
     from tunesvc.queries.operations.cluster_view import ClusterView
     from tunesvc.service.cluster_shares import ClusterShares
 
 POLL_S = 0.5
 
 CHAMPIONS_MAX = 1_000
-"""Most champions of a family's history that are returned."""
+"""Most champions and tenures of a family's history that are returned."""
 
 
 class LocalService:
@@ -56,24 +56,31 @@ class LocalService:
 
         return get_shares(self._database, self._among)
 
-    def champions(self) -> tuple[Champion, ...]:
-        """Return the champion of each family, by name."""
-        from tunesvc.db.champions import champion_records
+    def champions(self) -> tuple[Tenure, ...]:
+        """Return the tenure of each family's champion, by name."""
+        from tunesvc.db.champions import champion_tenures
 
         with self._database.engine.connect() as connection:
-            return champion_records.list_current(connection, self._among)
+            return champion_tenures.list_current_tenures(connection, self._among)
 
     def champion_history(self, family: str) -> ChampionHistory:
         """Return the newest champions of a family, the newest first, and their announcements."""
         from tunesvc.client.answers import Announcement, ChampionHistory
-        from tunesvc.db.champions import champion_records, promotion_deliveries
+        from tunesvc.db.champions import (
+            champion_records,
+            champion_tenures,
+            promotion_deliveries,
+        )
 
         with self._database.engine.connect() as connection:
             champion_records.get_current(connection, family, self._among)
             history = champion_records.list_history(
                 connection, family, self._among, limit=CHAMPIONS_MAX
             )
-            since = history[-1].champion_id
+            tenures = champion_tenures.list_tenures(
+                connection, family, self._among, limit=CHAMPIONS_MAX
+            )
+            since = tenures[-1].promoted.champion_id
             deliveries = promotion_deliveries.list_deliveries(connection, family, since=since)
         made = (
             Announcement(
@@ -86,7 +93,7 @@ class LocalService:
             )
             for one in deliveries
         )
-        return ChampionHistory(history, tuple(made))
+        return ChampionHistory(history, tenures, tuple(made))
 
     def events(self, study: str | None = None, *, after: str = "") -> Iterator[StudyNews]:
         """Yield changes as they come, of one study or of all."""

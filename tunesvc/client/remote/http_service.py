@@ -11,7 +11,7 @@ from tunesvc.queries.rows import RowPage, StudyRow
 
 if TYPE_CHECKING:
     from tunesvc.client.answers import ChampionHistory, ServerInfo, StudyNews
-    from tunesvc.db.champions.champion_records import Champion
+    from tunesvc.db.champions.champion_tenures import Tenure
     from tunesvc.queries.operations.cluster_view import ClusterView
     from tunesvc.service.cluster_shares import ClusterShares
 
@@ -44,11 +44,11 @@ class HttpService:
 
         return self._connection.get(ClusterShares, "/shares")
 
-    def champions(self) -> tuple[Champion, ...]:
-        """Return the champion of each family, by name."""
-        from tunesvc.db.champions.champion_records import Champion
+    def champions(self) -> tuple[Tenure, ...]:
+        """Return the tenure of each family's champion, by name."""
+        from tunesvc.db.champions.champion_tenures import Tenure
 
-        return self._connection.get(tuple[Champion, ...], "/champions")
+        return self._connection.get(tuple[Tenure, ...], "/champions")
 
     def champion_history(self, family: str) -> ChampionHistory:
         """Return the champions of a family, the newest first, and their announcements."""

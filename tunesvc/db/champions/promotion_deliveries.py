@@ -68,12 +68,12 @@ def list_deliveries(
 ) -> tuple[PromotionDelivery, ...]:
     """Return the deliveries of a family, the oldest first; with `due` those to be made.
 
-    With `since`, those of this champion and later ones only.
+    With `since`, those of this champion and later ones, and all that are to be made.
     """
     query = (
         sa.select(table)
         .join(champions, champions.c.champion_id == table.c.champion_id)
-        .where(champions.c.family == family, table.c.champion_id >= since)
+        .where(champions.c.family == family, sa.or_(table.c.champion_id >= since, _is_due()))
         .order_by(table.c.champion_id, table.c.hook)
     )
     if due:

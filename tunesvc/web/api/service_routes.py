@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from tunesvc.client.answers import ChampionHistory, ServerInfo
-from tunesvc.db.champions.champion_records import Champion
+from tunesvc.db.champions.champion_tenures import Tenure
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.operations.cluster_view import ClusterView
 from tunesvc.queries.rows import RowPage, StudyRow
@@ -58,9 +58,9 @@ def get_shares(asked: Viewing) -> Response:
     return asked.answer(asked.client.service.shares())
 
 
-@router.get("/champions", response_model=tuple[Champion, ...])
+@router.get("/champions", response_model=tuple[Tenure, ...])
 def list_champions(asked: Viewing) -> Response:
-    """List the champion of each family, by name."""
+    """List the tenure of each family's champion, by name."""
     return asked.answer(asked.client.service.champions())
 
 
