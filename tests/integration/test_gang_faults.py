@@ -231,9 +231,7 @@ def test_a_gang_whose_coordinator_and_process_were_killed_is_removed(
         os.kill(reaper.pid, signal.SIGKILL)
     driver.process.signal(signal.SIGKILL)
     os.kill(listener.payloads_of(launch, Started)[0].pid, signal.SIGKILL)
-    killed_s = time.monotonic()
     until(lambda: not watcher.names())
-    assert time.monotonic() - killed_s < 15
     until(lambda: all_ended(described))
 
 
