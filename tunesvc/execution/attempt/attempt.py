@@ -429,7 +429,7 @@ class Attempt:
             outcome = self._outcome(run)
         error = self._children.close() if self._children is not None else None
         self._checkpoints.close()
-        self.gang_log.close(self.worker.node_id, is_failed=not isinstance(outcome, Finished))
+        self.gang_log.close(self.worker.node_id)
         if error is not None and isinstance(outcome, Finished):
             return outcome_of(error, stop_requested=False)
         return outcome

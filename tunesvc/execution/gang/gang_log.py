@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tunesvc.errors import BadReport
 from tunesvc.execution.gang.gang_output import GangProcess
 from tunesvc.execution.output.output_capture import BATCH_S
+from tunesvc.execution.output.remote_spools import Positions, SpoolId, read_on_nodes
 from tunesvc.execution.output.spool import STREAMS, Remains, read_remains
 
 LINE_CHARS_MAX = 4_096
 """A longer line is cut into several, so that an endless one takes no memory."""
 _REMOTE_S = 10.0
-"""Timeout for reading the output of a process on another node, which may be gone too."""
+"""Timeout for reading the files of all other nodes, which may be gone."""
 
 Log = Callable[[str, str], None]
 """Receives `stdout` or `stderr` and text."""
+ReadOnNodes = Callable[[Mapping[SpoolId, Positions], float], Mapping[SpoolId, Remains]]
+"""Reads spools of other nodes within a time in seconds, see `read_on_nodes`."""
 
 
 @dataclass(slots=True)
 class _Member:
-    """What was received of one process."""
+    """The received part of one process's output."""
 
     process: GangProcess
     positions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
@@ -38,11 +41,12 @@ class _Member:
 class GangLog:
     """Puts the output of a gang's processes into a log. Any thread may use it."""
 
-    def __init__(self, log: Log) -> None:
-        """Write to `log`."""
+    def __init__(self, log: Log, read_on_nodes: ReadOnNodes = read_on_nodes) -> None:
+        """Write to `log`. `read_on_nodes` reads the files of other nodes."""
         self._log = log
+        self._read_on_nodes = read_on_nodes
         self._lock = threading.Lock()
-        self._members: dict[tuple[str, str], _Member] = {}
+        self._members: dict[SpoolId, _Member] = {}
         self._is_closed = False
 
     def add(self, process: GangProcess, stream: str, text: str, end: int) -> None:
@@ -60,26 +64,40 @@ class GangLog:
             member.positions[stream] = max(end, member.positions[stream])
             self._write(member, stream, text)
 
-    def close(self, node_id: str, *, is_failed: bool) -> None:
+    def close(self, node_id: str) -> None:
         """Add what the processes have written until now.
+
+        Waits up to 10 s for other nodes, which may be gone.
 
         Args:
             node_id: this node, whose files can be read at once.
-            is_failed: true if processes on other nodes may have died with unsent output.
         """
-        if any(key[0] != node_id for key in self._members):
+        with self._lock:
+            nodes = {node for node, _ in self._members}
+        if nodes - {node_id}:
             time.sleep(2 * BATCH_S)  # the living ones send it
         with self._lock:
             self._is_closed = True
-            for member in self._members.values():
-                is_here = member.process.node_id == node_id
-                if is_here or is_failed:
-                    remains = _read(member, is_here=is_here)
-                    for stream, text in remains.output.items():
-                        self._write(member, stream, text)
-                for stream in STREAMS:
-                    if member.unfinished[stream]:
-                        self._write(member, stream, "\n")
+        # From here on only this thread has the members, and late calls are refused at once.
+        remains = self._remains(node_id)
+        for spool, member in self._members.items():
+            for stream, text in remains.get(spool, Remains()).output.items():
+                self._write(member, stream, text)
+            for stream in STREAMS:
+                if member.unfinished[stream]:
+                    self._write(member, stream, "\n")
+
+    def _remains(self, node_id: str) -> dict[SpoolId, Remains]:
+        """Return the output that was not received, as far as it can be read."""
+        received = {spool: member.positions for spool, member in self._members.items()}
+        away = {spool: positions for spool, positions in received.items() if spool[0] != node_id}
+        found: dict[SpoolId, Remains] = {}
+        if away:
+            with suppress(Exception):  # Ray is gone, and the outcome matters more
+                found |= self._read_on_nodes(away, _REMOTE_S)
+        for spool in received.keys() - away.keys():
+            found[spool] = read_remains(spool[1], received[spool])
+        return found
 
     def _write(self, member: _Member, stream: str, text: str) -> None:
         """Write whole lines, and keep the rest."""
@@ -90,19 +108,3 @@ class GangLog:
         if lines:
             label = member.process.label
             self._log(stream, "".join(f"[{label}] {line}\n" for line in lines))
-
-
-def _read(member: _Member, *, is_here: bool) -> Remains:
-    """Return what a process has written after the received part, as far as it can be read."""
-    process, positions = member.process, dict(member.positions)
-    if is_here:
-        return read_remains(process.spool, positions)
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
-    read = ray.remote(read_remains).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-    with suppress(Exception):  # its node is gone
-        remains: Remains = ray.get(read.remote(process.spool, positions), timeout=_REMOTE_S)
-        return remains
-    return Remains()

@@ -18,7 +18,6 @@ from uuid import uuid4
 
 import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tunesvc.data.prepared_data import PreparedData, part_path
 from tunesvc.execution import ray_internals
@@ -31,6 +30,7 @@ from tunesvc.execution.gang.gang_groups import (
     options_in_group,
 )
 from tunesvc.execution.gang.gang_home import CONCURRENCY_GROUP
+from tunesvc.execution.output.remote_spools import read_on_nodes
 from tunesvc.execution.output.spool import Remains, read_remains
 from tunesvc.execution.ray.cluster_connection import Connection, LocalResources, connect
 from tunesvc.execution.ray.probe import with_own_resources
@@ -175,17 +175,8 @@ class RayBackend:
         """Return a dead worker's unread output. On a cluster, a task on its node reads it."""
         if not self.shared:
             return read_remains(info.spool, positions)
-        there = NodeAffinitySchedulingStrategy(info.node_id, soft=False)
-        read = ray.remote(read_remains).options(
-            num_cpus=0,
-            max_retries=0,
-            scheduling_strategy=there,
-        )
-        remains: Remains = ray.get(
-            read.remote(info.spool, dict(positions)),
-            timeout=_REMAINS_S,
-        )
-        return remains
+        spool = info.node_id, info.spool
+        return read_on_nodes({spool: positions}, _REMAINS_S).get(spool, Remains())
 
     def end_named(self, name: str) -> None:
         """End a worker by its name. Repeatable."""
