@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy import create_engine, text
 
 from tests.support.command_line import Tune
 from tests.support.ray_fixtures import address_of_local_ray
@@ -121,7 +122,7 @@ def wait_for(done: Callable[[], object], describe: Callable[[], object]) -> None
 
 
 def test_servers_watch_through_kills_and_promote_once(
-    servers: Servers, hook: Hook, tmp_path: Path
+    servers: Servers, hook: Hook, tmp_path: Path, database_url: str
 ) -> None:
     data = tmp_path / "rows.csv"
     write_data(data, 0.0, seed=0)
@@ -148,8 +149,10 @@ def test_servers_watch_through_kills_and_promote_once(
         watch: {{budget: 10, on_promote: "http://127.0.0.1:{hook.server.server_port}/"}}
         """,
     )
-    shown = tune("watch", "study.yaml", "--every", "2s")
-    assert "look at shop every 2.0s, with snapshot" in shown
+    shown = tune("watch", "study.yaml", "--every", "1m")
+    assert "look at shop every 1m 00s, with snapshot" in shown
+    with create_engine(database_url).begin() as connection:
+        connection.execute(text("UPDATE watches SET interval_s = 2"))
 
     def watch() -> dict[str, Any]:
         found: dict[str, Any] = json.loads(tune.here("champion", "ls", "--json"))["watches"][0]

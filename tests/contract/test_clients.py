@@ -332,8 +332,10 @@ def test_servers_are_asked_to_watch_and_to_stop(client: TuneClient) -> None:
     again = client.submissions.watch(NewSubmission(spec, "name: shop"))
     assert (again.interval_s, again.always) == (60.0, False)
     assert client.submissions.watches() == (again,)
-    with pytest.raises(SpecError, match="the interval is 1 s to 366 days"):
-        client.submissions.watch(NewSubmission(spec), every_s=0.5)
+    with pytest.raises(
+        SpecError, match="the interval of servers is a minute to 366 days, not 59 s"
+    ):
+        client.submissions.watch(NewSubmission(spec), every_s=59.0)
     with pytest.raises(SpecError, match="servers cannot watch study 'test': it needs `data`"):
         client.submissions.watch(NewSubmission(make_spec(entrypoint="json:dumps")))
     with pytest.raises(TuneError, match="is not stored: upload it"):

@@ -16,7 +16,8 @@ from tunesvc.runtime.new_submission import NewSubmission
 from tunesvc.runtime.submission import require_runnable, require_snapshot
 from tunesvc.search.registry.component_check import check
 
-INTERVAL_MIN_S = 1.0
+INTERVAL_MIN_S = 60.0
+"""Shortest interval: each look reads all of the data."""
 INTERVAL_MAX_S = 366 * 86_400.0
 
 
@@ -49,7 +50,10 @@ def register_watch(
     require_runnable(new)
     check(new.spec)
     if interval_s is not None and not INTERVAL_MIN_S <= interval_s <= INTERVAL_MAX_S:
-        raise SpecError(f"the interval is {INTERVAL_MIN_S:g} s to {INTERVAL_MAX_S / 86_400:g} days")
+        raise SpecError(
+            f"the interval of servers is a minute to {INTERVAL_MAX_S / 86_400:g} days, not "
+            f"{interval_s:g} s"
+        )
     with database.engine.begin() as connection:
         require_snapshot(connection, new.snapshot)
         project_id = _project_of(connection, new, scope)
@@ -69,7 +73,7 @@ def register_watch(
 
 
 def remove_watch(database: Database, family: str, scope: StudyScope = ALL_STUDIES) -> ServedWatch:
-    """Let servers watch a family no more; return the watch that was removed.
+    """Stop servers from watching a family; return the watch that was removed.
 
     Raises:
         ChampionNotFound: they do not watch it.
