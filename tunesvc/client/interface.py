@@ -454,7 +454,7 @@ class SubmissionOperations(Protocol):
         ...
 
     def unwatch(self, family: str) -> ServedWatch:
-        """Let servers watch a family no more; return its watch as it was. Its studies run on.
+        """Stop servers from watching a family; return its watch as it was. Its studies continue.
 
         Raises:
             ChampionNotFound: servers do not watch it.

@@ -8,7 +8,7 @@ from tunesvc.champions.announcements import deliver_due
 from tunesvc.champions.family_lock import locked_family
 from tunesvc.champions.family_watch import FamilyWatch
 from tunesvc.champions.promotion_hooks import hooks_of
-from tunesvc.champions.served.queue_runner import STOPPED_BY_LOOK, QueueRunner
+from tunesvc.champions.served.queue_runner import STOPPED_BY_LOOK, QueueRunner, find_own_study
 from tunesvc.champions.served.served_watch_check import require_served
 from tunesvc.champions.watch_result import WatchResult
 from tunesvc.db import study_records
@@ -23,7 +23,6 @@ from tunesvc.errors import (
     ArtifactStoreError,
     DatabaseUnavailable,
     StudyBusy,
-    StudyExists,
     TuneError,
 )
 from tunesvc.preparation.data_store import DataStore
@@ -120,7 +119,8 @@ class ServedLook:
 
     def _find_result(self, watch: ServedWatch, source: WatchSource) -> WatchResult:
         require_served(source.spec)
-        self._require_project(watch)
+        with self._database.engine.connect() as connection:
+            find_own_study(connection, watch, self._family)  # refuses one of another project
         runner = QueueRunner(self._database, watch, source, self.interrupt)
         family = FamilyWatch(
             self._database,
@@ -131,23 +131,6 @@ class ServedLook:
             always=watch.always,
         )
         return family.look()
-
-    def _require_project(self, watch: ServedWatch) -> None:
-        """Refuse to touch a study of the family's name that another project has made meanwhile.
-
-        Raises:
-            StudyExists: there is one.
-        """
-        with self._database.engine.connect() as connection:
-            study = study_records.look_up(connection, self._family)
-            if study is None:
-                return
-            project_id = study_records.project_of(connection, study.study_id)
-        if project_id != watch.project_id:
-            raise StudyExists(
-                f"there is a study {self._family!r} of another project than the watch's: "
-                f"`tune project move {self._family} PROJECT` moves it there, or rename it"
-            )
 
     def _has_to_wait(self, watch: ServedWatch) -> bool:
         """Return True if the look under way cannot continue yet; end it if it never will."""

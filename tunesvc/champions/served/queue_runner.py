@@ -101,9 +101,7 @@ class QueueRunner:
         with self.database.engine.begin() as connection:
             if not served_watches.begin_version(connection, self.watch, version):
                 raise WatchInterrupted
-            record = study_records.look_up(connection, spec.name)
-            if record is not None:
-                self._check_project(study_records.project_of(connection, record.study_id), spec)
+            record = find_own_study(connection, self.watch, spec.name)
             project = project_name(connection, self.watch.project_id)
         record = None if record is None else self._renew(record, spec)
         if record is None:
@@ -204,12 +202,22 @@ class QueueRunner:
         """Log a sentence."""
         _logger.info("%s: %s", self.watch.family, text)
 
-    def _check_project(self, project_id: int | None, spec: StudySpec) -> None:
-        if project_id != self.watch.project_id:
-            raise StudyExists(
-                f"there is a study {spec.name!r} of another project than the watch's: "
-                f"`tune project move {spec.name} PROJECT` moves it there, or rename it"
-            )
+
+def find_own_study(connection: sa.Connection, watch: ServedWatch, name: str) -> StudyRecord | None:
+    """Return the study of a name in the watch's project; None if there is no study of that name.
+
+    Raises:
+        StudyExists: it is of another project, and the watch must not touch it.
+    """
+    record = study_records.look_up(connection, name)
+    if record is None:
+        return None
+    if study_records.project_of(connection, record.study_id) != watch.project_id:
+        raise StudyExists(
+            f"there is a study {name!r} of another project than the watch's: `tune project move "
+            f"{name} PROJECT` moves it there, or rename it"
+        )
+    return record
 
 
 def _reason_to_wait(record: StudyRecord, *, is_submitted: bool) -> str:

@@ -90,7 +90,7 @@ def unwatch(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Let servers watch a family no more; a study of it that runs continues."""
+    """Stop servers from watching a family; a study of it that runs continues."""
     from tunesvc.cli.views import watch_text
     from tunesvc.views import terminal
 

@@ -27,11 +27,11 @@ def print_registered(watch: ServedWatch, server: str) -> None:
 
 
 def print_removed(watch: ServedWatch) -> None:
-    """Print that a watch was removed, and which study of it runs on."""
-    _print(f"Servers watch {watch.family} no more; its champion stays.")
+    """Print that a watch was removed, and which study of it continues."""
+    _print(f"Servers no longer watch {watch.family}; its champion stays.")
     if watch.waits_for:
         study = shlex.quote(watch.waits_for)
-        _print(f"Its study {watch.waits_for} runs on: `tune stop {study}` stops it.")
+        _print(f"Its study {watch.waits_for} continues: `tune stop {study}` stops it.")
 
 
 def print_watches(watches: Sequence[ServedWatch]) -> None:

@@ -75,7 +75,6 @@ class LocalSubmissions:
         self, new: NewSubmission, *, every_s: float | None = None, always: bool = False
     ) -> ServedWatch:
         """Let servers watch the family of a study; it looks at once."""
-
         for earlier in new.spec.warm_start:
             get_study(self._database, earlier, self._among)
         return register_watch(
@@ -89,13 +88,11 @@ class LocalSubmissions:
 
     def watches(self) -> tuple[ServedWatch, ...]:
         """Return the families that servers watch, by name."""
-
         with self._database.engine.connect() as connection:
             return served_watches.list_watches(connection, self._among)
 
     def unwatch(self, family: str) -> ServedWatch:
-        """Let servers watch a family no more; return its watch as it was."""
-
+        """Stop servers from watching a family; return its watch as it was."""
         return remove_watch(self._database, family, self._among)
 
     def test(self, study: str, *, again: bool = False) -> RequestedFinal | None:

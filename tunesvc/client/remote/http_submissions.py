@@ -56,7 +56,7 @@ class HttpSubmissions:
         return self._connection.get(tuple[ServedWatch, ...], "/watches")
 
     def unwatch(self, family: str) -> ServedWatch:
-        """Let servers watch a family no more; return its watch as it was."""
+        """Stop servers from watching a family; return its watch as it was."""
         from tunesvc.db.champions.served_watches import ServedWatch
 
         return self._connection.delete(ServedWatch, _watch_path(family))

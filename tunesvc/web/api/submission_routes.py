@@ -267,7 +267,7 @@ def watch_family(
 
 @router.delete("/watches/{family}", response_model=ServedWatch)
 def unwatch_family(asked: CreatingOnce, family: Family) -> Response:
-    """Let servers watch a family no more; return its watch as it was. Its studies run on."""
+    """Stop servers from watching a family; return its watch as it was. Its studies continue."""
     name, submissions = unquote(family), asked.client.submissions
     known = {one.family: one for one in submissions.watches()}
     if name in known:
