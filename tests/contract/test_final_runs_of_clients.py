@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
-import shutil
 import signal
 import threading
 import time
@@ -38,10 +38,10 @@ from tunesvc.errors import (
 )
 from tunesvc.instrumentation import failpoints
 from tunesvc.instrumentation.failpoints import FailpointReached
-from tunesvc.models.model_store import ModelStore
+from tunesvc.models.model_store import ModelMetadata, ModelStore
 from tunesvc.queries.operations.final_models import list_unstored_models
 from tunesvc.queries.rows import StudyStatus
-from tunesvc.runtime.finals import served_finals
+from tunesvc.runtime.finals import model_export, served_finals
 from tunesvc.service.model_keeper import ModelKeeper
 from tunesvc.web import DashboardServer
 
@@ -195,11 +195,12 @@ def test_a_death_before_the_record_stores_the_same_archive_again(
     failpoints.arm("stored:raise")
     try:
         with pytest.raises(FailpointReached):
-            ModelKeeper(shared_database).store_due()
+            served_finals.store_finished(shared_database, final.study.study_id)
     finally:
         failpoints.arm(None)
     first = ModelStore.open().find_stored(name)
-    assert client.insights.model(name, final.trial) is None
+    with pytest.raises(TuneError, match="FailpointReached: .*; servers try again"):
+        client.insights.model(name, final.trial)
     assert ModelKeeper(shared_database).store_due() == 1
     assert client.insights.model(name, final.trial) == first
 
@@ -293,10 +294,18 @@ def test_the_reason_reaches_the_client_if_a_model_cannot_be_stored(
     monkeypatch.undo()
     final = client.submissions.apply(name)
     end_final_run(shared_database, f"{name}:apply", final.trial, 0.3, saved_model(home))
-    shutil.rmtree(home / "checkpoints")
+    checkpoints = (home / "checkpoints").rename(home / "elsewhere")
     keeper.store_due()
+    assert client.insights.model(name, final.trial) is None, "another server may have them"
+    assert keeper.store_due() == 0, "it is tried again later"
+    checkpoints.rename(home / "checkpoints")
+    assert ModelKeeper(shared_database).store_due() == 1  # another server
+    found = client.insights.model(name, final.trial)
+    assert found is not None
+    (home / "checkpoints").rename(home / "elsewhere")
     with pytest.raises(TuneError, match="is not on this machine"):
-        client.insights.model(name, final.trial)
+        served_finals.store_finished(shared_database, final.study.study_id)
+    assert client.insights.model(name, final.trial) == found
 
 
 def test_a_model_is_stored_later_if_the_store_does_not_answer(
@@ -315,13 +324,68 @@ def test_a_model_is_stored_later_if_the_store_does_not_answer(
 
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "publish", fail)
-        with pytest.raises(ArtifactStoreUnavailable):
-            ModelKeeper(shared_database).store_due()
+        assert ModelKeeper(shared_database).store_due() == 1
         with pytest.raises(ArtifactStoreUnavailable, match="the store is full"):
             client.insights.model(name, final.trial)
     assert list_unstored_models(shared_database) == (final.study.study_id,)
     ModelKeeper(shared_database).store_due()
     assert client.insights.model(name, final.trial) is not None
+
+
+def test_a_model_that_cannot_be_stored_holds_up_no_other(
+    shared_database: Database, name: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = LocalClient(shared_database, "ada")
+    finals = {}
+    for study in (f"{name}-a", f"{name}-b"):
+        submitted(shared_database, study)
+        finals[study] = client.submissions.apply(study)
+        assert finals[study].study.owner == "ada"
+        end_final_run(shared_database, f"{study}:apply", 0, 0.3, saved_model(home))
+    write = model_export.write_metadata
+
+    def fill_the_disk(folder: Path, metadata: ModelMetadata) -> None:
+        if metadata.study == f"{name}-a":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(folder, metadata)
+
+    keeper = ModelKeeper(shared_database)
+    with monkeypatch.context() as patch:
+        patch.setattr(model_export, "write_metadata", fill_the_disk)
+        assert keeper.store_due() == 2
+    assert client.insights.model(f"{name}-b", 0) is not None
+    with pytest.raises(TuneError, match="No space left on device; servers try again"):
+        client.insights.model(f"{name}-a", 0)
+    assert keeper.store_due() == 0, "it is tried again later"
+    assert ModelKeeper(shared_database).store_due() == 1
+    assert client.insights.model(f"{name}-a", 0) is not None
+    client.studies.delete(f"{name}-a:apply")
+    with pytest.raises(StudyNotFound, match="was deleted: `tune apply"):
+        client.insights.model(f"{name}-a", 0)
+
+
+def test_a_full_disk_while_files_are_copied_is_no_final_error(
+    shared_database: Database, name: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted(shared_database, name)
+    client = LocalClient(shared_database, "ada")
+    final = client.submissions.apply(name)
+    end_final_run(shared_database, f"{name}:apply", 0, 0.3, saved_model(home))
+
+    def fill_the_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tunesvc.artifacts.checkpoint_archive.unpack", fill_the_disk)
+        ModelKeeper(shared_database).store_due()
+    assert list_unstored_models(shared_database) == (final.study.study_id,)
+    named = saved_model(home).rename(home / "tunesvc-model.json")
+    final = client.submissions.apply(name)
+    end_final_run(shared_database, f"{name}:apply", final.trial, 0.3, named)
+    ModelKeeper(shared_database).store_due()
+    assert list_unstored_models(shared_database) == ()
+    with pytest.raises(TuneError, match="give it another name"):
+        client.insights.model(name, final.trial)
 
 
 def test_a_deleted_study_leaves_nothing_to_store(

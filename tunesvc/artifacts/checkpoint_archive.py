@@ -126,7 +126,7 @@ def unpack_into(chunks: Iterable[bytes], folder: Path) -> Path:
         try:
             content = unpack(chunks, Path(temporary) / "checkpoint")
         except OSError as error:
-            raise TuneError(f"the checkpoint cannot be written to {folder}: {error}") from None
+            raise TuneError(f"the checkpoint cannot be written to {folder}: {error}") from error
         path = folder / content.name
         if path.exists():
             raise TuneError(f"{path} is there already: remove it, or name another folder")

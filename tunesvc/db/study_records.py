@@ -281,8 +281,8 @@ def remove(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
 
 
 @contextmanager
-def locked(database: Database, study_id: int) -> Iterator[None]:
-    """Hold a study's row briefly: other holders and new trials of the study wait.
+def locked(database: Database, study_id: int) -> Iterator[sa.Connection]:
+    """Hold a study's row briefly, in a transaction: other holders and new trials of it wait.
 
     Raises:
         StudyNotFound: there is none.
@@ -291,7 +291,7 @@ def locked(database: Database, study_id: int) -> Iterator[None]:
     with database.engine.begin() as connection:
         if connection.execute(row.with_for_update(key_share=True)).one_or_none() is None:
             get(connection, study_id)
-        yield
+        yield connection
 
 
 def next_number(connection: sa.Connection, study_id: int) -> int:

@@ -74,6 +74,10 @@ def load_preparation(named: str, store: str | None = None) -> FittedPreparation:
     return _unpickled(manifest, b"".join(found.files.read(manifest.preparation.digest)), named)
 
 
+FILES = frozenset({_PICKLE, _MANIFEST})
+"""Files of a preparation in a folder."""
+
+
 def write_preparation(folder: Path, version: str) -> None:
     """Write the fitted preparation of a version into a folder, for `read_preparation`."""
     found = DataStore.open()

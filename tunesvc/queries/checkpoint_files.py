@@ -19,6 +19,11 @@ from tunesvc.queries.rows import StudyView
 from tunesvc.queries.trials.attempt_events import get_curves, list_attempts
 from tunesvc.util.paths import is_url
 
+
+class CheckpointsElsewhere(TuneError):
+    """The checkpoints of a trial are in a folder that is not on this machine."""
+
+
 TRIALS_MAX = 200
 """Most trials whose checkpoints are listed together: each is a look into the store."""
 
@@ -96,7 +101,8 @@ def find_best_checkpoint(
         )
     checkpoints = list_checkpoints(database, view, number)
     if not checkpoints:
-        raise TuneError(_missing(number, saved[-1]))
+        kind = TuneError if is_url(saved[-1]) else CheckpointsElsewhere
+        raise kind(_missing(number, saved[-1]))
     orientation = view.objectives[0].orientation
 
     def loss(checkpoint: KeptCheckpoint) -> float:

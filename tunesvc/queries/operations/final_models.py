@@ -36,6 +36,8 @@ class ModelRecord:
     """Text of the exception."""
     is_retried: bool = False
     """True if a server tries again."""
+    since_s: float = 0.0
+    """First time of this error, in seconds since 1970."""
 
 
 def get_model_record(database: Database, final_id: int) -> ModelRecord | None:

@@ -107,7 +107,7 @@ def prepare(
         record: the study that was searched.
         kind: what the run is for.
         number: of the trial whose parameters run.
-        started_by: the user; recorded as a user of the test part.
+        started_by: the user; the owner of a new final run, and a user of the test part.
         again: False returns a complete trial if there is one, and no trial is unfinished.
 
     Raises:
@@ -124,7 +124,7 @@ def prepare(
             holder = runner(database, final_id, timeout_s=0.0)
             if holder is not None:
                 raise StudyBusy(lease.busy_message(holder.owner))
-        final = _create_or_update(database, record, purpose, spec, 1)
+        final = _create_or_update(database, record, purpose, spec, 1, started_by)
         unfinished = _continue_one(database, final, number, started_by)
         completed = complete_trials(database, final.study_id)
         if unfinished is None and completed and not again:
@@ -135,7 +135,7 @@ def prepare(
             unfinished = number_of(storage.create_new_trial(final.study_id, template))
         stored = storage.get_all_trials(final.study_id, deepcopy=False)
         count = sum(not was_cancelled(trial) for trial in stored)
-        final = _create_or_update(database, record, purpose, spec, count)
+        final = _create_or_update(database, record, purpose, spec, count, started_by)
         return FinalTrial(final, unfinished)
 
 
@@ -239,6 +239,7 @@ def _create_or_update(
     purpose: FinalRun,
     spec: StudySpec,
     trials: int,
+    owner: str,
 ) -> StudyRecord:
     final_id = find_final_study(database, record.study_id, purpose.kind)
     with database.engine.begin() as connection:
@@ -250,7 +251,7 @@ def _create_or_update(
                 _spec_of(spec, name, purpose.kind, trials),
                 record.source_text,
                 record.source_dir,
-                None,
+                owner or None,
                 project,
             )
             study_records.write_system_attr(connection, found.study_id, FINAL, asdict(purpose))

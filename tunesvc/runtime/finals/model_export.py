@@ -10,12 +10,13 @@ from pathlib import Path
 
 from tunesvc.artifacts.checkpoint_archive import unpack_into
 from tunesvc.data.prepared_data import TEST
+from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import ArtifactTooLarge, TuneError
 from tunesvc.instrumentation import failpoints
-from tunesvc.models.model_store import ModelMetadata, ModelStore, write_metadata
-from tunesvc.preparation.fitted_preparation import write_preparation
+from tunesvc.models.model_store import METADATA, ModelMetadata, ModelStore, write_metadata
+from tunesvc.preparation.fitted_preparation import FILES, write_preparation
 from tunesvc.queries.checkpoint_files import (
     KeptCheckpoint,
     find_best_checkpoint,
@@ -23,7 +24,7 @@ from tunesvc.queries.checkpoint_files import (
     open_checkpoint,
 )
 from tunesvc.queries.operations.data_lineage import get_data
-from tunesvc.queries.operations.final_models import MODEL, ModelRecord
+from tunesvc.queries.operations.final_models import MODEL, ModelRecord, get_model_record
 from tunesvc.queries.operations.final_runs import (
     BY,
     OF_TRIAL,
@@ -72,6 +73,11 @@ def store_model(
             f"most {size(bytes_max)}: save less, or copy it with `tune artifacts "
             f"{view.name} {number} --to DIR`"
         )
+    if Path(newest.path).name in {METADATA, *FILES}:
+        raise TuneError(
+            f"the model of {view.name!r} is saved as {Path(newest.path).name!r}, where tunesvc "
+            "stores its own file: give it another name"
+        )
     archive = open_checkpoint(database, view, number, newest.checkpoint).archive()
     with tempfile.TemporaryDirectory(prefix="tunesvc-model-") as scratch:
         folder = Path(scratch, "model")
@@ -106,9 +112,19 @@ def _newest_checkpoint(database: Database, view: StudyView, number: int) -> Kept
 
 
 def write_record(database: Database, final_id: int, record: ModelRecord) -> None:
-    """Record with a final run that a model is stored, or why it could not be."""
-    fields = dataclasses.asdict(record)
-    PgStorage(database).set_study_system_attr(final_id, MODEL, fields)
+    """Record with a final run that a model is stored, or why it could not be.
+
+    An error does not replace the record of a stored model, which another server has made.
+
+    Raises:
+        StudyNotFound: the final run was deleted.
+    """
+    with study_records.locked(database, final_id) as connection:
+        kept = get_model_record(database, final_id)
+        is_stored = kept is not None and not kept.error and kept.trial >= record.trial
+        if not (record.error and is_stored):
+            fields = dataclasses.asdict(record)
+            study_records.write_system_attr(connection, final_id, MODEL, fields)
 
 
 def write_folder(study: str, out: Path) -> Path:

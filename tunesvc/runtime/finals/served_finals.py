@@ -5,6 +5,8 @@ A server only copies files: the study's code runs in workers.
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -12,10 +14,13 @@ from typing import Final
 from tunesvc import errors
 from tunesvc.db import study_records, submissions
 from tunesvc.db.engine.database import Database
+from tunesvc.db.engine.database_errors import translate_unavailable
+from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.db.submissions import Submission
-from tunesvc.errors import ArtifactStoreUnavailable, DatabaseUnavailable, TuneError
+from tunesvc.errors import ArtifactStoreUnavailable, DatabaseUnavailable, StudyNotFound, TuneError
 from tunesvc.models.model_store import ModelStore, StoredModel
+from tunesvc.queries.checkpoint_files import CheckpointsElsewhere
 from tunesvc.queries.operations.final_models import REPLACES, ModelRecord, get_model_record
 from tunesvc.queries.operations.final_runs import (
     Kind,
@@ -28,6 +33,9 @@ from tunesvc.runtime.finals.final_trials import prepare_apply, prepare_test, req
 from tunesvc.runtime.finals.model_export import store_model, write_record
 from tunesvc.util.formatting import final_command
 
+ELSEWHERE_S: Final = 30.0
+"""Time that other servers have if one does not see a model's files."""
+_RETRIED = (ArtifactStoreUnavailable, CheckpointsElsewhere)
 MODEL_BYTES_MAX: Final = 10 * 10**9
 """Largest model that a server stores."""
 
@@ -80,7 +88,7 @@ def store_finished(database: Database, final_id: int) -> None:
 
     Raises:
         StudyNotFound: the final run was deleted.
-        ArtifactStoreUnavailable, DatabaseUnavailable: try again.
+        Exception: try again, see `_recorded_errors`.
     """
     run = get_final_run(database, final_id)
     completed = complete_trials(database, final_id)
@@ -111,12 +119,18 @@ def get_stored_model(
         final_trial: return None until the model of this trial of the final run is stored.
 
     Raises:
+        StudyNotFound: the final run of that trial was deleted.
         TuneError: the model of that trial could not be stored.
     """
     if final_trial is not None:
         final_id = find_final_study(database, record.study_id, "apply")
-        kept = None if final_id is None else get_model_record(database, final_id)
-        if kept is None or kept.trial < final_trial:
+        if final_id is None or PgStorage(database).get_n_trials(final_id) <= final_trial:
+            raise StudyNotFound(
+                f"the final run of {record.name!r} was deleted: "
+                f"`{final_command(record.name, 'apply')}` trains its model again"
+            )
+        kept = get_model_record(database, final_id)
+        if kept is None or kept.trial < final_trial or _may_be_elsewhere(kept):
             return None
         if kept.error:
             raise _error_of(kept)
@@ -157,20 +171,46 @@ def _queue(
 
 @contextmanager
 def _recorded_errors(database: Database, final_id: int, number: int) -> Iterator[None]:
-    """Record an error with the final run, for the client that waits for the model."""
+    """Record an error with the final run, for the client that waits for the model.
+
+    Raises:
+        Exception: one that is no decision about the model, such as a full disk: try again.
+    """
     try:
-        yield
+        with translate_unavailable():
+            yield
     except DatabaseUnavailable:
         raise
-    except ArtifactStoreUnavailable as error:
-        write_record(database, final_id, _record_of(number, error, is_retried=True))
-        raise
     except TuneError as error:
-        write_record(database, final_id, _record_of(number, error))
+        is_retried = isinstance(error, _RETRIED) or _is_of_disk(error.__cause__)
+        record = ModelRecord(number, type(error).__name__, str(error), is_retried)
+        write_record(database, final_id, _continued(database, final_id, record))
+        if is_retried:
+            raise
+    except Exception as error:
+        text = f"the model cannot be stored: {type(error).__name__}: {error}; servers try again"
+        record = ModelRecord(number, "TuneError", text, is_retried=True)
+        write_record(database, final_id, _continued(database, final_id, record))
+        raise
 
 
-def _record_of(number: int, error: TuneError, *, is_retried: bool = False) -> ModelRecord:
-    return ModelRecord(number, type(error).__name__, str(error), is_retried)
+def _is_of_disk(cause: BaseException | None) -> bool:
+    """Return True for an error of the system; one without a number is about an archive."""
+    return isinstance(cause, OSError) and cause.errno is not None
+
+
+def _continued(database: Database, final_id: int, record: ModelRecord) -> ModelRecord:
+    """Return a record of an error with the first time of this error in a row."""
+    kept = get_model_record(database, final_id)
+    is_same = kept is not None and (kept.trial, kept.error) == (record.trial, record.error)
+    since_s = kept.since_s if kept is not None and is_same else time.time()
+    return dataclasses.replace(record, since_s=since_s)
+
+
+def _may_be_elsewhere(kept: ModelRecord) -> bool:
+    """Return True while another server may have the checkpoints that one of them lacks."""
+    is_elsewhere = kept.error == CheckpointsElsewhere.__name__
+    return is_elsewhere and time.time() - kept.since_s < ELSEWHERE_S
 
 
 def _error_of(kept: ModelRecord) -> TuneError:
