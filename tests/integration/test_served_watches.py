@@ -151,6 +151,7 @@ def test_a_champion_outside_the_space_is_evaluated_with_the_code_of_the_snapshot
     assert family.finish().outcome == "promoted"
 
 
+@pytest.mark.slow
 def test_a_challenger_is_evaluated_although_the_champion_fails_on_the_folds(
     family: ServedFamily,
 ) -> None:
@@ -484,6 +485,7 @@ def test_a_rollback_is_delivered_at_once_and_a_failed_delivery_later(
         assert promotion_deliveries.list_due_families(connection) == []
 
 
+@pytest.mark.slow
 def test_deliveries_of_a_stopped_watch_wait_and_say_so(
     family: ServedFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
