@@ -41,6 +41,25 @@ def test_each_line_has_its_process_and_none_is_torn(tmp_path: Path) -> None:
     assert log.texts["stderr"] == "[rank 1] \n[rank 1] error\n"
 
 
+def test_output_that_is_sent_twice_is_logged_once(tmp_path: Path) -> None:
+    """The answer to the first call may be lost."""
+    log = Log()
+    gang = GangLog(log)
+    for _ in range(2):
+        gang.add(process(tmp_path), "stdout", "one\n", 4)
+    assert log.texts["stdout"] == "[rank 0] one\n"
+
+
+def test_what_a_process_has_written_for_an_earlier_gang_is_left_out(tmp_path: Path) -> None:
+    log = Log()
+    gang = GangLog(log)
+    (tmp_path / "stdout").write_text("earlier\nnow\n")
+    reused = GangProcess("rank 0", "here", str(tmp_path), {"stdout": len("earlier\n")})
+    gang.add(reused, "stdout", "", 0)
+    gang.close("here")
+    assert log.texts["stdout"] == "[rank 0] now\n"
+
+
 def test_an_endless_line_is_cut(tmp_path: Path) -> None:
     log = Log()
     GangLog(log).add(process(tmp_path), "stdout", "x" * (LINE_CHARS_MAX + 1), LINE_CHARS_MAX + 1)

@@ -33,7 +33,7 @@ class _Member:
     """The received part of one process's output."""
 
     process: GangProcess
-    positions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+    positions: dict[str, int]
     unfinished: dict[str, str] = field(default_factory=lambda: dict.fromkeys(STREAMS, ""))
     """The last line of each stream, as far as it is there."""
 
@@ -50,7 +50,7 @@ class GangLog:
         self._is_closed = False
 
     def add(self, process: GangProcess, stream: str, text: str, end: int) -> None:
-        """Add output of a process, which ends at this position of its spool.
+        """Add output of a process, which ends at this position of its spool. Repeatable.
 
         Raises:
             BadReport: the attempt has ended.
@@ -59,10 +59,12 @@ class GangLog:
             if self._is_closed:
                 raise BadReport("the trial's attempt has ended")
             key = process.node_id, process.spool
-            member = self._members.setdefault(key, _Member(process))
+            begins = {stream: process.begins.get(stream, 0) for stream in STREAMS}
+            member = self._members.setdefault(key, _Member(process, begins))
             member.process = process
-            member.positions[stream] = max(end, member.positions[stream])
-            self._write(member, stream, text)
+            if end > member.positions[stream]:
+                member.positions[stream] = end
+                self._write(member, stream, text)
 
     def close(self, node_id: str) -> None:
         """Add what the processes have written until now.

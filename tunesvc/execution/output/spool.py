@@ -54,6 +54,11 @@ class Spool:
         )
         return os.open(file, os.O_RDONLY), writer
 
+    def ends(self) -> dict[str, int]:
+        """Return the position up to which each stream is written."""
+        files = {stream: self.folder / stream for stream in STREAMS}
+        return {stream: file.stat().st_size for stream, file in files.items() if file.exists()}
+
     def free(self, stream: str, end: int) -> None:
         """Free the disk space of output read up to `end`, except what `read_remains` may need.
 
