@@ -61,13 +61,14 @@ def is_worker() -> bool:
 def bundle_index() -> int | None:
     """Return the bundle of a placement group in which this process is, or None.
 
-    The public function returns the resources without it.
+    The public function returns the resources without it. Ray may take each resource of an actor
+    from another bundle; this is the bundle of its cores if it has any, so that actors differ.
     """
     import ray
 
     worker: Any = ray._private.worker.global_worker
     held = worker.core_worker.resource_ids()
-    found = (re.search(r"_group_(\d+)_[0-9a-f]+$", name) for name in held)
+    found = (re.search(r"_group_(\d+)_[0-9a-f]+$", name) for name in sorted(held))
     return next((int(match[1]) for match in found if match), None)
 
 
