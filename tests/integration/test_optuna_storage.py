@@ -22,7 +22,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from tests.integration.test_queries import BIG, FILL
+from tests.integration.test_query_plans import BIG, FILL
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.engine.timeouts import BoundedCursor

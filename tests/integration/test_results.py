@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
-from tests.integration.test_queries import FILL, writing
-from tests.integration.test_queries import tables_scanned as scanned
+from tests.integration.test_queries import writing
+from tests.integration.test_query_plans import FILL
+from tests.integration.test_query_plans import tables_scanned as scanned
 from tests.support.stored_studies import add, fill
 from tunesvc import charts
 from tunesvc.charts import FigureKind

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from tests.integration.test_queries import Writer, tables_scanned, writing
+from tests.integration.test_queries import Writer, writing
+from tests.integration.test_query_plans import tables_scanned
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import trial_id
