@@ -6,10 +6,11 @@ A server only copies files: the study's code runs in workers.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+
+import sqlalchemy as sa
 
 from tunesvc import errors
 from tunesvc.db import study_records, submissions
@@ -130,7 +131,7 @@ def get_stored_model(
                 f"`{final_command(record.name, 'apply')}` trains its model again"
             )
         kept = get_model_record(database, final_id)
-        if kept is None or kept.trial < final_trial or _may_be_elsewhere(kept):
+        if kept is None or kept.trial < final_trial or _may_be_elsewhere(database, kept):
             return None
         if kept.error:
             raise _error_of(kept)
@@ -203,14 +204,20 @@ def _continued(database: Database, final_id: int, record: ModelRecord) -> ModelR
     """Return a record of an error with the first time of this error in a row."""
     kept = get_model_record(database, final_id)
     is_same = kept is not None and (kept.trial, kept.error) == (record.trial, record.error)
-    since_s = kept.since_s if kept is not None and is_same else time.time()
+    since_s = kept.since_s if kept is not None and is_same else _now_s(database)
     return dataclasses.replace(record, since_s=since_s)
 
 
-def _may_be_elsewhere(kept: ModelRecord) -> bool:
+def _may_be_elsewhere(database: Database, kept: ModelRecord) -> bool:
     """Return True while another server may have the checkpoints that one of them lacks."""
     is_elsewhere = kept.error == CheckpointsElsewhere.__name__
-    return is_elsewhere and time.time() - kept.since_s < ELSEWHERE_S
+    return is_elsewhere and _now_s(database) - kept.since_s < ELSEWHERE_S
+
+
+def _now_s(database: Database) -> float:
+    """Return the database's time, which is that of all servers, in seconds since 1970."""
+    with database.engine.connect() as connection:
+        return float(connection.scalar(sa.select(sa.extract("epoch", sa.func.now()))) or 0.0)
 
 
 def _error_of(kept: ModelRecord) -> TuneError:
