@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from tunesvc.data.trial_data import TrialData
 from tunesvc.execution.objectives.entrypoint import load_object
@@ -64,3 +65,13 @@ STANDARDIZE = [{"columns": ["age"], "apply": [{"name": "standardize"}]}]
 
 
 ENCODE = [*STANDARDIZE, {"columns": ["city"], "apply": [{"name": "encode"}]}]
+
+
+@pytest.fixture(name="home")
+def data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """Return the folder of a study with an artifact store of its own."""
+    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TUNE_ARTIFACTS", raising=False)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    return Home(folder)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.data_home import Home, people
+from tests.support.data_home import (
+    Home,
+    data_home,  # noqa: F401  # a fixture: its name is its use
+    people,
+)
 from tunesvc.errors import DataError
 from tunesvc.preparation.data_difference import ChangedValue, compare
 from tunesvc.runtime.data_preparation import describe
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("TUNE_ARTIFACTS", raising=False)
-    folder = tmp_path / "study"
-    folder.mkdir()
-    return Home(folder)
 
 
 def test_columns_are_described_and_what_spoils_a_study_is_said(home: Home) -> None:

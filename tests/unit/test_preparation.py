@@ -16,7 +16,13 @@ import pyarrow as pa
 import pytest
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from tests.support.data_home import ENCODE, STANDARDIZE, Home, people
+from tests.support.data_home import (
+    ENCODE,
+    STANDARDIZE,
+    Home,
+    data_home,  # noqa: F401  # a fixture: its name is its use
+    people,
+)
 from tests.support.prepared_data import prepared_data
 from tunesvc.data.part import Part
 from tunesvc.data.prepared_data import node_folder, node_folders, part_path
@@ -32,15 +38,6 @@ from tunesvc.spec.yaml.document import load
 from tunesvc.trial import AssignedResources, Trial
 
 Prepare = Callable[..., DataManifest]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("TUNE_ARTIFACTS", raising=False)
-    folder = tmp_path / "study"
-    folder.mkdir()
-    return Home(folder)
 
 
 def test_nothing_is_learned_from_other_parts_than_the_training_part(home: Home) -> None:

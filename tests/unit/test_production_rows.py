@@ -6,25 +6,20 @@ import json
 import subprocess
 import sys
 from decimal import Decimal
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 
-from tests.support.data_home import ENCODE, Home, people
+from tests.support.data_home import (
+    ENCODE,
+    Home,
+    data_home,  # noqa: F401  # a fixture: its name is its use
+    people,
+)
 from tunesvc.errors import DataError
 from tunesvc.preparation.fitted_preparation import load_preparation
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("TUNE_ARTIFACTS", raising=False)
-    folder = tmp_path / "study"
-    folder.mkdir()
-    return Home(folder)
 
 
 def test_production_gives_a_row_the_bits_of_the_batch_in_a_fresh_process(home: Home) -> None:

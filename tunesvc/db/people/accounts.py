@@ -34,7 +34,7 @@ MAX_LABEL = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 _BOOTSTRAP_LOCK = 0x74756E66
 FORMER = "former user "
-"""How the pseudonym of an erased user begins. No name of a user has a space."""
+"""Beginning of the pseudonym of an erased user. No name of a user has a space."""
 ERASED = "the account of its user was erased"
 
 
