@@ -157,7 +157,7 @@ def test_the_process_that_asks_a_cluster_gets_no_secret_of_the_server(
         started.append(environment)
         yield
 
-    monkeypatch.setattr("tunesvc.runtime.data_preparation.supervised", recorded)
+    monkeypatch.setattr("tunesvc.execution.supervision.connected_process.supervised", recorded)
     monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     for name in ("TUNE_DATABASE_URL", "PGPASSWORD", "TUNE_TOKEN", "AWS_SECRET_ACCESS_KEY"):
@@ -183,7 +183,7 @@ def test_code_of_a_study_gets_no_secret_of_a_server_without_a_cluster(
         started.append(environment)
         yield
 
-    monkeypatch.setattr("tunesvc.runtime.data_preparation.supervised", recorded)
+    monkeypatch.setattr("tunesvc.execution.supervision.connected_process.supervised", recorded)
     monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("AWS_PROFILE", "of the store")
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,17 +28,13 @@ from tunesvc.execution.driver.cluster_preparation import (
 )
 from tunesvc.execution.driver.ray_pool import is_shared
 from tunesvc.execution.preparation_main import PreparationTask
-from tunesvc.execution.supervision.supervised_process import supervised
+from tunesvc.execution.supervision.connected_process import connected_process
 from tunesvc.preparation.data_store import DataManifest, DataStore
 from tunesvc.queries.operations.data_lineage import DATA_USED, DataUsed, get_data, get_rows_of
 from tunesvc.queries.operations.final_runs import FinalRun
 from tunesvc.spec import StudySpec
 from tunesvc.util.formatting import number
 
-_START = (
-    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "importlib.import_module(sys.argv[3]).main(int(sys.argv[1]))"
-)
 _HERE = "tunesvc.execution.preparation_main"
 _ON_CLUSTER = "tunesvc.execution.driver.cluster_preparation"
 Task = PreparationTask | ClusterPreparation
@@ -272,18 +265,12 @@ def _published(store: DataStore, version: str) -> DataManifest:
 @contextmanager
 def _process(task: Task, variables: Mapping[str, str]) -> Iterator[tuple[Connection, Path]]:
     """Start the process; yield the connection to it, and the file of its output."""
-    ours, its = Pipe()
     main = _HERE if isinstance(task, PreparationTask) else _ON_CLUSTER
-    arguments = [sys.executable, "-u", "-c", _START, str(its.fileno()), json.dumps(sys.path), main]
-    with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as scratch:
-        output = Path(scratch, "output")
-        # A killed process leaves its temporary files there.
-        environment = {"TMPDIR": scratch, **variables}
-        with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
-            its.close()
-            with suppress(BrokenPipeError):  # it has ended: reading from it shows that
-                ours.send((task, output))
-            yield ours, output
+    with connected_process(main, variables) as (connection, scratch):
+        output = scratch / "output"
+        with suppress(BrokenPipeError):  # it has ended: reading from it shows that
+            connection.send((task, output))
+        yield connection, output
 
 
 def _ended(output: Path) -> str:

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import tempfile
 import threading
 from dataclasses import asdict, dataclass
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from tunesvc.drift.drift_report import DriftReport, read_report
 from tunesvc.errors import ArtifactMissing, DataError, TuneError
-from tunesvc.execution.supervision.supervised_process import supervised
+from tunesvc.execution.supervision.connected_process import connected_process
 from tunesvc.preparation.data_store import DataManifest
 from tunesvc.preparation.free_memory import free_memory
 from tunesvc.spec.sections.watch_keys import Watch
 from tunesvc.util.formatting import size as as_size
 
-_START = (
-    "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    f"importlib.import_module({__name__!r}).main(int(sys.argv[1]))"
-)
 _POLL_S = 0.1
 _ONE_AT_A_TIME = threading.Lock()
 COPIES = 2
@@ -90,24 +82,19 @@ def _bytes_of(manifest: DataManifest) -> int:
 
 
 def _compare_in_process(task: DriftTask, interrupt: threading.Event) -> DriftReport | None:
-    ours, its = Pipe()
-    arguments = [sys.executable, "-c", _START, str(its.fileno()), json.dumps(sys.path)]
-    with tempfile.TemporaryDirectory(prefix="tunesvc-data-") as scratch:
-        # A killed process leaves its temporary files there.
-        environment = {**os.environ, "TMPDIR": scratch}
-        with ours, supervised(arguments, environment, Path(scratch), [its.fileno()]):
-            its.close()
-            try:
-                ours.send(task)
-                while not ours.poll(_POLL_S):
-                    if interrupt.is_set():
-                        return None
-                answer = json.loads(ours.recv_bytes())
-            except (EOFError, OSError):
-                raise DataError(
-                    "the process that compares two versions of the data has died, perhaps because "
-                    "memory ran out"
-                ) from None
+    environment = {name: text for name, text in os.environ.items() if name != "TMPDIR"}
+    with connected_process(__name__, environment) as (connection, _):
+        try:
+            connection.send(task)
+            while not connection.poll(_POLL_S):
+                if interrupt.is_set():
+                    return None
+            answer = json.loads(connection.recv_bytes())
+        except (EOFError, OSError):
+            raise DataError(
+                "the process that compares two versions of the data has died, perhaps because "
+                "memory ran out"
+            ) from None
     if "missing" in answer:
         raise ArtifactMissing(answer["missing"])
     if "failure" in answer:
