@@ -147,17 +147,26 @@ def test_bad_data_is_refused_before_a_worker_starts(
         run(data={**DATA, "target": "sold"})
 
 
-def test_the_process_that_asks_a_cluster_gets_no_secret_of_the_server(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[Mapping[str, str]] = []
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, str]]:
+    """Environments of the processes that were to be started; none is."""
+    environments: list[Mapping[str, str]] = []
 
     @contextmanager
     def recorded(_: object, environment: Mapping[str, str], *__: object) -> Iterator[None]:
-        started.append(environment)
+        environments.append(environment)
         yield
 
     monkeypatch.setattr("tunesvc.execution.supervision.connected_process.supervised", recorded)
+    return environments
+
+
+def test_the_process_that_asks_a_cluster_gets_no_secret_of_the_server(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[Mapping[str, str]],
+) -> None:
     monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     for name in ("TUNE_DATABASE_URL", "PGPASSWORD", "TUNE_TOKEN", "AWS_SECRET_ACCESS_KEY"):
@@ -174,16 +183,12 @@ def test_the_process_that_asks_a_cluster_gets_no_secret_of_the_server(
 
 @pytest.mark.parametrize(("is_served", "is_inherited"), [(True, False), (False, True)])
 def test_code_of_a_study_gets_no_secret_of_a_server_without_a_cluster(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_served: bool, is_inherited: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[Mapping[str, str]],
+    is_served: bool,
+    is_inherited: bool,
 ) -> None:
-    started: list[Mapping[str, str]] = []
-
-    @contextmanager
-    def recorded(_: object, environment: Mapping[str, str], *__: object) -> Iterator[None]:
-        started.append(environment)
-        yield
-
-    monkeypatch.setattr("tunesvc.execution.supervision.connected_process.supervised", recorded)
     monkeypatch.setenv("TUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("AWS_PROFILE", "of the store")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
